@@ -1,0 +1,100 @@
+"""A placement: which attention module sits at which site, with which options. It is text: `layer1=bam layer3=bam(r=8,d=2)`."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bam_search.errors import UserError
+
+Option = int | float | bool | str
+EXAMPLE = "a placement reads like 'layer1=bam layer3=bam(r=8,d=2)', or 'none'"
+_CHOICE = re.compile(r"(?P<target>[^\s=()]+)=(?P<module>[A-Za-z_]\w*)(?:\((?P<options>[^()]*)\))?")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An attention module by name, with the options given to it: `bam(r=8,d=2)`."""
+
+    module: str
+    options: tuple[tuple[str, Option], ...] = ()
+
+    @classmethod
+    def of(cls, module: str, options: Mapping[str, Option]) -> "Choice":
+        """The choice of `module` with `options`, in their order."""
+        return cls(module, tuple(options.items()))
+
+    @property
+    def text(self) -> str:
+        """`bam`, or `bam(r=8,d=2)`."""
+        inside = ",".join(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in self.options)
+        return f"{self.module}({inside})" if inside else self.module
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Choices by site, in the order of the sites. `id` is equal exactly for equal texts.
+
+    A placement as a user writes it may name targets (`bottleneck=bam`); `bam_search.model.attach.resolve` turns it into the
+    canonical one, with real sites in the model's order and no option that equals its default, so equal designs have equal ids.
+    """
+
+    choices: tuple[tuple[str, Choice], ...] = ()
+
+    @classmethod
+    def of(cls, choices: Mapping[str, Choice]) -> "Placement":
+        """The placement of `choices`, in their order."""
+        return cls(tuple(choices.items()))
+
+    @classmethod
+    def parse(cls, text: str) -> "Placement":
+        """Read a placement. Raises UserError for what is not `target=module(option=value,...)`, or a target named twice."""
+        if text.strip() in ("", "none"):
+            return cls()
+        words = re.sub(r"\s*([=(,])\s*|\s+(\))", r"\1\2", text.strip()).split()
+        choices: dict[str, Choice] = {}
+        for word in words:
+            target, choice = _parse_choice(word)
+            if target in choices:
+                raise UserError(f"placement {text!r} names {target!r} twice", "a site holds one attention module")
+            choices[target] = choice
+        return cls.of(choices)
+
+    @property
+    def text(self) -> str:
+        """What `parse` reads; 'none' for no attention."""
+        return " ".join(f"{site}={choice.text}" for site, choice in self.choices) or "none"
+
+    @property
+    def id(self) -> str:
+        """Ten hexadecimal digits, the same on every machine."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:10]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _parse_choice(word: str) -> tuple[str, Choice]:
+    match = _CHOICE.fullmatch(word)
+    if match is None:
+        raise UserError(f"cannot read {word!r} as part of a placement", EXAMPLE)
+    options: dict[str, Option] = {}
+    for part in filter(None, (match["options"] or "").split(",")):
+        name, equals, value = part.partition("=")
+        if not name.isidentifier() or not equals or not value:
+            raise UserError(f"cannot read option {part!r} in {word!r}", EXAMPLE)
+        if name in options:
+            raise UserError(f"option {name!r} is given twice in {word!r}", EXAMPLE)
+        options[name] = _parse_value(value)
+    return match["target"], Choice.of(match["module"], options)
+
+
+def _parse_value(text: str) -> Option:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

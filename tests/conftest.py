@@ -1,0 +1,60 @@
+"""Fixtures: a small image file of the right kind, the real CIFAR-100 where it is at hand, and records to report on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bam_search.score.generated import generate
+from bam_search.search.record import Record
+
+MAKER = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100_npz.py"
+
+
+@pytest.fixture(scope="session")
+def real_cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Keras-style npz of the real CIFAR-100: 2,000 training images and all test images."""
+    if not MAKER.is_file():
+        pytest.skip("the real CIFAR-100 is not at hand beside the checkout")
+    path = tmp_path_factory.mktemp("cifar") / "cifar100.npz"
+    subprocess.run([sys.executable, MAKER, path, "--train-sheets", "0-1"], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Keras-style npz: 600 generated training images and 300 test images of 100 classes."""
+    x_train, y_train, x_test, y_test = generate(600, 300)
+    path = tmp_path_factory.mktemp("small") / "cifar100.npz"
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+def make_record(number: int, error: float | None, overhead: float, **fields: object) -> Record:
+    """A record with the fields that fronts and reports look at."""
+    values: dict[str, object] = {
+        "number": number,
+        "origin": "search",
+        "name": "",
+        "placement": f"layer{number}=bam",
+        "id": f"id{number}",
+        "data": "CIFAR-100",
+        "seed": 0,
+        "epochs": 1,
+        "params": 1000 + number,
+        "macs_conv_fc": 2000 + number,
+        "macs": 3000 + number,
+        "params_overhead": overhead,
+        "macs_conv_fc_overhead": 2 * overhead,
+        "macs_overhead": 3 * overhead,
+        "by_operator": {"conv": 2000 + number},
+        "uncounted": {},
+        "val_error": error,
+        "val_images": None if error is None else 400,
+        "val_errors": () if error is None else (90.0, error),
+        "train_losses": (4.0, 3.0),
+        "seconds": 1.5,
+    }
+    return Record(**{**values, **fields})

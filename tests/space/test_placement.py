@@ -1,0 +1,65 @@
+"""A placement is text, and equal texts are equal placements."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bam_search.errors import UserError
+from bam_search.space.placement import Choice, Placement
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True)
+values = st.one_of(st.integers(-99, 99), st.booleans(), st.sampled_from(["both", "sum", 0.5]))
+choices = st.builds(Choice.of, names, st.dictionaries(names, values, max_size=3))
+placements = st.builds(Placement.of, st.dictionaries(st.from_regex(r"layer[0-9](\.[0-9]\.bn[0-9])?", fullmatch=True), choices, max_size=4))
+
+
+@given(placements)
+def test_text_and_parse_are_inverse(placement: Placement) -> None:
+    again = Placement.parse(placement.text)
+    assert again == placement
+    assert again.id == placement.id
+
+
+@given(placements, placements)
+def test_ids_tell_placements_apart(a: Placement, b: Placement) -> None:
+    assert (a.id == b.id) == (a.text == b.text)
+
+
+def test_the_id_is_the_same_on_every_machine() -> None:
+    assert Placement.parse("layer1=bam layer3=bam(r=8,d=2)").id == "98dd388e73"
+
+
+def test_blanks_do_not_matter() -> None:
+    assert Placement.parse("  layer1 = bam( r = 8 , d = 2 )   layer2=se ").text == "layer1=bam(r=8,d=2) layer2=se"
+
+
+@pytest.mark.parametrize("text", ["", "none", "  none "])
+def test_no_attention(text: str) -> None:
+    assert Placement.parse(text) == Placement()
+    assert Placement.parse(text).text == "none"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layer1",
+        "layer1=",
+        "=bam",
+        "layer1=bam(r)",
+        "layer1=bam(r=)",
+        "layer1=bam(=8)",
+        "layer1=bam(r=8",
+        "layer1=bam)",
+        "layer1==bam",
+        "layer1=bam(r=8)(d=2)",
+        "layer1=bam(r=8,r=4)",
+        "layer1=bam layer1=se",
+        "layer1=2bam",
+        "none layer1=bam",
+        "layer1=bam(r=(8))",
+    ],
+)
+def test_what_is_no_placement_is_one_sentence(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Placement.parse(text)
+    assert caught.value.hint
