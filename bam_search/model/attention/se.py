@@ -1,0 +1,25 @@
+"""SE, the Squeeze-and-Excitation block.
+
+Jie Hu, Li Shen, Gang Sun: "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507.
+F' = F * sigmoid(W2 relu(W1 mean(F))) (eq. 2-4), here with biases, as in BAM's comparison.
+"""
+
+from torch import Tensor, nn
+
+
+class SE(nn.Module):
+    """(B, C, H, W) -> (B, C, H, W), any H and W. `r` reduces C to C // r hidden channels."""
+
+    def __init__(self, channels: int, r: int = 16) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(channels, channels // r),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels // r, channels),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)[:, :, None, None]

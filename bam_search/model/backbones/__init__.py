@@ -1,0 +1,1 @@
+"""Backbones, one family a file. What torchvision has exactly is torchvision's."""
