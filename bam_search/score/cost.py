@@ -1,0 +1,104 @@
+"""The cost of a model, counted by fvcore: parameters, and multiply-adds (MACs; fvcore calls them flops) for one image in eval mode.
+
+Two conventions, always both. `macs_conv_fc` counts convolutions and linear layers only, as papers publish. `macs` is the full
+count: what fvcore counts by itself (batch normalisation and adaptive pooling too) plus one operation per output element (per input
+element for a pooling or a mean) for the elementwise and pooling operators that fvcore skips.
+"""
+
+import copy
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # fvcore is built on torch.jit, which newer releases call deprecated
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
+
+PUBLISHED = ("conv", "linear", "addmm", "matmul")
+"""fvcore's names of the operators that the published convention counts."""
+
+FREE = frozenset({"aten::expand_as"})
+"""Views beyond those that fvcore knows: they compute nothing, so they are neither counted nor listed as uncounted."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and MACs of one image: the full count, the published convention, each operator, and what nobody counted."""
+
+    params: int
+    macs: int
+    macs_conv_fc: int
+    by_operator: Mapping[str, int]
+    uncounted: Mapping[str, int]
+
+
+def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
+    """The cost of `model` for one (C, H, W) image. The model is not changed; `uncounted` gives calls by operator."""
+    twin = copy.deepcopy(model).to("cpu").eval()
+    image = torch.zeros(1, *input_shape)
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analysis = FlopCountAnalysis(twin, image).set_op_handle(**HANDLES)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_operator = {name: int(n) for name, n in sorted(analysis.by_operator().items()) if n}
+        uncounted = {name: n for name, n in sorted(analysis.unsupported_ops().items()) if name not in FREE}
+    return Cost(
+        params=sum(parameter.numel() for parameter in twin.parameters()),
+        macs=sum(by_operator.values()),
+        macs_conv_fc=sum(by_operator.get(name, 0) for name in PUBLISHED),
+        by_operator=by_operator,
+        uncounted=uncounted,
+    )
+
+
+def overhead(value: int, base: int) -> float:
+    """How much dearer than `base`, in percent."""
+    return 100 * (value - base) / base
+
+
+def _per_output(name: str) -> Callable[[list[Any], list[Any]], Counter[str]]:
+    return lambda _inputs, outputs: Counter({name: _elements(outputs[0])})
+
+
+def _per_input(name: str) -> Callable[[list[Any], list[Any]], Counter[str]]:
+    return lambda inputs, _outputs: Counter({name: _elements(inputs[0])})
+
+
+def _elements(value: Any) -> int:
+    size = 1
+    for side in get_shape(value) or ():
+        size *= side
+    return size
+
+
+_ELEMENTWISE = (
+    "add",
+    "add_",
+    "sub",
+    "mul",
+    "mul_",
+    "div",
+    "relu",
+    "relu_",
+    "sigmoid",
+    "sigmoid_",
+    "hardsigmoid",
+    "hardswish",
+    "silu",
+    "gelu",
+)
+_POOLING = ("mean", "max_pool2d", "avg_pool2d")
+
+HANDLES: Mapping[str, Callable[[list[Any], list[Any]], Counter[str]]] = {
+    **{f"aten::{name}": _per_output(name.rstrip("_")) for name in _ELEMENTWISE},
+    **{f"aten::{name}": _per_input(name) for name in _POOLING},
+}
+"""What is counted beyond fvcore's own: one operation an element."""

@@ -1,0 +1,226 @@
+"""Images: CIFAR-100 from a Keras-style npz or torchvision's folder, or the generated stand-in; and the split for the search.
+
+CIFAR-100: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; downloaded through torchvision.
+"""
+
+import contextlib
+import hashlib
+import socket
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torchvision.datasets import CIFAR100
+
+from bam_search.errors import UserError
+from bam_search.score.generated import generate
+
+CLASSES = 100
+FOLDER = "cifar-100-python"
+PLACE = Path("data")
+CIFAR = "CIFAR-100"
+GENERATED = "generated images, NOT CIFAR-100"
+BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """`x`: (N, 32, 32, 3) uint8 RGB; `y`: (N,) int64 labels from 0."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: np.ndarray) -> "Images":
+        """The images at `index`."""
+        return Images(self.x[index], self.y[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with its official split. `name` is what every record says; `origin` is where it came from, and why."""
+
+    name: str
+    origin: str
+    train: Images
+    test: Images
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of the contents."""
+        sha = hashlib.sha256()
+        for part in (self.train.x, self.train.y, self.test.x, self.test.y):
+            sha.update(np.ascontiguousarray(part).data)
+        return sha.hexdigest()[:12]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What candidates see: `fit` trains and `validation` scores the search; `fit` + `validation` train and `test` scores the finalists."""
+
+    fit: Images
+    validation: Images
+    test: Images
+
+    @property
+    def train(self) -> Images:
+        """All training images: `fit` and `validation`."""
+        return Images(np.concatenate([self.fit.x, self.validation.x]), np.concatenate([self.fit.y, self.validation.y]))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data will come from: found without reading it, so that a dry run can tell."""
+
+    text: str
+    load: Callable[[], Dataset]
+
+
+def locate(wanted: str) -> Source:
+    """The source for `--data`: a path, 'auto', 'cifar100' (CIFAR-100 or an error) or 'generated'.
+
+    'auto' and 'cifar100' look for `data/cifar100.npz` and `data/cifar-100-python/`, then download; only 'auto' falls back on the
+    generated images. Raises UserError for a path that is neither kind.
+    """
+    if wanted == "generated":
+        return Source(GENERATED, lambda: generated("asked for"))
+    if wanted not in ("auto", "cifar100"):
+        return _at(Path(wanted))
+    for path in (PLACE / "cifar100.npz", PLACE / FOLDER):
+        if path.exists():
+            return _at(path)
+    if wanted == "cifar100":
+        return Source(f"{CIFAR}, to be downloaded to {PLACE}/", _download)
+    return Source(f"{CIFAR}, to be downloaded to {PLACE}/, or else {GENERATED}", _download_or_generate)
+
+
+def generated(reason: str) -> Dataset:
+    """The stand-in data set, for a machine without CIFAR-100 and without a network."""
+    train_x, train_y, test_x, test_y = generate()
+    return Dataset(GENERATED, reason, Images(train_x, train_y), Images(test_x, test_y))
+
+
+def split(data: Dataset, images: int | None, validation: float, seed: int) -> Split:
+    """Take `images` of the training set (None: all), and of these the share `validation` for the search's score.
+
+    Stratified: each class has its share to within one image. `seed` fixes the choice. Raises UserError if there are too few.
+    """
+    wanted = len(data.train) if images is None else images
+    held_out = round(wanted * validation)
+    if wanted > len(data.train):
+        raise UserError(f"data.images = {wanted}, but the training set has {len(data.train)}", 'use a smaller number, or "all"')
+    if held_out < CLASSES or wanted - held_out < CLASSES:
+        raise UserError(
+            f"data.images = {wanted} with data.validation = {validation} leaves {wanted - held_out} to train and {held_out} to validate",
+            f"each part needs at least {CLASSES} images, one a class",
+        )
+    order = _stratified_order(data.train.y, np.random.default_rng(seed))
+    return Split(data.train.take(order[held_out:wanted]), data.train.take(order[:held_out]), data.test)
+
+
+def _stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order of which every beginning is balanced over the classes: first one image of each class, then a second, ..."""
+    order = rng.permutation(len(labels))
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels[order] == label)
+        rank[members] = np.arange(len(members))
+    return order[np.argsort(rank, kind="stable")]
+
+
+def _at(path: Path) -> Source:
+    if path.is_dir():
+        root = path.parent if path.name == FOLDER else path
+        if (root / FOLDER).is_dir():
+            return Source(f"{CIFAR} from {root / FOLDER}", lambda: _torchvision(root))
+        raise UserError(f"--data {str(path)!r} is a folder without {FOLDER}/", f"give {FOLDER}/ itself, its parent, or a cifar100.npz")
+    if path.is_file():
+        return Source(f"{CIFAR} from {path}", lambda: _keras(path))
+    raise UserError(f"--data {str(path)!r}: there is no such file or folder", "or: auto, cifar100, generated")
+
+
+def _keras(path: Path) -> Dataset:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():  # numpy does not look at the checksums
+                raise ValueError(f"the checksum of {broken} is wrong")
+        with np.load(path, allow_pickle=False) as arrays:
+            x_train, y_train, x_test, y_test = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+    except BROKEN as error:
+        raise UserError(
+            f"{path} cannot be read as a CIFAR-100 npz: {_first_line(error)}",
+            "it needs x_train, y_train, x_test, y_test, as Keras has them",
+        ) from None
+    parts = [_checked(path, "train", x_train, y_train), _checked(path, "test", x_test, y_test)]
+    return Dataset(CIFAR, str(path), *parts)
+
+
+def _torchvision(root: Path, download: bool = False) -> Dataset:
+    try:
+        train, test = (CIFAR100(root, train=train, download=download) for train in (True, False))
+        parts = [Images(part.data, np.asarray(part.targets, dtype=np.int64)) for part in (train, test)]
+    except BROKEN as error:
+        if download:
+            raise
+        raise UserError(
+            f"{root / FOLDER} cannot be read as CIFAR-100: {_first_line(error)}",
+            "it must be the unchanged folder of the archive (md5-checked)",
+        ) from None
+    return Dataset(CIFAR, str(root / FOLDER), *parts)
+
+
+def _download() -> Dataset:
+    try:
+        return _torchvision_download()
+    except BROKEN as error:
+        raise UserError(
+            f"CIFAR-100 is not under {PLACE}/ and the download failed: {_first_line(error)}",
+            f"put cifar100.npz or {FOLDER}/ under {PLACE}/, or give its path with --data",
+        ) from None
+
+
+def _download_or_generate() -> Dataset:
+    try:
+        return _torchvision_download()
+    except BROKEN as error:
+        return generated(f"no cifar100.npz or {FOLDER}/ under {PLACE}/, and the download failed: {_first_line(error)}")
+
+
+def _torchvision_download() -> Dataset:
+    with _socket_timeout(20):
+        return _torchvision(PLACE, download=True)
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    # torchvision downloads without a time-out: a network that drops packets would hang the run.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _checked(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> Images:
+    """The images if they are what CIFAR-100 must be. Raises UserError with what is wrong."""
+    hint = f"CIFAR-100 has (N, 32, 32, 3) uint8 images and labels 0 to {CLASSES - 1}"
+    if x.ndim != 4 or x.shape[1:] != (32, 32, 3) or x.dtype != np.uint8:
+        raise UserError(f"{path}: x_{part} is {x.dtype} of shape {x.shape}", hint)
+    if y.shape not in ((len(x),), (len(x), 1)) or not np.issubdtype(y.dtype, np.integer):
+        raise UserError(f"{path}: y_{part} is {y.dtype} of shape {y.shape} for {len(x)} images", hint)
+    if len(x) == 0:
+        raise UserError(f"{path}: x_{part} is empty", hint)
+    found = np.unique(y)
+    if found[0] < 0 or found[-1] >= CLASSES or (part == "train" and len(found) < CLASSES):
+        raise UserError(f"{path}: y_{part} has {len(found)} classes, from {found[0]} to {found[-1]}", hint)
+    return Images(x, y.reshape(-1).astype(np.int64))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,49 @@
+"""The device that trains, and what it can do."""
+
+import os
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from bam_search.errors import UserError
+
+MEANING = {"auto": "a GPU if there is one, else the CPU", "cuda": "insist on a GPU", "cpu": "never use a GPU"}
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where candidates train. `variant` is the part of the study file that holds there; `bf16` says whether its hardware has it."""
+
+    type: str
+    name: str
+    reason: str
+    bf16: bool
+
+    @property
+    def variant(self) -> str:
+        """'gpu' or 'cpu'."""
+        return "gpu" if self.type == "cuda" else "cpu"
+
+
+def choose(wanted: str) -> Device:
+    """The device for 'auto', 'cuda' or 'cpu'. Raises UserError if the wanted one is not there."""
+    if wanted == "cpu":
+        return _cpu("--device cpu asks for it")
+    if torch.cuda.is_available():
+        reason = "--device cuda asks for it" if wanted == "cuda" else "PyTorch finds a CUDA GPU"
+        return Device("cuda", torch.cuda.get_device_name(), reason, torch.cuda.is_bf16_supported(including_emulation=False))
+    if wanted == "cuda":
+        raise UserError(f"--device cuda: PyTorch {torch.__version__} finds no CUDA GPU", "leave --device out to use the CPU variant")
+    return _cpu("PyTorch finds no CUDA GPU")
+
+
+def cores() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu(reason: str) -> Device:
+    can = torch.cpu.get_capabilities()
+    bf16 = any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return Device("cpu", str(can.get("cpu_name") or platform.processor() or platform.machine()), reason, bf16)

@@ -1,0 +1,64 @@
+"""What a study will cost before it runs: the dearest placement of a menu, and the seconds of a training, measured on this device."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from bam_search.model.attach import resolve
+from bam_search.model.attention import create
+from bam_search.model.build import build
+from bam_search.score.data import CLASSES, Images
+from bam_search.score.device import Device
+from bam_search.score.recipe import Recipe
+from bam_search.score.train import Bench, train
+from bam_search.space.placement import Choice, Placement
+from bam_search.space.search_space import Menu, Options, SearchSpace, Site
+
+
+def dearest(menu: Menu, sites: tuple[Site, ...]) -> Placement:
+    """Every site of the menu with its choice of most parameters, canonical."""
+    channels = {site.name: site.channels for site in sites}
+    chosen = {}
+    for site, modules in menu.sites.items():
+        choices = [choice for module, options in modules.items() for choice in _choices(module, options)]
+        chosen[site] = max(choices, key=lambda choice: _parameters(create(choice, channels[site])))
+    return resolve(Placement.of(chosen), sites)
+
+
+def seconds_per_image(
+    space: SearchSpace, sites: tuple[Site, ...], placement: str, recipe: Recipe, device: Device, threads: int, at_least: float = 1.0
+) -> float:
+    """Seconds of training for one image, measured on random images for `at_least` seconds after a warm-up.
+
+    `threads` are the CPU threads of one worker.
+    """
+    torch.set_num_threads(threads)
+    model = build(space, sites, resolve(placement, sites), CLASSES, seed=0).to(device.type)
+    images = _noise(recipe.batch)
+    bench = Bench.of(device, recipe, images)
+    once = replace(recipe, epochs=1)
+    train(model, images, replace(recipe, epochs=3), 0, bench)
+    started, batches = time.perf_counter(), 0
+    while time.perf_counter() - started < at_least:
+        train(model, images, once, 0, bench)
+        batches += 1
+    return (time.perf_counter() - started) / (batches * len(images))
+
+
+def _choices(module: str, options: Options) -> Iterator[Choice]:
+    for values in itertools.product(*options.values()):
+        yield Choice.of(module, dict(zip(options, values, strict=True)))
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _noise(n: int) -> Images:
+    rng = np.random.default_rng(0)
+    return Images(rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, CLASSES, n))

@@ -1,0 +1,83 @@
+"""The one place where a placement meets cost and score: a job in, a result out. Runs in the driver or in a worker process."""
+
+import time
+import traceback
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from bam_search.model.attach import resolve
+from bam_search.model.build import build
+from bam_search.score.cost import Cost, count
+from bam_search.score.data import CLASSES, Split
+from bam_search.score.device import Device
+from bam_search.score.recipe import Recipe
+from bam_search.score.train import Bench, Epoch, error, train
+from bam_search.space.search_space import Site, load_space
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What all jobs of a study share. It is sent to each worker once, so it names the space instead of holding its functions."""
+
+    space: str
+    sites: tuple[Site, ...]
+    split: Split
+    recipe: Recipe
+    device: Device
+    threads: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: `final` trains on all of the training set and is measured on the test set, else fit and validation."""
+
+    placement: str
+    seed: int
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """The error in percent on `images` images, the training curve, and the wall seconds of training and measuring."""
+
+    error: float
+    images: int
+    per_epoch: tuple[Epoch, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job came to: a cost and a score, or the traceback of what went wrong."""
+
+    cost: Cost | None
+    score: Score | None
+    failure: str = ""
+
+
+def evaluate(task: Task, job: Job) -> Result:
+    """Build, count, train and measure one placement. A crash is a result with its traceback, never an exception."""
+    cost = None
+    try:
+        torch.set_num_threads(task.threads)
+        space = load_space(task.space)
+        model = build(space, task.sites, resolve(job.placement, task.sites), CLASSES, job.seed)
+        cost = count(model, space.input_shape)
+        return Result(cost, _score(task, job, model))
+    except Exception:  # a candidate that crashes is a record, and the study goes on
+        return Result(cost, None, traceback.format_exc())
+
+
+def _score(task: Task, job: Job, model: torch.nn.Module) -> Score:
+    started = time.perf_counter()
+    images = task.split.train if job.final else task.split.fit
+    held_out = task.split.test if job.final else task.split.validation
+    bench = Bench.of(task.device, task.recipe, images)
+    model.to(task.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # The test set is looked at once, at the end; validation after every epoch, for the curves.
+    measure = None if job.final else partial(error, model, held_out, bench)
+    epochs = train(model, images, task.recipe, job.seed, bench, measure)
+    final_error = epochs[-1].error if epochs[-1].error is not None else error(model, held_out, bench)
+    return Score(final_error, len(held_out), epochs, time.perf_counter() - started)

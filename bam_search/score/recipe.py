@@ -1,0 +1,35 @@
+"""How a candidate is trained: one dataclass, read from the `[recipe]` table of a study."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from bam_search.config import strict
+
+
+@strict
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with Nesterov momentum; the learning rate rises linearly over the share `warmup` of all steps, then falls linearly to 0.
+
+    `augment`: "crop-flip" pads by 4, crops at random and flips half of the images, as usual for CIFAR; trainings of one or two
+    epochs learn more without the crop. `precision`: "bf16" trains under bfloat16 autocast, "fp32" does not, "auto" takes bf16 where
+    the hardware has it.
+    """
+
+    epochs: Annotated[int, Ge(1), Le(10_000)] = 10
+    batch: Annotated[int, Ge(2), Le(65_536)] = 128
+    lr: Annotated[float, Gt(0), Le(100)] = 0.1
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    weight_decay: Annotated[float, Ge(0), Le(1)] = 5e-4
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.2
+    augment: Literal["crop-flip", "flip", "none"] = "crop-flip"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of step `step` (from 0) of `steps`."""
+        rising = self.warmup * steps
+        share = (step + 1) / rising if step + 1 < rising else (steps - step) / max(steps - rising, 1)
+        return self.lr * min(1.0, share)

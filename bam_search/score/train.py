@@ -1,0 +1,126 @@
+"""Train a model on images that live on its device, and measure its error. Takes an nn.Module: knows no placement.
+
+The images stay uint8 on the device; a batch is cropped and flipped by one gather, normalised there, and the host waits for the
+device once an epoch.
+"""
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bam_search.score.data import Images
+from bam_search.score.device import Device
+from bam_search.score.recipe import Recipe
+
+PAD = 4
+EVAL_BATCH = 1000
+
+
+class Diverged(Exception):
+    """The training loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The mean training loss of one epoch, and the error in percent after it where it was measured."""
+
+    loss: float
+    error: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What training and measuring share: the device, the precision, and the pixel statistics of the training images."""
+
+    device: Device
+    bf16: bool
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, device: Device, recipe: Recipe, images: Images) -> "Bench":
+        """The bench for these training images: mean and standard deviation per channel, over all pixels."""
+        pixels = torch.from_numpy(images.x).to(device.type).float()
+        mean, std = pixels.mean((0, 1, 2)), pixels.std((0, 1, 2))
+        return cls(device, recipe.precision == "bf16" or (recipe.precision == "auto" and device.bf16), mean, std)
+
+    def forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, classes) float32 logits, under autocast where the bench is bf16."""
+        x = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)  # channels-last in memory, without a copy
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits: Tensor = model(x)
+        return logits.float()
+
+
+def train(
+    model: nn.Module, images: Images, recipe: Recipe, seed: int, bench: Bench, measure: Callable[[], float] | None = None
+) -> tuple[Epoch, ...]:
+    """Train `model` in place on `images`; `measure`, if given, is called after each epoch for the error.
+
+    The order of the images, their crops and flips depend on (seed, epoch) only. Raises Diverged, and ValueError if a batch cannot
+    be filled with two images.
+    """
+    device = bench.device.type
+    pixels, labels = _padded(images, device), torch.from_numpy(images.y).to(device)
+    batch = min(recipe.batch, len(images))
+    steps_per_epoch = len(images) // batch
+    steps = recipe.epochs * steps_per_epoch
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay, fused=True
+    )
+    epochs = []
+    for number in range(recipe.epochs):
+        model.train()
+        total = torch.zeros((), device=device)
+        for step, (index, rows, columns) in enumerate(_epoch(len(images), batch, seed, number, recipe.augment, device)):
+            optimizer.param_groups[0]["lr"] = recipe.lr_at(number * steps_per_epoch + step, steps)
+            logits = bench.forward(model, pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]])
+            loss = functional.cross_entropy(logits, labels[index], label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        mean_loss = float(total) / steps_per_epoch
+        if not math.isfinite(mean_loss):
+            raise Diverged(f"the training loss became {mean_loss} in epoch {number + 1} of {recipe.epochs}")
+        epochs.append(Epoch(mean_loss, measure() if measure else None))
+    return tuple(epochs)
+
+
+def error(model: nn.Module, images: Images, bench: Bench) -> float:
+    """Top-1 error of `model` on `images`, in percent, in eval mode."""
+    model.eval()
+    wrong = torch.zeros((), dtype=torch.int64, device=bench.device.type)
+    with torch.inference_mode():
+        for start in range(0, len(images), EVAL_BATCH):
+            part = slice(start, start + EVAL_BATCH)
+            pixels = torch.from_numpy(images.x[part]).to(bench.device.type)
+            labels = torch.from_numpy(images.y[part]).to(bench.device.type)
+            wrong += (bench.forward(model, pixels).argmax(1) != labels).sum()
+    return 100 * int(wrong) / len(images)
+
+
+def _padded(images: Images, device: str) -> Tensor:
+    return functional.pad(torch.from_numpy(images.x), (0, 0, PAD, PAD, PAD, PAD)).to(device)
+
+
+def _epoch(n: int, batch: int, seed: int, epoch: int, augment: str, device: str) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """For each full batch of the epoch: image indices (B,), and the rows (B, 32) and columns (B, 32) of the padded image to take."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{epoch}".encode()))
+    index = torch.randperm(n, generator=generator)
+    side = torch.arange(32)
+    top, left = (torch.randint(0, 2 * PAD + 1, (n, 1), generator=generator) for _ in range(2))
+    flipped = torch.rand((n, 1), generator=generator) < 0.5
+    if augment != "crop-flip":
+        top, left = torch.full_like(top, PAD), torch.full_like(left, PAD)
+    if augment == "none":
+        flipped = torch.zeros_like(flipped)
+    rows, columns = top + side, left + side
+    columns = torch.where(flipped, columns.flip(1), columns)
+    parts = (part.to(device).split(batch) for part in (index, rows, columns))
+    return [three for three in zip(*parts, strict=True) if len(three[0]) == batch]

@@ -1,0 +1,93 @@
+"""Counts equal the paper's to the last digit, and the full count is what its docstring says."""
+
+import pytest
+import torch
+from torch import nn
+
+from bam_search.model.attach import resolve
+from bam_search.model.build import build, sites_of
+from bam_search.score.cost import Cost, count, overhead
+from bam_search.space.search_space import load_space
+
+
+def cost(space_name: str, placement: str) -> Cost:
+    space = load_space(space_name)
+    sites = sites_of(space, 100)
+    return count(build(space, sites, resolve(placement, sites), 100, seed=0), space.input_shape)
+
+
+@pytest.mark.parametrize(
+    ("space", "placement", "params", "giga"),
+    [
+        ("resnet50", "none", 23_705_252, 1.2225),
+        ("resnet50", "bottleneck=bam", 24_070_487, 1.2495),
+        ("resnet50", "every-block=bam", 28_980_132, 1.3678),
+        ("resnet50", "every-block=se", 26_236_244, 1.2250),
+        ("resnet18", "none", 11_220_132, 0.5555),
+        ("resnet18", "every-block=se", 11_309_212, None),
+        # Published in the code form, without the 4C parameters of the branches' last normalisations.
+        ("resnet18", "bottleneck=bam", 11_243_123 + 4 * (64 + 128 + 256), None),
+        ("resnet18", "every-block=bam", 11_403_140 + 4 * 2 * (64 + 128 + 256 + 512), None),
+    ],
+)
+def test_published_counts(space: str, placement: str, params: int, giga: float | None) -> None:
+    counted = cost(space, placement)
+    assert counted.params == params
+    if giga is not None:
+        assert round(counted.macs_conv_fc / 1e9, 4) == giga
+
+
+@pytest.mark.parametrize(("r", "params"), [(4, 26.301), (8, 24.620), (16, 24.070), (32, 23.868)])
+def test_published_reductions(r: int, params: float) -> None:
+    assert round(cost("resnet50", f"bottleneck=bam(r={r})").params / 1e6, 3) == params
+
+
+@pytest.mark.parametrize("site", ["layer1", "layer2.0.bn2", "layer3"])
+@pytest.mark.parametrize("options", ["r=16,d=4", "r=4,d=1", "r=8,d=2"])
+def test_bam_costs_its_formula(site: str, options: str) -> None:
+    space = load_space("small")
+    (found,) = (s for s in sites_of(space, 100) if s.name == site)
+    r = int(options[2 : options.index(",")])
+    m = found.channels // r
+    added = found.height * found.width * (found.channels * m + 18 * m**2 + m) + 2 * found.channels * m
+    with_bam, base = cost("small", f"{site}=bam({options})"), cost("small", "none")
+    assert with_bam.macs_conv_fc - base.macs_conv_fc == added
+    assert with_bam.uncounted == base.uncounted == {}
+
+
+def test_the_full_count_is_one_operation_an_element() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return (y + y.relu() * y.sigmoid()).mean((2, 3))
+
+    counted = count(Net(), (3, 5, 6))
+    map_size = 4 * 5 * 6
+    expected = {"conv": 3 * map_size, "relu": map_size, "sigmoid": map_size, "mul": map_size, "add": map_size, "mean": map_size}
+    assert counted.by_operator == expected
+    assert counted.macs == sum(expected.values())
+    assert counted.macs_conv_fc == 3 * map_size
+
+
+def test_what_is_not_counted_is_listed() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.cumsum(1).tan()
+
+    assert count(Net(), (3, 4, 4)).uncounted == {"aten::cumsum": 1, "aten::tan": 1}
+
+
+def test_counting_leaves_the_model_alone() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    count(net, (3, 4, 4))
+    assert net.training
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def test_overhead_is_in_percent() -> None:
+    assert overhead(110, 100) == pytest.approx(10)

@@ -1,0 +1,183 @@
+"""Data come from where they are said to, broken files are one sentence, and the split is fair."""
+
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bam_search.errors import UserError
+from bam_search.score import data
+from bam_search.score.data import CIFAR, GENERATED, Dataset, Images, locate, split
+from bam_search.score.generated import generate
+
+Arrays = dict[str, np.ndarray]
+
+
+def arrays() -> Arrays:
+    labels = np.arange(200) % 100
+    pixels = np.zeros((200, 32, 32, 3), dtype=np.uint8)
+    return {"x_train": pixels, "y_train": labels, "x_test": pixels[:50], "y_test": labels[:50]}
+
+
+def save(path: Path, **changes: np.ndarray) -> Path:
+    np.savez(path, **{**arrays(), **changes})
+    return path
+
+
+def test_a_keras_npz_is_read_with_labels_of_either_shape(tmp_path: Path) -> None:
+    flat = locate(str(save(tmp_path / "a.npz"))).load()
+    column = locate(str(save(tmp_path / "b.npz", y_train=arrays()["y_train"][:, None]))).load()
+    assert flat.name == CIFAR
+    assert flat.digest == column.digest
+    assert flat.train.y.shape == (200,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_train": np.zeros((200, 3, 32, 32), np.uint8)}, r"x_train is uint8 of shape \(200, 3, 32, 32\)"),
+        ({"x_train": np.zeros((200, 32, 32, 3), np.float32)}, "x_train is float32"),
+        ({"x_test": np.zeros((0, 32, 32, 3), np.uint8), "y_test": np.zeros(0, np.int64)}, "x_test is empty"),
+        ({"y_train": np.zeros(199, np.int64)}, r"y_train is int64 of shape \(199,\) for 200 images"),
+        ({"y_train": np.arange(200) % 10}, "y_train has 10 classes, from 0 to 9"),
+        ({"y_train": np.arange(200) % 101}, "from 0 to 100"),
+        ({"y_train": np.arange(200) % 100 - 1}, "from -1"),
+        ({"y_test": np.zeros(50)}, "y_test is float64"),
+        ({"y_train": np.array([None] * 200)}, "allow_pickle"),
+    ],
+)
+def test_a_wrong_npz_is_one_sentence(tmp_path: Path, changes: Arrays, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        locate(str(save(tmp_path / "a.npz", **changes))).load()
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(save(path.with_name("b.npz")).read_bytes()[:-5000])
+
+
+def _corrupted(path: Path) -> None:
+    content = bytearray(save(path.with_name("b.npz")).read_bytes())
+    content[5000:5100] = bytes(range(100))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not a zip"),
+        lambda path: np.save(path.with_suffix(".npy"), np.zeros(3)) or path.with_suffix(".npy").rename(path),
+        lambda path: np.savez(path, x=np.zeros(3)),
+        _truncated,
+        _corrupted,
+    ],
+)
+def test_a_broken_npz_is_one_sentence(tmp_path: Path, make: object) -> None:
+    path = tmp_path / "cifar100.npz"
+    make(path)  # type: ignore[operator]
+    with pytest.raises(UserError, match=r"cifar100\.npz cannot be read") as caught:
+        locate(str(path)).load()
+    assert "\n" not in caught.value.message
+
+
+def test_a_changed_torchvision_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    (folder / "train").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    for path in (folder, tmp_path):
+        with pytest.raises(UserError, match="cannot be read as CIFAR-100"):
+            locate(str(path)).load()
+
+
+@pytest.mark.parametrize("path", ["nowhere.npz", "."])
+def test_a_path_without_data_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--data"):
+        locate(path)
+
+
+def _no_network(*_args: object, download: bool, **_options: object) -> None:
+    assert download
+    raise urllib.error.URLError("no network")
+
+
+def test_without_a_network_only_auto_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "CIFAR100", _no_network)
+    monkeypatch.setattr(data, "generate", lambda: generate(200, 100))
+    fallen = locate("auto").load()
+    assert fallen.name == GENERATED
+    assert "no network" in fallen.origin
+    with pytest.raises(UserError, match="the download failed: <urlopen error no network>"):
+        locate("cifar100").load()
+
+
+def test_the_data_folder_comes_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    save(Path("data/cifar100.npz"))
+    assert locate("auto").load().name == locate("cifar100").load().name == CIFAR
+
+
+def test_a_broken_file_in_the_data_folder_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/cifar100.npz").write_bytes(b"broken")
+    with pytest.raises(UserError, match="cannot be read"):
+        locate("auto").load()
+
+
+def test_generated_images_are_the_same_every_time_and_balanced() -> None:
+    x, y, x_test, y_test = generate(1200, 400)
+    again = generate(400, 0)
+    assert x.shape == (1200, 32, 32, 3)
+    assert x_test.shape == (400, 32, 32, 3)
+    assert x.dtype == np.uint8
+    assert set(np.bincount(y)) == {12}
+    assert set(np.bincount(y_test)) == {4}
+    assert np.array_equal(x[:400], again[0])
+    assert len(np.unique(x.reshape(1200, -1), axis=0)) == 1200
+
+
+def tagged(n: int, classes: int = 100) -> Dataset:
+    """Images whose first two bytes are their number, so that a split can be traced."""
+    x = np.zeros((n, 32, 32, 3), np.uint8)
+    x[:, 0, 0, 0], x[:, 0, 0, 1] = np.arange(n) % 256, np.arange(n) // 256
+    images = Images(x, np.random.default_rng(0).permutation(np.arange(n) % classes))
+    return Dataset("tagged", "", images, images)
+
+
+def numbers(images: Images) -> list[int]:
+    return [int(a) + 256 * int(b) for a, b in images.x[:, 0, 0, :2]]
+
+
+@pytest.mark.parametrize(("images", "fit", "validation"), [(None, 4500, 500), (2000, 1800, 200), (1050, 945, 105)])
+def test_the_split_is_disjoint_stratified_and_fixed_by_the_seed(images: int | None, fit: int, validation: int) -> None:
+    whole = tagged(5000)
+    parts = split(whole, images, 0.1, seed=1)
+    assert (len(parts.fit), len(parts.validation)) == (fit, validation)
+    inside = numbers(parts.fit) + numbers(parts.validation)
+    assert len(set(inside)) == len(inside)
+    assert sorted(numbers(parts.train)) == sorted(inside)
+    for part in (parts.fit, parts.validation, parts.train):
+        assert np.ptp(np.bincount(part.y, minlength=100)) <= 2
+    assert numbers(split(whole, images, 0.1, seed=1).fit) == numbers(parts.fit)
+    assert numbers(split(whole, images, 0.1, seed=2).fit) != numbers(parts.fit)
+    assert all(whole.train.y[number] == label for number, label in zip(numbers(parts.fit), parts.fit.y, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "message"), [(5001, 0.1, "has 5000"), (900, 0.1, "90 to validate"), (1000, 0.95, "50 to train")]
+)
+def test_a_split_that_cannot_be_is_refused(images: int, share: float, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split(tagged(5000), images, share, seed=0)
+
+
+def test_the_real_cifar100(real_cifar: Path) -> None:
+    dataset = locate(str(real_cifar)).load()
+    assert dataset.name == CIFAR
+    assert dataset.test.x.shape == (10_000, 32, 32, 3)
+    assert set(np.bincount(dataset.test.y)) == {100}
+    assert 100 < dataset.train.x.mean() < 140

@@ -1,0 +1,143 @@
+"""Training: the schedule, the augmentation, and that the same seed is the same training."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bam_search.model.build import build, sites_of
+from bam_search.score.data import Images
+from bam_search.score.device import choose
+from bam_search.score.generated import generate
+from bam_search.score.recipe import Recipe
+from bam_search.score.train import Bench, Diverged, _epoch, error, train
+from bam_search.space.placement import Placement
+from bam_search.space.search_space import load_space
+
+SMALL = load_space("small")
+SITES = sites_of(SMALL, 100)
+CPU = choose("cpu")
+
+
+def images(n: int = 200) -> Images:
+    x, y, _, _ = generate(n, 0)
+    return Images(x, y)
+
+
+def small(seed: int = 0) -> nn.Module:
+    return build(SMALL, SITES, Placement(), 100, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+@pytest.mark.parametrize("warmup", [0.0, 0.2, 0.5])
+def test_every_budget_has_its_complete_schedule(steps: int, warmup: float) -> None:
+    recipe = Recipe(lr=2.0, warmup=warmup)
+    rates = [recipe.lr_at(step, steps) for step in range(steps)]
+    peak = int(np.argmax(rates))
+    assert all(0 < rate <= 2.0 for rate in rates)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert peak <= warmup * steps + 1
+    if steps == 100:
+        assert max(rates) == pytest.approx(2.0, rel=0.02)
+        assert rates[-1] < 0.05
+
+
+def test_an_epoch_visits_each_image_once_and_only_shifts_and_flips() -> None:
+    batches = _epoch(100, 30, seed=0, epoch=0, augment="crop-flip", device="cpu")
+    index = torch.cat([batch[0] for batch in batches])
+    assert len(batches) == 3
+    assert len(set(index.tolist())) == 90
+    for _, rows, columns in batches:
+        assert torch.equal(rows - rows[:, :1], torch.arange(32).expand_as(rows))
+        steps = columns[:, 1:] - columns[:, :-1]
+        assert set(steps.flatten().tolist()) == {-1, 1}
+        assert all(len(set(line.tolist())) == 1 for line in steps)
+        assert min(rows.min(), columns.min()) >= 0
+        assert max(rows.max(), columns.max()) < 40
+    shifts = torch.cat([batch[1][:, 0] for batch in batches])
+    assert set(shifts.tolist()) == set(range(9))
+
+
+def test_less_augmentation_takes_the_whole_image() -> None:
+    for augment, directions in (("flip", {-1, 1}), ("none", {1})):
+        batches = _epoch(100, 50, seed=0, epoch=0, augment=augment, device="cpu")
+        rows, columns = (torch.cat([batch[part] for batch in batches]) for part in (1, 2))
+        assert torch.equal(rows, torch.arange(4, 36).expand_as(rows))
+        assert torch.equal(columns.sort(1).values, rows)
+        assert set((columns[:, 1] - columns[:, 0]).tolist()) == directions
+
+
+def test_the_order_depends_on_seed_and_epoch_only() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return torch.cat([batch[0] for batch in _epoch(64, 16, seed, epoch, "crop-flip", "cpu")]).tolist()
+
+    assert order(1, 2) == order(1, 2)
+    assert order(1, 2) != order(1, 3) != order(2, 3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_is_the_same_training_bit_for_bit(precision: str) -> None:
+    torch.set_num_threads(1)
+    recipe = Recipe(epochs=2, batch=50, precision=precision)  # type: ignore[arg-type]
+    bench = Bench.of(CPU, recipe, images())
+    results = []
+    for _ in range(2):
+        model = small()
+        epochs = train(model, images(), recipe, 5, bench)
+        results.append((epochs, torch.cat([p.flatten() for p in model.parameters()])))
+    assert results[0][0] == results[1][0]
+    assert torch.equal(results[0][1], results[1][1])
+    assert train(small(), images(), recipe, 6, bench) != results[0][0]
+
+
+def test_training_lowers_the_loss_and_measures_each_epoch() -> None:
+    recipe = Recipe(epochs=4, batch=50, lr=0.05)
+    bench = Bench.of(CPU, recipe, images())
+    model = small()
+    epochs = train(model, images(), recipe, 0, bench, lambda: error(model, images(), bench))
+    assert epochs[-1].loss < epochs[0].loss
+    assert [epoch.error for epoch in epochs][-1] == error(model, images(), bench)
+    assert len(epochs) == 4
+
+
+def test_divergence_is_noticed() -> None:
+    recipe = Recipe(epochs=3, batch=50, lr=100.0, momentum=0.99)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 28 * 28, 100))
+    with pytest.raises(Diverged, match="in epoch"):
+        train(model, images(), recipe, 0, Bench.of(CPU, recipe, images()))
+
+
+def test_error_is_the_share_of_wrong_answers_in_percent() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.one_hot(torch.full((len(x),), 3), 100).float()
+
+    some = images(1500)
+    assert error(Constant(), some, Bench.of(CPU, Recipe(), some)) == pytest.approx(99.0)
+
+
+def test_pixels_are_normalised_by_the_training_images() -> None:
+    seen = []
+
+    class Probe(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x.mean((2, 3))
+
+    some = images(200)
+    bench = Bench.of(CPU, Recipe(precision="fp32"), some)
+    bench.forward(Probe(), torch.from_numpy(some.x))
+    assert seen[0].shape == (200, 3, 32, 32)
+    assert torch.allclose(seen[0].mean((0, 2, 3)), torch.zeros(3), atol=1e-3)
+    assert torch.allclose(seen[0].std((0, 2, 3)), torch.ones(3), atol=1e-2)
+
+
+def test_asking_for_a_gpu_that_is_not_there_is_a_users_mistake() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    from bam_search.errors import UserError
+
+    with pytest.raises(UserError, match="finds no CUDA GPU"):
+        choose("cuda")
+    assert choose("auto").variant == "cpu"
