@@ -1,0 +1,1 @@
+"""WHAT TO TRY NEXT: the study, the sampler, the loop, the store, records and the front. optuna and numpy."""

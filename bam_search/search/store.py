@@ -1,0 +1,107 @@
+"""The study's folder: an Optuna study of finished candidates, the resolved study beside it, and the tables made from them.
+
+    study.db      Optuna's own storage (SQLite; optuna-dashboard opens it): one finished trial a candidate, its record as an attribute
+    study.json    the question as resolved, the data, the machine: what a continued run must agree with
+    records.csv   every record        front.csv   the front        index.html   the report
+
+The trials in study.db are the truth; the rest is written from them, each file at once or not at all.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL  # Optuna's own storage library; it quotes odd folder names
+
+from bam_search.errors import UserError
+from bam_search.files import write
+from bam_search.search.record import Record
+
+RECORD = "record"
+FINAL = "final:"
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """An open study folder with one writer."""
+
+    folder: Path
+    study: optuna.Study
+
+    def records(self) -> dict[int, Record]:
+        """The finished candidates by number, with their test scores where these are known."""
+        loaded = [Record.from_dict(json.loads(trial.user_attrs[RECORD])) for trial in self.study.get_trials(deepcopy=False)]
+        finals = {int(key.removeprefix(FINAL)): value for key, value in self.study.user_attrs.items() if key.startswith(FINAL)}
+        return {r.number: replace(r, **json.loads(finals.get(r.number, "{}"))) for r in sorted(loaded, key=lambda r: r.number)}
+
+    def add(self, record: Record, trial: FrozenTrial | None, values: Sequence[float]) -> None:
+        """Keep a finished candidate: in `trial` if it is on the menu, else in one without parameters."""
+        if not record.complete:
+            trial = optuna.create_trial(state=TrialState.FAIL)
+        elif trial is None:
+            trial = optuna.create_trial(values=list(values))
+        trial.set_user_attr(RECORD, json.dumps(record.to_dict()))
+        trial.set_user_attr("placement", record.placement)
+        self.study.add_trial(trial)
+
+    def add_final(self, number: int, fields: Mapping[str, Any]) -> None:
+        """Keep the fields of a record that its test adds."""
+        self.study.set_user_attr(f"{FINAL}{number}", json.dumps(dict(fields)))
+
+
+def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[str]) -> Store:
+    """Open the folder, made if need be. Raises UserError if it holds a study that differs in `identity`, or cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = _identity_in(folder)
+        if before is None:
+            write(folder / "study.json", json.dumps({"identity": identity}, indent=2))
+        elif before != json.loads(json.dumps(identity)):
+            raise UserError(
+                f"{folder} holds a study that was run differently:\n{_difference(before, identity)}",
+                "continue it with its own settings, or start a new one with --out another/folder",
+            )
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Optuna's SQLite storage commits each trial in one transaction: a kill leaves it whole.
+        storage = URL.create("sqlite", database=str(folder / "study.db")).render_as_string(hide_password=False)
+        directions = [StudyDirection.MINIMIZE] * len(objectives)
+        study = optuna.create_study(study_name="study", storage=storage, directions=directions, load_if_exists=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(objectives))
+    except OSError as error:
+        raise UserError(
+            f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "choose another with --out"
+        ) from None
+    return Store(folder, study)
+
+
+def _identity_in(folder: Path) -> dict[str, Any] | None:
+    path = folder / "study.json"
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is damaged: it is not the study.json of a run", "restore it, or start a new study with --out another/folder"
+        ) from None
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    old, new = _flat(before), _flat(now)
+    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in changed)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

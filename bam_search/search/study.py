@@ -1,0 +1,94 @@
+"""A study file, resolved: the part for this device laid on the common part, the command line on top, all checked at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from bam_search.config import Table, assignment, build, find, overlay, read_toml, strict
+from bam_search.errors import UserError, nearest
+from bam_search.score.device import Device
+from bam_search.score.recipe import Recipe
+from bam_search.search.record import OBJECTIVES
+from bam_search.search.sampler import SAMPLERS
+
+VARIANTS = ("cpu", "gpu")
+
+
+@strict
+@dataclass(frozen=True)
+class DataPlan:
+    """`source` as for --data; `images` of the training set are used, and the share `validation` of these is held out for the search."""
+
+    source: str = "auto"
+    images: Annotated[int, Ge(1)] | Literal["all"] = "all"
+    validation: Annotated[float, Gt(0), Lt(1)] = 0.1
+
+    @property
+    def limit(self) -> int | None:
+        """The number of images, None for all."""
+        return None if self.images == "all" else self.images
+
+
+@strict
+@dataclass(frozen=True)
+class Study:
+    """A question, resolved for one device. `references` are pinned placements by name, trained before anything is searched.
+
+    `trials` is the total of candidates, references included; the first `startup` searched ones are drawn at random over the number
+    of sites, the sampler chooses the rest. `workers` train at the same time.
+    """
+
+    question: str
+    space: str
+    references: dict[str, str]
+    objectives: tuple[str, ...] = ("error", "params_overhead", "macs_conv_fc_overhead")
+    sampler: str = "tpe"
+    trials: Annotated[int, Ge(1), Le(100_000)] = 40
+    startup: Annotated[int, Ge(0)] = 10
+    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    workers: Annotated[int, Ge(1), Le(1024)] = 1
+    data: DataPlan = field(default_factory=DataPlan)
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def load_study(name: str, device: Device, flags: Table, assignments: Sequence[str]) -> Study:
+    """The study `name` (in studies/, or a path to a TOML file) for `device`, with the command line's flags and assignments on it.
+
+    Raises UserError, listing every mistake of the file at once.
+    """
+    path = find("studies", name, ".toml")
+    table = read_toml(path)
+    common = {key: value for key, value in table.items() if key not in VARIANTS}
+    missing = [variant for variant in VARIANTS if not isinstance(table.get(variant), Mapping)]
+    if missing:
+        raise UserError(f"{path} has no table [{missing[0]}]", "a study says what it does on a CPU and on a GPU, in [cpu] and [gpu]")
+    # Both variants are checked, so that a mistake in the other one does not wait for another machine.
+    for variant in VARIANTS:
+        build(Study, overlay(common, table[variant]), f"{path}, variant {variant},")
+    resolved = overlay(common, table[device.variant])
+    for over in (*map(assignment, assignments), flags):
+        resolved = overlay(resolved, over)
+    study = build(Study, resolved, "the study with the options of the command line")
+    _check(study)
+    return study
+
+
+def _check(study: Study) -> None:
+    for key in study.objectives:
+        if key not in OBJECTIVES:
+            raise UserError(f"there is no objective {key!r}", nearest(key, OBJECTIVES))
+    if "error" not in study.objectives or len(set(study.objectives)) < max(2, len(study.objectives)):
+        raise UserError(f"objectives = {list(study.objectives)}", "a front needs 'error' and at least one overhead, each once")
+    if study.sampler not in SAMPLERS:
+        raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
+    if study.trials < len(study.references):
+        raise UserError(
+            f"trials = {study.trials}, but the study pins {len(study.references)} reference placements, which count",
+            f"use --trials {len(study.references)} or more",
+        )

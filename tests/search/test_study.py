@@ -1,0 +1,70 @@
+"""Study files: both variants, the command line on top, and every mistake in words."""
+
+from pathlib import Path
+
+import pytest
+
+from bam_search.config import folder
+from bam_search.errors import UserError
+from bam_search.score.device import Device
+from bam_search.search.study import load_study
+
+CPU = Device("cpu", "a CPU", "", True)
+GPU = Device("cuda", "a GPU", "", True)
+SHIPPED = sorted(path.stem for path in folder("studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_studies_are_valid_on_both_devices(name: str) -> None:
+    assert load_study(name, CPU, {}, []).question == load_study(name, GPU, {}, []).question
+
+
+def test_the_placement_study_is_what_the_readme_says() -> None:
+    cpu, gpu = (load_study("placement", device, {}, []) for device in (CPU, GPU))
+    assert (cpu.space, gpu.space) == ("small", "resnet50")
+    assert list(cpu.references.values()) == ["none", "bottleneck=bam(r=16,d=4)", "every-block=bam(r=16,d=4)", "every-block=se(r=16)"]
+    assert cpu.trials >= 16
+    assert gpu.data.limit is None
+    assert gpu.recipe.epochs == 10
+
+
+def test_flags_win_over_assignments_and_these_over_the_file() -> None:
+    assignments = ["trials=7", "recipe.epochs=4", "recipe.lr=0.5", "data.images='all'"]
+    study = load_study("placement", CPU, {"trials": 9, "recipe": {"epochs": 3}}, assignments)
+    assert (study.trials, study.recipe.epochs, study.recipe.lr, study.data.limit) == (9, 3, 0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("recipe.lrr=1", "unknown key 'recipe.lrr': did you mean 'lr'"),
+        ("trails=3", "unknown key 'trails': did you mean 'trials'"),
+        ("recipe.epochs=0", "recipe.epochs = 0"),
+        ("recipe.epochs=two", "recipe.epochs = 'two'"),
+        ("recipe.precision=fp8", "recipe.precision = 'fp8'"),
+        ("recipe=3", "recipe = 3"),
+        ("data.images=some", "data.images"),
+        ("sampler=tpee", "no sampler 'tpee'"),
+        ("objectives=['error', 'flops']", "no objective 'flops'"),
+        ("objectives=['params_overhead']", "needs 'error'"),
+        ("objectives=['error', 'error']", "each once"),
+        ("trials=3", "pins 4 reference placements"),
+        ("workers=0", "workers = 0"),
+        ("seed=-1", "seed = -1"),
+    ],
+)
+def test_mistakes_on_the_command_line(assignment: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_study("placement", CPU, {}, [assignment])
+    assert message in str(caught.value)
+
+
+def test_a_mistake_in_the_other_variant_is_found_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = (folder("studies") / "placement.toml").read_text()
+    path.write_text(text.replace('space = "resnet50"', 'spce = "resnet50"'))
+    with pytest.raises(UserError, match=r"mine\.toml, variant gpu, has 2 mistakes"):
+        load_study(str(path), CPU, {}, [])
+    path.write_text(text.split("[cpu]")[0])
+    with pytest.raises(UserError, match=r"no table \[cpu\]"):
+        load_study(str(path), CPU, {}, [])
