@@ -1,0 +1,51 @@
+"""`run --dry-run`: what a study would do, cost and take. Writes and downloads nothing."""
+
+import click
+
+from bam_search.cli.prepare import Ready, Request, flat, prepare
+from bam_search.model.attach import resolve
+from bam_search.model.build import build
+from bam_search.score.cost import count, overhead
+from bam_search.score.data import CLASSES
+from bam_search.score.estimate import dearest, seconds_per_image
+
+
+def dry(request: Request) -> int:
+    """Print the resolved study, the size of its space, the range of costs and a time estimate."""
+    ready = prepare(request)
+    click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
+    for key, value in flat(ready.study.to_dict()):
+        click.echo(f"{key} = {value}")
+    click.echo(f"\nspace {ready.space.name}: {len(ready.menu.sites)} sites, {ready.menu.size:,} placements")
+    _echo_costs(ready)
+    _echo_time(ready)
+    return 0
+
+
+def _echo_costs(ready: Ready) -> None:
+    top = dearest(ready.menu, ready.sites)
+    rows = {**ready.study.references, "every site at its dearest": top.text}
+    click.echo(f"\n{'':28} {'params':>12} {'overhead':>9} {'MACs conv+fc':>15} {'overhead':>9} {'MACs all':>15} {'overhead':>9}")
+    for name, text in rows.items():
+        cost = count(build(ready.space, ready.sites, resolve(text, ready.sites), CLASSES, ready.study.seed), ready.space.input_shape)
+        cells = ((cost.params, ready.base.params, 12), (cost.macs_conv_fc, ready.base.macs_conv_fc, 15), (cost.macs, ready.base.macs, 15))
+        click.echo(f"{name:28} " + " ".join(f"{n:{width},} {overhead(n, base):+7.2f} %" for n, base, width in cells))
+    if ready.base.uncounted:
+        click.echo(f"not counted: {', '.join(ready.base.uncounted)}")
+
+
+def _echo_time(ready: Ready) -> None:
+    study = ready.study
+    images = (study.data.limit or 50_000) * study.recipe.epochs
+    texts = list(study.references.values()) or ["none"]
+    speeds = [seconds_per_image(ready.space, ready.sites, text, study.recipe, ready.device, ready.threads) for text in texts]
+    mean = images * sum(speeds) / len(speeds)
+    tests = len(study.references) + 4
+    total = mean * (study.trials + tests) / study.workers
+    click.echo(
+        f"\none training: {images * min(speeds):,.0f} to {images * max(speeds):,.0f} s, measured on the references, {images:,} images each"
+    )
+    click.echo(
+        f"the study: about {total / 60:,.1f} min for {study.trials} candidates and some {tests} finalists, {study.workers} at a time; "
+        "reading the data and starting processes come on top"
+    )

@@ -1,0 +1,67 @@
+"""The commands. stdout is data, stderr is talk; exit codes: 0 done, 1 ran but could not deliver, 2 a user's mistake, 130 interrupted."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bam_search import __version__
+from bam_search.errors import UserError
+
+DEVICES = ("auto", "cuda", "cpu")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="bam_search")
+def cli() -> None:
+    """Where should an attention module go in a CNN, and with which settings?"""
+
+
+@cli.command()
+@click.option("--study", required=True, metavar="NAME|PATH", help="A study in studies/, or a path to a TOML file.")
+@click.option("--trials", type=int, help="The total of candidates, references and finished ones included.")
+@click.option("--epochs", type=int, help="Epochs of each training.")
+@click.option("--seed", type=int, help="Seed of weights, data order, split and search.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="auto: a GPU if there is one.")
+@click.option("--workers", type=int, help="Trainings at the same time.")
+@click.option("--data", "source", metavar="PATH|NAME", help="cifar100.npz, cifar-100-python/, or: auto, cifar100, generated.")
+@click.option("--out", type=click.Path(path_type=Path), help="The study's folder.  [default: reports/<study>]")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key of the study, such as recipe.lr=0.2.")
+@click.option("--dry-run", is_flag=True, help="Show the resolved study, its costs and its time; train and write nothing.")
+def run(device: str, out: Path | None, study: str, assignments: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
+    """Run a study, or continue it; write its report."""
+    from bam_search.cli.dry import dry
+    from bam_search.cli.prepare import Request
+    from bam_search.cli.run import execute
+
+    request = Request(study, device, out, assignments, _table(flags))
+    raise SystemExit(dry(request) if dry_run else execute(request))
+
+
+def _table(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given, as the part of the study that they set."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    nested = {"epochs": "recipe", "source": "data"}
+    table: dict[str, Any] = {key: value for key, value in given.items() if key not in nested}
+    for key, parent in nested.items():
+        if key in given:
+            table[parent] = {key: given[key]}
+    return table
+
+
+def main() -> None:
+    """Run the command line, and exit."""
+    try:
+        sys.exit(cli.main(prog_name="python -m bam_search", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UserError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)

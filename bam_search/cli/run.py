@@ -1,0 +1,145 @@
+"""`run`: from a request to a report, room by room."""
+
+import datetime
+import platform
+import shlex
+import signal
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from bam_search import __version__
+from bam_search.cli import progress
+from bam_search.cli.prepare import Ready, Request, flat, prepare
+from bam_search.report.page import answer_line, verdict_line, write_report
+from bam_search.report.tables import answers
+from bam_search.score.data import CIFAR, Dataset, split
+from bam_search.score.evaluate import Task
+from bam_search.search.executors import executor
+from bam_search.search.loop import Plan, finalists, finals, search
+from bam_search.search.record import Record
+from bam_search.search.store import Store, open_store
+
+
+def execute(request: Request) -> int:
+    """Run or continue the study, write its report; the exit code."""
+    console = Console(stderr=True)
+    ready = prepare(request)
+    with console.status("reading the data"):  # on a terminal only; the first line that stays tells what the data are
+        data = ready.source.load()
+    task = _task(ready, data)
+    folder = request.out or Path("reports") / (ready.name if data.name == CIFAR else f"{ready.name}-generated")
+    _say(f"{ready.first_line}; data: {data.name} ({data.origin})")
+    store = open_store(folder, _identity(ready, data), ready.study.objectives)
+    # A shell that starts a command in the background has it ignore Ctrl-C's signal: answer it there too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _train(ready, Plan(data.name, ready.sites, ready.menu, ready.base), task, store)
+    except KeyboardInterrupt:
+        _report(ready, data, folder, store)
+        _say("interrupted; finished candidates are kept, and the same command continues:\n  " + _command())
+        return 130
+    except BrokenProcessPool:
+        _report(ready, data, folder, store)
+        _say("error: a worker process died, perhaps for lack of memory; finished candidates are kept")
+        _say("hint: the same command continues; with --workers 1 it needs less memory")
+        return 1
+    return _close(ready, data, folder, store)
+
+
+def _task(ready: Ready, data: Dataset) -> Task:
+    parts = split(data, ready.study.data.limit, ready.study.data.validation, ready.study.seed)
+    return Task(ready.study.space, ready.sites, parts, ready.study.recipe, ready.device, ready.threads)
+
+
+def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
+    study, done = ready.study, store.records()
+    if done:
+        _say(f"continuing in {store.folder}: {len(done)} of {study.trials} candidates are finished")
+    with executor(task, study.workers) as submit:
+        with progress.progress("search", len(done), study.trials, progress.searched(study.trials)) as told:
+            search(study, plan, store, submit, told)
+        records = list(store.records().values())
+        if len(records) < study.trials:
+            _say(f"the space has no further placement: {len(records)} candidates instead of {study.trials}")
+        members = finalists(study, records)
+        waiting = [record for record in members if not record.tested]
+        if waiting:
+            _say(f"finalists: {len(waiting)} trainings on all {len(task.split.train):,} training images, then the test set")
+        with progress.progress("finalists", len(members) - len(waiting), len(members), progress.tested) as told:
+            finals(study, store, submit, told)
+
+
+def _close(ready: Ready, data: Dataset, folder: Path, store: Store) -> int:
+    """Write the report and the closing lines; the exit code."""
+    page = _report(ready, data, folder, store)
+    records = list(store.records().values())
+    complete = [record for record in records if record.complete]
+    if not complete:
+        _say(f"error: no candidate could be trained; the first failed with: {records[0].failure.strip().splitlines()[-1]}")
+        _say(f"hint: the tracebacks are in {page}")
+        return 1
+    failed = len(records) - len(complete)
+    click.echo(f"report: {page}")
+    click.echo(f"{len(complete)} candidates on {data.name}" + (f", {failed} failed" if failed else ""))
+    for answer in answers(records):
+        click.echo(f"  {answer_line(answer)}")
+    if verdict := verdict_line(records):
+        click.echo(verdict)
+    return 0
+
+
+def _report(ready: Ready, data: Dataset, folder: Path, store: Store) -> Path:
+    records = list(store.records().values())
+    warning = "" if data.name == CIFAR else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
+    return write_report(folder, f"bam_search: {ready.name}", ready.study.objectives, warning, _about(ready, data, records), records)
+
+
+def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
+    """What a continued run must agree with: all that changes a candidate's score or the choice of candidates."""
+    table = ready.study.to_dict()
+    for free in ("question", "trials", "workers"):
+        del table[free]
+    table["data"] = {"name": data.name, "digest": data.digest, "images": table["data"]["images"], "validation": table["data"]["validation"]}
+    return {"bam_search": __version__, "variant": ready.device.variant, **table}
+
+
+def _about(ready: Ready, data: Dataset, records: list[Record]) -> dict[str, str]:
+    study, base = ready.study, ready.base
+    recipe = ", ".join(f"{key} {value}" for key, value in flat(study.to_dict()["recipe"]))
+    uncounted = sorted({name for record in records for name in record.uncounted or {}})
+    used = study.data.limit or len(data.train)
+    held_out = round(used * study.data.validation)
+    trained = sum(seconds or 0 for record in records for seconds in (record.seconds, record.test_seconds))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "optuna", "fvcore", "plotly", "pandas"))
+    return {
+        "Question": study.question,
+        "Command": _command(),
+        "Date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "Variant": f"{ready.device.variant}, on {ready.device.name}, because {ready.device.reason}",
+        "Data": f"{data.name} ({data.origin}), sha256 {data.digest}",
+        "Split": f"{used - held_out:,} images train and {held_out:,} validate in the search; "
+        f"{used:,} train and {len(data.test):,} test the finalists; stratified, seed {study.seed}",
+        "Backbone": f"{ready.space.name}: {base.params:,} parameters, {base.macs_conv_fc:,} MACs conv + fc, {base.macs:,} MACs all",
+        "Space": f"{len(ready.menu.sites)} sites, {ready.menu.size:,} placements",
+        "Search": f"{study.sampler}, {len(records)} of {study.trials} candidates, the first {study.startup} searched ones at random, "
+        f"seed {study.seed}, {study.workers} at a time; minimised: {', '.join(study.objectives)}",
+        "Recipe": recipe,
+        "Failed": str(sum(not record.complete for record in records)),
+        "Training time": f"{trained:,.0f} s, summed over all trainings",
+        "Operators not counted": ", ".join(uncounted) or "none",
+        "Versions": f"bam_search {__version__}, Python {platform.python_version()}, {packages}",
+    }
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "bam_search", *sys.argv[1:]])
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

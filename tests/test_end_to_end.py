@@ -1,0 +1,160 @@
+"""A real study with real, tiny trainings, as a user runs it: to the end, interrupted and continued, failing, on generated images."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+TINY = ["--device", "cpu", "--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
+
+
+PLAIN = """
+question = "Does it run?"
+references = { plain = "none" }
+[gpu]
+space = "{space}"
+[cpu]
+space = "{space}"
+"""
+
+
+def command(data: Path | str, *args: object, study: Path | str = "placement") -> list[str]:
+    return [sys.executable, "-m", "bam_search", "run", "--study", str(study), "--data", str(data), *TINY, *map(str, args)]
+
+
+def run(cwd: Path, data: Path | str, *args: object, study: Path | str = "placement") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(data, *args, study=study), cwd=cwd, capture_output=True, text=True, timeout=250)
+
+
+def plain_study(folder: Path, space: str) -> Path:
+    """A study file of the user's own, with one reference."""
+    path = folder / "plain.toml"
+    path.write_text(PLAIN.replace("{space}", space))
+    return path
+
+
+def table(folder: Path, name: str = "records.csv") -> pd.DataFrame:
+    return pd.read_csv(folder / name, keep_default_na=False)
+
+
+def test_a_study_is_interrupted_continued_extended_and_reported(tmp_path: Path, small_npz: Path) -> None:
+    folder = tmp_path / "reports" / "placement"
+    process = subprocess.Popen(command(small_npz, "--trials", 8), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = [process.stderr.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    out, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert lines[0].startswith("placement: the cpu variant runs on ")
+    assert "data: CIFAR-100" in lines[0]
+    assert "interrupted; finished candidates are kept" in rest
+    assert "Traceback" not in rest
+    assert out == ""
+    before = table(folder)
+    assert 2 <= len(before) < 8
+
+    done = run(tmp_path, small_npz, "--trials", 8)
+    assert done.returncode == 0, done.stderr
+    assert f"continuing in reports/placement: {len(before)} of 8 candidates are finished" in done.stderr
+    after = table(folder)
+    assert list(after["number"]) == list(range(8))
+    kept = after[after["number"].isin(before["number"])].reset_index(drop=True)
+    # Finished candidates were not trained again: even their seconds are the same.
+    columns = ["number", "placement", "val_error", "train_losses", "seconds"]
+    pd.testing.assert_frame_equal(before[columns], kept[columns])
+    assert list(after["name"][:4]) == ["no attention", "BAM at the bottlenecks", "BAM in every block", "SE in every block"]
+    assert set(after["data"]) == {"CIFAR-100"}
+    assert all(after["test_error"][:4] != "")
+    assert set(table(folder, "front.csv")["number"]) <= set(after["number"])
+    assert done.stdout.startswith("report: reports/placement/index.html")
+    assert "plotly" in (folder / "index.html").read_text()
+
+    again = run(tmp_path, small_npz, "--trials", 8)
+    assert again.returncode == 0
+    assert not re.search(r"^\[|^  test", again.stderr, re.M)
+    assert table(folder).equals(after)
+
+    other = run(tmp_path, small_npz, "--trials", 8, "--set", "recipe.lr=0.2")
+    assert other.returncode == 2
+    assert "recipe.lr: 0.1 there, 0.2 now" in other.stderr
+
+
+def test_one_worker_and_two_train_the_same_candidates(tmp_path: Path, small_npz: Path) -> None:
+    errors = []
+    for workers in (1, 2):
+        done = run(tmp_path, small_npz, "--trials", 5, "--workers", workers, "--out", tmp_path / str(workers))
+        assert done.returncode == 0, done.stderr
+        errors.append(table(tmp_path / str(workers))[["placement", "params", "macs", "val_images"]])
+    pd.testing.assert_frame_equal(*errors)
+
+
+def test_generated_images_are_said_to_be_no_cifar(tmp_path: Path) -> None:
+    done = run(tmp_path, "generated", "--trials", 3, study=plain_study(tmp_path, "small"))
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "reports" / "plain-generated"
+    assert "NOT CIFAR-100" in done.stderr.splitlines()[0]
+    assert "NOT CIFAR-100" in done.stdout
+    assert "NOT CIFAR-100" in (folder / "index.html").read_text().split("The answer")[0]
+    assert set(table(folder)["data"]) == {"generated images, NOT CIFAR-100"}
+    assert json.loads((folder / "study.json").read_text())["identity"]["data"]["name"] == "generated images, NOT CIFAR-100"
+
+
+def test_when_every_candidate_fails_the_study_says_so(tmp_path: Path, small_npz: Path) -> None:
+    space = tmp_path / "broken.py"
+    space.write_text(
+        "from torch import nn\nfrom bam_search.space.search_space import SearchSpace\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.layer1 = nn.Sequential(nn.Sequential(nn.Conv2d(3, 32, 3)))\n"
+        "    def forward(self, x):\n        if len(x) > 1: raise RuntimeError('deliberate')\n        return self.layer1(x).mean((2, 3))\n\n"
+        "def space():\n    return SearchSpace('broken', lambda classes: Net(), sites=('layer1',))\n"
+    )
+    done = run(tmp_path, small_npz, "--trials", 2, study=plain_study(tmp_path, str(space)))
+    assert done.returncode == 1
+    assert "no candidate could be trained; the first failed with: RuntimeError: deliberate" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "RuntimeError: deliberate" in (tmp_path / "reports" / "plain" / "index.html").read_text()
+
+
+def test_when_a_driver_dies_its_workers_end(tmp_path: Path, small_npz: Path) -> None:
+    arguments = command(small_npz, "--trials", 16)
+    with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.readline()  # the first candidate: the workers are at work
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not children.is_file():
+            process.kill()
+            pytest.skip("no /proc to see the workers in")
+        workers = [int(pid) for pid in children.read_text().split()]
+        process.kill()
+    assert len(workers) >= 2
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
+            break
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.slow
+def test_a_small_net_learns_the_real_cifar100(real_cifar: Path, tmp_path: Path) -> None:
+    args = [
+        "--trials",
+        1,
+        "--epochs",
+        20,
+        "--set",
+        "data.images='all'",
+        "--set",
+        "references={plain='none'}",
+        "--set",
+        "data.validation=0.1",
+    ]
+    done = run(tmp_path, real_cifar, *args)
+    assert done.returncode == 0, done.stderr
+    assert float(table(tmp_path / "reports" / "placement")["val_error"][0]) < 93
