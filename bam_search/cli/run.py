@@ -41,15 +41,15 @@ def execute(request: Request) -> int:
     try:
         _train(ready, Plan(data.name, ready.sites, ready.menu, ready.base), task, store)
     except KeyboardInterrupt:
-        _report(ready, data, folder, store)
+        _report(ready, data, store)
         _say("interrupted; finished candidates are kept, and the same command continues:\n  " + _command())
         return 130
     except BrokenProcessPool:
-        _report(ready, data, folder, store)
+        _report(ready, data, store)
         _say("error: a worker process died, perhaps for lack of memory; finished candidates are kept")
         _say("hint: the same command continues; with --workers 1 it needs less memory")
         return 1
-    return _close(ready, data, folder, store)
+    return _close(ready, data, store)
 
 
 def _task(ready: Ready, data: Dataset) -> Task:
@@ -75,9 +75,9 @@ def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
             finals(study, store, submit, told)
 
 
-def _close(ready: Ready, data: Dataset, folder: Path, store: Store) -> int:
+def _close(ready: Ready, data: Dataset, store: Store) -> int:
     """Write the report and the closing lines; the exit code."""
-    page = _report(ready, data, folder, store)
+    page = _report(ready, data, store)
     records = list(store.records().values())
     complete = [record for record in records if record.complete]
     if not complete:
@@ -94,10 +94,12 @@ def _close(ready: Ready, data: Dataset, folder: Path, store: Store) -> int:
     return 0
 
 
-def _report(ready: Ready, data: Dataset, folder: Path, store: Store) -> Path:
+def _report(ready: Ready, data: Dataset, store: Store) -> Path:
     records = list(store.records().values())
     warning = "" if data.name == CIFAR else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
-    return write_report(folder, f"bam_search: {ready.name}", ready.study.objectives, warning, _about(ready, data, records), records)
+    about = _about(ready, data, records)
+    store.describe(about)
+    return write_report(store.folder, f"bam_search: {ready.name}", ready.study.objectives, warning, about, records)
 
 
 def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:

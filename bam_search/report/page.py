@@ -53,7 +53,7 @@ def page(title: str, objectives: Sequence[str], warning: str, about: Mapping[str
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><style>{STYLE}</style></head>
-<body><h1>{html.escape(title)}</h1>{banner}
+<body><h1>{html.escape(title)}</h1>{_subtitle(about)}{banner}
 {body}
 </body></html>
 """
@@ -85,10 +85,15 @@ def verdict_line(records: Sequence[Record]) -> str:
         return ""
     ours, reference = found.searched, found.reference
     return (
-        f"On the test set the search's best placement ({ours.placement}) has {ours.test_error:.2f} % error and the best reference "
-        f"({reference.name}) {reference.test_error:.2f} %: {found.word} ({found.difference:+.2f} points, where ±{found.margin:.2f} is "
-        "noise of the test images alone; one seed each, so the spread between seeds is not in it)."
+        f"The placements of least validation error, on the test set: of the search {ours.placement}, {ours.test_error:.2f} %; of the "
+        f"references {reference.name}, {reference.test_error:.2f} %. The search's is {found.word} ({found.difference:+.2f} points; "
+        f"±{found.margin:.2f} is the noise of the test images alone, and with one seed each the spread between seeds comes on top)."
     )
+
+
+def _subtitle(about: Mapping[str, str]) -> str:
+    parts = [about[key] for key in ("Question", "Backbone", "Data", "Variant") if key in about]
+    return "".join(_paragraph(part) for part in parts[:1]) + _paragraph(" · ".join(parts[1:]))
 
 
 def _answer(records: Sequence[Record]) -> str:

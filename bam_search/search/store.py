@@ -33,6 +33,7 @@ class Store:
 
     folder: Path
     study: optuna.Study
+    identity: Mapping[str, Any]
 
     def records(self) -> dict[int, Record]:
         """The finished candidates by number, with their test scores where these are known."""
@@ -49,6 +50,10 @@ class Store:
         trial.set_user_attr(RECORD, json.dumps(record.to_dict()))
         trial.set_user_attr("placement", record.placement)
         self.study.add_trial(trial)
+
+    def describe(self, about: Mapping[str, str]) -> None:
+        """Keep how the study was run, last time, beside its identity."""
+        write(self.folder / "study.json", json.dumps({"identity": self.identity, "about": about}, indent=2))
 
     def add_final(self, number: int, fields: Mapping[str, Any]) -> None:
         """Keep the fields of a record that its test adds."""
@@ -79,7 +84,7 @@ def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[s
         raise UserError(
             f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "choose another with --out"
         ) from None
-    return Store(folder, study)
+    return Store(folder, study, identity)
 
 
 def _identity_in(folder: Path) -> dict[str, Any] | None:
