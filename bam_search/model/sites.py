@@ -1,7 +1,6 @@
 """The sites of a model, found by one forward pass on the `meta` device, and the targets that name sets of them."""
 
 import copy
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -13,6 +12,9 @@ from bam_search.errors import UserError, nearest
 from bam_search.model.attention import canonical, defaults
 from bam_search.space.placement import Choice, Option
 from bam_search.space.search_space import Menu, Options, SearchSpace, Site
+
+PLENTY = 65_536
+"""More channels than any site has: what is illegal here is illegal everywhere."""
 
 
 def find_sites(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Site, ...]:
@@ -123,7 +125,7 @@ def _allowed(choice: Choice, site: Site) -> bool:
     dilation = dict(choice.options).get("d")
     if isinstance(dilation, int) and dilation > min(site.height, site.width):
         return False
-    canonical(choice, sys.maxsize)  # a mistake on any number of channels is the space's own, and is raised
+    canonical(choice, PLENTY)  # a mistake of the space's own is raised
     try:
         canonical(choice, site.channels)
     except UserError:

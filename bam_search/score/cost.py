@@ -2,7 +2,7 @@
 
 Two conventions, always both. `macs_conv_fc` counts convolutions and linear layers only, as papers publish. `macs` is the full
 count: what fvcore counts by itself (batch normalisation and adaptive pooling too) plus one operation per output element (per input
-element for a pooling or a mean) for the elementwise and pooling operators that fvcore skips.
+element for a pooling, a mean or a sum) for the elementwise, pooling and reducing operators that fvcore skips.
 """
 
 import copy
@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import get_shape
 
-PUBLISHED = ("conv", "linear", "addmm", "matmul")
+PUBLISHED = ("conv", "linear")
 """fvcore's names of the operators that the published convention counts."""
 
 FREE = frozenset({"aten::expand_as"})
@@ -80,25 +80,13 @@ def _elements(value: Any) -> int:
 
 
 _ELEMENTWISE = (
-    "add",
-    "add_",
-    "sub",
-    "mul",
-    "mul_",
-    "div",
-    "relu",
-    "relu_",
-    "sigmoid",
-    "sigmoid_",
-    "hardsigmoid",
-    "hardswish",
-    "silu",
-    "gelu",
+    *("add", "add_", "sub", "mul", "mul_", "div", "addcmul", "maximum"),
+    *("relu", "relu_", "sigmoid", "sigmoid_", "hardsigmoid", "hardswish", "silu", "gelu", "softmax"),
 )
-_POOLING = ("mean", "max_pool2d", "avg_pool2d")
+_REDUCING = ("mean", "sum", "amax", "max_pool2d", "avg_pool2d", "adaptive_max_pool2d")
 
 HANDLES: Mapping[str, Callable[[list[Any], list[Any]], Counter[str]]] = {
     **{f"aten::{name}": _per_output(name.rstrip("_")) for name in _ELEMENTWISE},
-    **{f"aten::{name}": _per_input(name) for name in _POOLING},
+    **{f"aten::{name}": _per_input(name) for name in _REDUCING},
 }
 """What is counted beyond fvcore's own: one operation an element."""

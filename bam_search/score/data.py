@@ -192,8 +192,13 @@ def _download_or_generate() -> Dataset:
 
 
 def _torchvision_download() -> Dataset:
-    with _socket_timeout(20):
-        return _torchvision(PLACE, download=True)
+    try:
+        with _socket_timeout(20):
+            return _torchvision(PLACE, download=True)
+    except BROKEN:
+        with contextlib.suppress(OSError):
+            PLACE.rmdir()  # torchvision makes the folder before it asks the network; not empty, it stays
+        raise
 
 
 @contextlib.contextmanager

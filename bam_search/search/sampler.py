@@ -14,12 +14,13 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
+from bam_search.errors import UserError
 from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.search_space import Menu, Options
 
 OFF = "off"
 DRAWS = 50
-"""How often a proposal that is a duplicate is drawn again, from Optuna and then at random, before the space counts as exhausted."""
+"""How often a proposal that is a duplicate or illegal is drawn again, by Optuna, then at random, before the space counts as exhausted."""
 
 Canonical = Callable[[Placement], Placement]
 
@@ -60,7 +61,11 @@ class Proposer:
         for draw in range(2 * DRAWS):
             seed = zlib.crc32(f"{self._seed}:{number}:{draw}".encode())
             at_random = number < self._random_until or draw >= DRAWS
-            placement = self._canonical(_spread(self._menu, seed) if at_random else self._ask(seed))
+            drawn = _spread(self._menu, seed) if at_random else self._ask(seed)
+            try:
+                placement = self._canonical(drawn)
+            except UserError:  # values that are legal one by one can be illegal together: drawn again, as a duplicate is
+                continue
             if placement.id not in taken:
                 return placement
         return None

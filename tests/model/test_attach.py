@@ -42,7 +42,7 @@ def test_every_placement_shares_its_start() -> None:
     assert all(torch.equal(some[key], more[key]) for key in some)
     other = build(SMALL, SITES, resolve("layer1=bam", SITES), 100, seed=4).state_dict()
     assert not torch.equal(some["conv1.weight"], other["conv1.weight"])
-    assert not torch.equal(some["layer1.attention.spatial.0.weight"], other["layer1.attention.spatial.0.weight"])
+    assert not torch.equal(some["layer1.attention.spatial.layers.0.weight"], other["layer1.attention.spatial.layers.0.weight"])
 
 
 def test_building_leaves_the_global_generator_alone() -> None:

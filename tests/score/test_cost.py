@@ -55,6 +55,19 @@ def test_bam_costs_its_formula(site: str, options: str) -> None:
     assert with_bam.uncounted == base.uncounted == {}
 
 
+@pytest.mark.parametrize("module", ["bam", "se", "cbam", "eca", "gc", "bam(combine=max,end_bn=false)", "bam(combine=product)"])
+def test_every_operator_of_every_attention_module_is_counted(module: str) -> None:
+    counted = cost("small", f"every-block={module}")
+    assert counted.uncounted == {}
+    assert counted.macs > counted.macs_conv_fc > cost("small", "none").macs_conv_fc
+
+
+@pytest.mark.parametrize("channels", [32, 64, 128])
+def test_se_costs_its_formula(channels: int) -> None:
+    site = {32: "layer1", 64: "layer2", 128: "layer3"}[channels]
+    assert cost("small", f"{site}=se").macs_conv_fc - cost("small", "none").macs_conv_fc == 2 * channels * (channels // 16)
+
+
 def test_the_full_count_is_one_operation_an_element() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

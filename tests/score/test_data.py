@@ -99,6 +99,7 @@ def test_a_path_without_data_is_refused_at_once(tmp_path: Path, monkeypatch: pyt
 
 def _no_network(*_args: object, download: bool, **_options: object) -> None:
     assert download
+    Path("data").mkdir()
     raise urllib.error.URLError("no network")
 
 
@@ -111,6 +112,7 @@ def test_without_a_network_only_auto_falls_back(tmp_path: Path, monkeypatch: pyt
     assert "no network" in fallen.origin
     with pytest.raises(UserError, match="the download failed: <urlopen error no network>"):
         locate("cifar100").load()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_data_folder_comes_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,15 @@ def test_a_small_space_is_exhausted_without_a_duplicate() -> None:
     assert len(taken) == 9 == menu(space, SITES).size
 
 
+def test_options_that_are_illegal_together_are_drawn_again() -> None:
+    space = SearchSpace("s", SPACE.backbone, modules={"bam": {"branches": ("channel", "spatial"), "d": (2, 4)}})
+    chooser = proposer("random", startup=10, offered=menu(space, SITES))
+    for number in range(20):
+        placement = chooser.propose(number, set())
+        assert placement is not None
+        assert placement == resolve(placement, SITES)
+
+
 @pytest.mark.parametrize(
     ("text", "on_menu"),
     [

@@ -2,40 +2,44 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args, get_origin
 
+import torch
 from torch import nn
 
 from bam_search.errors import UserError, nearest
 from bam_search.model.attention.bam import BAM
+from bam_search.model.attention.cbam import CBAM
+from bam_search.model.attention.eca import ECA
+from bam_search.model.attention.gc import GC
 from bam_search.model.attention.se import SE
 from bam_search.space.placement import Choice, Option
 
-ATTENTION: Mapping[str, Callable[..., nn.Module]] = {"bam": BAM, "se": SE}
+ATTENTION: Mapping[str, Callable[..., nn.Module]] = {"bam": BAM, "se": SE, "cbam": CBAM, "eca": ECA, "gc": GC}
 
 
 def defaults(module: str) -> dict[str, Option]:
     """The options of an attention module, in order, with their defaults. Raises UserError for an unknown module."""
-    if module not in ATTENTION:
-        raise UserError(f"there is no attention module {module!r}", nearest(module, ATTENTION))
-    parameters = inspect.signature(ATTENTION[module]).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {name: parameter.default for name, parameter in _options(module).items()}
 
 
 def canonical(choice: Choice, channels: int) -> Choice:
     """The same choice without the options that equal their defaults, in the module's order.
 
-    Raises UserError for an unknown module or option, a value of the wrong type, or one that is illegal on `channels` channels.
+    Raises UserError for an unknown module or option, a value of the wrong type, or options that are illegal on `channels` channels.
     """
-    known = defaults(choice.module)
+    known = _options(choice.module)
     for name, value in choice.options:
         if name not in known:
             raise UserError(f"{choice.module} has no option {name!r}", nearest(name, known))
-        if type(value) is not type(known[name]):
-            raise UserError(f"{choice.module}({name}={value}): {name} must be of type {type(known[name]).__name__}")
+        _check_type(choice.module, name, value, known[name].annotation)
+    try:
+        with torch.device("meta"):  # the module knows best what it can be, and costs nothing there
+            create(choice, channels)
+    except UserError as error:
+        raise UserError(f"{choice.text}: {error.message}", error.hint) from None
     given = dict(choice.options)
-    full = {name: given.get(name, default) for name, default in known.items()}
-    _check(choice, full, channels)
-    return Choice.of(choice.module, {name: value for name, value in full.items() if value != known[name]})
+    return Choice.of(choice.module, {name: given[name] for name, p in known.items() if name in given and given[name] != p.default})
 
 
 def create(choice: Choice, channels: int) -> nn.Module:
@@ -43,12 +47,17 @@ def create(choice: Choice, channels: int) -> nn.Module:
     return ATTENTION[choice.module](channels, **dict(choice.options))
 
 
-def _check(choice: Choice, options: Mapping[str, Option], channels: int) -> None:
-    # Every option so far is a count or a size: a positive whole number; and r divides the channels into at least one.
-    for name, value in options.items():
-        if isinstance(value, int) and value < 1:
-            raise UserError(f"{choice.text}: {name} must be at least 1")
-    reduction = options.get("r", 1)
-    assert isinstance(reduction, int)
-    if reduction > channels:
-        raise UserError(f"{choice.text}: r is larger than the site's {channels} channels", f"r can be at most {channels} there")
+def _options(module: str) -> dict[str, inspect.Parameter]:
+    if module not in ATTENTION:
+        raise UserError(f"there is no attention module {module!r}", nearest(module, ATTENTION))
+    parameters = inspect.signature(ATTENTION[module], eval_str=True).parameters.values()
+    return {p.name: p for p in parameters if p.default is not p.empty}
+
+
+def _check_type(module: str, name: str, value: Option, kind: Any) -> None:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind) or isinstance(value, bool):
+            raise UserError(f"{module}({name}={value})", f"{name} is one of: {', '.join(map(str, get_args(kind)))}")
+    elif type(value) is not kind:
+        words = {int: "a whole number", bool: "true or false", float: "a number"}
+        raise UserError(f"{module}({name}={value})", f"{name} is {words[kind]}")

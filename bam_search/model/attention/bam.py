@@ -2,55 +2,97 @@
 
 Jongchan Park, Sanghyun Woo, Joon-Young Lee, In So Kweon: "BAM: Bottleneck Attention Module", BMVC 2018,
 https://arxiv.org/abs/1807.06514. F' = F + F * M(F) (eq. 1), M(F) = sigmoid(Mc(F) + Ms(F)) (eq. 2).
+The authors' released code differs: it multiplies the branches and has no normalisation at their ends (`combine=product,end_bn=false`).
 """
+
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from bam_search.errors import UserError
+from bam_search.model.attention.options import hidden, positive
+
+COMBINE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"sum": torch.add, "product": torch.mul, "max": torch.maximum}
+
 
 class BAM(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W), any H and W; in training B > 1, since the channel branch normalises over the batch.
+    """(B, C, H, W) -> (B, C, H, W), any H and W; in training B > 1 where there is a channel branch, which normalises over the batch.
 
-    `r` reduces C to C // r hidden channels, `d` is the dilation of the `n` 3x3 convolutions of the spatial branch. Both branches
-    end in a batch normalisation over C channels, as in the paper. The spatial map is the same for all channels, so it is
-    normalised once, and `scale` and `shift` are the C weights and biases of that normalisation.
+    `r` reduces C to C // r hidden channels, `d` is the dilation of the `n` 3x3 convolutions of the spatial branch. `branches` leaves
+    one of the two out, `combine` says how two become one (the paper's ablations, table 1), `end_bn` ends each branch in a batch
+    normalisation over C channels. Raises UserError for illegal options, and for those of a branch that is left out.
     """
 
-    def __init__(self, channels: int, r: int = 16, d: int = 4, n: int = 2) -> None:
+    def __init__(
+        self,
+        channels: int,
+        r: int = 16,
+        d: int = 4,
+        n: int = 2,
+        branches: Literal["both", "channel", "spatial"] = "both",
+        combine: Literal["sum", "product", "max"] = "sum",
+        end_bn: bool = True,
+    ) -> None:
         super().__init__()
-        self.channel = _channel_branch(channels, channels // r)
-        self.spatial = _spatial_branch(channels, channels // r, d, n)
-        self.scale = nn.Parameter(torch.ones(channels))
-        self.shift = nn.Parameter(torch.zeros(channels))
+        positive(d=d, n=n)
+        if branches != "both" and combine != "sum":
+            raise UserError(f"combine = {combine} needs both branches, and branches = {branches}", "leave combine out")
+        if branches == "channel" and (d, n) != (4, 2):
+            raise UserError("d and n belong to the spatial branch, which branches = channel leaves out", "leave d and n out")
+        m = hidden(channels, r)
+        self.channel = _Channel(channels, m, end_bn) if branches != "spatial" else None
+        self.spatial = _Spatial(channels, m, d, n, end_bn) if branches != "channel" else None
+        self.combine = combine
 
     def forward(self, x: Tensor) -> Tensor:
-        # (B, H, W, C) while the branches meet, so that the large map is channels-last in memory, as images on a device are.
-        spatial = self.spatial(x).permute(0, 2, 3, 1)
-        spatial = spatial * self.scale.to(spatial.dtype)
-        channel = (self.channel(x) + self.shift).to(spatial.dtype)
-        gate = (spatial + channel[:, None, None, :]).sigmoid().permute(0, 3, 1, 2)
-        return x + x * gate
+        maps = [branch(x) for branch in (self.channel, self.spatial) if branch is not None]
+        logits = COMBINE[self.combine](maps[0], maps[1]) if len(maps) == 2 else maps[0]
+        return x + x * logits.sigmoid().permute(0, 3, 1, 2)
 
 
-def _channel_branch(channels: int, hidden: int) -> nn.Sequential:
-    """Mc, eq. 3: (B, C, H, W) -> (B, C)."""
-    return nn.Sequential(
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(channels, hidden),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, channels),
-        nn.BatchNorm1d(channels),
-    )
+class _Channel(nn.Module):
+    """Mc, eq. 3: (B, C, H, W) -> (B, 1, 1, C)."""
+
+    def __init__(self, channels: int, m: int, end_bn: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(channels, m),
+            nn.BatchNorm1d(m),
+            nn.ReLU(inplace=True),
+            nn.Linear(m, channels),
+            *([nn.BatchNorm1d(channels)] if end_bn else []),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)[:, None, None, :]
 
 
-def _spatial_branch(channels: int, hidden: int, dilation: int, depth: int) -> nn.Sequential:
-    """Ms, eq. 4, up to the weights of its last normalisation: (B, C, H, W) -> (B, 1, H, W)."""
-    layers: list[nn.Module] = [*_convolution(channels, hidden, 1, 1)]
-    for _ in range(depth):
-        layers += _convolution(hidden, hidden, 3, dilation)
-    return nn.Sequential(*layers, nn.Conv2d(hidden, 1, 1), nn.BatchNorm2d(1, affine=False))
+class _Spatial(nn.Module):
+    """Ms, eq. 4: (B, C, H, W) -> (B, H, W, C) with its last normalisation, else (B, H, W, 1).
+
+    The map is the same for all channels, so it is normalised once; `scale` and `shift` are the C weights and biases of that
+    normalisation. (B, H, W, C) keeps the large map channels-last in memory, as images on a device are.
+    """
+
+    def __init__(self, channels: int, m: int, d: int, n: int, end_bn: bool) -> None:
+        super().__init__()
+        layers = _convolution(channels, m, 1, 1)
+        for _ in range(n):
+            layers += _convolution(m, m, 3, d)
+        layers.append(nn.Conv2d(m, 1, 1))
+        self.layers = nn.Sequential(*layers, *([nn.BatchNorm2d(1, affine=False)] if end_bn else []))
+        self.scale = nn.Parameter(torch.ones(channels)) if end_bn else None
+        self.shift = nn.Parameter(torch.zeros(channels)) if end_bn else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x).permute(0, 2, 3, 1)
+        if self.scale is None or self.shift is None:
+            return y
+        return torch.addcmul(self.shift.to(y.dtype), y, self.scale.to(y.dtype))
 
 
 def _convolution(before: int, after: int, kernel: int, dilation: int) -> list[nn.Module]:

@@ -6,18 +6,21 @@ F' = F * sigmoid(W2 relu(W1 mean(F))) (eq. 2-4), here with biases, as in BAM's c
 
 from torch import Tensor, nn
 
+from bam_search.model.attention.options import hidden
+
 
 class SE(nn.Module):
     """(B, C, H, W) -> (B, C, H, W), any H and W. `r` reduces C to C // r hidden channels."""
 
     def __init__(self, channels: int, r: int = 16) -> None:
         super().__init__()
+        m = hidden(channels, r)
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(channels, channels // r),
+            nn.Linear(channels, m),
             nn.ReLU(inplace=True),
-            nn.Linear(channels // r, channels),
+            nn.Linear(m, channels),
             nn.Sigmoid(),
         )
 

@@ -1,0 +1,29 @@
+"""CBAM, the Convolutional Block Attention Module: channel attention, then spatial attention.
+
+Sanghyun Woo, Jongchan Park, Joon-Young Lee, In So Kweon: "CBAM: Convolutional Block Attention Module", ECCV 2018,
+https://arxiv.org/abs/1807.06521. F' = Mc(F) * F, F'' = Ms(F') * F' (eq. 1), Mc = sigmoid(MLP(avg F) + MLP(max F)) (eq. 2),
+Ms = sigmoid(f_kxk([avg F; max F])), pooled over channels (eq. 3).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bam_search.model.attention.options import hidden
+
+
+class CBAM(nn.Module):
+    """(B, C, H, W) -> (B, C, H, W), any H and W. `r` reduces C to C // r hidden channels, `k` is the side of the spatial convolution."""
+
+    def __init__(self, channels: int, r: int = 16, k: Literal[3, 5, 7] = 7) -> None:
+        super().__init__()
+        m = hidden(channels, r)
+        self.average, self.largest = nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)
+        self.mlp = nn.Sequential(nn.Conv2d(channels, m, 1, bias=False), nn.ReLU(inplace=True), nn.Conv2d(m, channels, 1, bias=False))
+        self.spatial = nn.Conv2d(2, 1, k, padding=k // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * (self.mlp(self.average(x)) + self.mlp(self.largest(x))).sigmoid()
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return x * self.spatial(pooled).sigmoid()

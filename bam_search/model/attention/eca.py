@@ -1,0 +1,27 @@
+"""ECA, Efficient Channel Attention: a 1-D convolution across channels instead of a bottleneck.
+
+Qilong Wang et al.: "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks", CVPR 2020,
+https://arxiv.org/abs/1910.03151. F' = F * sigmoid(C1D_k(avg F)) (eq. 9), k = |log2(C) / gamma + b / gamma|, the nearest odd (eq. 12).
+"""
+
+import math
+
+from torch import Tensor, nn
+
+from bam_search.model.attention.options import positive
+
+
+class ECA(nn.Module):
+    """(B, C, H, W) -> (B, C, H, W), any H and W. `gamma` and `b` give the size of the convolution's kernel from C."""
+
+    def __init__(self, channels: int, gamma: int = 2, b: int = 1) -> None:
+        super().__init__()
+        positive(gamma=gamma, b=b)
+        size = int(abs(math.log2(channels) + b) / gamma)
+        k = size if size % 2 else size + 1
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(self.pool(x).flatten(2).transpose(1, 2))
+        return x * y.sigmoid().transpose(1, 2)[..., None]

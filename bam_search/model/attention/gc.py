@@ -1,0 +1,24 @@
+"""GC, the Global Context block: one attention map pools a context, which is transformed and added everywhere.
+
+Yue Cao, Jiarui Xu, Stephen Lin, Fangyun Wei, Han Hu: "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
+ICCV Workshops 2019, https://arxiv.org/abs/1904.11492. z = x + Wv2 relu(LN(Wv1 sum_j softmax_j(Wk x_j) x_j)) (eq. 6).
+"""
+
+from torch import Tensor, nn
+
+from bam_search.model.attention.options import hidden
+
+
+class GC(nn.Module):
+    """(B, C, H, W) -> (B, C, H, W), any H and W. `r` reduces C to C // r hidden channels; at least 2, so that LN leaves something."""
+
+    def __init__(self, channels: int, r: int = 16) -> None:
+        super().__init__()
+        m = hidden(channels, r, at_least=2)
+        self.key = nn.Conv2d(channels, 1, 1)
+        self.transform = nn.Sequential(nn.Linear(channels, m), nn.LayerNorm(m), nn.ReLU(inplace=True), nn.Linear(m, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.key(x).flatten(2).softmax(2)
+        context = (x.flatten(2) * weights).sum(2)
+        return x + self.transform(context)[:, :, None, None]
