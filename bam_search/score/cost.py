@@ -30,7 +30,10 @@ FREE = frozenset({"aten::expand_as"})
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and MACs of one image: the full count, the published convention, each operator, and what nobody counted."""
+    """Parameters, and MACs of one image: the full count, the published convention, each operator.
+
+    `uncounted` gives the calls of each operator that nobody counted.
+    """
 
     params: int
     macs: int
@@ -40,8 +43,10 @@ class Cost:
 
 
 def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """The cost of `model` for one (C, H, W) image. The model is not changed; `uncounted` gives calls by operator."""
-    twin = copy.deepcopy(model).to("cpu").eval()
+    """The cost of `model`, which may be on the meta device, for one (C, H, W) image. It is not changed."""
+    twin = copy.deepcopy(model).eval()
+    on_meta = any(parameter.is_meta for parameter in twin.parameters())
+    twin = twin.to_empty(device="cpu") if on_meta else twin.to("cpu")
     image = torch.zeros(1, *input_shape)
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -1,11 +1,17 @@
-"""ResNets for 32x32 images: torchvision's, with the stem of the CIFAR experiments, and a small three-stage one for CPUs.
+"""ResNets for 32x32 images: torchvision's with the stem of the CIFAR experiments, and three-stage ones of torchvision's blocks.
 
 Kaiming He et al.: "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385. The CIFAR stem
 (3x3, stride 1, no max-pool) and the stride on the first 1x1 convolution are what reproduces the counts that the BAM paper publishes.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def resnet18(classes: int) -> ResNet:
@@ -13,9 +19,19 @@ def resnet18(classes: int) -> ResNet:
     return _cifar_stem(ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes))
 
 
+def resnet34(classes: int) -> ResNet:
+    """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 6, 3 basic blocks, 64 to 512 channels."""
+    return _cifar_stem(ResNet(BasicBlock, [3, 4, 6, 3], num_classes=classes))
+
+
 def resnet50(classes: int) -> ResNet:
     """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 6, 3 bottleneck blocks, 256 to 2048 channels."""
     return _stride_on_first(_cifar_stem(ResNet(Bottleneck, [3, 4, 6, 3], num_classes=classes)))
+
+
+def resnet101(classes: int) -> ResNet:
+    """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 23, 3 bottleneck blocks, 256 to 2048 channels."""
+    return _stride_on_first(_cifar_stem(ResNet(Bottleneck, [3, 4, 23, 3], num_classes=classes)))
 
 
 def _cifar_stem(net: ResNet) -> ResNet:
@@ -25,7 +41,7 @@ def _cifar_stem(net: ResNet) -> ResNet:
     return net
 
 
-def _stride_on_first(net: ResNet) -> ResNet:
+def _stride_on_first(net: Net) -> Net:
     # torchvision strides on the 3x3 convolution of a bottleneck, the original (and the BAM paper's counts) on the 1x1.
     for block in net.modules():
         if isinstance(block, Bottleneck):
@@ -33,23 +49,17 @@ def _stride_on_first(net: ResNet) -> ResNet:
     return net
 
 
-class SmallResNet(nn.Module):
-    """(B, 3, H, W) -> (B, classes): a 3x3 stem of stride 2, three stages of basic blocks, global average pooling.
+class ThreeStages(nn.Module):
+    """(B, 3, H, W) -> (B, classes): a 3x3 stem, three stages, global average pooling, as CIFAR networks are built."""
 
-    The strided stem makes it about four times cheaper than the stem of the large ResNets at the same widths, which lets a laptop
-    train a candidate in seconds while the sites keep enough channels for a reduction to mean something.
-    """
-
-    def __init__(self, widths: tuple[int, int, int], blocks: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, stem: int, stem_stride: int, stages: Sequence[nn.Sequential], features: int, classes: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.conv1 = nn.Conv2d(3, stem, 3, stride=stem_stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = _stage(widths[0], widths[0], blocks[0], stride=1)
-        self.layer2 = _stage(widths[0], widths[1], blocks[1], stride=2)
-        self.layer3 = _stage(widths[1], widths[2], blocks[2], stride=2)
+        self.layer1, self.layer2, self.layer3 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(widths[2], classes)
+        self.fc = nn.Linear(features, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -60,9 +70,28 @@ class SmallResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def _stage(before: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-    shortcut = None
-    if stride != 1 or before != width:
-        shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-    first = BasicBlock(before, width, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
+def small(classes: int) -> ThreeStages:
+    """One basic block a stage, 32 to 128 channels, and a stem of stride 2: a laptop trains it in seconds.
+
+    The strided stem makes it about four times cheaper than a stem of stride 1 at the same widths, so the sites keep enough channels
+    for a reduction to mean something.
+    """
+    stages = [_stage(BasicBlock, before, planes, 1, stride) for before, planes, stride in ((32, 32, 1), (32, 64, 2), (64, 128, 2))]
+    return ThreeStages(32, 2, stages, 128, classes)
+
+
+def resnext29(cardinality: int, classes: int) -> ThreeStages:
+    """ResNeXt29, cardinality x 64d: 3 bottleneck blocks a stage, 256 to 1024 channels.
+
+    Saining Xie et al.: "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017, https://arxiv.org/abs/1611.05431.
+    """
+    block = partial(Bottleneck, groups=cardinality, base_width=64)
+    stages = [_stage(block, before, planes, 3, stride, 4) for before, planes, stride in ((64, 64, 1), (256, 128, 2), (512, 256, 2))]
+    return _stride_on_first(ThreeStages(64, 1, stages, 1024, classes))
+
+
+def _stage(block: Callable[..., nn.Module], before: int, planes: int, blocks: int, stride: int, expansion: int = 1) -> nn.Sequential:
+    after, shortcut = planes * expansion, None
+    if stride != 1 or before != after:
+        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+    return nn.Sequential(block(before, planes, stride, shortcut), *(block(after, planes) for _ in range(blocks - 1)))

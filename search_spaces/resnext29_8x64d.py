@@ -1,0 +1,10 @@
+"""ResNeXt29 8x64d: 3 stage ends and 9 blocks."""
+
+from functools import partial
+
+from bam_search.model.backbones.resnet import resnext29
+from bam_search.space.search_space import SearchSpace
+
+
+def space() -> SearchSpace:
+    return SearchSpace(name="resnext29_8x64d", backbone=partial(resnext29, 8))

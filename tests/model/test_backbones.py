@@ -1,0 +1,96 @@
+"""Every network of the paper's CIFAR-100 tables is the paper's: parameters to the last digit, multiply-adds to the last published one."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from bam_search.config import known
+from bam_search.model.attach import attach, resolve
+from bam_search.model.build import backbone, sites_of
+from bam_search.model.sites import select
+from bam_search.score.cost import Cost, count
+from bam_search.space.search_space import Site, load_space
+
+SPACES = known("search_spaces", ".py")
+PAPER, CODE = "bam", "bam(combine=product,end_bn=false)"
+
+TABLE = [  # space, placement, parameters, multiply-adds of convolutions and linear layers in G (None: not published)
+    ("resnet50", "none", 23_705_252, 1.2225),
+    ("resnet50", f"bottleneck={PAPER}", 24_070_487, 1.2495),
+    ("resnet50", f"every-block={PAPER}", 28_980_132, 1.3678),
+    ("resnet50", "every-block=se", 26_236_244, 1.2250),
+    ("resnet101", "none", 42_697_380, 2.4347),
+    ("resnet101", f"bottleneck={PAPER}", 43_062_615, 2.4616),
+    ("resnet101", f"every-block={CODE}", 52_539_125, None),
+    ("resnet101", "every-block=se", 47_475_092, 2.4394),
+    ("resnet18", "none", 11_220_132, 0.5555),
+    ("resnet18", f"bottleneck={CODE}", 11_243_123, None),
+    ("resnet18", f"every-block={CODE}", 11_403_140, None),
+    ("resnet18", "every-block=se", 11_309_212, None),
+    ("resnet34", "none", 21_328_292, 1.1594),
+    ("resnet34", f"bottleneck={CODE}", 21_351_283, None),
+    ("resnet34", f"every-block={CODE}", 21_659_344, None),
+    ("resnet34", "every-block=se", 21_489_488, None),
+    ("preresnet110", "none", 1_726_388, 0.2445),
+    ("preresnet110", f"bottleneck={PAPER}", 1_732_786, 0.2456),
+    ("preresnet110", f"every-block={PAPER}", 2_172_482, 0.2749),
+    ("preresnet110", "every-block=se", 1_928_492, 0.2447),
+    ("wrn28_8", "none", 23_401_012, 3.3601),
+    ("wrn28_8", f"bottleneck={PAPER}", 23_424_366, 3.3646),
+    ("wrn28_8", f"every-block={PAPER}", 23_776_672, 3.3871),
+    ("wrn28_8", "every-block=se", 23_576_852, 3.3603),
+    ("wrn28_10", "none", 36_536_884, 5.2434),
+    ("wrn28_10", f"bottleneck={PAPER}", 36_572_676, 5.2504),
+    ("wrn28_10", f"every-block={CODE}", 37_099_416, None),
+    ("wrn28_10", "every-block=se", 36_810_444, 5.2437),
+    ("resnext29_8x64d", "none", 34_518_948, 4.9847),
+    ("resnext29_8x64d", f"bottleneck={PAPER}", 34_607_894, 5.0026),
+    ("resnext29_8x64d", f"every-block={PAPER}", 35_614_653, 5.0655),
+    ("resnext29_8x64d", "every-block=se", 35_040_756, 4.9852),
+    ("resnext29_16x64d", "none", 68_247_460, 9.8837),
+    ("resnext29_16x64d", f"bottleneck={PAPER}", 68_336_406, 9.9015),
+    ("resnext29_16x64d", f"every-block={CODE}", 69_321_661, None),
+    ("resnext29_16x64d", "every-block=se", 68_769_268, 9.8842),
+]
+
+
+@cache
+def sites(space: str) -> tuple[Site, ...]:
+    return sites_of(load_space(space), 100)
+
+
+def cost(space_name: str, placement: str) -> Cost:
+    space = load_space(space_name)
+    with torch.device("meta"):  # counts need shapes only
+        net = space.backbone(100)
+        attach(net, resolve(placement, sites(space_name)), sites(space_name))
+    return count(net, space.input_shape)
+
+
+@pytest.mark.parametrize(("space", "placement", "params", "giga"), TABLE)
+def test_counts_equal_the_published_ones(space: str, placement: str, params: int, giga: float | None) -> None:
+    counted = cost(space, placement)
+    assert counted.params == params
+    assert counted.uncounted == {}
+    if giga is not None:
+        assert round(counted.macs_conv_fc / 1e9, 4) == giga
+
+
+@pytest.mark.parametrize(("r", "millions"), [(4, 26.301), (8, 24.620), (16, 24.070), (32, 23.868)])
+def test_published_reductions(r: int, millions: float) -> None:
+    assert round(cost("resnet50", f"bottleneck=bam(r={r})").params / 1e6, 3) == millions
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_every_space_builds_and_trains_a_step_with_attention(space: str) -> None:
+    torch.manual_seed(0)
+    loaded = load_space(space)
+    assert loaded.name == space
+    net = backbone(loaded, 100, seed=0)
+    assert len(select("bottleneck", sites(space))) in (2, 3)
+    attach(net, resolve("bottleneck=bam", sites(space)), sites(space))
+    logits = net(torch.randn(2, 3, 16, 16))  # half the size: quicker, and any size must do
+    assert logits.shape == (2, 100)
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
