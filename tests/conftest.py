@@ -1,8 +1,11 @@
 """Fixtures: a small image file of the right kind, the real CIFAR-100 where it is at hand, and records to report on."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the test processes share the cores
 
 import numpy as np
 import pytest
@@ -46,9 +49,11 @@ def make_record(number: int, error: float | None, overhead: float, **fields: obj
         "params": 1000 + number,
         "macs_conv_fc": 2000 + number,
         "macs": 3000 + number,
+        "activations": 400 + number,
         "params_overhead": overhead,
         "macs_conv_fc_overhead": 2 * overhead,
         "macs_overhead": 3 * overhead,
+        "activations_overhead": 4 * overhead,
         "by_operator": {"conv": 2000 + number},
         "uncounted": {},
         "val_error": error,

@@ -4,9 +4,7 @@ import click
 
 from bam_search.cli.prepare import Ready, Request, flat, prepare
 from bam_search.model.attach import resolve
-from bam_search.model.build import build
-from bam_search.score.cost import count, overhead
-from bam_search.score.data import CLASSES
+from bam_search.score.cost import overhead
 from bam_search.score.estimate import dearest, seconds_per_image
 
 
@@ -23,15 +21,16 @@ def dry(request: Request) -> int:
 
 
 def _echo_costs(ready: Ready) -> None:
-    top = dearest(ready.menu, ready.sites)
-    rows = {**ready.study.references, "every site at its dearest": top.text}
+    base = ready.costs.base
+    rows = {name: resolve(text, ready.sites) for name, text in ready.study.references.items()}
+    rows["every site at its dearest"] = dearest(ready.menu, ready.costs)
     click.echo(f"\n{'':28} {'params':>12} {'overhead':>9} {'MACs conv+fc':>15} {'overhead':>9} {'MACs all':>15} {'overhead':>9}")
-    for name, text in rows.items():
-        cost = count(build(ready.space, ready.sites, resolve(text, ready.sites), CLASSES, ready.study.seed), ready.space.input_shape)
-        cells = ((cost.params, ready.base.params, 12), (cost.macs_conv_fc, ready.base.macs_conv_fc, 15), (cost.macs, ready.base.macs, 15))
-        click.echo(f"{name:28} " + " ".join(f"{n:{width},} {overhead(n, base):+7.2f} %" for n, base, width in cells))
-    if ready.base.uncounted:
-        click.echo(f"not counted: {', '.join(ready.base.uncounted)}")
+    for name, placement in rows.items():
+        cost = ready.costs.cost(placement)
+        cells = ((cost.params, base.params, 12), (cost.macs_conv_fc, base.macs_conv_fc, 15), (cost.macs, base.macs, 15))
+        click.echo(f"{name:28} " + " ".join(f"{n:{width},} {overhead(n, other):+7.2f} %" for n, other, width in cells))
+    if base.uncounted:
+        click.echo(f"not counted: {', '.join(base.uncounted)}")
 
 
 def _echo_time(ready: Ready) -> None:

@@ -39,6 +39,36 @@ def run(device: str, out: Path | None, study: str, assignments: tuple[str, ...],
     raise SystemExit(dry(request) if dry_run else execute(request))
 
 
+@cli.command()
+@click.option("--space", "spaces", multiple=True, metavar="NAME|PATH", help="A search space.  [default: all for CIFAR-100]")
+@click.option(
+    "--placement", "placements", multiple=True, metavar="TEXT", help="'bottleneck', 'layer1=bam layer2=se', ...  [default: the paper's]"
+)
+@click.option("--module", metavar="TEXT", help="What goes to targets without one, such as 'bam(r=8,d=2)'.  [default: bam]")
+@click.option("--json", "as_json", is_flag=True, help="For machines: an object, or a list of objects where there are several.")
+@click.option("--audit", is_flag=True, help="Trace each model with fvcore too, and fail if it counts otherwise.")
+@click.option("--latency", is_flag=True, help="Measure the time beside the backbone's, and the memory of a training step.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where to measure.")
+@click.option("--batch", type=click.IntRange(2), default=32, show_default=True, help="Images at once when measuring.")
+def count(as_json: bool, **asked: Any) -> None:
+    """Count parameters, MACs and activations of placements; train nothing."""
+    from bam_search.cli import count as counting
+
+    found = counting.rows(counting.Asked(**asked))
+    if as_json:
+        click.echo(counting.as_json(list(found)))
+    else:
+        counting.print_table(found)
+
+
+@cli.command(name="list")
+def show_names() -> None:
+    """Name the search spaces, attention modules and studies."""
+    from bam_search.cli import catalogue
+
+    catalogue.show()
+
+
 def _table(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags that were given, as the part of the study that they set."""
     given = {key: value for key, value in flags.items() if value is not None}

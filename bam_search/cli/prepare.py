@@ -6,10 +6,10 @@ from typing import Any
 
 from bam_search.errors import UserError
 from bam_search.model.attach import resolve
-from bam_search.model.build import backbone, sites_of
+from bam_search.model.build import sites_of
 from bam_search.model.sites import menu
-from bam_search.score.cost import Cost, count
-from bam_search.score.data import CLASSES, Source, locate
+from bam_search.score.cost_table import CostTable, cost_table
+from bam_search.score.data import CLASSES, SHAPE, Source, locate
 from bam_search.score.device import Device, choose, cores
 from bam_search.search.study import Study, load_study
 from bam_search.space.search_space import Menu, SearchSpace, Site, load_space
@@ -37,7 +37,7 @@ class Ready:
     space: SearchSpace
     sites: tuple[Site, ...]
     menu: Menu
-    base: Cost
+    costs: CostTable
 
     @property
     def first_line(self) -> str:
@@ -56,15 +56,19 @@ def prepare(request: Request) -> Ready:
     study = load_study(request.study, device, request.flags, request.assignments)
     source = locate(study.data.source)
     space = load_space(study.space)
-    sites = sites_of(space, CLASSES)
+    sites = sites_of(space)
     offered = menu(space, sites)
+    costs = cost_table(space, sites)
     for name, text in study.references.items():
         try:
-            resolve(text, sites)
+            costs.cost(resolve(text, sites))
         except UserError as error:
             raise UserError(f"reference {name!r}: {error.message}", error.hint) from None
-    base = count(backbone(space, CLASSES, study.seed), space.input_shape)
-    return Ready(Path(request.study).stem, device, study, source, space, sites, offered, base)
+    if (space.input_shape, space.classes) != (SHAPE, CLASSES):
+        raise UserError(
+            f"space {study.space!r} is for images of shape {space.input_shape} in {space.classes} classes", "a study trains on CIFAR-100"
+        )
+    return Ready(Path(request.study).stem, device, study, source, space, sites, offered, costs)
 
 
 def flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -36,10 +36,9 @@ def searched(total: int) -> Line:
     width = len(str(total))
 
     def line(record: Record) -> str:
-        costs = "" if record.params_overhead is None else _costs(record)
         failed = f"  {_reason(record.failure)}" if record.failure else ""
         head = f"[{record.number + 1:{width}}/{total}]  val {error_text(record):>10} %"
-        return f"{head}{costs}  {_seconds(record.seconds)}  {record.label}{failed}"
+        return f"{head}{_costs(record)}  {_seconds(record.seconds)}  {record.label}{failed}"
 
     return line
 

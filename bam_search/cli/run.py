@@ -39,7 +39,7 @@ def execute(request: Request) -> int:
     # A shell that starts a command in the background has it ignore Ctrl-C's signal: answer it there too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        _train(ready, Plan(data.name, ready.sites, ready.menu, ready.base), task, store)
+        _train(ready, Plan(data.name, ready.sites, ready.menu, ready.costs), task, store)
     except KeyboardInterrupt:
         _report(ready, data, store)
         _say("interrupted; finished candidates are kept, and the same command continues:\n  " + _command())
@@ -112,9 +112,9 @@ def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
 
 
 def _about(ready: Ready, data: Dataset, records: list[Record]) -> dict[str, str]:
-    study, base = ready.study, ready.base
+    study, base = ready.study, ready.costs.base
     recipe = ", ".join(f"{key} {value}" for key, value in flat(study.to_dict()["recipe"]))
-    uncounted = sorted({name for record in records for name in record.uncounted or {}})
+    uncounted = sorted({name for record in records for name in record.uncounted})
     used = study.data.limit or len(data.train)
     held_out = round(used * study.data.validation)
     trained = sum(seconds or 0 for record in records for seconds in (record.seconds, record.test_seconds))

@@ -46,7 +46,7 @@ def attach(model: nn.Module, placement: Placement, sites: Sequence[Site], seed: 
     for name, _ in wanted:
         if hasattr(model.get_submodule(name), CHILD):
             raise UserError(f"site {name!r} has a child named {CHILD!r} already", "detach it first")
-    modules = {name: _create(choice, channels[name], f"{seed}:{name}") for name, choice in wanted}
+    modules = {name: _create(choice, channels[name], model.get_submodule(name), f"{seed}:{name}") for name, choice in wanted}
     _insert(model, modules)
 
 
@@ -66,10 +66,10 @@ def _canonical_at(site: Site, choice: Choice) -> Choice:
         raise UserError(f"at site {site.name!r}: {error.message}", error.hint) from None
 
 
-def _create(choice: Choice, channels: int, key: str) -> nn.Module:
+def _create(choice: Choice, channels: int, like: nn.Module, key: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(key.encode()))
-        return create(choice, channels)
+        return create(choice, channels, like)
 
 
 def _insert(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:

@@ -107,12 +107,6 @@ def error_text(record: Record) -> str:
 
 
 def _row(record: Record) -> dict[str, str]:
-    def percent(value: float | None) -> str:
-        return "" if value is None else f"{value:+.2f}"
-
-    def millions(value: int | None) -> str:
-        return "" if value is None else f"{value / 1e6:.3f}"
-
     return {
         "#": str(record.number),
         "origin": record.origin,
@@ -120,10 +114,10 @@ def _row(record: Record) -> dict[str, str]:
         "placement": record.placement,
         "validation error, %": error_text(record),
         "test error, %": "" if record.test_error is None else f"{record.test_error:.2f}",
-        "params, M": millions(record.params),
-        "params, +%": percent(record.params_overhead),
-        "MACs conv+fc, M": millions(record.macs_conv_fc),
-        "MACs conv+fc, +%": percent(record.macs_conv_fc_overhead),
-        "MACs all, +%": percent(record.macs_overhead),
+        "params, M": f"{record.params / 1e6:.3f}",
+        "params, +%": f"{record.params_overhead:+.2f}",
+        "MACs conv+fc, M": f"{record.macs_conv_fc / 1e6:.3f}",
+        "MACs conv+fc, +%": f"{record.macs_conv_fc_overhead:+.2f}",
+        "MACs all, +%": f"{record.macs_overhead:+.2f}",
         "seconds": "" if record.seconds is None else f"{record.seconds:.1f}",
     }

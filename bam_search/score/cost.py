@@ -18,7 +18,7 @@ from torch import nn
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fvcore is built on torch.jit, which newer releases call deprecated
-    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
     from fvcore.nn.jit_handles import get_shape
 
 PUBLISHED = ("conv", "linear")
@@ -30,16 +30,25 @@ FREE = frozenset({"aten::expand_as"})
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and MACs of one image: the full count, the published convention, each operator.
+    """Parameters; for one image the activations (elements that convolutions and linear layers put out), and MACs by operator.
 
     `uncounted` gives the calls of each operator that nobody counted.
     """
 
     params: int
-    macs: int
-    macs_conv_fc: int
+    activations: int
     by_operator: Mapping[str, int]
     uncounted: Mapping[str, int]
+
+    @property
+    def macs(self) -> int:
+        """The full count."""
+        return sum(self.by_operator.values())
+
+    @property
+    def macs_conv_fc(self) -> int:
+        """The published convention."""
+        return sum(self.by_operator.get(name, 0) for name in PUBLISHED)
 
 
 def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
@@ -55,13 +64,9 @@ def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_operator = {name: int(n) for name, n in sorted(analysis.by_operator().items()) if n}
         uncounted = {name: n for name, n in sorted(analysis.unsupported_ops().items()) if name not in FREE}
-    return Cost(
-        params=sum(parameter.numel() for parameter in twin.parameters()),
-        macs=sum(by_operator.values()),
-        macs_conv_fc=sum(by_operator.get(name, 0) for name in PUBLISHED),
-        by_operator=by_operator,
-        uncounted=uncounted,
-    )
+        outputs = ActivationCountAnalysis(twin, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        activations = int(outputs.total())
+    return Cost(sum(parameter.numel() for parameter in twin.parameters()), activations, by_operator, uncounted)
 
 
 def overhead(value: int, base: int) -> float:

@@ -19,6 +19,7 @@ from bam_search.errors import UserError
 from bam_search.score.generated import generate
 
 CLASSES = 100
+SHAPE = (3, 32, 32)
 FOLDER = "cifar-100-python"
 PLACE = Path("data")
 CIFAR = "CIFAR-100"

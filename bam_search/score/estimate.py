@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
 
 from bam_search.model.attach import resolve
-from bam_search.model.attention import create
 from bam_search.model.build import build
+from bam_search.score.cost_table import CostTable
 from bam_search.score.data import CLASSES, Images
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
@@ -20,14 +19,13 @@ from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import Menu, Options, SearchSpace, Site
 
 
-def dearest(menu: Menu, sites: tuple[Site, ...]) -> Placement:
-    """Every site of the menu with its choice of most parameters, canonical."""
-    channels = {site.name: site.channels for site in sites}
+def dearest(menu: Menu, costs: CostTable) -> Placement:
+    """Every site of the menu with its choice of most parameters; not canonical."""
     chosen = {}
     for site, modules in menu.sites.items():
         choices = [choice for module, options in modules.items() for choice in _choices(module, options)]
-        chosen[site] = max(choices, key=lambda choice: _parameters(create(choice, channels[site])))
-    return resolve(Placement.of(chosen), sites)
+        chosen[site] = max(choices, key=lambda choice: costs.added(site, choice).params)
+    return Placement.of(chosen)
 
 
 def seconds_per_image(
@@ -38,7 +36,7 @@ def seconds_per_image(
     `threads` are the CPU threads of one worker.
     """
     torch.set_num_threads(threads)
-    model = build(space, sites, resolve(placement, sites), CLASSES, seed=0).to(device.type)
+    model = build(space, sites, resolve(placement, sites), seed=0).to(device.type)
     images = _noise(recipe.batch)
     bench = Bench.of(device, recipe, images)
     once = replace(recipe, epochs=1)
@@ -53,10 +51,6 @@ def seconds_per_image(
 def _choices(module: str, options: Options) -> Iterator[Choice]:
     for values in itertools.product(*options.values()):
         yield Choice.of(module, dict(zip(options, values, strict=True)))
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _noise(n: int) -> Images:

@@ -1,4 +1,4 @@
-"""The one place where a placement meets cost and score: a job in, a result out. Runs in the driver or in a worker process."""
+"""The one place where a placement meets training: a job in, a result out. Runs in the driver or in a worker process."""
 
 import time
 import traceback
@@ -9,8 +9,7 @@ import torch
 
 from bam_search.model.attach import resolve
 from bam_search.model.build import build
-from bam_search.score.cost import Cost, count
-from bam_search.score.data import CLASSES, Split
+from bam_search.score.data import Split
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Bench, Epoch, error, train
@@ -50,24 +49,21 @@ class Score:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job came to: a cost and a score, or the traceback of what went wrong."""
+    """What a job came to: a score, or the traceback of what went wrong."""
 
-    cost: Cost | None
     score: Score | None
     failure: str = ""
 
 
 def evaluate(task: Task, job: Job) -> Result:
-    """Build, count, train and measure one placement. A crash is a result with its traceback, never an exception."""
-    cost = None
+    """Build, train and measure one placement. A crash is a result with its traceback, never an exception."""
     try:
         torch.set_num_threads(task.threads)
         space = load_space(task.space)
-        model = build(space, task.sites, resolve(job.placement, task.sites), CLASSES, job.seed)
-        cost = count(model, space.input_shape)
-        return Result(cost, _score(task, job, model))
+        model = build(space, task.sites, resolve(job.placement, task.sites), job.seed)
+        return Result(_score(task, job, model))
     except Exception:  # a candidate that crashes is a record, and the study goes on
-        return Result(cost, None, traceback.format_exc())
+        return Result(None, traceback.format_exc())
 
 
 def _score(task: Task, job: Job, model: torch.nn.Module) -> Score:

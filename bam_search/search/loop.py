@@ -11,6 +11,7 @@ from typing import Any
 
 from bam_search.model.attach import resolve
 from bam_search.score.cost import Cost, overhead
+from bam_search.score.cost_table import CostTable
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.executors import Submit
 from bam_search.search.front import front
@@ -27,12 +28,12 @@ FRESH = 1_000_003
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study's loop needs to know beside the study: the data's name, the sites, the menu, and the backbone's own cost."""
+    """What a study's loop needs to know beside the study: the data's name, the sites, the menu, and the costs."""
 
     data: str
     sites: tuple[Site, ...]
     menu: Menu
-    base: Cost
+    costs: CostTable
 
 
 Told = Callable[[Record], None]
@@ -86,9 +87,14 @@ def _window(study: Study) -> int:
 
 
 def _proposer(study: Study, plan: Plan, first: int) -> Proposer:
+    def canonical(placement: Placement) -> Placement:
+        resolved = resolve(placement, plan.sites)
+        plan.costs.cost(resolved)  # raises for a `block` where the backbone has none to repeat
+        return resolved
+
     return Proposer(
         menu=plan.menu,
-        canonical=lambda placement: resolve(placement, plan.sites),
+        canonical=canonical,
         objectives=len(study.objectives),
         sampler=study.sampler,
         seed=study.seed,
@@ -106,7 +112,8 @@ def finalists(study: Study, records: list[Record]) -> list[Record]:
 def _collect(study: Study, plan: Plan, store: Store, pending: Pending, records: dict[int, Record], told: Told) -> None:
     """Wait for at least one candidate, and keep all that are finished."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
-        record = _ended(plan, pending.pop(future), future.result())
+        result = future.result()
+        record = replace(pending.pop(future), **_score_fields(result), failure=result.failure)
         values = _values(study, record)
         store.add(record, trial_of(plan.menu, Placement.parse(record.placement), values) if record.complete else None, values)
         records[record.number] = record
@@ -140,17 +147,12 @@ def _begun(study: Study, plan: Plan, number: int, name: str, placement: Placemen
         data=plan.data,
         seed=study.seed,
         epochs=study.recipe.epochs,
+        **_cost_fields(plan.costs.base, plan.costs.cost(placement)),
     )
 
 
-def _ended(plan: Plan, begun: Record, result: Result) -> Record:
-    return replace(begun, **_cost_fields(plan.base, result.cost), **_score_fields(result), failure=result.failure)
-
-
-def _cost_fields(base: Cost, cost: Cost | None) -> Mapping[str, Any]:
-    if cost is None:
-        return {}
-    counts = {key: getattr(cost, key) for key in ("params", "macs_conv_fc", "macs")}
+def _cost_fields(base: Cost, cost: Cost) -> Mapping[str, Any]:
+    counts = {key: getattr(cost, key) for key in ("params", "macs_conv_fc", "macs", "activations")}
     overheads = {f"{key}_overhead": overhead(value, getattr(base, key)) for key, value in counts.items()}
     return {**counts, **overheads, "by_operator": dict(cost.by_operator), "uncounted": dict(cost.uncounted)}
 

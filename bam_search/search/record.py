@@ -13,7 +13,8 @@ class Record:
 
     `origin` is "reference" (pinned by the study, `name` says which) or "search". `val_error` is on `val_images` images that were held
     out of training; `test_error` is of a second training, with the fresh seed `test_seed` and all training images, measured once.
-    `macs_conv_fc` is the published convention, `macs` the full count (see `bam_search.score.cost`). `failure` is a traceback.
+    `macs_conv_fc` is the published convention, `macs` the full count, `activations` what convolutions and linear layers put out (see
+    `bam_search.score.cost`). `failure` is a traceback.
     """
 
     number: int
@@ -24,15 +25,17 @@ class Record:
     data: str
     seed: int
     epochs: int
+    params: int
+    macs_conv_fc: int
+    macs: int
+    activations: int
+    params_overhead: float
+    macs_conv_fc_overhead: float
+    macs_overhead: float
+    activations_overhead: float
+    by_operator: dict[str, int]
+    uncounted: dict[str, int]
     failure: str = ""
-    params: int | None = None
-    macs_conv_fc: int | None = None
-    macs: int | None = None
-    params_overhead: float | None = None
-    macs_conv_fc_overhead: float | None = None
-    macs_overhead: float | None = None
-    by_operator: dict[str, int] | None = None
-    uncounted: dict[str, int] | None = None
     val_error: float | None = None
     val_images: int | None = None
     val_errors: tuple[float, ...] = ()
@@ -81,6 +84,7 @@ OBJECTIVES = {
     "params_overhead": "params_overhead",
     "macs_conv_fc_overhead": "macs_conv_fc_overhead",
     "macs_overhead": "macs_overhead",
+    "activations_overhead": "activations_overhead",
 }
 """What a study may minimise, and the record's field it is."""
 

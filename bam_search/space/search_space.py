@@ -36,12 +36,16 @@ class SearchSpace:
     """What a file in `search_spaces/` returns from `space()`.
 
     `backbone(classes)` builds the nn.Module; `input_shape` is (C, H, W) of one image. `sites` are the targets the search may
-    choose among (see `bam_search.model.sites.select`), `modules` the attention modules with the values of each option.
+    choose among (see `bam_search.model.sites.select`), `modules` the attention modules with the values of each option. `stages` and
+    `blocks` name the sites of these roles for a backbone whose structure does not show them.
     """
 
     name: str
     backbone: Callable[[int], Any]
     input_shape: tuple[int, int, int] = (3, 32, 32)
+    classes: int = 100
+    stages: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
     sites: tuple[str, ...] = ("stage-ends", "every-block")
     modules: Mapping[str, Options] = field(default_factory=lambda: {"bam": {"r": (4, 8, 16, 32), "d": (1, 2, 4, 6)}})
 

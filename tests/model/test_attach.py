@@ -13,7 +13,7 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 
 SMALL = load_space("small")
-SITES = sites_of(SMALL, 100)
+SITES = sites_of(SMALL)
 BOTH = "layer1=bam layer2.0.bn2=se(r=4)"  # a Sequential site, and one with a hook
 
 
@@ -22,7 +22,7 @@ def image() -> torch.Tensor:
 
 
 def test_keys_of_the_backbone_stay_and_detach_restores() -> None:
-    net = backbone(SMALL, 100, seed=0).eval()
+    net = backbone(SMALL, seed=0).eval()
     before, keys = net(image()), list(net.state_dict())
     attach(net, resolve(BOTH, SITES), SITES)
     added = [key for key in net.state_dict() if key not in keys]
@@ -35,25 +35,25 @@ def test_keys_of_the_backbone_stay_and_detach_restores() -> None:
 
 
 def test_every_placement_shares_its_start() -> None:
-    bare = build(SMALL, SITES, Placement(), 100, seed=3).state_dict()
-    some = build(SMALL, SITES, resolve("layer1=bam", SITES), 100, seed=3).state_dict()
-    more = build(SMALL, SITES, resolve("layer1=bam every-block=bam", SITES), 100, seed=3).state_dict()
+    bare = build(SMALL, SITES, Placement(), seed=3).state_dict()
+    some = build(SMALL, SITES, resolve("layer1=bam", SITES), seed=3).state_dict()
+    more = build(SMALL, SITES, resolve("layer1=bam every-block=bam", SITES), seed=3).state_dict()
     assert all(torch.equal(bare[key], more[key]) for key in bare)
     assert all(torch.equal(some[key], more[key]) for key in some)
-    other = build(SMALL, SITES, resolve("layer1=bam", SITES), 100, seed=4).state_dict()
+    other = build(SMALL, SITES, resolve("layer1=bam", SITES), seed=4).state_dict()
     assert not torch.equal(some["conv1.weight"], other["conv1.weight"])
     assert not torch.equal(some["layer1.attention.spatial.layers.0.weight"], other["layer1.attention.spatial.layers.0.weight"])
 
 
 def test_building_leaves_the_global_generator_alone() -> None:
     state = torch.random.get_rng_state()
-    build(SMALL, SITES, resolve(BOTH, SITES), 100, seed=3)
+    build(SMALL, SITES, resolve(BOTH, SITES), seed=3)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
 def test_copies_keep_their_own_attention(copier: object) -> None:
-    net = build(SMALL, SITES, resolve(BOTH, SITES), 100, seed=0).eval()
+    net = build(SMALL, SITES, resolve(BOTH, SITES), seed=0).eval()
     twin = copier(net)  # type: ignore[operator]
     expected = net(image())
     detach(net)
@@ -72,7 +72,7 @@ def test_copies_keep_their_own_attention(copier: object) -> None:
     ],
 )
 def test_a_mistake_leaves_the_model_untouched(text: str, message: str) -> None:
-    net = backbone(SMALL, 100, seed=0)
+    net = backbone(SMALL, seed=0)
     keys = list(net.state_dict())
     with pytest.raises(UserError, match=message):
         attach(net, Placement.parse(text), SITES)
@@ -80,7 +80,7 @@ def test_a_mistake_leaves_the_model_untouched(text: str, message: str) -> None:
 
 
 def test_attention_does_not_go_in_twice() -> None:
-    net = build(SMALL, SITES, resolve("layer1=bam", SITES), 100, seed=0)
+    net = build(SMALL, SITES, resolve("layer1=bam", SITES), seed=0)
     with pytest.raises(UserError, match="already"):
         attach(net, resolve("layer2=bam layer1=bam", SITES), SITES)
     assert not hasattr(net.layer2, "attention")

@@ -3,12 +3,19 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from bam_search.errors import UserError
-from bam_search.model.attention import ATTENTION, canonical, create, defaults
+from bam_search.model.attention import ATTENTION, canonical, defaults
+from bam_search.model.attention import create as create_like
 from bam_search.space.placement import Choice, Placement
 
 MODULES = sorted(ATTENTION)
+
+
+def stage(channels: int) -> nn.Module:
+    """What `block` finds at its site: a stage of one basic block."""
+    return nn.Sequential(BasicBlock(channels, channels))
 
 
 VARIANTS = [
@@ -26,6 +33,10 @@ VARIANTS = [
 def choice_of(text: str) -> Choice:
     ((_, choice),) = Placement.parse(f"x={text}").choices
     return choice
+
+
+def create(choice: Choice, channels: int) -> nn.Module:
+    return create_like(choice, channels, like=stage(channels))
 
 
 def parameters(module: nn.Module) -> int:
@@ -178,13 +189,16 @@ def test_bam_is_equation_2() -> None:
     assert torch.allclose(bam(x), x + x * gate, atol=1e-5)
 
 
-def test_gate_lies_in_its_range() -> None:
-    x = torch.full((8, 16, 4, 4), 2.0) + 0.1 * torch.randn(8, 16, 4, 4)
-    bam, se = create(Choice("bam"), 16)(x) / x, create(Choice("se"), 16)(x) / x
-    assert bam.min() > 1
-    assert bam.max() < 2
-    assert se.min() > 0
-    assert se.max() < 1
+RANGES = [*((variant, 1, 2) for variant in VARIANTS if variant.startswith("bam")), ("se", 0, 1), ("cbam", 0, 1), ("eca", 0, 1)]
+
+
+@pytest.mark.parametrize(("name", "low", "high"), RANGES)
+def test_the_gate_lies_in_its_range(name: str, low: int, high: int) -> None:
+    torch.manual_seed(0)
+    x = torch.full((8, 32, 4, 4), 2.0) + 0.1 * torch.randn(8, 32, 4, 4)
+    gate = create(choice_of(name), 32)(x) / x
+    assert low < gate.min()
+    assert gate.max() < high
 
 
 def test_canonical_drops_defaults_and_orders_options() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from bam_search.config import known
 from bam_search.model.attach import attach, resolve
+from bam_search.model.backbones.resnet import resnet50
 from bam_search.model.build import backbone, sites_of
 from bam_search.model.sites import select
 from bam_search.score.cost import Cost, count
@@ -57,7 +58,7 @@ TABLE = [  # space, placement, parameters, multiply-adds of convolutions and lin
 
 @cache
 def sites(space: str) -> tuple[Site, ...]:
-    return sites_of(load_space(space), 100)
+    return sites_of(load_space(space))
 
 
 def cost(space_name: str, placement: str) -> Cost:
@@ -82,15 +83,23 @@ def test_published_reductions(r: int, millions: float) -> None:
     assert round(cost("resnet50", f"bottleneck=bam(r={r})").params / 1e6, 3) == millions
 
 
+def test_the_released_codes_stride_costs_what_is_published() -> None:
+    with torch.device("meta"):
+        net = resnet50(100, stride_on="3x3")
+    counted = count(net, (3, 32, 32))
+    assert (counted.params, round(counted.macs_conv_fc / 1e9, 3)) == (23_705_252, 1.298)
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_every_space_builds_and_trains_a_step_with_attention(space: str) -> None:
     torch.manual_seed(0)
     loaded = load_space(space)
     assert loaded.name == space
-    net = backbone(loaded, 100, seed=0)
-    assert len(select("bottleneck", sites(space))) in (2, 3)
+    net = backbone(loaded, seed=0)
+    assert len(select("bottleneck", sites(space))) in (2, 3, 4)
     attach(net, resolve("bottleneck=bam", sites(space)), sites(space))
-    logits = net(torch.randn(2, 3, 16, 16))  # half the size: quicker, and any size must do
-    assert logits.shape == (2, 100)
+    side = 64 if loaded.input_shape[1] == 224 else 16  # smaller: quicker, and any size must do
+    logits = net(torch.randn(2, 3, side, side))
+    assert logits.shape == (2, loaded.classes)
     logits.square().sum().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())

@@ -19,7 +19,7 @@ from bam_search.space.search_space import SearchSpace, load_space
     ],
 )
 def test_stages_and_blocks_are_found(name: str, stages: int, blocks: list[str]) -> None:
-    sites = sites_of(load_space(name), 100)
+    sites = sites_of(load_space(name))
     ends = [f"layer{i + 1}" for i in range(stages)]
     assert [site.name for site in select("stage-ends", sites)] == ends
     assert [site.name for site in select("bottleneck", sites)] == ends[:-1]
@@ -27,7 +27,7 @@ def test_stages_and_blocks_are_found(name: str, stages: int, blocks: list[str]) 
 
 
 def test_shapes_are_those_of_a_forward_pass() -> None:
-    shapes = {site.name: (site.channels, site.height, site.width) for site in sites_of(load_space("resnet50"), 100)}
+    shapes = {site.name: (site.channels, site.height, site.width) for site in sites_of(load_space("resnet50"))}
     assert shapes["layer1"] == shapes["layer1.0.bn3"] == (256, 32, 32)
     assert shapes["layer4"] == (2048, 4, 4)
     assert shapes["layer2.0.bn1"] == (128, 16, 16)  # the stride is on the first 1x1
@@ -35,7 +35,7 @@ def test_shapes_are_those_of_a_forward_pass() -> None:
 
 
 def test_targets() -> None:
-    sites = sites_of(load_space("resnet18"), 100)
+    sites = sites_of(load_space("resnet18"))
     assert [s.name for s in select("layer3", sites)] == ["layer3"]
     assert [s.name for s in select("layer2.*.bn2", sites)] == ["layer2.0.bn2", "layer2.1.bn2"]
     assert [s.name for s in select("layer4,layer1", sites)] == ["layer4", "layer1"]
@@ -44,7 +44,7 @@ def test_targets() -> None:
 @pytest.mark.parametrize(("target", "nearest"), [("layer5", "layer"), ("every_block", "every-block"), ("layer1.0.bn9", "layer1.0.bn")])
 def test_an_unknown_target_gets_the_nearest_name(target: str, nearest: str) -> None:
     with pytest.raises(UserError, match="no site is named") as caught:
-        select(target, sites_of(load_space("resnet18"), 100))
+        select(target, sites_of(load_space("resnet18")))
     assert nearest in caught.value.hint
 
 
@@ -68,7 +68,7 @@ def test_reused_modules_and_flat_outputs_are_no_sites() -> None:
 
 def test_the_menu_holds_what_is_legal_at_each_site() -> None:
     space = SearchSpace("s", load_space("small").backbone, modules={"bam": {"r": (4, 64), "d": (1, 4, 6)}, "se": {"r": (16,)}})
-    offered = menu(space, sites_of(space, 100))
+    offered = menu(space, sites_of(space))
     assert list(offered.sites) == ["layer1.0.bn2", "layer1", "layer2.0.bn2", "layer2", "layer3.0.bn2", "layer3"]
     assert offered.sites["layer1"]["bam"] == {"r": (4,), "d": (1, 4, 6)}  # 32 channels, 16x16
     assert offered.sites["layer3"]["bam"] == {"r": (4, 64), "d": (1, 4)}  # 128 channels, 4x4: d = 6 is d = 4 again
@@ -77,4 +77,4 @@ def test_the_menu_holds_what_is_legal_at_each_site() -> None:
 def test_a_space_that_offers_nonsense_is_refused() -> None:
     space = SearchSpace("s", load_space("small").backbone, modules={"bam": {"r": (4, 7.5)}})
     with pytest.raises(UserError, match=r"r=7\.5"):
-        menu(space, sites_of(space, 100))
+        menu(space, sites_of(space))

@@ -12,15 +12,15 @@ from bam_search.space.search_space import load_space
 
 def cost(space_name: str, placement: str) -> Cost:
     space = load_space(space_name)
-    sites = sites_of(space, 100)
-    return count(build(space, sites, resolve(placement, sites), 100, seed=0), space.input_shape)
+    sites = sites_of(space)
+    return count(build(space, sites, resolve(placement, sites), seed=0), space.input_shape)
 
 
 @pytest.mark.parametrize("site", ["layer1", "layer2.0.bn2", "layer3"])
 @pytest.mark.parametrize("options", ["r=16,d=4", "r=4,d=1", "r=8,d=2"])
 def test_bam_costs_its_formula(site: str, options: str) -> None:
     space = load_space("small")
-    (found,) = (s for s in sites_of(space, 100) if s.name == site)
+    (found,) = (s for s in sites_of(space) if s.name == site)
     r = int(options[2 : options.index(",")])
     m = found.channels // r
     added = found.height * found.width * (found.channels * m + 18 * m**2 + m) + 2 * found.channels * m

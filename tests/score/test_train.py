@@ -15,7 +15,7 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 
 SMALL = load_space("small")
-SITES = sites_of(SMALL, 100)
+SITES = sites_of(SMALL)
 CPU = choose("cpu")
 
 
@@ -25,7 +25,7 @@ def images(n: int = 200) -> Images:
 
 
 def small(seed: int = 0) -> nn.Module:
-    return build(SMALL, SITES, Placement(), 100, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return build(SMALL, SITES, Placement(), seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])

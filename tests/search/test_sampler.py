@@ -12,7 +12,7 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu, SearchSpace, load_space
 
 SPACE = load_space("small")
-SITES = sites_of(SPACE, 100)
+SITES = sites_of(SPACE)
 MENU = menu(SPACE, SITES)
 
 
@@ -55,9 +55,9 @@ def test_proposals_depend_on_what_was_told_the_seed_and_the_number() -> None:
 
 def test_tpe_learns() -> None:
     def late_mean(sampler: str) -> float:
-        """The mean of both objectives over the proposals after the startup, three seeds together."""
+        """The mean of both objectives over the proposals after the startup, two seeds together."""
         found = []
-        for seed in range(3):
+        for seed in range(2):
             chooser, taken = proposer(sampler, startup=10, seed=seed), set()
             for number in range(40):
                 placement = chooser.propose(number, taken)

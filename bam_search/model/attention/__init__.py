@@ -9,13 +9,14 @@ from torch import nn
 
 from bam_search.errors import UserError, nearest
 from bam_search.model.attention.bam import BAM
+from bam_search.model.attention.block import Block
 from bam_search.model.attention.cbam import CBAM
 from bam_search.model.attention.eca import ECA
 from bam_search.model.attention.gc import GC
 from bam_search.model.attention.se import SE
 from bam_search.space.placement import Choice, Option
 
-ATTENTION: Mapping[str, Callable[..., nn.Module]] = {"bam": BAM, "se": SE, "cbam": CBAM, "eca": ECA, "gc": GC}
+ATTENTION: Mapping[str, Callable[..., nn.Module]] = {"bam": BAM, "se": SE, "cbam": CBAM, "eca": ECA, "gc": GC, "block": Block}
 
 
 def defaults(module: str) -> dict[str, Option]:
@@ -33,18 +34,24 @@ def canonical(choice: Choice, channels: int) -> Choice:
         if name not in known:
             raise UserError(f"{choice.module} has no option {name!r}", nearest(name, known))
         _check_type(choice.module, name, value, known[name].annotation)
-    try:
-        with torch.device("meta"):  # the module knows best what it can be, and costs nothing there
-            create(choice, channels)
-    except UserError as error:
-        raise UserError(f"{choice.text}: {error.message}", error.hint) from None
+    if not _needs_like(choice.module):
+        try:
+            with torch.device("meta"):  # the module knows best what it can be, and costs nothing there
+                ATTENTION[choice.module](channels, **dict(choice.options))
+        except UserError as error:
+            raise UserError(f"{choice.text}: {error.message}", error.hint) from None
     given = dict(choice.options)
     return Choice.of(choice.module, {name: given[name] for name, p in known.items() if name in given and given[name] != p.default})
 
 
-def create(choice: Choice, channels: int) -> nn.Module:
-    """The attention module of a choice, for `channels` channels."""
-    return ATTENTION[choice.module](channels, **dict(choice.options))
+def create(choice: Choice, channels: int, like: nn.Module) -> nn.Module:
+    """The attention module of a choice, for `channels` channels; `like` is the module at its site, which `block` repeats."""
+    extra = {"like": like} if _needs_like(choice.module) else {}
+    return ATTENTION[choice.module](channels, **extra, **dict(choice.options))
+
+
+def _needs_like(module: str) -> bool:
+    return "like" in inspect.signature(ATTENTION[module]).parameters
 
 
 def _options(module: str) -> dict[str, inspect.Parameter]:

@@ -6,12 +6,15 @@ Kaiming He et al.: "Deep Residual Learning for Image Recognition", CVPR 2016, ht
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
+from torchvision.models import squeezenet1_1, vgg16
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 Net = TypeVar("Net", bound=nn.Module)
+StrideOn = Literal["1x1", "3x3"]
+"""Which convolution of a bottleneck block has the stride."""
 
 
 def resnet18(classes: int) -> ResNet:
@@ -24,28 +27,71 @@ def resnet34(classes: int) -> ResNet:
     return _cifar_stem(ResNet(BasicBlock, [3, 4, 6, 3], num_classes=classes))
 
 
-def resnet50(classes: int) -> ResNet:
+def resnet50(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
     """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 6, 3 bottleneck blocks, 256 to 2048 channels."""
-    return _stride_on_first(_cifar_stem(ResNet(Bottleneck, [3, 4, 6, 3], num_classes=classes)))
+    return _strided(_cifar_stem(ResNet(Bottleneck, [3, 4, 6, 3], num_classes=classes)), stride_on)
 
 
-def resnet101(classes: int) -> ResNet:
+def resnet101(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
     """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 23, 3 bottleneck blocks, 256 to 2048 channels."""
-    return _stride_on_first(_cifar_stem(ResNet(Bottleneck, [3, 4, 23, 3], num_classes=classes)))
+    return _strided(_cifar_stem(ResNet(Bottleneck, [3, 4, 23, 3], num_classes=classes)), stride_on)
+
+
+def imagenet_resnet18(classes: int) -> ResNet:
+    """(B, 3, 224, 224) -> (B, classes): torchvision's."""
+    return ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes)
+
+
+def imagenet_resnet50(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
+    """(B, 3, 224, 224) -> (B, classes): torchvision's but for the place of the stride."""
+    return _strided(ResNet(Bottleneck, [3, 4, 6, 3], num_classes=classes), stride_on)
+
+
+def imagenet_resnet101(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
+    """(B, 3, 224, 224) -> (B, classes): torchvision's but for the place of the stride."""
+    return _strided(ResNet(Bottleneck, [3, 4, 23, 3], num_classes=classes), stride_on)
+
+
+def imagenet_resnext50_32x4d(classes: int) -> ResNet:
+    """(B, 3, 224, 224) -> (B, classes): torchvision's."""
+    return ResNet(Bottleneck, [3, 4, 6, 3], num_classes=classes, groups=32, width_per_group=4)
+
+
+def imagenet_wrn18(k: float, classes: int) -> ResNet:
+    """(B, 3, 224, 224) -> (B, classes): ResNet18 with all stages k times as wide (Zagoruyko and Komodakis, 2016); the stem keeps 64."""
+    net = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes)
+    before = 64
+    for i, planes in enumerate((64, 128, 256, 512)):
+        wide = int(planes * k)
+        setattr(net, f"layer{i + 1}", _stage(BasicBlock, before, wide, 2, stride=2 if i else 1))
+        before = wide
+    net.fc = nn.Linear(before, classes)
+    return _drawn(net)
+
+
+def imagenet_squeezenet1_1(classes: int) -> nn.Module:
+    """(B, 3, 224, 224) -> (B, classes): torchvision's."""
+    return squeezenet1_1(num_classes=classes)
+
+
+def imagenet_vgg16(classes: int) -> nn.Module:
+    """(B, 3, 224, 224) -> (B, classes): torchvision's, without batch normalisation, as in the original."""
+    return vgg16(num_classes=classes)
 
 
 def _cifar_stem(net: ResNet) -> ResNet:
     net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    _drawn(net.conv1)
     net.maxpool = nn.Identity()
     return net
 
 
-def _stride_on_first(net: Net) -> Net:
-    # torchvision strides on the 3x3 convolution of a bottleneck, the original (and the BAM paper's counts) on the 1x1.
-    for block in net.modules():
-        if isinstance(block, Bottleneck):
-            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+def _strided(net: Net, stride_on: StrideOn) -> Net:
+    """torchvision strides on the 3x3 convolution of a bottleneck; the original, and the BAM paper's counts, on the first 1x1."""
+    if stride_on == "1x1":
+        for block in net.modules():
+            if isinstance(block, Bottleneck):
+                block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
     return net
 
 
@@ -60,9 +106,7 @@ class ThreeStages(nn.Module):
         self.layer1, self.layer2, self.layer3 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(features, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        _drawn(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
@@ -87,7 +131,15 @@ def resnext29(cardinality: int, classes: int) -> ThreeStages:
     """
     block = partial(Bottleneck, groups=cardinality, base_width=64)
     stages = [_stage(block, before, planes, 3, stride, 4) for before, planes, stride in ((64, 64, 1), (256, 128, 2), (512, 256, 2))]
-    return _stride_on_first(ThreeStages(64, 1, stages, 1024, classes))
+    return _strided(ThreeStages(64, 1, stages, 1024, classes), "1x1")
+
+
+def _drawn(net: Net) -> Net:
+    """Convolutions as torchvision's ResNets have them."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
 
 
 def _stage(block: Callable[..., nn.Module], before: int, planes: int, blocks: int, stride: int, expansion: int = 1) -> nn.Sequential:

@@ -1,0 +1,45 @@
+"""One more block of the backbone's own topology: the paper's control "is it just depth?" (section 4.1).
+
+No attention: the last block of the site's stage once more, with weights of its own.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from bam_search.errors import UserError
+
+
+class Block(nn.Module):
+    """(B, C, H, W) -> (B, C, H, W): a copy of the last block of `like`, which is the stage that it goes to the end of.
+
+    Its convolutions are drawn anew (He et al., 2015), its normalisations reset. Raises UserError if `like` is no stage of blocks, or
+    if its last block changes the shape.
+    """
+
+    def __init__(self, channels: int, like: nn.Module) -> None:
+        super().__init__()
+        blocks = list(like.children()) if isinstance(like, nn.Sequential) else []
+        if not blocks or not list(blocks[-1].children()):
+            raise UserError("block goes to the end of a stage of blocks", "try the target 'stage-ends'")
+        self.block = copy.deepcopy(blocks[-1])
+        if not _keeps_shape(self.block, channels):
+            raise UserError("the stage's last block changes the shape", "a stage of one block that widens has none to repeat")
+        for module in self.block.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+
+def _keeps_shape(block: nn.Module, channels: int) -> bool:
+    x = torch.zeros(1, channels, 8, 8, device="meta")
+    try:
+        with torch.no_grad():
+            return bool(copy.deepcopy(block).to("meta").eval()(x).shape == x.shape)
+    except RuntimeError:
+        return False

@@ -1,0 +1,46 @@
+"""The costs of all placements of one backbone, without tracing them: its own cost plus, for each site, what the attention adds."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import nn
+
+from bam_search.model.attention import create
+from bam_search.model.build import backbone
+from bam_search.score.cost import Cost, count
+from bam_search.score.formula import FORMULAS, Increment, increment
+from bam_search.space.placement import Choice, Placement
+from bam_search.space.search_space import SearchSpace, Site
+
+
+@dataclass(frozen=True, eq=False)
+class CostTable:
+    """`base` is the backbone's cost, counted by fvcore once; `net` is the backbone, which `block` repeats a part of."""
+
+    net: nn.Module
+    sites: dict[str, Site]
+    base: Cost
+
+    def cost(self, placement: Placement) -> Cost:
+        """The cost of the backbone with a canonical placement: exactly what fvcore counts (tested), in microseconds a site."""
+        params, activations, operators = self.base.params, self.base.activations, Counter(self.base.by_operator)
+        for name, choice in placement.choices:
+            added = self.added(name, choice)
+            params += added.params
+            activations += added.activations
+            operators.update(added.by_operator)
+        return Cost(params, activations, dict(sorted(operators.items())), self.base.uncounted)
+
+    def added(self, site: str, choice: Choice) -> Increment:
+        """What `choice` adds at `site`. Raises UserError if the choice cannot be there."""
+        if choice.module in FORMULAS:
+            return increment(choice, self.sites[site])
+        found = self.sites[site]
+        traced = count(create(choice, found.channels, self.net.get_submodule(site)), (found.channels, found.height, found.width))
+        return Increment(traced.params, traced.activations, traced.by_operator)
+
+
+def cost_table(space: SearchSpace, sites: tuple[Site, ...]) -> CostTable:
+    """The table of a search space: one trace of its backbone."""
+    net = backbone(space, seed=0)
+    return CostTable(net, {site.name: site for site in sites}, count(net, space.input_shape))

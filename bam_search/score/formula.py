@@ -1,0 +1,100 @@
+"""What each attention module costs, as closed forms: the search counts with these, and fvcore (`cost.py`) is the audit.
+
+Each formula gives the count of every operator as fvcore names and counts it, for one image in eval mode on a map of C channels and S =
+H * W pixels; m = C // r. A batch normalisation with weights counts 2 an element, without 1, a layer normalisation with weights 5.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bam_search.model.attention import defaults
+from bam_search.space.placement import Choice
+from bam_search.space.search_space import Site
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What an attention module adds to its backbone: parameters, activations (outputs of convolutions and linear layers), operations."""
+
+    params: int
+    activations: int
+    by_operator: Mapping[str, int]
+
+
+def increment(choice: Choice, site: Site) -> Increment:
+    """What `choice` adds at `site`, by its formula. Raises KeyError for a module without one (`block`, which has none of its own)."""
+    options = {**defaults(choice.module), **dict(choice.options)}
+    return FORMULAS[choice.module](site.channels, site.height * site.width, **options)
+
+
+def _bam(c: int, s: int, *, r: int, d: int, n: int, branches: str, combine: str, end_bn: bool) -> Increment:
+    del d  # a dilation costs nothing
+    m = c // r
+    whole = c * s  # elements of the map
+    gate = {"both": whole, "channel": c, "spatial": whole if end_bn else s}[branches]
+    found = _Sum()
+    if branches != "spatial":
+        found.add(adaptive_avg_pool2d=whole, linear=2 * c * m, batch_norm=2 * m + 2 * c * end_bn, relu=m)
+        found.params += 2 * c * m + 3 * m + c + 2 * c * end_bn
+        found.activations += m + c
+    if branches != "channel":
+        found.add(conv=s * (c * m + 9 * n * m**2 + m), batch_norm=2 * m * s * (n + 1) + s * end_bn, relu=m * s * (n + 1))
+        found.add(addcmul=whole * end_bn)
+        found.params += c * m + 9 * n * m**2 + 3 * m * (n + 1) + m + 1 + 2 * c * end_bn
+        found.activations += s * (m * (n + 1) + 1)
+    if branches == "both":
+        found.add(**{{"sum": "add", "product": "mul", "max": "maximum"}[combine]: whole})
+    found.add(sigmoid=gate, mul=whole)
+    found.add(add=whole)
+    return found.increment()
+
+
+def _se(c: int, s: int, *, r: int) -> Increment:
+    m = c // r
+    found = _Sum(params=2 * c * m + m + c, activations=m + c)
+    found.add(adaptive_avg_pool2d=c * s, linear=2 * c * m, relu=m, sigmoid=c, mul=c * s)
+    return found.increment()
+
+
+def _cbam(c: int, s: int, *, r: int, k: int) -> Increment:
+    m = c // r
+    found = _Sum(params=2 * c * m + 2 * k**2, activations=2 * (m + c) + s)
+    found.add(adaptive_avg_pool2d=c * s, adaptive_max_pool2d=c * s, conv=4 * c * m + 2 * k**2 * s, relu=2 * m, add=c)
+    found.add(sigmoid=c + s, mul=2 * c * s, mean=c * s, amax=c * s)
+    return found.increment()
+
+
+def _eca(c: int, s: int, *, gamma: int, b: int) -> Increment:
+    size = int(abs(math.log2(c) + b) / gamma)
+    k = size if size % 2 else size + 1
+    found = _Sum(params=k, activations=c)
+    found.add(adaptive_avg_pool2d=c * s, conv=c * k, sigmoid=c, mul=c * s)
+    return found.increment()
+
+
+def _gc(c: int, s: int, *, r: int) -> Increment:
+    m = c // r
+    found = _Sum(params=c + 1 + 2 * c * m + 3 * m + c, activations=s + m + c)
+    found.add(conv=c * s, softmax=s, mul=c * s, sum=c * s, linear=2 * c * m, layer_norm=5 * m, relu=m, add=c * s)
+    return found.increment()
+
+
+FORMULAS: Mapping[str, Callable[..., Increment]] = {"bam": _bam, "se": _se, "cbam": _cbam, "eca": _eca, "gc": _gc}
+"""The closed form of each attention module. `block` has none: it costs what the backbone's own block costs, and is traced once a site."""
+
+
+class _Sum:
+    """A running sum of operations by operator, parameters and activations."""
+
+    def __init__(self, params: int = 0, activations: int = 0) -> None:
+        self.params = params
+        self.activations = activations
+        self._operators: dict[str, int] = {}
+
+    def add(self, **operators: int) -> None:
+        for name, value in operators.items():
+            self._operators[name] = self._operators.get(name, 0) + value
+
+    def increment(self) -> Increment:
+        return Increment(self.params, self.activations, {name: value for name, value in self._operators.items() if value})

@@ -1,0 +1,15 @@
+"""SqueezeNet 1.1 for ImageNet: stages end before each pooling, blocks are fire modules."""
+
+from bam_search.model.backbones.resnet import imagenet_squeezenet1_1
+from bam_search.space.search_space import SearchSpace
+
+
+def space() -> SearchSpace:
+    return SearchSpace(
+        name="imagenet_squeezenet1_1",
+        backbone=imagenet_squeezenet1_1,
+        input_shape=(3, 224, 224),
+        classes=1000,
+        stages=("features.4", "features.7", "features.12"),
+        blocks=("features.3", "features.6", "features.9", "features.10", "features.11"),
+    )

@@ -1,0 +1,101 @@
+"""`count` and `list`, as a user calls them."""
+
+import json
+import sys
+
+import pytest
+
+from bam_search.cli.main import main
+from bam_search.config import known
+from bam_search.model.attention import ATTENTION
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["bam_search", *args])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+def test_json_has_the_schema(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(
+        monkeypatch, capsys, "count", "--space", "resnet50", "--placement", "bottleneck", "--module", "bam(r=16,d=4)", "--json"
+    )
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (found["schema"], found["space"], found["placement"]) == (1, "resnet50", "layer1=bam layer2=bam layer3=bam")
+    assert (found["params"], found["macs_conv_fc"], found["uncounted"]) == (24_070_487, 1_249_456_128, [])
+    assert found["base"]["params"] == 23_705_252
+    assert found["overhead"]["params"] == pytest.approx(100 * (24_070_487 / 23_705_252 - 1))
+    assert found["macs"] == sum(found["by_operator"].values())
+    assert set(found["overhead"]) == set(found["base"]) == {"params", "macs", "macs_conv_fc", "activations"}
+
+
+def test_the_table_shows_the_papers_four_and_the_audit_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(monkeypatch, capsys, "count", "--space", "small", "--audit")
+    assert code == 0
+    for part in ("none", "bottleneck=bam", "every-block=bam", "every-block=se", "322,140", "not counted: nothing"):
+        assert part in out
+
+
+def test_placements_as_text_and_several_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed = "layer1=bam layer2.0.bn2=se(r=8)"
+    args = ("count", "--space", "resnet18", "--space", "small", "--json", "--placement", mixed, "--placement", "none")
+    code, out, _ = run(monkeypatch, capsys, *args)
+    found = json.loads(out)
+    assert code == 0
+    rows = [(row["space"], row["placement"]) for row in found]
+    assert rows == [("resnet18", mixed), ("resnet18", "none"), ("small", mixed), ("small", "none")]
+    assert found[1]["overhead"] == {"params": 0, "macs": 0, "macs_conv_fc": 0, "activations": 0}
+
+
+def test_latency_is_a_ratio_with_an_interval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ("count", "--space", "small", "--placement", "stage-ends", "--latency", "--batch", "8", "--device", "cpu", "--json")
+    code, out, _ = run(monkeypatch, capsys, *args)
+    found = json.loads(out)
+    assert code == 0
+    assert found["latency"]["low"] <= found["latency"]["ratio"] <= found["latency"]["high"]
+    assert found["training_memory"]["bytes"] > found["training_memory"]["base"] > 3 * 4 * found["base"]["params"]
+    assert found["measured_on"]["batch"] == 8
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--space", "resnet5"], "did you mean 'resnet50'"),
+        (["--placement", "layer9"], "no site is named 'layer9'"),
+        (["--placement", "bottlneck"], "did you mean 'bottleneck'"),
+        (["--placement", "layer1=bam layer1=se"], "names 'layer1' twice"),
+        (["--placement", "layer1=bam bottleneck=se"], "'layer1' twice"),
+        (["--placement", "layer1=bam", "--module", "se"], "leave --module out"),
+        (["--module", "bam(r=0)"], "r can be 1 to 32"),
+        (["--module", "bam(r=7.5)"], "r is a whole number"),
+        (["--module", "bam(d=-1)"], "d is a whole number of at least 1"),
+        (["--module", "bam(r=33)"], "r can be 1 to 32"),
+        (["--module", "bam(combine=mul)"], "combine is one of: sum, product, max"),
+        (["--module", "bamm"], "did you mean 'bam'"),
+        (["--placement", "layer1.0.bn2=block"], "try the target 'stage-ends'"),
+        (["--placement", "layer2=block"], "changes the shape"),
+        (["--batch", "1"], "1 is not in the range"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+) -> None:
+    space = [] if "--space" in args else ["--space", "small"]
+    code, out, err = run(monkeypatch, capsys, "count", *space, *args)
+    assert code == 2
+    assert message in err
+    assert "\n" not in err.split("error: ")[-1].split("hint: ")[0].strip() or "Usage" in err
+    assert out == "" or out.startswith("space")
+
+
+def test_list_names_everything_with_a_line_about_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(monkeypatch, capsys, "list")
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
+    for name in (*known("search_spaces", ".py"), *known("studies", ".toml")):
+        assert len(lines[name].split()) > 2
+    assert "bam(r=16,d=4,n=2,branches=both,combine=sum,end_bn=true)" in out
+    assert all(f"  {name}" in out for name in ATTENTION)
