@@ -65,6 +65,14 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     return merged
 
 
+def flat(table: Mapping[str, Any], prefix: str = "") -> Table:
+    """`{"recipe.lr": 0.1, ...}`: a table with its keys as `--set` names them."""
+    rows: Table = {}
+    for key, value in table.items():
+        rows |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return rows
+
+
 def assignment(text: str) -> Table:
     """`recipe.lr=0.2` -> {"recipe": {"lr": 0.2}}; the value is TOML, or a plain word. Raises UserError."""
     key, equals, value = text.partition("=")

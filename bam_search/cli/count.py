@@ -63,7 +63,7 @@ class Measured:
 
 
 def rows(asked: Asked) -> Iterator[Row]:
-    """Each space's placements in turn. Raises UserError, and AssertionError if an audit fails."""
+    """Each space's placements in turn. Raises UserError, and ClickException (exit 1) if an audit fails."""
     texts = written_placements(asked.placements, asked.module)
     for name in asked.spaces or cifar_spaces():
         space = load_space(name)
@@ -151,4 +151,5 @@ def _measured_line(found: Measured) -> str:
 
 def _audit(space: SearchSpace, sites: tuple[Site, ...], placement: Placement, cost: Cost) -> None:
     traced = count(build(space, sites, placement, seed=0), space.input_shape)
-    assert traced == cost, f"{space.name}, {placement.text}: fvcore counts {traced}, the closed forms say {cost}"
+    if traced != cost:
+        raise click.ClickException(f"{space.name}, {placement.text}: fvcore counts {traced}, the closed forms say {cost}")

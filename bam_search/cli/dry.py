@@ -2,7 +2,8 @@
 
 import click
 
-from bam_search.cli.prepare import Ready, Request, flat, prepare
+from bam_search.cli.prepare import Ready, Request, prepare
+from bam_search.config import flat
 from bam_search.model.attach import resolve
 from bam_search.score.cost import overhead
 from bam_search.score.estimate import dearest, seconds_per_image
@@ -12,7 +13,7 @@ def dry(request: Request) -> int:
     """Print the resolved study, the size of its space, the range of costs and a time estimate."""
     ready = prepare(request)
     click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
-    for key, value in flat(ready.study.to_dict()):
+    for key, value in flat(ready.study.to_dict()).items():
         click.echo(f"{key} = {value}")
     click.echo(f"\nspace {ready.space.name}: {len(ready.menu.sites)} sites, {ready.menu.size:,} placements")
     _echo_costs(ready)

@@ -92,6 +92,9 @@ def main() -> None:
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder that went away: nothing that a change of the request would mend
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         sys.exit(130)

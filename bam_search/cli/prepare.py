@@ -69,11 +69,3 @@ def prepare(request: Request) -> Ready:
             f"space {study.space!r} is for images of shape {space.input_shape} in {space.classes} classes", "a study trains on CIFAR-100"
         )
     return Ready(Path(request.study).stem, device, study, source, space, sites, offered, costs)
-
-
-def flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """`recipe.lr` and its value, and so on: a table as `--set` names its keys."""
-    rows: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        rows += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return rows

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from bam_search import __version__
 from bam_search.cli import progress
-from bam_search.cli.prepare import Ready, Request, flat, prepare
+from bam_search.cli.prepare import Ready, Request, prepare
 from bam_search.report.page import answer_line, verdict_line, write_report
 from bam_search.report.tables import answers
 from bam_search.score.data import CIFAR, Dataset, split
 from bam_search.score.evaluate import Task
+from bam_search.score.train import uses_bf16
 from bam_search.search.executors import executor
 from bam_search.search.loop import Plan, finalists, finals, search
 from bam_search.search.record import Record
@@ -108,12 +109,13 @@ def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
     for free in ("question", "trials", "workers"):
         del table[free]
     table["data"] = {"name": data.name, "digest": data.digest, "images": table["data"]["images"], "validation": table["data"]["validation"]}
+    table["recipe"]["precision"] = _precision(ready)
     return {"bam_search": __version__, "variant": ready.device.variant, **table}
 
 
 def _about(ready: Ready, data: Dataset, records: list[Record]) -> dict[str, str]:
     study, base = ready.study, ready.costs.base
-    recipe = ", ".join(f"{key} {value}" for key, value in flat(study.to_dict()["recipe"]))
+    recipe = ", ".join(f"{key} {value}" for key, value in study.to_dict()["recipe"].items())
     uncounted = sorted({name for record in records for name in record.uncounted})
     used = study.data.limit or len(data.train)
     held_out = round(used * study.data.validation)
@@ -131,12 +133,16 @@ def _about(ready: Ready, data: Dataset, records: list[Record]) -> dict[str, str]
         "Space": f"{len(ready.menu.sites)} sites, {ready.menu.size:,} placements",
         "Search": f"{study.sampler}, {len(records)} of {study.trials} candidates, the first {study.startup} searched ones at random, "
         f"seed {study.seed}, {study.workers} at a time; minimised: {', '.join(study.objectives)}",
-        "Recipe": recipe,
+        "Recipe": f"{recipe}, which is {_precision(ready)} here",
         "Failed": str(sum(not record.complete for record in records)),
         "Training time": f"{trained:,.0f} s, summed over all trainings",
         "Operators not counted": ", ".join(uncounted) or "none",
         "Versions": f"bam_search {__version__}, Python {platform.python_version()}, {packages}",
     }
+
+
+def _precision(ready: Ready) -> str:
+    return "bf16" if uses_bf16(ready.study.recipe, ready.device) else "fp32"
 
 
 def _command() -> str:

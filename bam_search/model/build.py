@@ -26,11 +26,18 @@ def sites_of(space: SearchSpace) -> tuple[Site, ...]:
 
 
 def backbone(space: SearchSpace, seed: int) -> nn.Module:
-    """The backbone without attention; `seed` alone decides its weights, whatever attention comes later."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = space.backbone(space.classes)
-    assert isinstance(net, nn.Module)
+    """The backbone without attention; `seed` alone decides its weights, whatever attention comes later.
+
+    Raises UserError if the space's own function fails, or returns no nn.Module.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = space.backbone(space.classes)
+    except Exception as error:  # whatever a user's function raises, the user wants to read it as theirs
+        raise UserError(f"the backbone of space {space.name!r} cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(net, nn.Module):
+        raise UserError(f"the backbone of space {space.name!r} is a {type(net).__name__}", "backbone(classes) must return an nn.Module")
     return net
 
 

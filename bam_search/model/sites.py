@@ -55,10 +55,16 @@ def select(target: str, sites: Sequence[Site]) -> tuple[Site, ...]:
 
 
 def menu(space: SearchSpace, sites: Sequence[Site]) -> Menu:
-    """What a search over `space` may choose: its sites, and for each the modules with the option values that are legal there."""
+    """What a search over `space` may choose: its sites, and for each the modules with the option values that are legal there.
+
+    Raises UserError if that is nothing, or if the space offers what is legal nowhere.
+    """
     names = {site.name for target in space.sites for site in select(target, sites)}
     offered = {site.name: _legal(space.modules, site) for site in sites if site.name in names}
-    return Menu({name: modules for name, modules in offered.items() if modules}, {name: defaults(name) for name in space.modules})
+    legal = {name: modules for name, modules in offered.items() if modules}
+    if not legal:
+        raise UserError(f"space {space.name!r} offers nothing: none of its modules is legal at any of its sites", "widen its option values")
+    return Menu(legal, {name: defaults(name) for name in space.modules})
 
 
 def _stage_ends(sites: Sequence[Site]) -> tuple[Site, ...]:
@@ -94,8 +100,11 @@ def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> list[_Call]:
     for name, module in twin.named_modules():
         if name:
             module.register_forward_hook(lambda _module, _args, output, name=name: note(name, output))
-    with torch.no_grad():
-        twin(torch.zeros(1, *input_shape, device="meta"))
+    try:
+        with torch.no_grad():
+            twin(torch.zeros(1, *input_shape, device="meta"))
+    except Exception as error:  # whatever a user's model raises, the user wants to read it as theirs
+        raise UserError(f"the model cannot run on an image of shape {input_shape} on the meta device: {error}") from error
     return calls
 
 

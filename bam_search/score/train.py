@@ -51,8 +51,7 @@ class Bench:
         share = histograms / histograms.sum(1, keepdim=True)
         mean = share @ levels
         std = (share @ levels**2 - mean**2).sqrt()
-        bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and device.bf16)
-        return cls(device, bf16, mean.float().to(device.type), std.float().to(device.type))
+        return cls(device, uses_bf16(recipe, device), mean.float().to(device.type), std.float().to(device.type))
 
     def forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 -> (B, classes) float32 logits, under autocast where the bench is bf16."""
@@ -60,6 +59,11 @@ class Bench:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits: Tensor = model(x)
         return logits.float()
+
+
+def uses_bf16(recipe: Recipe, device: Device) -> bool:
+    """Whether the recipe means bfloat16 on this device."""
+    return recipe.precision == "bf16" or (recipe.precision == "auto" and device.bf16)
 
 
 def train(

@@ -18,13 +18,16 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL  # Optuna's own storage library; it quotes odd folder names
+from sqlalchemy.exc import SQLAlchemyError
 
+from bam_search.config import flat
 from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.search.record import Record
 
 RECORD = "record"
 FINAL = "final:"
+MEND = "restore it, or start a new study with --out another/folder"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,8 @@ def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[s
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = _identity_in(folder)
+        if before is None and (folder / "study.db").exists():
+            raise UserError(f"{folder} holds a study.db without the study.json that says what it is", MEND)
         if before is None:
             write(folder / "study.json", json.dumps({"identity": identity}, indent=2))
         elif before != json.loads(json.dumps(identity)):
@@ -81,9 +86,9 @@ def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[s
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(objectives))
     except OSError as error:
-        raise UserError(
-            f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "choose another with --out"
-        ) from None
+        raise UserError(f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "try another --out") from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise UserError(f"{folder / 'study.db'} cannot be used: {str(error.__cause__ or error).splitlines()[0]}", MEND) from None
     return Store(folder, study, identity)
 
 
@@ -94,19 +99,10 @@ def _identity_in(folder: Path) -> dict[str, Any] | None:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
     except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path} is damaged: it is not the study.json of a run", "restore it, or start a new study with --out another/folder"
-        ) from None
+        raise UserError(f"{path} is damaged: it is not the study.json of a run", MEND) from None
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    old, new = _flat(before), _flat(now)
+    old, new = flat(before), flat(now)
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     return "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in changed)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -74,6 +74,25 @@ def test_the_menu_holds_what_is_legal_at_each_site() -> None:
     assert offered.sites["layer3"]["bam"] == {"r": (4, 64), "d": (1, 4)}  # 128 channels, 4x4: d = 6 is d = 4 again
 
 
+def test_a_space_that_offers_nothing_is_refused() -> None:
+    space = SearchSpace("s", load_space("small").backbone, modules={"bam": {"r": (4096,)}})
+    with pytest.raises(UserError, match="offers nothing"):
+        menu(space, sites_of(space))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (lambda _classes: 3, "is a int"),
+        (lambda _classes: 1 / 0, "ZeroDivisionError"),
+        (lambda classes: nn.Conv2d(4, classes, 3), "cannot run on an image"),
+    ],
+)
+def test_a_backbone_that_fails_is_one_sentence(backbone: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sites_of(SearchSpace("mine", backbone))  # type: ignore[arg-type]
+
+
 def test_a_space_that_offers_nonsense_is_refused() -> None:
     space = SearchSpace("s", load_space("small").backbone, modules={"bam": {"r": (4, 7.5)}})
     with pytest.raises(UserError, match=r"r=7\.5"):

@@ -54,6 +54,16 @@ def test_a_damaged_folder_is_one_sentence(tmp_path: Path, content: str) -> None:
         open_store(tmp_path, IDENTITY, OBJECTIVES)
 
 
+def test_a_damaged_or_lone_database_is_one_sentence(tmp_path: Path) -> None:
+    open_store(tmp_path, IDENTITY, OBJECTIVES)
+    (tmp_path / "study.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(UserError, match=r"study\.db cannot be used"):
+        open_store(tmp_path, IDENTITY, OBJECTIVES)
+    (tmp_path / "study.json").unlink()
+    with pytest.raises(UserError, match=r"without the study\.json"):
+        open_store(tmp_path, IDENTITY, OBJECTIVES)
+
+
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be used"):
