@@ -1,6 +1,7 @@
 """Talk while a study runs, on stderr: a bar with the time left on a terminal, one aligned line a candidate anywhere else."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -15,39 +16,32 @@ Line = Callable[[Record], str]
 
 @contextlib.contextmanager
 def progress(title: str, done: int, total: int, line: Line) -> Iterator[Told]:
-    """A function to tell each finished record: it moves the bar, or prints the record's `line`."""
+    """A function to tell each finished record: it prints how many are done and the record's `line`, and moves the bar."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda record: console.print(line(record), markup=False, highlight=False, soft_wrap=True)
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total, completed=done)
+        counter = itertools.count(done + 1)
 
         def tell(record: Record) -> None:
-            bar.print(line(record), markup=False, highlight=False, soft_wrap=True)
+            count = f"[{next(counter):{len(str(total))}}/{total}]"
+            console.print(f"{count}  #{record.number:<3} {line(record)}", markup=False, highlight=False, soft_wrap=True)
             bar.advance(task)
 
         yield tell
 
 
-def searched(total: int) -> Line:
-    """`[ 5/16]  val 81.2 ± 1.0 %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`."""
-    width = len(str(total))
-
-    def line(record: Record) -> str:
-        failed = f"  {_reason(record.failure)}" if record.failure else ""
-        head = f"[{record.number + 1:{width}}/{total}]  val {error_text(record):>10} %"
-        return f"{head}{_costs(record)}  {_seconds(record.seconds)}  {record.label}{failed}"
-
-    return line
+def searched(record: Record) -> str:
+    """`val 81.2 ± 1.0 %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`."""
+    failed = f"  {_reason(record.failure)}" if record.failure else ""
+    return f"val {error_text(record):>10} %{_costs(record)}  {_seconds(record.seconds)}  {record.label}{failed}"
 
 
 def tested(record: Record) -> str:
-    """`  test 81.63 %  (val 81.2 ± 1.0 %)    13.2 s  layer2=bam(r=4,d=1)`."""
+    """`test 81.63 %  (val 81.2 ± 1.0 %)    13.2 s  layer2=bam(r=4,d=1)`."""
     if record.test_error is None:
-        return f"  test failed  {record.label}  {_reason(record.test_failure)}"
-    return f"  test {record.test_error:5.2f} %  (val {error_text(record)} %)  {_seconds(record.test_seconds)}  {record.label}"
+        return f"test failed  {record.label}  {_reason(record.test_failure)}"
+    return f"test {record.test_error:5.2f} %  (val {error_text(record)} %)  {_seconds(record.test_seconds)}  {record.label}"
 
 
 def _costs(record: Record) -> str:

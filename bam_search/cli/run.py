@@ -63,7 +63,7 @@ def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
     if done:
         _say(f"continuing in {store.folder}: {len(done)} of {study.trials} candidates are finished")
     with executor(task, study.workers) as submit:
-        with progress.progress("search", len(done), study.trials, progress.searched(study.trials)) as told:
+        with progress.progress("search", len(done), study.trials, progress.searched) as told:
             search(study, plan, store, submit, told)
         records = list(store.records().values())
         if len(records) < study.trials:

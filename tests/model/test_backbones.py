@@ -19,6 +19,7 @@ PAPER, CODE = "bam", "bam(combine=product,end_bn=false)"
 TABLE = [  # space, placement, parameters, multiply-adds of convolutions and linear layers in G (None: not published)
     ("resnet50", "none", 23_705_252, 1.2225),
     ("resnet50", f"bottleneck={PAPER}", 24_070_487, 1.2495),
+    ("resnet50", f"bottleneck={CODE}", 24_063_319, None),
     ("resnet50", f"every-block={PAPER}", 28_980_132, 1.3678),
     ("resnet50", "every-block=se", 26_236_244, 1.2250),
     ("resnet101", "none", 42_697_380, 2.4347),

@@ -1,6 +1,7 @@
-"""One more block of the backbone's own topology: the paper's control "is it just depth?" (section 4.1).
+"""One more block of the backbone's own topology: the BAM paper's control "is it just depth?".
 
-No attention: the last block of the site's stage once more, with weights of its own.
+No attention: the last block of the site's stage once more, with weights of its own. Park et al.: "BAM: Bottleneck Attention Module",
+BMVC 2018, https://arxiv.org/abs/1807.06514.
 """
 
 import copy
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bam_search.errors import UserError
+from bam_search.model.backbones.draw import drawn
 
 
 class Block(nn.Module):
     """(B, C, H, W) -> (B, C, H, W): a copy of the last block of `like`, which is the stage that it goes to the end of.
 
-    Its convolutions are drawn anew (He et al., 2015), its normalisations reset. Raises UserError if `like` is no stage of blocks, or
+    Its weights are drawn anew. Raises UserError if `like` is no stage of blocks, or
     if its last block changes the shape.
     """
 
@@ -26,11 +28,7 @@ class Block(nn.Module):
         self.block = copy.deepcopy(blocks[-1])
         if not _keeps_shape(self.block, channels):
             raise UserError("the stage's last block changes the shape", "a stage of one block that widens has none to repeat")
-        for module in self.block.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
+        drawn(self.block)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)

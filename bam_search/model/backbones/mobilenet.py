@@ -6,6 +6,8 @@ https://arxiv.org/abs/1704.04861 (table 1).
 
 from torch import Tensor, nn
 
+from bam_search.model.backbones.draw import drawn
+
 STAGES = ((128, 2), (256, 2), (512, 6), (1024, 2))
 """Channels at width 1.0, and depthwise separable blocks, of each stage."""
 
@@ -24,9 +26,7 @@ class MobileNetV1(nn.Module):
             before = after
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(before, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        drawn(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -8,6 +8,8 @@ BN-ReLU.
 
 from torch import Tensor, nn
 
+from bam_search.model.backbones.draw import drawn
+
 
 class PreActBlock(nn.Module):
     """(B, before, H, W) -> (B, after, H / stride, W / stride): a chain of BN-ReLU-conv, added to its shortcut.
@@ -58,9 +60,7 @@ class PreActNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(before, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        drawn(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)

@@ -6,13 +6,14 @@ Kaiming He et al.: "Deep Residual Learning for Image Recognition", CVPR 2016, ht
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 
 from torch import Tensor, nn
 from torchvision.models import squeezenet1_1, vgg16
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-Net = TypeVar("Net", bound=nn.Module)
+from bam_search.model.backbones.draw import Net, drawn
+
 StrideOn = Literal["1x1", "3x3"]
 """Which convolution of a bottleneck block has the stride."""
 
@@ -66,7 +67,7 @@ def imagenet_wrn18(k: float, classes: int) -> ResNet:
         setattr(net, f"layer{i + 1}", _stage(BasicBlock, before, wide, 2, stride=2 if i else 1))
         before = wide
     net.fc = nn.Linear(before, classes)
-    return _drawn(net)
+    return drawn(net)
 
 
 def imagenet_squeezenet1_1(classes: int) -> nn.Module:
@@ -81,7 +82,7 @@ def imagenet_vgg16(classes: int) -> nn.Module:
 
 def _cifar_stem(net: ResNet) -> ResNet:
     net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    _drawn(net.conv1)
+    drawn(net.conv1)
     net.maxpool = nn.Identity()
     return net
 
@@ -106,7 +107,7 @@ class ThreeStages(nn.Module):
         self.layer1, self.layer2, self.layer3 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(features, classes)
-        _drawn(self)
+        drawn(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
@@ -132,14 +133,6 @@ def resnext29(cardinality: int, classes: int) -> ThreeStages:
     block = partial(Bottleneck, groups=cardinality, base_width=64)
     stages = [_stage(block, before, planes, 3, stride, 4) for before, planes, stride in ((64, 64, 1), (256, 128, 2), (512, 256, 2))]
     return _strided(ThreeStages(64, 1, stages, 1024, classes), "1x1")
-
-
-def _drawn(net: Net) -> Net:
-    """Convolutions as torchvision's ResNets have them."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return net
 
 
 def _stage(block: Callable[..., nn.Module], before: int, planes: int, blocks: int, stride: int, expansion: int = 1) -> nn.Sequential:
