@@ -143,18 +143,8 @@ def test_when_a_driver_dies_its_workers_end(tmp_path: Path, small_npz: Path) -> 
 
 @pytest.mark.slow
 def test_a_small_net_learns_the_real_cifar100(real_cifar: Path, tmp_path: Path) -> None:
-    args = [
-        "--trials",
-        1,
-        "--epochs",
-        20,
-        "--set",
-        "data.images='all'",
-        "--set",
-        "references={plain='none'}",
-        "--set",
-        "data.validation=0.1",
-    ]
-    done = run(tmp_path, real_cifar, *args)
+    options = ("--trials", 1, "--epochs", 20, "--set", "data.images='all'", "--set", "data.validation=0.1")
+    done = run(tmp_path, real_cifar, *options, study=plain_study(tmp_path, "small"))
     assert done.returncode == 0, done.stderr
-    assert float(table(tmp_path / "reports" / "placement")["val_error"][0]) < 93
+    # 2,000 images are few; chance is 99 %.
+    assert float(table(tmp_path / "reports" / "plain")["test_error"][0]) < 93
