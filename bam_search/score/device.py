@@ -8,8 +8,6 @@ import torch
 
 from bam_search.errors import UserError
 
-MEANING = {"auto": "a GPU if there is one, else the CPU", "cuda": "insist on a GPU", "cpu": "never use a GPU"}
-
 
 @dataclass(frozen=True)
 class Device:
