@@ -11,7 +11,7 @@ from bam_search.config import known
 from bam_search.errors import UserError
 from bam_search.model.attach import resolve
 from bam_search.model.build import backbone, build, sites_of
-from bam_search.score.cost import Cost, count, overhead
+from bam_search.score.cost import COUNTS, Cost, count, overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import SHAPE
 from bam_search.score.device import choose
@@ -19,7 +19,8 @@ from bam_search.score.latency import Latency, latency, training_memory
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace, Site, load_space
 
-COUNTS = ("params", "macs", "macs_conv_fc", "activations")
+HEADS = {"params": "params", "macs_conv_fc": "MACs conv+fc", "macs": "MACs all", "activations": "activations"}
+"""The counts, as the table's columns."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,6 @@ class Row:
     cost: Cost
     base: Cost
     measured: "Measured | None"
-
-    def overheads(self) -> dict[str, float]:
-        """Percent above the backbone, for each of COUNTS."""
-        return {key: overhead(getattr(self.cost, key), getattr(self.base, key)) for key in COUNTS}
 
 
 @dataclass(frozen=True)
@@ -105,13 +102,11 @@ def as_json(found: list[Row]) -> str:
 
 def print_table(found: Iterator[Row]) -> None:
     """An aligned line a row, as soon as it is known."""
-    heads = ("params", "MACs conv+fc", "MACs all", "activations")
-    click.echo(f"{'space':24} {'placement':28} " + " ".join(f"{head:>14} {'+%':>7}" for head in heads))
+    click.echo(f"{'space':24} {'placement':28} " + " ".join(f"{head:>14} {'+%':>7}" for head in HEADS.values()))
     uncounted: set[str] = set()
     for row in found:
-        over = row.overheads()
-        keys = ("params", "macs_conv_fc", "macs", "activations")
-        click.echo(f"{row.space:24} {row.written:28} " + " ".join(f"{getattr(row.cost, key):14,} {over[key]:+7.2f}" for key in keys))
+        over = overheads(row.cost, row.base)
+        click.echo(f"{row.space:24} {row.written:28} " + " ".join(f"{getattr(row.cost, key):14,} {over[key]:+7.2f}" for key in HEADS))
         if row.measured:
             click.echo(f"{'':24} {_measured_line(row.measured)}")
         uncounted |= set(row.cost.uncounted)
@@ -123,7 +118,7 @@ def _object(row: Row) -> dict[str, Any]:
     table |= {key: getattr(row.cost, key) for key in COUNTS}
     table["by_operator"] = dict(row.cost.by_operator)
     table["base"] = {key: getattr(row.base, key) for key in COUNTS}
-    table["overhead"] = row.overheads()
+    table["overhead"] = overheads(row.cost, row.base)
     table["uncounted"] = sorted(row.cost.uncounted)
     if row.measured:
         found = row.measured

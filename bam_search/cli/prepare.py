@@ -56,6 +56,10 @@ def prepare(request: Request) -> Ready:
     study = load_study(request.study, device, request.flags, request.assignments)
     source = locate(study.data.source)
     space = load_space(study.space)
+    if (space.input_shape, space.classes) != (SHAPE, CLASSES):
+        raise UserError(
+            f"space {study.space!r} is for images of shape {space.input_shape} in {space.classes} classes", "a study trains on CIFAR-100"
+        )
     sites = sites_of(space)
     offered = menu(space, sites)
     costs = cost_table(space, sites)
@@ -64,8 +68,4 @@ def prepare(request: Request) -> Ready:
             costs.cost(resolve(text, sites))
         except UserError as error:
             raise UserError(f"reference {name!r}: {error.message}", error.hint) from None
-    if (space.input_shape, space.classes) != (SHAPE, CLASSES):
-        raise UserError(
-            f"space {study.space!r} is for images of shape {space.input_shape} in {space.classes} classes", "a study trains on CIFAR-100"
-        )
     return Ready(Path(request.study).stem, device, study, source, space, sites, offered, costs)

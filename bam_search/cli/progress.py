@@ -33,14 +33,14 @@ def progress(title: str, done: int, total: int, line: Line) -> Iterator[Told]:
 
 def searched(record: Record) -> str:
     """`val 81.2 ± 1.0 %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`."""
-    failed = f"  {_reason(record.failure)}" if record.failure else ""
+    failed = f"  {reason(record.failure)}" if record.failure else ""
     return f"val {error_text(record):>10} %{_costs(record)}  {_seconds(record.seconds)}  {record.label}{failed}"
 
 
 def tested(record: Record) -> str:
     """`test 81.63 %  (val 81.2 ± 1.0 %)    13.2 s  layer2=bam(r=4,d=1)`."""
     if record.test_error is None:
-        return f"test failed  {record.label}  {_reason(record.test_failure)}"
+        return f"test failed  {record.label}  {reason(record.test_failure)}"
     return f"test {record.test_error:5.2f} %  (val {error_text(record)} %)  {_seconds(record.test_seconds)}  {record.label}"
 
 
@@ -52,5 +52,6 @@ def _seconds(seconds: float | None) -> str:
     return f"{seconds:6.1f} s" if seconds is not None else " " * 8
 
 
-def _reason(failure: str) -> str:
+def reason(failure: str) -> str:
+    """The last line of a traceback; empty for none."""
     return failure.strip().splitlines()[-1] if failure else ""

@@ -18,7 +18,7 @@ from bam_search.cli import progress
 from bam_search.cli.prepare import Ready, Request, prepare
 from bam_search.report.page import answer_line, verdict_line, write_report
 from bam_search.report.tables import answers
-from bam_search.score.data import CIFAR, Dataset, split
+from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
 from bam_search.score.train import uses_bf16
 from bam_search.search.executors import executor
@@ -42,15 +42,15 @@ def execute(request: Request) -> int:
     try:
         _train(ready, Plan(data.name, ready.sites, ready.menu, ready.costs), task, store)
     except KeyboardInterrupt:
-        _report(ready, data, store)
+        _report(ready, data, task.split, store)
         _say("interrupted; finished candidates are kept, and the same command continues:\n  " + _command())
         return 130
     except BrokenProcessPool:
-        _report(ready, data, store)
+        _report(ready, data, task.split, store)
         _say("error: a worker process died, perhaps for lack of memory; finished candidates are kept")
         _say("hint: the same command continues; with --workers 1 it needs less memory")
         return 1
-    return _close(ready, data, store)
+    return _close(ready, data, task.split, store)
 
 
 def _task(ready: Ready, data: Dataset) -> Task:
@@ -76,13 +76,13 @@ def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
             finals(study, store, submit, told)
 
 
-def _close(ready: Ready, data: Dataset, store: Store) -> int:
+def _close(ready: Ready, data: Dataset, parts: Split, store: Store) -> int:
     """Write the report and the closing lines; the exit code."""
-    page = _report(ready, data, store)
+    page = _report(ready, data, parts, store)
     records = list(store.records().values())
     complete = [record for record in records if record.complete]
     if not complete:
-        _say(f"error: no candidate could be trained; the first failed with: {records[0].failure.strip().splitlines()[-1]}")
+        _say(f"error: no candidate could be trained; the first failed with: {progress.reason(records[0].failure)}")
         _say(f"hint: the tracebacks are in {page}")
         return 1
     failed = len(records) - len(complete)
@@ -95,10 +95,10 @@ def _close(ready: Ready, data: Dataset, store: Store) -> int:
     return 0
 
 
-def _report(ready: Ready, data: Dataset, store: Store) -> Path:
+def _report(ready: Ready, data: Dataset, parts: Split, store: Store) -> Path:
     records = list(store.records().values())
     warning = "" if data.name == CIFAR else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
-    about = _about(ready, data, records)
+    about = _about(ready, data, parts, records)
     store.describe(about)
     return write_report(store.folder, f"bam_search: {ready.name}", ready.study.objectives, warning, about, records)
 
@@ -113,12 +113,10 @@ def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
     return {"bam_search": __version__, "variant": ready.device.variant, **table}
 
 
-def _about(ready: Ready, data: Dataset, records: list[Record]) -> dict[str, str]:
+def _about(ready: Ready, data: Dataset, parts: Split, records: list[Record]) -> dict[str, str]:
     study, base = ready.study, ready.costs.base
     recipe = ", ".join(f"{key} {value}" for key, value in study.to_dict()["recipe"].items())
     uncounted = sorted({name for record in records for name in record.uncounted})
-    used = study.data.limit or len(data.train)
-    held_out = round(used * study.data.validation)
     trained = sum(seconds or 0 for record in records for seconds in (record.seconds, record.test_seconds))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "optuna", "fvcore", "plotly", "pandas"))
     return {
@@ -127,8 +125,8 @@ def _about(ready: Ready, data: Dataset, records: list[Record]) -> dict[str, str]
         "Date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "Variant": f"{ready.device.variant}, on {ready.device.name}, because {ready.device.reason}",
         "Data": f"{data.name} ({data.origin}), sha256 {data.digest}",
-        "Split": f"{used - held_out:,} images train and {held_out:,} validate in the search; "
-        f"{used:,} train and {len(data.test):,} test the finalists; stratified, seed {study.seed}",
+        "Split": f"{len(parts.fit):,} images train and {len(parts.validation):,} validate in the search; "
+        f"{len(parts.fit) + len(parts.validation):,} train and {len(parts.test):,} test the finalists; stratified, seed {study.seed}",
         "Backbone": f"{ready.space.name}: {base.params:,} parameters, {base.macs_conv_fc:,} MACs conv + fc, {base.macs:,} MACs all",
         "Space": f"{len(ready.menu.sites)} sites, {ready.menu.size:,} placements",
         "Search": f"{study.sampler}, {len(records)} of {study.trials} candidates, the first {study.startup} searched ones at random, "

@@ -35,7 +35,7 @@ def resolve(placement: Placement | str, sites: Sequence[Site]) -> Placement:
     return Placement.of({site.name: chosen[site.name] for site in sites if site.name in chosen})
 
 
-def attach(model: nn.Module, placement: Placement, sites: Sequence[Site], seed: int = 0) -> None:
+def attach(model: nn.Module, placement: Placement | str, sites: Sequence[Site], seed: int = 0) -> None:
     """Put the attention modules of a placement into `model`, in place; a failure leaves it untouched.
 
     Each module's weights are drawn from a generator keyed by `seed` and the site's name, so the same choice at the same site starts

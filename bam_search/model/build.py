@@ -41,7 +41,7 @@ def backbone(space: SearchSpace, seed: int) -> nn.Module:
     return net
 
 
-def build(space: SearchSpace, sites: tuple[Site, ...], placement: Placement, seed: int) -> nn.Module:
+def build(space: SearchSpace, sites: tuple[Site, ...], placement: Placement | str, seed: int) -> nn.Module:
     """The backbone with the placement's attention in it. Raises UserError if the placement does not fit."""
     net = backbone(space, seed)
     attach(net, placement, sites, seed)

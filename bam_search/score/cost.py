@@ -28,6 +28,10 @@ FREE = frozenset({"aten::expand_as"})
 """Views beyond those that fvcore knows: they compute nothing, so they are neither counted nor listed as uncounted."""
 
 
+COUNTS = ("params", "macs_conv_fc", "macs", "activations")
+"""The counts of a cost that are compared with the backbone's."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Parameters; for one image the activations (elements that convolutions and linear layers put out), and MACs by operator.
@@ -67,6 +71,11 @@ def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
         outputs = ActivationCountAnalysis(twin, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         activations = int(outputs.total())
     return Cost(sum(parameter.numel() for parameter in twin.parameters()), activations, by_operator, uncounted)
+
+
+def overheads(cost: Cost, base: Cost) -> dict[str, float]:
+    """How much dearer than `base`, in percent, for each of COUNTS."""
+    return {key: overhead(getattr(cost, key), getattr(base, key)) for key in COUNTS}
 
 
 def overhead(value: int, base: int) -> float:

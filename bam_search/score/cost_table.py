@@ -1,7 +1,7 @@
 """The costs of all placements of one backbone, without tracing them: its own cost plus, for each site, what the attention adds."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -20,6 +20,7 @@ class CostTable:
     net: nn.Module
     sites: dict[str, Site]
     base: Cost
+    _traced: dict[tuple[str, Choice], Increment] = field(default_factory=dict)
 
     def cost(self, placement: Placement) -> Cost:
         """The cost of the backbone with a canonical placement: exactly what fvcore counts (tested), in microseconds a site."""
@@ -35,6 +36,11 @@ class CostTable:
         """What `choice` adds at `site`. Raises UserError if the choice cannot be there."""
         if choice.module in FORMULAS:
             return increment(choice, self.sites[site])
+        if (site, choice) not in self._traced:
+            self._traced[site, choice] = self._trace(site, choice)
+        return self._traced[site, choice]
+
+    def _trace(self, site: str, choice: Choice) -> Increment:
         found = self.sites[site]
         traced = count(create(choice, found.channels, self.net.get_submodule(site)), (found.channels, found.height, found.width))
         return Increment(traced.params, traced.activations, traced.by_operator)

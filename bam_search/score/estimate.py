@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from bam_search.model.attach import resolve
 from bam_search.model.build import build
 from bam_search.score.cost_table import CostTable
 from bam_search.score.data import CLASSES, Images
@@ -36,7 +35,7 @@ def seconds_per_image(
     `threads` are the CPU threads of one worker.
     """
     torch.set_num_threads(threads)
-    model = build(space, sites, resolve(placement, sites), seed=0).to(device.type)
+    model = build(space, sites, placement, seed=0).to(device.type)
     images = _noise(recipe.batch)
     bench = Bench.of(device, recipe, images)
     once = replace(recipe, epochs=1)

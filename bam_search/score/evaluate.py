@@ -7,7 +7,6 @@ from functools import partial
 
 import torch
 
-from bam_search.model.attach import resolve
 from bam_search.model.build import build
 from bam_search.score.data import Split
 from bam_search.score.device import Device
@@ -60,7 +59,7 @@ def evaluate(task: Task, job: Job) -> Result:
     try:
         torch.set_num_threads(task.threads)
         space = load_space(task.space)
-        model = build(space, task.sites, resolve(job.placement, task.sites), job.seed)
+        model = build(space, task.sites, job.placement, job.seed)
         return Result(_score(task, job, model))
     except Exception:  # a candidate that crashes is a record, and the study goes on
         return Result(None, traceback.format_exc())

@@ -4,11 +4,11 @@ Each formula gives the count of every operator as fvcore names and counts it, fo
 H * W pixels; m = C // r. A batch normalisation with weights counts 2 an element, without 1, a layer normalisation with weights 5.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bam_search.model.attention import defaults
+from bam_search.model.attention.eca import kernel
 from bam_search.space.placement import Choice
 from bam_search.space.search_space import Site
 
@@ -45,8 +45,7 @@ def _bam(c: int, s: int, *, r: int, d: int, n: int, branches: str, combine: str,
         found.activations += s * (m * (n + 1) + 1)
     if branches == "both":
         found.add(**{{"sum": "add", "product": "mul", "max": "maximum"}[combine]: whole})
-    found.add(sigmoid=gate, mul=whole)
-    found.add(add=whole)
+    found.add(sigmoid=gate, mul=whole, add=whole)
     return found.increment()
 
 
@@ -66,8 +65,7 @@ def _cbam(c: int, s: int, *, r: int, k: int) -> Increment:
 
 
 def _eca(c: int, s: int, *, gamma: int, b: int) -> Increment:
-    size = int(abs(math.log2(c) + b) / gamma)
-    k = size if size % 2 else size + 1
+    k = kernel(c, gamma, b)
     found = _Sum(params=k, activations=c)
     found.add(adaptive_avg_pool2d=c * s, conv=c * k, sigmoid=c, mul=c * s)
     return found.increment()

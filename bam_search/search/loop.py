@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bam_search.model.attach import resolve
-from bam_search.score.cost import Cost, overhead
+from bam_search.score.cost import COUNTS, Cost, overheads
 from bam_search.score.cost_table import CostTable
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.executors import Submit
@@ -152,9 +152,9 @@ def _begun(study: Study, plan: Plan, number: int, name: str, placement: Placemen
 
 
 def _cost_fields(base: Cost, cost: Cost) -> Mapping[str, Any]:
-    counts = {key: getattr(cost, key) for key in ("params", "macs_conv_fc", "macs", "activations")}
-    overheads = {f"{key}_overhead": overhead(value, getattr(base, key)) for key, value in counts.items()}
-    return {**counts, **overheads, "by_operator": dict(cost.by_operator), "uncounted": dict(cost.uncounted)}
+    counts = {key: getattr(cost, key) for key in COUNTS}
+    above = {f"{key}_overhead": percent for key, percent in overheads(cost, base).items()}
+    return {**counts, **above, "by_operator": dict(cost.by_operator), "uncounted": dict(cost.uncounted)}
 
 
 def _score_fields(result: Result) -> Mapping[str, Any]:

@@ -11,14 +11,19 @@ from torch import Tensor, nn
 from bam_search.model.attention.options import positive
 
 
+def kernel(channels: int, gamma: int, b: int) -> int:
+    """The size of the convolution's kernel (eq. 12)."""
+    size = int(abs(math.log2(channels) + b) / gamma)
+    return size if size % 2 else size + 1
+
+
 class ECA(nn.Module):
     """(B, C, H, W) -> (B, C, H, W), any H and W. `gamma` and `b` give the size of the convolution's kernel from C."""
 
     def __init__(self, channels: int, gamma: int = 2, b: int = 1) -> None:
         super().__init__()
         positive(gamma=gamma, b=b)
-        size = int(abs(math.log2(channels) + b) / gamma)
-        k = size if size % 2 else size + 1
+        k = kernel(channels, gamma, b)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False)
 
