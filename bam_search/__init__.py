@@ -1,6 +1,47 @@
 """Where should an attention module go in a CNN, and with which settings?
 
 Data flows one way through the rooms: space -> model -> score -> search -> report -> cli. A room imports only rooms before it.
+
+For use in Python, on any nn.Module:
+
+    find_sites(model, input_shape)      where attention can go, and why it cannot go elsewhere
+    Placement.parse("layer3=bam(r=8)")  a placement; `.text`, `.id`, `.json`
+    attach(model, placement)            put it in, in place; returns it with targets resolved
+    detach(model)                       take it out again
+    with disabled(model): ...           the backbone, for as long as the context lasts
+    count(model, input_shape)           parameters, activations and multiply-adds
+    load("torchvision:resnet50")        a search space from a name
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bam_search.errors import UserError
+    from bam_search.model.attach import attach, detach, disabled
+    from bam_search.model.load import load
+    from bam_search.model.sites import find_sites
+    from bam_search.score.cost import count
+    from bam_search.space.placement import Placement
+
 __version__ = "0.1.0"
+
+__all__ = ["Placement", "UserError", "attach", "count", "detach", "disabled", "find_sites", "load"]
+
+_HOMES = {
+    "Placement": "space.placement",
+    "UserError": "errors",
+    "attach": "model.attach",
+    "count": "score.cost",
+    "detach": "model.attach",
+    "disabled": "model.attach",
+    "find_sites": "model.sites",
+    "load": "model.load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Late, because importing torch takes seconds, and `--help` must answer at once.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -10,6 +10,4 @@ def space() -> SearchSpace:
         backbone=imagenet_squeezenet1_1,
         input_shape=(3, 224, 224),
         classes=1000,
-        stages=("features.4", "features.7", "features.12"),
-        blocks=("features.3", "features.6", "features.9", "features.10", "features.11"),
     )

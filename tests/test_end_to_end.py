@@ -32,6 +32,63 @@ def run(cwd: Path, data: Path | str, *args: object, study: Path | str = "placeme
     return subprocess.run(command(data, *args, study=study), cwd=cwd, capture_output=True, text=True, timeout=250)
 
 
+MINE = """
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        return (x + self.norm(self.conv(x))).relu()
+
+
+class MyNet(nn.Module):
+    def __init__(self, num_classes, width=16):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 4, 4)
+        self.one, self.pool, self.two = Block(width), nn.MaxPool2d(2), Block(width)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+
+    def forward(self, x):
+        return self.head(self.two(self.pool(self.one(self.stem(x)))))
+
+
+def two_outputs(num_classes):
+    class Two(MyNet):
+        def forward(self, x):
+            return super().forward(x), x
+    return Two(num_classes)
+"""
+
+
+def test_a_model_of_the_users_own_is_searched_without_touching_the_package(tmp_path: Path, small_npz: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine.py").write_text(MINE)
+    done = run(tmp_path, small_npz, "--space", "elsewhere/mine.py:MyNet", "--trials", 6)
+    assert done.returncode == 0, done.stderr
+    records = table(tmp_path / "reports" / "placement")
+    assert list(records["placement"][:4]) == ["none", "one=bam", "one.norm=bam two.norm=bam", "one.norm=se two.norm=se"]
+    assert len(set(records["id"])) == 6
+    assert (records["val_error"].astype(float) > 0).all()
+
+    done = run(tmp_path, small_npz, "--space", "elsewhere/mine.py:two_outputs", "--trials", 6, "--out", "other")
+    assert done.returncode == 2
+    assert "returns tuple for 2 images" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+    done = subprocess.run(
+        [sys.executable, "-m", "bam_search", "export", "reports/placement", "--candidate", "5"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "equal outputs" in done.stdout
+
+
 def plain_study(folder: Path, space: str) -> Path:
     """A study file of the user's own, with one reference."""
     path = folder / "plain.toml"

@@ -9,15 +9,17 @@ import click
 
 from bam_search.config import known
 from bam_search.errors import UserError
-from bam_search.model.attach import resolve
+from bam_search.model.attach import fit, resolve
 from bam_search.model.build import backbone, build, sites_of
+from bam_search.model.load import load
 from bam_search.score.cost import COUNTS, Cost, count, overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import SHAPE
 from bam_search.score.device import choose
 from bam_search.score.latency import Latency, latency, training_memory
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import SearchSpace, Site, load_space
+from bam_search.space.search_space import SearchSpace, load_space
+from bam_search.space.sites import Sites
 
 HEADS = {"params": "params", "macs_conv_fc": "MACs conv+fc", "macs": "MACs all", "activations": "activations"}
 """The counts, as the table's columns."""
@@ -63,16 +65,23 @@ def rows(asked: Asked) -> Iterator[Row]:
     """Each space's placements in turn. Raises UserError, and ClickException (exit 1) if an audit fails."""
     texts = written_placements(asked.placements, asked.module)
     for name in asked.spaces or cifar_spaces():
-        space = load_space(name)
+        space = load(name)
         sites = sites_of(space)
         costs = cost_table(space, sites)
         for text in texts:
-            placement = resolve(text, sites)
+            placement = resolve(text, sites) if asked.placements or asked.module else _fitted(name, text, sites)
             cost = costs.cost(placement)
             if asked.audit:
                 _audit(space, sites, placement, cost)
             measured = _measure(asked, space, sites, placement) if asked.latency else None
             yield Row(space.name, text, placement, cost, costs.base, measured)
+
+
+def _fitted(space: str, text: str, sites: Sites) -> Placement:
+    placement, changes = fit(text, sites)
+    for change in changes:
+        click.echo(f"{space}, {text}: {change}", err=True)
+    return placement
 
 
 def written_placements(placements: tuple[str, ...], module: str | None) -> list[str]:
@@ -128,7 +137,7 @@ def _object(row: Row) -> dict[str, Any]:
     return table
 
 
-def _measure(asked: Asked, space: SearchSpace, sites: tuple[Site, ...], placement: Placement) -> Measured:
+def _measure(asked: Asked, space: SearchSpace, sites: Sites, placement: Placement) -> Measured:
     device = choose(asked.device)
     model, base = build(space, sites, placement, seed=0), backbone(space, seed=0)
     timed = latency(model, base, space.input_shape, device, asked.batch)
@@ -144,7 +153,7 @@ def _measured_line(found: Measured) -> str:
     )
 
 
-def _audit(space: SearchSpace, sites: tuple[Site, ...], placement: Placement, cost: Cost) -> None:
+def _audit(space: SearchSpace, sites: Sites, placement: Placement, cost: Cost) -> None:
     traced = count(build(space, sites, placement, seed=0), space.input_shape)
     if traced != cost:
         raise click.ClickException(f"{space.name}, {placement.text}: fvcore counts {traced}, the closed forms say {cost}")

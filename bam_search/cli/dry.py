@@ -4,7 +4,6 @@ import click
 
 from bam_search.cli.prepare import Ready, Request, prepare
 from bam_search.config import flat
-from bam_search.model.attach import resolve
 from bam_search.score.cost import overhead
 from bam_search.score.estimate import dearest, seconds_per_image
 
@@ -13,6 +12,8 @@ def dry(request: Request) -> int:
     """Print the resolved study, the size of its space, the range of costs and a time estimate."""
     ready = prepare(request)
     click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
+    for note in ready.notes:
+        click.echo(note, err=True)
     for key, value in flat(ready.study.to_dict()).items():
         click.echo(f"{key} = {value}")
     click.echo(f"\nspace {ready.space.name}: {len(ready.menu.sites)} sites, {ready.menu.size:,} placements")
@@ -23,7 +24,7 @@ def dry(request: Request) -> int:
 
 def _echo_costs(ready: Ready) -> None:
     base = ready.costs.base
-    rows = {name: resolve(text, ready.sites) for name, text in ready.study.references.items()}
+    rows = dict(ready.references)
     rows["every site at its dearest"] = dearest(ready.menu, ready.costs)
     click.echo(f"\n{'':28} {'params':>12} {'overhead':>9} {'MACs conv+fc':>15} {'overhead':>9} {'MACs all':>15} {'overhead':>9}")
     for name, placement in rows.items():
@@ -37,10 +38,10 @@ def _echo_costs(ready: Ready) -> None:
 def _echo_time(ready: Ready) -> None:
     study = ready.study
     images = (study.data.limit or 50_000) * study.recipe.epochs
-    texts = list(study.references.values()) or ["none"]
+    texts = [placement.text for placement in ready.references.values()] or ["none"]
     speeds = [seconds_per_image(ready.space, ready.sites, text, study.recipe, ready.device, ready.threads) for text in texts]
     mean = images * sum(speeds) / len(speeds)
-    tests = len(study.references) + 4
+    tests = len(ready.references) + 4
     total = mean * (study.trials + tests) / study.workers
     click.echo(
         f"\none training: {images * min(speeds):,.0f} to {images * max(speeds):,.0f} s, measured on the references, {images:,} images each"

@@ -20,6 +20,9 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--study", required=True, metavar="NAME|PATH", help="A study in studies/, or a path to a TOML file.")
+@click.option(
+    "--space", metavar="NAME", help="Another space than the study's: one that ships, torchvision:NAME, timm:NAME, file.py:function."
+)
 @click.option("--trials", type=int, help="The total of candidates, references and finished ones included.")
 @click.option("--epochs", type=int, help="Epochs of each training.")
 @click.option("--seed", type=int, help="Seed of weights, data order, split and search.")
@@ -40,7 +43,7 @@ def run(device: str, out: Path | None, study: str, assignments: tuple[str, ...],
 
 
 @cli.command()
-@click.option("--space", "spaces", multiple=True, metavar="NAME|PATH", help="A search space.  [default: all for CIFAR-100]")
+@click.option("--space", "spaces", multiple=True, metavar="NAME", help="As MODEL of `sites`.  [default: all that ship for CIFAR-100]")
 @click.option(
     "--placement", "placements", multiple=True, metavar="TEXT", help="'bottleneck', 'layer1=bam layer2=se', ...  [default: the paper's]"
 )
@@ -59,6 +62,34 @@ def count(as_json: bool, **asked: Any) -> None:
         click.echo(counting.as_json(list(found)))
     else:
         counting.print_table(found)
+
+
+@cli.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--input", "shape", metavar="CxHxW", help="The shape of one image.  [default: what the model was made for]")
+@click.option("--target", metavar="TEXT", help="Only what this names: bottleneck, layer3.*, /layer[34]/, ...")
+@click.option("--json", "as_json", is_flag=True, help="For machines: a list of objects.")
+def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> None:
+    """Show where attention can go in MODEL, what BAM costs there, and why it cannot go elsewhere.
+
+    MODEL is a search space, torchvision:NAME, timm:NAME, or path/to/file.py:function.
+    """
+    from bam_search.cli import sites as listing
+
+    listing.show(model, listing.parse_shape(shape) if shape else None, target, as_json)
+
+
+@cli.command()
+@click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
+@click.option("--candidate", type=int, required=True, metavar="N", help="The number of a candidate of the report.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: REPORT_DIR/candidate-N]")
+@click.option("--weights", type=click.Path(path_type=Path), help="A state dict that you trained, saved by torch.save.")
+@click.option("--format", "formats", multiple=True, type=click.Choice(("pt2", "onnx")), help="Also a torch.export program, or ONNX.")
+def export(folder: Path, candidate: int, out: Path | None, weights: Path | None, formats: tuple[str, ...]) -> None:
+    """Write a candidate of a report as placement.json and a Python file; load all that is written again, and compare."""
+    from bam_search.cli import export as exporting
+
+    exporting.export(folder, candidate, out or folder / f"candidate-{candidate}", weights, formats)
 
 
 @cli.command(name="list")

@@ -1,18 +1,25 @@
 """From a request to what a run needs: resolved and checked, before data are read and anything is trained or written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from bam_search.errors import UserError
-from bam_search.model.attach import resolve
+from bam_search.model.attach import fit
 from bam_search.model.build import sites_of
-from bam_search.model.sites import menu
+from bam_search.model.load import load
+from bam_search.model.menu import menu
 from bam_search.score.cost_table import CostTable, cost_table
-from bam_search.score.data import CLASSES, SHAPE, Source, locate
+from bam_search.score.data import CIFAR_INPUTS, Source, locate
 from bam_search.score.device import Device, choose, cores
 from bam_search.search.study import Study, load_study
-from bam_search.space.search_space import Menu, SearchSpace, Site, load_space
+from bam_search.space.placement import Placement
+from bam_search.space.search_space import Menu, SearchSpace
+from bam_search.space.sites import NoSuchSites, Sites
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,11 @@ class Ready:
     study: Study
     source: Source
     space: SearchSpace
-    sites: tuple[Site, ...]
+    sites: Sites
     menu: Menu
     costs: CostTable
+    references: Mapping[str, Placement]
+    notes: tuple[str, ...]
 
     @property
     def first_line(self) -> str:
@@ -55,17 +64,40 @@ def prepare(request: Request) -> Ready:
     device = choose(request.device)
     study = load_study(request.study, device, request.flags, request.assignments)
     source = locate(study.data.source)
-    space = load_space(study.space)
-    if (space.input_shape, space.classes) != (SHAPE, CLASSES):
+    space = load(study.space, CIFAR_INPUTS)
+    if (space.input_shape, space.classes) != (CIFAR_INPUTS.shape, CIFAR_INPUTS.classes):
         raise UserError(
             f"space {study.space!r} is for images of shape {space.input_shape} in {space.classes} classes", "a study trains on CIFAR-100"
         )
     sites = sites_of(space)
     offered = menu(space, sites)
     costs = cost_table(space, sites)
+    _check_logits(costs.net, space)
+    references, notes = _references(study, sites, costs)
+    return Ready(Path(request.study).stem, device, study, source, space, sites, offered, costs, references, notes)
+
+
+def _references(study: Study, sites: Sites, costs: CostTable) -> tuple[dict[str, Placement], tuple[str, ...]]:
+    """The references as they fit this network, and what had to be changed or left out for that."""
+    found: dict[str, Placement] = {}
+    notes: list[str] = []
     for name, text in study.references.items():
         try:
-            costs.cost(resolve(text, sites))
+            found[name], changes = fit(text, sites)
+            costs.cost(found[name])  # raises for a `block` where the backbone has none to repeat
+        except NoSuchSites as error:
+            changes = (f"{error.message}; left out",)
         except UserError as error:
             raise UserError(f"reference {name!r}: {error.message}", error.hint) from None
-    return Ready(Path(request.study).stem, device, study, source, space, sites, offered, costs)
+        notes += [f"reference {name!r}: {change}" for change in changes]
+    return found, tuple(notes)
+
+
+def _check_logits(net: nn.Module, space: SearchSpace) -> None:
+    with torch.no_grad():
+        output = net.eval()(torch.zeros(2, *space.input_shape))
+    found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if found != (2, space.classes):
+        raise UserError(
+            f"the backbone of {space.name} returns {found} for 2 images", f"a study needs logits, one tensor (2, {space.classes})"
+        )

@@ -36,11 +36,13 @@ def execute(request: Request) -> int:
     task = _task(ready, data)
     folder = request.out or Path("reports") / (ready.name if data.name == CIFAR else f"{ready.name}-generated")
     _say(f"{ready.first_line}; data: {data.name} ({data.origin})")
+    for note in ready.notes:
+        _say(note)
     store = open_store(folder, _identity(ready, data), ready.study.objectives)
     # A shell that starts a command in the background has it ignore Ctrl-C's signal: answer it there too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        _train(ready, Plan(data.name, ready.sites, ready.menu, ready.costs), task, store)
+        _train(ready, Plan(data.name, ready.references, ready.sites, ready.menu, ready.costs), task, store)
     except KeyboardInterrupt:
         _report(ready, data, task.split, store)
         _say("interrupted; finished candidates are kept, and the same command continues:\n  " + _command())
@@ -131,6 +133,7 @@ def _about(ready: Ready, data: Dataset, parts: Split, records: list[Record]) -> 
         "Space": f"{len(ready.menu.sites)} sites, {ready.menu.size:,} placements",
         "Search": f"{study.sampler}, {len(records)} of {study.trials} candidates, the first {study.startup} searched ones at random, "
         f"seed {study.seed}, {study.workers} at a time; minimised: {', '.join(study.objectives)}",
+        "References": "; ".join(ready.notes) or "as the study writes them",
         "Recipe": f"{recipe}, which is {_precision(ready)} here",
         "Failed": str(sum(not record.complete for record in records)),
         "Training time": f"{trained:,.0f} s, summed over all trainings",

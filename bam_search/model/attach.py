@@ -1,90 +1,155 @@
-"""Put attention into a model, and take it out again. Everything is checked before the model is touched.
+"""Put attention into a model, and take it out again. Everything is checked before the model is touched."""
 
-The attention module becomes a child named `attention` of its site, so no key of the backbone changes. An `nn.Sequential` site just
-gets it as its last child; any other site calls it from one forward hook.
-"""
-
+import contextlib
+import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.attention import canonical, create
-from bam_search.model.sites import select
-from bam_search.space.placement import Choice, Placement
-from bam_search.space.search_space import Site
+from bam_search.model.attention import canonical, create, defaults
+from bam_search.model.insert import CHILD, ChannelsLast, FromIdentity, insert, remove, without
+from bam_search.model.sites import IMAGE, find_sites
+from bam_search.model.trace import Shape
+from bam_search.space.placement import NONE, Choice, Placement
+from bam_search.space.sites import CHANNELS_LAST, Site, Sites, is_exact
 
-CHILD = "attention"
+Init = Literal["random", "identity"]
 
 
-def resolve(placement: Placement | str, sites: Sequence[Site]) -> Placement:
+def resolve(placement: Placement | str, sites: Sites) -> Placement:
     """The canonical placement: targets become site names in the model's order, options equal to their defaults go.
 
-    Raises UserError for a target that names no site, a site named twice, or a choice that is illegal at its site.
+    A choice for one site by name goes before what a set, a list or a pattern says of it; the choice `none` leaves a site out.
+    Raises UserError for a target that names no site, two targets of a kind that name the same, or a choice that is illegal at its site.
     """
     if isinstance(placement, str):
         placement = Placement.parse(placement)
-    chosen: dict[str, Choice] = {}
-    for target, choice in placement.choices:
-        for site in select(target, sites):
-            if site.name in chosen:
-                raise UserError(f"placement {placement.text!r} names site {site.name!r} twice", "a site holds one attention module")
-            chosen[site.name] = _canonical_at(site, choice)
-    return Placement.of({site.name: chosen[site.name] for site in sites if site.name in chosen})
+    return Placement.of({site.name: _canonical_at(site, choice) for site, choice in _by_site(placement, sites)})
 
 
-def attach(model: nn.Module, placement: Placement | str, sites: Sequence[Site], seed: int = 0) -> None:
-    """Put the attention modules of a placement into `model`, in place; a failure leaves it untouched.
+def fit(placement: Placement | str, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
+    """`resolve`, but where a set's r or d is too large for a site the largest that fits takes its place; and a line for each change.
 
-    Each module's weights are drawn from a generator keyed by `seed` and the site's name, so the same choice at the same site starts
-    alike in every placement. Raises UserError as `resolve` does, and if a site has attention already.
+    So a placement that was written for one network can be tried on another with narrower or smaller maps. What is said of one site by
+    name is not changed.
     """
-    channels = {site.name: site.channels for site in sites}
-    wanted = resolve(placement, sites).choices
-    for name, _ in wanted:
-        if hasattr(model.get_submodule(name), CHILD):
+    if isinstance(placement, str):
+        placement = Placement.parse(placement)
+    fitted: dict[str, Choice] = {}
+    changed: dict[str, list[str]] = {}
+    for site, choice in _by_site(placement, sites):
+        try:
+            fitted[site.name] = _canonical_at(site, choice)
+        except UserError as error:
+            if any(target == site.name for target, _ in placement.choices):
+                raise
+            fitted[site.name] = _largest(site, choice, error)
+            reason = error.message.removeprefix(f"at site {site.name!r}: ")
+            changed.setdefault(f"{reason}; {fitted[site.name].text} takes its place", []).append(site.name)
+    lines = (f"at {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {what}" for what, names in changed.items())
+    return Placement.of(fitted), tuple(lines)
+
+
+def attach(
+    model: nn.Module,
+    placement: Placement | str,
+    input_shape: Shape = IMAGE,
+    *,
+    init: Init = "random",
+    seed: int = 0,
+    sites: Sites | None = None,
+) -> Placement:
+    """Put the attention modules of a placement into `model`, in place, and return the canonical placement; a failure changes nothing.
+
+    `input_shape` is (C, H, W) of one image, from which the sites are found unless they are given. `init="identity"` adds to each
+    module a gate that starts shut, so that the model's outputs are what they were until training moves it; "random" starts as the
+    module's paper does. Weights are drawn from a generator keyed by `seed` and the site's name, so the same choice at the same site
+    starts alike in every placement; they go to the device and type of the model's own.
+
+    No key of the model's state dict changes; the new ones are `SITE.attention.*`. The sum goes through `deepcopy`, pickle, `torch.save`,
+    `torch.compile`, `torch.export`, `torch.fx` and data-parallel replication; compile after attaching, not before. TorchScript
+    (`torch.jit.script`) does not take the hook. Raises UserError as `resolve` and `find_sites` do, if a site has a child `attention`
+    already, or for a model that is compiled or scripted.
+    """
+    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+        raise UserError(f"attention cannot go into a {type(model).__name__}", "attach first, then compile or script")
+    if init not in ("random", "identity"):
+        raise UserError(f"init = {init!r}", "init is 'random' or 'identity'")
+    sites = find_sites(model, input_shape) if sites is None else sites
+    resolved = resolve(placement, sites)
+    for name, _ in resolved.choices:
+        if hasattr(_submodule(model, name), CHILD):
             raise UserError(f"site {name!r} has a child named {CHILD!r} already", "detach it first")
-    modules = {name: _create(choice, channels[name], model.get_submodule(name), f"{seed}:{name}") for name, choice in wanted}
-    _insert(model, modules)
+    by_name = {site.name: site for site in sites}
+    insert(model, {name: _made(model, by_name[name], choice, init, seed) for name, choice in resolved.choices})
+    return resolved
 
 
 def detach(model: nn.Module) -> None:
     """Take all attention out of `model`, in place: the reverse of `attach`."""
-    for module in list(model.modules()):
-        if CHILD in dict(module.named_children()) and _is_site(module):
-            delattr(module, CHILD)
-            for key in [key for key, hook in module._forward_hooks.items() if hook is _attend]:
-                del module._forward_hooks[key]
+    remove(model)
+
+
+def disabled(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """`with disabled(model):` the model is its backbone, for comparing or for loading pretrained weights with `strict=True`."""
+    return without(model)
+
+
+def _by_site(placement: Placement, sites: Sites) -> list[tuple[Site, Choice]]:
+    named = _chosen(placement, sites, exact=True, but={})
+    chosen = {**_chosen(placement, sites, exact=False, but=named), **named}
+    return [(site, chosen[site.name]) for site in sites if chosen.get(site.name, NONE) != NONE]
+
+
+def _largest(site: Site, choice: Choice, error: UserError) -> Choice:
+    """The choice with the largest r, and for that the largest d, that fit. Raises `error` if none does."""
+    options = {**defaults(choice.module), **dict(choice.options)}
+    limits = [(name, range(value, 0, -1)) for name in ("r", "d") if isinstance(value := options.get(name), int)]
+    for values in itertools.product(*(values for _, values in limits)):
+        smaller = dict(zip((name for name, _ in limits), values, strict=True))
+        with contextlib.suppress(UserError):
+            return _canonical_at(site, Choice.of(choice.module, {**dict(choice.options), **smaller}))
+    raise error
+
+
+def _chosen(placement: Placement, sites: Sites, exact: bool, but: Mapping[str, Choice]) -> dict[str, Choice]:
+    """What the targets of one kind, exact names or sets, say of each site, `but` for some."""
+    chosen: dict[str, Choice] = {}
+    for target, choice in placement.choices:
+        for site in sites.select(target) if is_exact(target) == exact else ():
+            if site.name in chosen and site.name not in but:
+                hint = f"a site holds one attention module; {site.name}={choice.text} says which, and goes before a set"
+                raise UserError(f"placement {placement.text!r} names site {site.name!r} twice", hint)
+            chosen[site.name] = choice
+    return chosen
 
 
 def _canonical_at(site: Site, choice: Choice) -> Choice:
     try:
-        return canonical(choice, site.channels)
+        return canonical(choice, site.channels, min(site.height, site.width))
     except UserError as error:
         raise UserError(f"at site {site.name!r}: {error.message}", error.hint) from None
 
 
-def _create(choice: Choice, channels: int, like: nn.Module, key: str) -> nn.Module:
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise UserError(f"the model has no submodule {name!r}", "the sites were found in another model") from None
+
+
+def _made(model: nn.Module, site: Site, choice: Choice, init: Init, seed: int) -> nn.Module:
+    like = model.get_submodule(site.name)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(zlib.crc32(key.encode()))
-        return create(choice, channels, like)
-
-
-def _insert(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    for name, attention in modules.items():
-        site = model.get_submodule(name)
-        site.add_module(CHILD, attention)
-        if not isinstance(site, nn.Sequential):
-            site.register_forward_hook(_attend)
-
-
-def _attend(site: nn.Module, _args: object, output: Tensor) -> Tensor:
-    # A function of the module, not a closure: copies, pickles and torch.compile keep it.
-    attention = site.get_submodule(CHILD)
-    return attention(output)
-
-
-def _is_site(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential) or _attend in module._forward_hooks.values()
+        torch.manual_seed(zlib.crc32(f"{seed}:{site.name}".encode()))
+        attention = create(choice, site.channels, like)
+    if init == "identity":
+        attention = FromIdentity(attention)
+    if site.layout == CHANNELS_LAST:
+        attention = ChannelsLast(attention)
+    beside = next((p for p in (*like.parameters(), *model.parameters()) if p.is_floating_point()), torch.empty(0))
+    return attention.to(beside.device, beside.dtype).train(like.training)

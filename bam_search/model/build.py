@@ -1,28 +1,19 @@
 """A placement becomes a model: the backbone from its seed, then the attention modules, each from its own."""
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 
-from bam_search.errors import UserError, nearest
+from bam_search.errors import UserError
 from bam_search.model.attach import attach
 from bam_search.model.sites import find_sites
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import SearchSpace, Site
+from bam_search.space.search_space import SearchSpace
+from bam_search.space.sites import Sites
 
 
-def sites_of(space: SearchSpace) -> tuple[Site, ...]:
-    """The sites of the space's backbone, with the roles that the space gives where it gives any. Raises UserError for one that is none."""
-    sites = find_sites(backbone(space, seed=0), space.input_shape)
-    if not space.stages and not space.blocks:
-        return sites
-    names = [site.name for site in sites]
-    for name in (*space.stages, *space.blocks):
-        if name not in names:
-            raise UserError(f"space {space.name!r} gives a role to {name!r}, which is no site", nearest(name, names))
-    roles = {**dict.fromkeys(space.blocks, "block"), **dict.fromkeys(space.stages, "stage")}
-    return tuple(replace(site, role=roles.get(site.name, "")) for site in sites)
+def sites_of(space: SearchSpace) -> Sites:
+    """The sites of the space's backbone. Raises UserError if it cannot be built, or cannot run on the space's images."""
+    return find_sites(backbone(space, seed=0), space.input_shape)
 
 
 def backbone(space: SearchSpace, seed: int) -> nn.Module:
@@ -41,8 +32,8 @@ def backbone(space: SearchSpace, seed: int) -> nn.Module:
     return net
 
 
-def build(space: SearchSpace, sites: tuple[Site, ...], placement: Placement | str, seed: int) -> nn.Module:
+def build(space: SearchSpace, sites: Sites, placement: Placement | str, seed: int) -> nn.Module:
     """The backbone with the placement's attention in it. Raises UserError if the placement does not fit."""
     net = backbone(space, seed)
-    attach(net, placement, sites, seed)
+    attach(net, placement, sites=sites, seed=seed)
     return net

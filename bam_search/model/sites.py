@@ -1,142 +1,128 @@
-"""The sites of a model, found by one forward pass on the `meta` device, and the targets that name sets of them."""
+"""The sites of a model: which submodules put out a feature map, which of them end stages and blocks, and why the others are none."""
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bam_search.errors import UserError, nearest
-from bam_search.model.attention import canonical, defaults
-from bam_search.space.placement import Choice, Option
-from bam_search.space.search_space import Menu, Options, SearchSpace, Site
+from bam_search.errors import UserError
+from bam_search.model.structure import Block, Seen, blocks, outermost, seen, stages
+from bam_search.model.trace import BATCH, Call, Shape, Trace, trace
+from bam_search.space.sites import BOTTLENECK, CHANNELS_LAST, EVERY_BLOCK, MAP, STAGE_ENDS, Site, Sites
 
-PLENTY = 65_536
-"""More channels than any site has: what is illegal here is illegal everywhere."""
+IMAGE: Shape = (3, 224, 224)
+"""The shape of an image where none is given: what most pretrained networks take."""
 
 
-def find_sites(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Site, ...]:
-    """Every submodule that is called exactly once and returns one 4-D tensor, in the order in which their outputs appear.
+def find_sites(model: nn.Module, input_shape: Shape = IMAGE) -> Sites:
+    """Every submodule that is called once and returns a feature map, and the reason for each that is no site.
 
-    `input_shape` is (C, H, W). Stages are the model's own `nn.Sequential` children that hold modules with children (blocks); a
-    block's residual branch ends at the last convolution or normalisation among the block's own children. The model is not changed.
+    `input_shape` is (C, H, W) of one image. Attention that is attached already is looked past; the model is not changed. A feature map
+    is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W follow the image's: seen in a second pass on a larger image of another
+    aspect, or, for a model that takes one size only, by dividing the image's. Raises UserError if the model cannot run.
     """
-    calls = _trace(model, input_shape)
-    seen = [call.name for call in calls]
-    sites = {c.name: Site(c.name, *c.shape) for c in calls if c.shape and seen.count(c.name) == 1}
-    for stage, name in enumerate(_stages(model)):
-        inside = [site for site in sites if site == name or site.startswith(f"{name}.")]
-        sites |= {site: replace(sites[site], stage=stage) for site in inside}
-        if name in sites:
-            sites[name] = replace(sites[name], role="stage")
-        for block, _ in model.get_submodule(name).named_children():
-            end = _branch_end(model, f"{name}.{block}", list(sites))
-            if end is not None:
-                sites[end] = replace(sites[end], role="block")
-    return tuple(sites.values())
+    if len(input_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in input_shape):
+        raise UserError(f"input_shape = {input_shape} is not (C, H, W)", "for example (3, 224, 224)")
+    saw = seen(trace(model, input_shape))
+    larger = _shapes_on_larger(model, input_shape)
+    sites: dict[str, Site] = {}
+    refused = _uncalled(saw)
+    for name, call in saw.once.items():
+        layout = _layout(call, larger, input_shape, saw.module(name))
+        if layout in (MAP, CHANNELS_LAST):
+            sites[name] = _site(call, layout)
+        else:
+            refused[name] = layout
+    found = blocks(saw)
+    return Sites(tuple(_with_roles(saw, found, sites).values()), refused, tuple(block.name for block in found))
 
 
-def select(target: str, sites: Sequence[Site]) -> tuple[Site, ...]:
-    """The sites that `target` names: a named set of TARGETS, a comma-separated list, a glob (`layer3.*.bn3`), or one name.
-
-    Raises UserError, with the nearest name, for a target that names nothing.
-    """
-    if target in TARGETS:
-        found = TARGETS[target](sites)
-    elif "," in target:
-        found = tuple(site for part in target.split(",") for site in select(part, sites))
-    else:
-        found = tuple(site for site in sites if fnmatchcase(site.name, target))
-    if not found:
-        raise UserError(f"no site is named {target!r}", nearest(target, [*TARGETS, *(site.name for site in sites)]))
-    return found
-
-
-def menu(space: SearchSpace, sites: Sequence[Site]) -> Menu:
-    """What a search over `space` may choose: its sites, and for each the modules with the option values that are legal there.
-
-    Raises UserError if that is nothing, or if the space offers what is legal nowhere.
-    """
-    names = {site.name for target in space.sites for site in select(target, sites)}
-    offered = {site.name: _legal(space.modules, site) for site in sites if site.name in names}
-    legal = {name: modules for name, modules in offered.items() if modules}
-    if not legal:
-        raise UserError(f"space {space.name!r} offers nothing: none of its modules is legal at any of its sites", "widen its option values")
-    return Menu(legal, {name: defaults(name) for name in space.modules})
+def _with_roles(saw: Seen, found: Sequence[Block], sites: Mapping[str, Site]) -> dict[str, Site]:
+    sizes = {b.name: (sites[b.name].height, sites[b.name].width) for b in found if b.name in sites}
+    result = dict(sites)
+    names = [block.name for block in found]
+    ends: dict[int | None, str] = {}
+    for number, stage in enumerate(stages(found, sizes)):
+        elsewhere = [name for name in names if name not in {block.name for block in stage}]
+        end = outermost(saw, stage[-1].name, elsewhere)
+        end = end if end in sites else stage[-1].name
+        ends[saw.content(end)] = end
+        result[end] = replace(result[end], roles=(STAGE_ENDS, *([BOTTLENECK] if stage[-1] != found[-1] else [])))
+        first, last = saw.once[stage[0].name].first, saw.once[stage[-1].name].last
+        result |= {n: replace(s, stage=number) for n, s in result.items() if first <= saw.once[n].first and saw.once[n].last <= last}
+    for block in found:
+        _mark(saw, block, ends, result)
+    return result
 
 
-def _stage_ends(sites: Sequence[Site]) -> tuple[Site, ...]:
-    return tuple(site for site in sites if site.role == "stage")
+def _mark(saw: Seen, block: Block, ends: Mapping[int | None, str], sites: dict[str, Site]) -> None:
+    """Give the block's sites its name, and the role to the end of its branch; where that is a stage's end, to the stage's end."""
+    for name in sites:
+        if name == block.name or name.startswith(f"{block.name}."):
+            sites[name] = replace(sites[name], block=block.name)
+    end = block.branch_end if block.branch_end in sites else block.name
+    if end in sites:
+        end = ends.get(saw.content(end), end)
+        sites[end] = replace(sites[end], roles=(*sites[end].roles, EVERY_BLOCK))
 
 
-TARGETS: Mapping[str, Callable[[Sequence[Site]], tuple[Site, ...]]] = {
-    "stage-ends": _stage_ends,
-    "bottleneck": lambda sites: _stage_ends(sites)[:-1],
-    "every-block": lambda sites: tuple(site for site in sites if site.role == "block"),
-}
-"""Named sets. `bottleneck` is the paper's placement: the end of every stage but the last."""
+def _site(call: Call, layout: str) -> Site:
+    _, *sides = call.shape
+    channels, height, width = sides if layout == MAP else (sides[2], sides[0], sides[1])
+    return Site(call.name, channels, height, width, layout)
 
 
-@dataclass(frozen=True)
-class _Call:
-    name: str
-    shape: tuple[int, int, int] | None
+def _uncalled(saw: Seen) -> dict[str, str]:
+    times = Counter(call.name for call in saw.trace.calls)
+    names = [name for name, _ in saw.trace.model.named_modules() if name and name not in saw.once]
+    return {name: f"is called {times[name]} times in one pass" if times[name] else "is not called in a forward pass" for name in names}
 
 
-def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> list[_Call]:
-    """Each call of a submodule, in the order of returning, with the (C, H, W) of its output where that is one 4-D tensor."""
-    twin = copy.deepcopy(model).to("meta").eval()
-    calls: list[_Call] = []
-
-    def note(name: str, output: object) -> None:
-        shape = None
-        if isinstance(output, Tensor) and output.dim() == 4:
-            _, channels, height, width = output.shape
-            shape = (channels, height, width)
-        calls.append(_Call(name, shape))
-
-    for name, module in twin.named_modules():
-        if name:
-            module.register_forward_hook(lambda _module, _args, output, name=name: note(name, output))
-    try:
-        with torch.no_grad():
-            twin(torch.zeros(1, *input_shape, device="meta"))
-    except Exception as error:  # whatever a user's model raises, the user wants to read it as theirs
-        raise UserError(f"the model cannot run on an image of shape {input_shape} on the meta device: {error}") from error
-    return calls
+def _layout(call: Call, larger: Mapping[str, Call] | None, image: Shape, module: nn.Module) -> str:
+    """MAP, CHANNELS_LAST, or the reason why the output is no feature map."""
+    if call.out is None:
+        return f"returns a {call.returned}" if call.returned != "Tensor" else "returns a tensor that does not depend on the image"
+    if len(call.shape) != 4:
+        kind = {2: "vectors (B, C)", 3: "tokens (B, N, C)"}.get(len(call.shape), f"a {len(call.shape)}-D tensor")
+        return f"returns {kind}, not a feature map"
+    if call.shape[0] != BATCH:
+        return f"folds something else into the batch: {call.shape[0]} for {BATCH} images"
+    if larger is None:
+        return _layout_by_division(call.shape, image, module)
+    return _layout_by_growth(call.shape, larger[call.name].shape) if call.name in larger else "is not called on every image"
 
 
-def _stages(model: nn.Module) -> list[str]:
-    def holds_blocks(module: nn.Module) -> bool:
-        return isinstance(module, nn.Sequential) and any(list(block.children()) for block in module)
-
-    return [name for name, child in model.named_children() if holds_blocks(child)]
-
-
-def _branch_end(model: nn.Module, block: str, order: list[str]) -> str | None:
-    children = {f"{block}.{name}": child for name, child in model.get_submodule(block).named_children()}
-    ends = [name for name in order if isinstance(children.get(name), (nn.Conv2d, nn.BatchNorm2d))]
-    return ends[-1] if ends else None
+def _layout_by_growth(small: tuple[int, ...], large: tuple[int, ...]) -> str:
+    """Whose sides follow an image that became twice as high and three times as wide."""
+    growth = [after / before for before, after in zip(small[1:], large[1:], strict=True)]
+    if growth[0] == 1 < growth[1] < growth[2]:
+        return MAP
+    if growth[2] == 1 < growth[0] < growth[1]:
+        return CHANNELS_LAST
+    return "returns a 4-D tensor whose size does not follow the image's"
 
 
-def _legal(modules: Mapping[str, Options], site: Site) -> dict[str, dict[str, tuple[Option, ...]]]:
-    legal = {
-        module: {name: tuple(v for v in values if _allowed(Choice.of(module, {name: v}), site)) for name, values in options.items()}
-        for module, options in modules.items()
+def _layout_by_division(shape: tuple[int, ...], image: Shape, module: nn.Module) -> str:
+    _, height, width = image
+    fits = {
+        layout: 1 < h <= height and height % h == 0 and width % w == 0 and height // h == width // w
+        for layout, (h, w) in {MAP: shape[2:], CHANNELS_LAST: shape[1:3]}.items()
     }
-    return {module: options for module, options in legal.items() if all(options.values())}
+    if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):  # these know their layout
+        fits[CHANNELS_LAST] = False
+    possible = [layout for layout, fit in fits.items() if fit]
+    if len(possible) == 1:
+        return possible[0]
+    if possible:
+        return f"returns {tuple(shape)}, which may be channels first or last: the model takes one size of image only"
+    return "returns a 4-D tensor whose size does not divide the image's"
 
 
-def _allowed(choice: Choice, site: Site) -> bool:
-    # A dilation of the map's side or more leaves only the centre tap inside the map: larger ones are the same function again.
-    dilation = dict(choice.options).get("d")
-    if isinstance(dilation, int) and dilation > min(site.height, site.width):
-        return False
-    canonical(choice, PLENTY)  # a mistake of the space's own is raised
+def _shapes_on_larger(model: nn.Module, input_shape: Shape) -> dict[str, Call] | None:
+    channels, height, width = input_shape
     try:
-        canonical(choice, site.channels)
+        larger: Trace = trace(model, (channels, 2 * height, 3 * width))
     except UserError:
-        return False
-    return True
+        return None
+    return {call.name: call for call in larger.calls}

@@ -1,11 +1,16 @@
 """Tables from records: the CSV files, and what the page and the closing lines say."""
 
+import csv
+import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from bam_search.errors import UserError
 from bam_search.search.front import front
 from bam_search.search.record import REFERENCE, SEARCH, Record, standard_error
 
@@ -14,6 +19,10 @@ BUDGETS = (0.5, 1.0, 2.0, 5.0, 10.0, float("inf"))
 
 AXES = {"params_overhead": "parameters", "macs_conv_fc_overhead": "MACs (conv + fc)"}
 """The overheads that the figures and the answers are about."""
+
+
+TEXTS = tuple(field.name for field in fields(Record) if field.type in (str, "str"))
+"""The fields of a record that are text; the others are numbers or JSON."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +98,28 @@ def records_csv(records: Sequence[Record]) -> str:
     return frame.to_csv(index=False)
 
 
+def read_records(folder: Path) -> list[Record]:
+    """The records of a report, from its records.csv. Raises UserError if there is none, or it is not one of this version."""
+    path = folder / "records.csv"
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        return [Record.from_dict({key: _parsed(key, value) for key, value in row.items()}) for row in rows]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", "name the folder of a report") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is not the records.csv of a report of this version") from None
+
+
 def front_csv(records: Sequence[Record], objectives: Sequence[str]) -> str:
     """The front, cheapest first."""
     return records_csv(front(records, objectives))
+
+
+def _parsed(key: str, value: str) -> Any:
+    """A cell of records.csv as the record has it; an empty one is None, or an empty text where the record holds text."""
+    if key in TEXTS:
+        return value
+    return json.loads(value) if value else None
 
 
 def shown(records: Sequence[Record]) -> pd.DataFrame:

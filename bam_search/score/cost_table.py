@@ -10,7 +10,8 @@ from bam_search.model.build import backbone
 from bam_search.score.cost import Cost, count
 from bam_search.score.formula import FORMULAS, Increment, increment
 from bam_search.space.placement import Choice, Placement
-from bam_search.space.search_space import SearchSpace, Site
+from bam_search.space.search_space import SearchSpace
+from bam_search.space.sites import Site, Sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class CostTable:
         return Increment(traced.params, traced.activations, traced.by_operator)
 
 
-def cost_table(space: SearchSpace, sites: tuple[Site, ...]) -> CostTable:
+def cost_table(space: SearchSpace, sites: Sites) -> CostTable:
     """The table of a search space: one trace of its backbone."""
     net = backbone(space, seed=0)
     return CostTable(net, {site.name: site for site in sites}, count(net, space.input_shape))

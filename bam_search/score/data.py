@@ -16,10 +16,12 @@ import numpy as np
 from torchvision.datasets import CIFAR100
 
 from bam_search.errors import UserError
+from bam_search.model.load import Inputs
 from bam_search.score.generated import generate
 
 CLASSES = 100
 SHAPE = (3, 32, 32)
+CIFAR_INPUTS = Inputs(SHAPE, CLASSES)
 FOLDER = "cifar-100-python"
 PLACE = Path("data")
 CIFAR = "CIFAR-100"

@@ -15,7 +15,8 @@ from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Bench, train
 from bam_search.space.placement import Choice, Placement
-from bam_search.space.search_space import Menu, Options, SearchSpace, Site
+from bam_search.space.search_space import Menu, Options, SearchSpace
+from bam_search.space.sites import Sites
 
 
 def dearest(menu: Menu, costs: CostTable) -> Placement:
@@ -28,7 +29,7 @@ def dearest(menu: Menu, costs: CostTable) -> Placement:
 
 
 def seconds_per_image(
-    space: SearchSpace, sites: tuple[Site, ...], placement: str, recipe: Recipe, device: Device, threads: int, at_least: float = 1.0
+    space: SearchSpace, sites: Sites, placement: str, recipe: Recipe, device: Device, threads: int, at_least: float = 1.0
 ) -> float:
     """Seconds of training for one image, measured on random images for `at_least` seconds after a warm-up.
 

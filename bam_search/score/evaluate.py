@@ -8,11 +8,12 @@ from functools import partial
 import torch
 
 from bam_search.model.build import build
-from bam_search.score.data import Split
+from bam_search.model.load import load
+from bam_search.score.data import CIFAR_INPUTS, Split
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Bench, Epoch, error, train
-from bam_search.space.search_space import Site, load_space
+from bam_search.space.sites import Sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,7 @@ class Task:
     """What all jobs of a study share. It is sent to each worker once, so it names the space instead of holding its functions."""
 
     space: str
-    sites: tuple[Site, ...]
+    sites: Sites
     split: Split
     recipe: Recipe
     device: Device
@@ -58,7 +59,7 @@ def evaluate(task: Task, job: Job) -> Result:
     """Build, train and measure one placement. A crash is a result with its traceback, never an exception."""
     try:
         torch.set_num_threads(task.threads)
-        space = load_space(task.space)
+        space = load(task.space, CIFAR_INPUTS)
         model = build(space, task.sites, job.placement, job.seed)
         return Result(_score(task, job, model))
     except Exception:  # a candidate that crashes is a record, and the study goes on

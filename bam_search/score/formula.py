@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bam_search.model.attention import defaults
 from bam_search.model.attention.eca import kernel
 from bam_search.space.placement import Choice
-from bam_search.space.search_space import Site
+from bam_search.space.sites import Site
 
 
 @dataclass(frozen=True)

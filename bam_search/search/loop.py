@@ -20,7 +20,8 @@ from bam_search.search.sampler import Proposer, trial_of
 from bam_search.search.store import Store
 from bam_search.search.study import Study
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import Menu, Site
+from bam_search.space.search_space import Menu
+from bam_search.space.sites import Sites
 
 FRESH = 1_000_003
 """Added to the study's seed for the finalists: a seed that the search has not seen, so their test error is no lucky draw of the search."""
@@ -28,10 +29,11 @@ FRESH = 1_000_003
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study's loop needs to know beside the study: the data's name, the sites, the menu, and the costs."""
+    """What a study's loop needs to know beside the study: the data's name, the references by name, the sites, the menu, the costs."""
 
     data: str
-    sites: tuple[Site, ...]
+    references: Mapping[str, Placement]
+    sites: Sites
     menu: Menu
     costs: CostTable
 
@@ -45,7 +47,7 @@ def search(study: Study, plan: Plan, store: Store, submit: Submit, told: Told) -
 
     Ends early if the space has no further placement.
     """
-    references = [(name, resolve(text, plan.sites)) for name, text in study.references.items()]
+    references = list(plan.references.items())
     proposer = _proposer(study, plan, first=len(references))
     records = store.records()
     pending: Pending = {}

@@ -1,6 +1,7 @@
 """A placement: which attention module sits at which site, with which options. It is text: `layer1=bam layer3=bam(r=8,d=2)`."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from bam_search.errors import UserError
 
 Option = int | float | bool | str
 EXAMPLE = "a placement reads like 'layer1=bam layer3=bam(r=8,d=2)', or 'none'"
-_CHOICE = re.compile(r"(?P<target>[^\s=()]+)=(?P<module>[A-Za-z_]\w*)(?:\((?P<options>[^()]*)\))?")
+_CHOICE = re.compile(r"(?P<target>/[^/\s]+/|[^\s=()/]+)=(?P<module>[A-Za-z_]\w*)(?:\((?P<options>[^()]*)\))?")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An attention module by name, with the options given to it: `bam(r=8,d=2)`."""
+    """An attention module by name, with the options given to it: `bam(r=8,d=2)`; the name `none` leaves a site out."""
 
     module: str
     options: tuple[tuple[str, Option], ...] = ()
@@ -31,11 +32,14 @@ class Choice:
         return f"{self.module}({inside})" if inside else self.module
 
 
+NONE = Choice("none")
+
+
 @dataclass(frozen=True)
 class Placement:
     """Choices by site, in the order of the sites. `id` is equal exactly for equal texts.
 
-    A placement as a user writes it may name targets (`bottleneck=bam`); `bam_search.model.attach.resolve` turns it into the
+    A placement as a user writes it may name targets (`bottleneck=bam layer3=bam(r=8)`); `bam_search.model.attach.resolve` turns it into the
     canonical one, with real sites in the model's order and no option that equals its default, so equal designs have equal ids.
     """
 
@@ -70,8 +74,28 @@ class Placement:
         """Ten hexadecimal digits, the same on every machine."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:10]
 
+    @property
+    def json(self) -> str:
+        """What `from_json` reads: an object of `{"module": ..., "options": {...}}` by site."""
+        return json.dumps({site: {"module": c.module, "options": dict(c.options)} for site, c in self.choices}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Placement":
+        """The inverse of `json`. Raises UserError for what is no placement."""
+        try:
+            table = json.loads(text)
+            return cls.of({str(site): Choice.of(str(c["module"]), _options(c.get("options", {}))) for site, c in table.items()})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError("this JSON is no placement", 'it reads like {"layer1": {"module": "bam", "options": {"r": 8}}}') from None
+
     def __str__(self) -> str:
         return self.text
+
+
+def _options(table: dict[str, Option]) -> dict[str, Option]:
+    if not all(isinstance(value, (int, float, bool, str)) for value in table.values()):
+        raise TypeError("an option is a number, true, false or a word")
+    return dict(table)
 
 
 def _parse_choice(word: str) -> tuple[str, Choice]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,37 +16,17 @@ Options = Mapping[str, tuple[Option, ...]]
 
 
 @dataclass(frozen=True)
-class Site:
-    """A named submodule with a 4-D output: where an attention module may go.
-
-    `channels`, `height` and `width` are of its output for one input of the search space's shape. `stage` counts from 0 (None
-    outside all stages). `role` is "stage" (the end of a stage, on the trunk), "block" (the residual branch of a block,
-    before the addition) or "" for any other module.
-    """
-
-    name: str
-    channels: int
-    height: int
-    width: int
-    stage: int | None = None
-    role: str = ""
-
-
-@dataclass(frozen=True)
 class SearchSpace:
     """What a file in `search_spaces/` returns from `space()`.
 
     `backbone(classes)` builds the nn.Module; `input_shape` is (C, H, W) of one image. `sites` are the targets the search may
-    choose among (see `bam_search.model.sites.select`), `modules` the attention modules with the values of each option. `stages` and
-    `blocks` name the sites of these roles for a backbone whose structure does not show them.
+    choose among (see `bam_search.space.sites`), `modules` the attention modules with the values of each option.
     """
 
     name: str
     backbone: Callable[[int], Any]
     input_shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 100
-    stages: tuple[str, ...] = ()
-    blocks: tuple[str, ...] = ()
     sites: tuple[str, ...] = ("stage-ends", "every-block")
     modules: Mapping[str, Options] = field(default_factory=lambda: {"bam": {"r": (4, 8, 16, 32), "d": (1, 2, 4, 6)}})
 
@@ -77,7 +58,7 @@ def load_space(name: str) -> SearchSpace:
     """
     path = find("search_spaces", name, ".py")
     try:
-        loaded = _run(path).space()
+        loaded = run_file(path).space()
     except UserError:
         raise
     except Exception as error:  # whatever a user's file raises, the user wants to read it as theirs
@@ -89,10 +70,19 @@ def load_space(name: str) -> SearchSpace:
     return loaded
 
 
-def _run(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"search_space_{path.stem}", path)
+def run_file(path: Path) -> Any:
+    """The module of a Python file, which is executed as if it were run from its folder. Raises UserError if it cannot be."""
+    if not path.is_file():
+        raise UserError(f"there is no file {str(path)!r}")
+    spec = importlib.util.spec_from_file_location(f"bam_search_file_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # its classes can then be pickled
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.append(str(path.resolve().parent))  # its neighbours can then be imported
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file raises, the user wants to read it as theirs
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

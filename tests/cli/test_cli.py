@@ -50,6 +50,19 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["broken.npz"]
 
 
+def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "bam_search", "run", "--study", "placement", "--dry-run", "--device", "cpu", "--space"]
+    done = subprocess.run([*arguments, "torchvision:resnet18"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "space = torchvision:resnet18" in done.stdout
+    assert (
+        "reference 'BAM at the bottlenecks': at layer3: bam(r=16,d=4): the dilation 4 is more than the map's side, 2; bam(d=2)"
+        in done.stderr
+    )
+    assert "reference 'BAM in every block': at layer3.0.bn2 and 1 more" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_dry_run_shows_the_study_and_writes_nothing(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "bam_search", "run", "--study", "placement", "--dry-run", "--device", "cpu", "--epochs", "3"]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=200)

@@ -67,7 +67,7 @@ def test_latency_is_a_ratio_with_an_interval(monkeypatch: pytest.MonkeyPatch, ca
         (["--placement", "layer9"], "no site is named 'layer9'"),
         (["--placement", "bottlneck"], "did you mean 'bottleneck'"),
         (["--placement", "layer1=bam layer1=se"], "names 'layer1' twice"),
-        (["--placement", "layer1=bam bottleneck=se"], "'layer1' twice"),
+        (["--placement", "stage-ends=bam bottleneck=se"], "'layer1' twice"),
         (["--placement", "layer1=bam", "--module", "se"], "leave --module out"),
         (["--module", "bam(r=0)"], "r can be 1 to 32"),
         (["--module", "bam(r=7.5)"], "r is a whole number"),

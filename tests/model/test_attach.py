@@ -1,16 +1,22 @@
 """Attention goes in and out without a trace, and every placement shares its backbone's start."""
 
 import copy
+import io
 import pickle
+from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.attach import attach, detach, resolve
+from bam_search.model.attach import attach, detach, disabled, fit, resolve
+from bam_search.model.attention import ATTENTION
 from bam_search.model.build import backbone, build, sites_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
+from bam_search.space.sites import Site, Sites
 
 SMALL = load_space("small")
 SITES = sites_of(SMALL)
@@ -24,7 +30,7 @@ def image() -> torch.Tensor:
 def test_keys_of_the_backbone_stay_and_detach_restores() -> None:
     net = backbone(SMALL, seed=0).eval()
     before, keys = net(image()), list(net.state_dict())
-    attach(net, resolve(BOTH, SITES), SITES)
+    attach(net, BOTH, sites=SITES)
     added = [key for key in net.state_dict() if key not in keys]
     assert added
     assert all(key.startswith(("layer1.attention.", "layer2.0.bn2.attention.")) for key in added)
@@ -67,25 +73,186 @@ def test_copies_keep_their_own_attention(copier: object) -> None:
     [
         ("layer1=bam layer9=bam", "no site is named 'layer9'"),
         ("layer1=bam layer2=bam(r=65)", "at site 'layer2'.*65"),
-        ("layer1=bam bottleneck=se", "'layer1' twice"),
+        ("stage-ends=bam bottleneck=se", "'layer1' twice"),
         ("layer1=bam layer2=bamm", "no attention module 'bamm'"),
+        ("layer1=bam fc=bam", "no attention can go to 'fc': it returns vectors"),
+        ("layer1=bam layer1.0.relu=bam", "is called 2 times in one pass"),
+        ("layer1=bam layer3=bam(d=5)", "dilation 5 is more than the map's side, 4"),
+        ("layer1=bam /layer[/=bam", "no regular expression"),
     ],
 )
 def test_a_mistake_leaves_the_model_untouched(text: str, message: str) -> None:
     net = backbone(SMALL, seed=0)
     keys = list(net.state_dict())
     with pytest.raises(UserError, match=message):
-        attach(net, Placement.parse(text), SITES)
+        attach(net, Placement.parse(text), sites=SITES)
     assert list(net.state_dict()) == keys
 
 
 def test_attention_does_not_go_in_twice() -> None:
     net = build(SMALL, SITES, resolve("layer1=bam", SITES), seed=0)
     with pytest.raises(UserError, match="already"):
-        attach(net, resolve("layer2=bam layer1=bam", SITES), SITES)
+        attach(net, resolve("layer2=bam layer1=bam", SITES), sites=SITES)
     assert not hasattr(net.layer2, "attention")
 
 
 def test_resolve_is_canonical() -> None:
     texts = ["layer1=bam layer2=bam", "bottleneck=bam(r=16,d=4)", "layer2=bam layer1=bam(d=4)", "layer[12]=bam", "layer1,layer2=bam"]
+    texts += ["/layer(1|2)/=bam", "stage-ends=bam layer3=none", "bottleneck=bam(r=8) layer1=bam layer2=bam"]
     assert {resolve(text, SITES).text for text in texts} == {"layer1=bam layer2=bam"}
+
+
+def test_one_site_by_name_goes_before_a_set() -> None:
+    assert resolve("bottleneck=bam layer2=bam(r=8)", SITES).text == "layer1=bam layer2=bam(r=8)"
+    assert resolve("bottleneck=bam stage-ends=se layer1=bam layer2=none", SITES).text == "layer1=bam layer3=se"
+    assert resolve("layer2=none every-block=se stage-ends=bam layer1=none", SITES).text == (
+        "layer1.0.bn2=se layer2.0.bn2=se layer3.0.bn2=se layer3=bam"
+    )
+
+
+def test_fit_makes_what_a_set_says_small_enough() -> None:
+    narrow = Sites(
+        (
+            Site("a", 64, 16, 16, roles=("stage-ends", "bottleneck")),
+            Site("b", 8, 2, 3, roles=("stage-ends", "bottleneck")),
+            Site("c", 8, 2, 2, roles=("stage-ends",)),
+        )
+    )
+    placement, changes = fit("stage-ends=bam(n=1)", narrow)
+    assert placement.text == "a=bam(n=1) b=bam(r=8,d=2,n=1) c=bam(r=8,d=2,n=1)"
+    assert len(changes) == 1
+    assert changes[0].startswith("at b and 1 more: bam(n=1): r = 16 on 8 channels")
+    assert changes[0].endswith("bam(r=8,d=2,n=1) takes its place")
+    assert fit("bottleneck=se(r=4)", narrow) == (resolve("bottleneck=se(r=4)", narrow), ())
+    with pytest.raises(UserError, match="at site 'b'"):
+        fit("a=bam b=bam", narrow)  # what is said of one site by name is meant
+    with pytest.raises(UserError, match="n = 0"):
+        fit("stage-ends=bam(n=0)", narrow)
+
+
+def test_one_wrong_site_among_ten_leaves_the_model_as_it_was() -> None:
+    net = backbone(SMALL, seed=0)
+    names = [
+        "conv1",
+        "bn1",
+        "layer1.0.conv1",
+        "layer1.0.bn1",
+        "layer1.0.conv2",
+        "layer1",
+        "layer2.0.conv9",
+        "layer2",
+        "layer3.0.bn1",
+        "layer3",
+    ]
+    before = io.BytesIO()
+    torch.save(net, before)
+    with pytest.raises(UserError, match=r"'layer2\.0\.conv9'") as caught:
+        attach(net, " ".join(f"{name}=bam" for name in names), (3, 32, 32))
+    assert "layer2.0.conv" in caught.value.hint
+    after = io.BytesIO()
+    torch.save(net, after)
+    assert before.getvalue() == after.getvalue()
+
+
+def test_disabled_is_the_backbone_for_a_while() -> None:
+    net = backbone(SMALL, seed=0).eval()
+    pretrained, expected = copy.deepcopy(net.state_dict()), net(image())
+    attach(net, BOTH, (3, 32, 32))
+    attended, keys = net(image()), list(net.state_dict())
+    heard = []
+    net.layer2[0].bn2.register_forward_hook(lambda _module, _args, output: heard.append(output))
+    with disabled(net):
+        assert torch.equal(net(image()), expected)
+        net.load_state_dict(pretrained, strict=True)
+    assert list(net.state_dict()) == keys
+    assert torch.equal(net(image()), attended)
+    assert not torch.equal(heard[0], heard[1])  # a hook of the user's still comes after the attention
+
+
+@pytest.mark.parametrize("module", sorted(set(ATTENTION) - {"block"}))
+def test_identity_changes_nothing_until_it_is_trained(module: str) -> None:
+    net = backbone(SMALL, seed=0)
+    before = net.eval()(image())
+    attach(net, f"layer1={module} layer2.0.bn2={module}", (3, 32, 32), init="identity")
+    assert torch.equal(net.eval()(image()), before)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(2):  # the gate moves first, then what is behind it
+        optimizer.zero_grad()
+        net.train()(image()).square().mean().backward()
+        optimizer.step()
+    added = {key: p for key, p in net.named_parameters() if ".attention." in key}
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for key, p in added.items() if key.endswith("gate"))
+    assert not torch.equal(net.eval()(image()), before)
+
+
+def test_a_child_of_the_models_own_is_not_taken_for_ours() -> None:
+    net = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 16, 3), attention=nn.Conv2d(16, 16, 1)))
+    keys = list(net.state_dict())
+    attach(net, "conv=se", (3, 8, 8))
+    detach(net)
+    assert list(net.state_dict()) == keys
+
+
+def test_attention_goes_where_and_as_what_the_model_is() -> None:
+    net = backbone(SMALL, seed=0).to(torch.float64).eval()
+    attach(net, BOTH, (3, 32, 32))
+    assert {p.dtype for p in net.parameters()} == {torch.float64}
+    assert not any(m.training for m in net.modules())
+    with torch.device("meta"):
+        empty = backbone(SMALL, seed=0)
+    attach(empty, BOTH, (3, 32, 32))
+    assert all(p.is_meta for p in empty.parameters())
+
+
+class Chain(nn.Module):
+    """Runs over its children, and so would run over one more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.chain, self.head = Chain(), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.chain(x))
+
+
+def test_a_site_that_runs_over_its_children_does_not_find_one_more() -> None:
+    net = Net()
+    plain, state = net.chain(image()), list(net.state_dict())
+    attach(net, "chain=se", (3, 32, 32))
+    assert torch.equal(net(image()), net.head(net.chain.attention(plain)))
+    assert set(net.state_dict()) - set(state) == {f"chain.attention.gate.{i}.{kind}" for i in (2, 4) for kind in ("weight", "bias")}
+    with pytest.raises(RuntimeError):
+        net(image()[:, :2])
+    assert hasattr(net.chain, "attention")  # also after a pass that failed
+    detach(net)
+    assert torch.equal(net.chain(image()), plain)
+    assert not net.chain._forward_hooks
+    assert not net.chain._forward_pre_hooks
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net: attach(net, "layer1=bam", (3, 32)), r"not \(C, H, W\)"),
+        (lambda net: attach(net, "layer1=bam", (3, 32, 32), init="zero"), "init = 'zero'"),
+        (lambda net: attach(torch.compile(net), "layer1=bam", (3, 32, 32)), "cannot go into a OptimizedModule"),
+        (lambda net: attach(torch.jit.script(net), "layer1=bam", (3, 32, 32)), "RecursiveScriptModule"),
+        (lambda net: attach(net, "layer1=bam", (4, 32, 32)), "cannot run on images"),
+    ],
+)
+def test_what_cannot_be_is_said(call: Callable[[nn.Module], object], message: str) -> None:
+    net = backbone(SMALL, seed=0)
+    with pytest.raises(UserError, match=message):
+        call(net)

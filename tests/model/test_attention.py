@@ -202,8 +202,8 @@ def test_the_gate_lies_in_its_range(name: str, low: int, high: int) -> None:
 
 
 def test_canonical_drops_defaults_and_orders_options() -> None:
-    assert canonical(Choice("bam", (("d", 2), ("r", 16))), 64).text == "bam(d=2)"
-    assert canonical(Choice("bam", (("d", 2), ("r", 8))), 64).text == "bam(r=8,d=2)"
+    assert canonical(Choice("bam", (("d", 2), ("r", 16))), 64, 65536).text == "bam(d=2)"
+    assert canonical(Choice("bam", (("d", 2), ("r", 8))), 64, 65536).text == "bam(r=8,d=2)"
     assert list(defaults("bam"))[:2] == ["r", "d"]
 
 
@@ -230,5 +230,5 @@ def test_canonical_drops_defaults_and_orders_options() -> None:
 def test_illegal_choices_are_one_sentence(text: str, message: str) -> None:
     choice = choice_of(text)
     with pytest.raises(UserError) as caught:
-        canonical(choice, 64)
+        canonical(choice, 64, 65536)
     assert message in str(caught.value)

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from bam_search.config import known
-from bam_search.model.attach import attach, resolve
+from bam_search.model.attach import attach, fit
 from bam_search.model.backbones.resnet import resnet50
 from bam_search.model.build import backbone, sites_of
-from bam_search.model.sites import select
 from bam_search.score.cost import Cost, count
-from bam_search.space.search_space import Site, load_space
+from bam_search.space.search_space import load_space
+from bam_search.space.sites import Sites
 
 SPACES = known("search_spaces", ".py")
 PAPER, CODE = "bam", "bam(combine=product,end_bn=false)"
@@ -58,7 +58,7 @@ TABLE = [  # space, placement, parameters, multiply-adds of convolutions and lin
 
 
 @cache
-def sites(space: str) -> tuple[Site, ...]:
+def sites(space: str) -> Sites:
     return sites_of(load_space(space))
 
 
@@ -66,7 +66,7 @@ def cost(space_name: str, placement: str) -> Cost:
     space = load_space(space_name)
     with torch.device("meta"):  # counts need shapes only
         net = space.backbone(100)
-        attach(net, resolve(placement, sites(space_name)), sites(space_name))
+        attach(net, placement, sites=sites(space_name))
     return count(net, space.input_shape)
 
 
@@ -97,8 +97,8 @@ def test_every_space_builds_and_trains_a_step_with_attention(space: str) -> None
     loaded = load_space(space)
     assert loaded.name == space
     net = backbone(loaded, seed=0)
-    assert len(select("bottleneck", sites(space))) in (2, 3, 4)
-    attach(net, resolve("bottleneck=bam", sites(space)), sites(space))
+    assert len(sites(space).select("bottleneck")) in (2, 3, 4)
+    attach(net, fit("bottleneck=bam", sites(space))[0], sites=sites(space))
     side = 64 if loaded.input_shape[1] == 224 else 16  # smaller: quicker, and any size must do
     logits = net(torch.randn(2, 3, side, side))
     assert logits.shape == (2, loaded.classes)

@@ -1,13 +1,19 @@
 """Sites, their roles, and the targets that name them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from bam_search.errors import UserError
+from bam_search.model.attach import attach
 from bam_search.model.build import sites_of
-from bam_search.model.sites import find_sites, menu, select
+from bam_search.model.menu import menu
+from bam_search.model.sites import find_sites
 from bam_search.space.search_space import SearchSpace, load_space
+from bam_search.space.sites import Sites
 
 
 @pytest.mark.parametrize(
@@ -21,9 +27,9 @@ from bam_search.space.search_space import SearchSpace, load_space
 def test_stages_and_blocks_are_found(name: str, stages: int, blocks: list[str]) -> None:
     sites = sites_of(load_space(name))
     ends = [f"layer{i + 1}" for i in range(stages)]
-    assert [site.name for site in select("stage-ends", sites)] == ends
-    assert [site.name for site in select("bottleneck", sites)] == ends[:-1]
-    assert [site.name for site in select("every-block", sites)] == blocks
+    assert [site.name for site in sites.select("stage-ends")] == ends
+    assert [site.name for site in sites.select("bottleneck")] == ends[:-1]
+    assert [site.name for site in sites.select("every-block")] == blocks
 
 
 def test_shapes_are_those_of_a_forward_pass() -> None:
@@ -36,15 +42,15 @@ def test_shapes_are_those_of_a_forward_pass() -> None:
 
 def test_targets() -> None:
     sites = sites_of(load_space("resnet18"))
-    assert [s.name for s in select("layer3", sites)] == ["layer3"]
-    assert [s.name for s in select("layer2.*.bn2", sites)] == ["layer2.0.bn2", "layer2.1.bn2"]
-    assert [s.name for s in select("layer4,layer1", sites)] == ["layer4", "layer1"]
+    assert [s.name for s in sites.select("layer3")] == ["layer3"]
+    assert [s.name for s in sites.select("layer2.*.bn2")] == ["layer2.0.bn2", "layer2.1.bn2"]
+    assert [s.name for s in sites.select("layer4,layer1")] == ["layer4", "layer1"]
 
 
 @pytest.mark.parametrize(("target", "nearest"), [("layer5", "layer"), ("every_block", "every-block"), ("layer1.0.bn9", "layer1.0.bn")])
 def test_an_unknown_target_gets_the_nearest_name(target: str, nearest: str) -> None:
     with pytest.raises(UserError, match="no site is named") as caught:
-        select(target, sites_of(load_space("resnet18")))
+        sites_of(load_space("resnet18")).select(target)
     assert nearest in caught.value.hint
 
 
@@ -61,7 +67,11 @@ def test_reused_modules_and_flat_outputs_are_no_sites() -> None:
 
     net = Net()
     assert [site.name for site in find_sites(net, (3, 9, 11))] == ["once"]
-    assert find_sites(net, (3, 9, 11))[0].width == 9
+    assert [(site.height, site.width) for site in find_sites(net, (3, 9, 11))] == [(7, 9)]
+    assert find_sites(net, (3, 9, 11)).refused == {
+        "twice": "is called 2 times in one pass",
+        "flat": "returns vectors (B, C), not a feature map",
+    }
     assert next(net.parameters()).device.type == "cpu"
     assert not net.once._forward_hooks
 
@@ -72,6 +82,14 @@ def test_the_menu_holds_what_is_legal_at_each_site() -> None:
     assert list(offered.sites) == ["layer1.0.bn2", "layer1", "layer2.0.bn2", "layer2", "layer3.0.bn2", "layer3"]
     assert offered.sites["layer1"]["bam"] == {"r": (4,), "d": (1, 4, 6)}  # 32 channels, 16x16
     assert offered.sites["layer3"]["bam"] == {"r": (4, 64), "d": (1, 4)}  # 128 channels, 4x4: d = 6 is d = 4 again
+
+
+def test_a_named_set_that_is_empty_does_not_matter_beside_another() -> None:
+    space = load_space("small")
+    sites = Sites(tuple(replace(site, roles=tuple({"every-block"} & set(site.roles))) for site in sites_of(space)), {}, ("layer1.0",))
+    assert list(menu(space, sites).sites) == ["layer1.0.bn2", "layer2.0.bn2", "layer3.0.bn2"]
+    with pytest.raises(UserError, match="no 'every-block'"):
+        menu(space, Sites(tuple(replace(site, roles=()) for site in sites)))
 
 
 def test_a_space_that_offers_nothing_is_refused() -> None:
@@ -85,7 +103,7 @@ def test_a_space_that_offers_nothing_is_refused() -> None:
     [
         (lambda _classes: 3, "is a int"),
         (lambda _classes: 1 / 0, "ZeroDivisionError"),
-        (lambda classes: nn.Conv2d(4, classes, 3), "cannot run on an image"),
+        (lambda classes: nn.Conv2d(4, classes, 3), "cannot run on images"),
     ],
 )
 def test_a_backbone_that_fails_is_one_sentence(backbone: object, message: str) -> None:
@@ -97,3 +115,132 @@ def test_a_space_that_offers_nonsense_is_refused() -> None:
     space = SearchSpace("s", load_space("small").backbone, modules={"bam": {"r": (4, 7.5)}})
     with pytest.raises(UserError, match=r"r=7\.5"):
         menu(space, sites_of(space))
+
+
+def empty(name: str) -> nn.Module:
+    """A classification model of torchvision without values."""
+    with torch.device("meta"):
+        return torchvision.models.get_model(name)
+
+
+@pytest.mark.filterwarnings("ignore:The default weight init")
+@pytest.mark.parametrize(
+    ("name", "bottleneck", "blocks", "block"),
+    [
+        ("resnet50", ["layer1", "layer2", "layer3"], 16, "layer1.0.bn3"),
+        ("mobilenet_v2", ["features.1", "features.3", "features.6", "features.13"], 17, "features.3.conv"),
+        ("convnext_tiny", ["features.1", "features.3", "features.5"], 18, "features.1.0.block"),
+        ("densenet121", ["features.denseblock1", "features.denseblock2", "features.denseblock3"], 4, "features.denseblock1"),
+        ("googlenet", ["inception3b", "inception4e"], 9, "inception3a"),
+        ("shufflenet_v2_x1_0", ["stage2", "stage3"], 16, "stage2.1"),
+        ("squeezenet1_1", ["features.4", "features.7"], 8, "features.3"),
+        ("vgg16", ["features.3", "features.8", "features.15", "features.22"], 13, "features.1"),
+        ("swin_t", ["features.1", "features.3", "features.5"], 12, "features.1.0.mlp"),
+        ("maxvit_t", ["blocks.0", "blocks.1", "blocks.2"], 33, "blocks.0.layers.0.layers.MBconv"),
+        ("regnet_y_400mf", [f"trunk_output.block{i}" for i in (1, 2, 3)], 16, "trunk_output.block1.block1-0.f"),
+    ],
+)
+def test_stages_and_blocks_of_foreign_models_are_inferred(name: str, bottleneck: list[str], blocks: int, block: str) -> None:
+    model = torchvision.models.get_model(name) if name.startswith("regnet") else empty(name)  # regnet asks for values when it is made
+    sites = find_sites(model)
+    assert [site.name for site in sites.select("bottleneck")] == bottleneck
+    every = [site.name for site in sites.select("every-block")]
+    assert len(every) == blocks
+    assert block in every or any(block.startswith(f"{name}.") for name in every)  # `layers.MBconv.layers`, of several blocks
+
+
+def test_channels_last_maps_are_told_from_channels_first() -> None:
+    sites = {site.name: site for site in find_sites(empty("swin_t"))}
+    assert (sites["features.1"].layout, sites["features.1"].channels, sites["features.1"].height) == ("NHWC", 96, 56)
+    assert (sites["features.0.0"].layout, sites["features.0.0"].channels) == ("NCHW", 96)
+
+
+def test_tokens_are_refused_with_the_reason() -> None:
+    sites = find_sites(empty("vit_b_16"))
+    assert sites.refused["encoder.layers.encoder_layer_0"] == "returns tokens (B, N, C), not a feature map"
+    with pytest.raises(UserError, match=r"12 of its 12 blocks are no sites, as each returns tokens"):
+        sites.select("every-block")
+
+
+class Odd(nn.Module):
+    """One of each kind of module that is no site, and a result that is a dict of a map and a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.pair = Pair()
+        self.windows = nn.Unflatten(0, (2, 1))
+        self.fixed = nn.AdaptiveAvgPool2d(4)
+        self.never = nn.Conv2d(3, 8, 3)
+        self.weights = nn.Softmax(-1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        y, _ = self.pair(self.conv(x))
+        flat = y.flatten(2)
+        weights = self.weights((flat.transpose(1, 2) @ flat)[:, None])
+        return {"map": y, "more": (self.windows(self.fixed(y)), weights)}
+
+
+class Pair(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return x + 1, 3
+
+
+def test_every_module_that_is_no_site_has_its_reason() -> None:
+    sites = find_sites(Odd(), (3, 8, 12))
+    assert sites.names == ("conv",)
+    assert sites.refused == {
+        "pair": "returns a tuple",
+        "windows": "returns a 5-D tensor, not a feature map",
+        "fixed": "returns a 4-D tensor whose size does not follow the image's",
+        "never": "is not called in a forward pass",
+        "weights": "returns a 4-D tensor whose size does not follow the image's",
+    }
+    with pytest.raises(UserError, match="no repeated blocks"):
+        sites.select("bottleneck")
+
+
+def test_a_model_that_takes_one_size_only_is_read_by_division() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last, self.widen, self.cube = nn.Conv2d(3, 6, 2, 2), Last(), nn.Conv2d(6, 8, 1), Last()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.shape[2:] == (16, 16)
+            return self.cube(self.widen(self.last(self.first(x)).permute(0, 3, 1, 2)))
+
+    sites = find_sites(Fixed(), (3, 16, 16))
+    assert {site.name: site.layout for site in sites} == {"first": "NCHW", "last": "NHWC", "widen": "NCHW"}
+    assert "may be channels first or last" in sites.refused["cube"]
+
+
+class Last(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+def test_a_model_that_asks_for_values_is_watched_on_the_cpu() -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x) if x.sum().item() == 0 else x
+
+    assert find_sites(Asks(), (3, 8, 8)).names == ("conv",)
+
+
+def test_attention_that_is_there_already_is_looked_past() -> None:
+    net = load_space("small").backbone(10)
+    before = find_sites(net, (3, 32, 32))
+    attach(net, "bottleneck=bam every-block=se", (3, 32, 32))
+    assert find_sites(net, (3, 32, 32)) == before
+
+
+def test_regular_expressions_and_lists() -> None:
+    sites = sites_of(load_space("resnet18"))
+    assert [s.name for s in sites.select(r"/layer[12]\.\d\.bn2/")] == ["layer1.0.bn2", "layer1.1.bn2", "layer2.0.bn2", "layer2.1.bn2"]
+    assert [s.name for s in sites.select("bottleneck,layer4")] == ["layer1", "layer2", "layer3", "layer4"]
+    assert [s.name for s in sites.select("/layer(1|2),?/")] == ["layer1", "layer2"]

@@ -15,7 +15,8 @@ from bam_search.score.cost import Cost, count
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.formula import FORMULAS, increment
 from bam_search.space.placement import Choice, Placement
-from bam_search.space.search_space import SearchSpace, Site, load_space
+from bam_search.space.search_space import SearchSpace, load_space
+from bam_search.space.sites import Site, Sites
 
 VALUES = {
     "bam": {
@@ -40,15 +41,15 @@ def choice(rng: random.Random, channels: int) -> Choice:
         module = rng.choice(sorted(VALUES))
         drawn = Choice.of(module, {name: rng.choice(values) for name, values in VALUES[module].items() if rng.random() < 0.7})
         try:
-            return canonical(drawn, channels)
+            return canonical(drawn, channels, 65536)
         except UserError:
             continue
 
 
-def traced(space: SearchSpace, sites: tuple[Site, ...], placement: Placement) -> Cost:
+def traced(space: SearchSpace, sites: Sites, placement: Placement) -> Cost:
     with torch.device("meta"):  # counts need shapes only
         net = space.backbone(space.classes)
-        attach(net, placement, sites)
+        attach(net, placement, sites=sites)
     return count(net, space.input_shape)
 
 

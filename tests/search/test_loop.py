@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
-from bam_search.model.sites import menu
+from bam_search.model.menu import menu
 from bam_search.score.cost_table import cost_table
 from bam_search.score.device import Device
 from bam_search.score.evaluate import Job, Result, Score
@@ -21,7 +22,10 @@ from bam_search.space.search_space import SearchSpace, load_space
 
 SPACE = load_space("small")
 SITES = sites_of(SPACE)
-PLAN = Plan("invented", SITES, menu(SPACE, SITES), cost_table(SPACE, SITES))
+REFERENCES = load_study("placement", Device("cpu", "", "", False), {}, []).references
+PLAN = Plan(
+    "invented", {name: resolve(text, SITES) for name, text in REFERENCES.items()}, SITES, menu(SPACE, SITES), cost_table(SPACE, SITES)
+)
 
 
 def study(trials: int = 16, workers: int = 1) -> Study:

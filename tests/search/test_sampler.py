@@ -6,7 +6,7 @@ import pytest
 
 from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
-from bam_search.model.sites import menu
+from bam_search.model.menu import menu
 from bam_search.search.sampler import SAMPLERS, Proposer, trial_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu, SearchSpace, load_space

@@ -20,6 +20,25 @@ def test_text_and_parse_are_inverse(placement: Placement) -> None:
     assert again.id == placement.id
 
 
+@given(placements)
+def test_json_and_from_json_are_inverse(placement: Placement) -> None:
+    assert Placement.from_json(placement.json) == placement
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", '{"layer1": "bam"}', '{"layer1": {"options": {}}}', '{"layer1": {"module": "bam", "options": [8]}}']
+)
+def test_json_that_is_no_placement_is_one_sentence(text: str) -> None:
+    with pytest.raises(UserError, match="this JSON is no placement"):
+        Placement.from_json(text)
+
+
+def test_a_regular_expression_is_a_target() -> None:
+    placement = Placement.parse(r"/layer[12]\.\d+\.bn(2|3)/=bam(r=8) layer3=none")
+    assert [target for target, _ in placement.choices] == [r"/layer[12]\.\d+\.bn(2|3)/", "layer3"]
+    assert Placement.parse(placement.text) == placement
+
+
 @given(placements, placements)
 def test_ids_tell_placements_apart(a: Placement, b: Placement) -> None:
     assert (a.id == b.id) == (a.text == b.text)

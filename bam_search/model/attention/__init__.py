@@ -1,7 +1,7 @@
 """The attention modules: one file each, one table. All are called `Module(channels, **options)`, (B, C, H, W) in and out."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -16,7 +16,7 @@ from bam_search.model.attention.gc import GC
 from bam_search.model.attention.se import SE
 from bam_search.space.placement import Choice, Option
 
-ATTENTION: Mapping[str, Callable[..., nn.Module]] = {"bam": BAM, "se": SE, "cbam": CBAM, "eca": ECA, "gc": GC, "block": Block}
+ATTENTION: Mapping[str, type[nn.Module]] = {"bam": BAM, "se": SE, "cbam": CBAM, "eca": ECA, "gc": GC, "block": Block}
 
 
 def defaults(module: str) -> dict[str, Option]:
@@ -24,10 +24,11 @@ def defaults(module: str) -> dict[str, Option]:
     return {name: parameter.default for name, parameter in _options(module).items()}
 
 
-def canonical(choice: Choice, channels: int) -> Choice:
+def canonical(choice: Choice, channels: int, side: int) -> Choice:
     """The same choice without the options that equal their defaults, in the module's order.
 
-    Raises UserError for an unknown module or option, a value of the wrong type, or options that are illegal on `channels` channels.
+    Raises UserError for an unknown module or option, a value of the wrong type, or options that are illegal on a map of `channels`
+    channels whose shorter side is `side`.
     """
     known = _options(choice.module)
     for name, value in choice.options:
@@ -37,7 +38,7 @@ def canonical(choice: Choice, channels: int) -> Choice:
     if not _needs_like(choice.module):
         try:
             with torch.device("meta"):  # the module knows best what it can be, and costs nothing there
-                ATTENTION[choice.module](channels, **dict(choice.options))
+                _check_reach(ATTENTION[choice.module](channels, **dict(choice.options)), side)
         except UserError as error:
             raise UserError(f"{choice.text}: {error.message}", error.hint) from None
     given = dict(choice.options)
@@ -59,6 +60,13 @@ def _options(module: str) -> dict[str, inspect.Parameter]:
         raise UserError(f"there is no attention module {module!r}", nearest(module, ATTENTION))
     parameters = inspect.signature(ATTENTION[module], eval_str=True).parameters.values()
     return {p.name: p for p in parameters if p.default is not p.empty}
+
+
+def _check_reach(module: nn.Module, side: int) -> None:
+    # A dilation of the map's side leaves only the centre tap inside the map; beyond it lies nothing new.
+    d = max((max(m.dilation) for m in module.modules() if isinstance(m, nn.Conv2d)), default=1)
+    if d > side:
+        raise UserError(f"the dilation {d} is more than the map's side, {side}", f"d can be 1 to {side} there")
 
 
 def _check_type(module: str, name: str, value: Option, kind: Any) -> None:

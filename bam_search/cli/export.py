@@ -1,0 +1,169 @@
+"""`export`: a candidate of a report as files that work without it. All that is written is loaded again and compared."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor, nn
+
+from bam_search import __version__
+from bam_search.errors import UserError
+from bam_search.files import write
+from bam_search.model.attach import attach
+from bam_search.model.build import backbone
+from bam_search.model.load import FUNCTION, load
+from bam_search.report.tables import read_records
+from bam_search.score.data import CIFAR_INPUTS
+from bam_search.search.record import Record
+from bam_search.space.placement import Placement
+from bam_search.space.search_space import SearchSpace, run_file
+
+CLOSE = 1e-4
+"""How far outputs may lie apart where another runtime computes them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A candidate's model, with the file that is to be compared with it."""
+
+    record: Record
+    space: SearchSpace
+    net: nn.Module
+    image: Tensor
+
+    @property
+    def outputs(self) -> Tensor:
+        """What the model says to the image."""
+        with torch.no_grad():
+            return self.net(self.image)
+
+
+def export(folder: Path, number: int, out: Path, weights: Path | None, formats: Sequence[str]) -> None:
+    """Write candidate `number` of the report in `folder` to `out`. Raises UserError, and ClickException if a comparison fails."""
+    candidate = _candidate(folder, number, weights)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_placement(candidate, out / "placement.json")
+    _write_snippet(candidate, out / "model.py")
+    for name in formats:
+        FORMATS[name](candidate, out / f"model.{name}")
+    told = f"from {weights}" if weights else "untrained: a study keeps no weights; train model.py, and export again with --weights"
+    click.echo(f"weights {told}", err=True)
+
+
+def _candidate(folder: Path, number: int, weights: Path | None) -> Exported:
+    records = {record.number: record for record in read_records(folder)}
+    if number not in records:
+        raise UserError(f"{folder} has no candidate {number}", f"its candidates are 0 to {max(records)}" if records else "it has none")
+    record = records[number]
+    space = load(_space_name(folder), CIFAR_INPUTS)
+    net = backbone(space, record.seed)
+    attach(net, record.placement, space.input_shape, seed=record.seed)
+    if weights:
+        _load_weights(net, weights)
+    image = torch.rand(2, *space.input_shape, generator=torch.Generator().manual_seed(0))
+    return Exported(record, space, net.eval(), image)
+
+
+def _space_name(folder: Path) -> str:
+    path = folder / "study.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["identity"]["space"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} does not say which space the study searched", "name the folder of a report") from None
+
+
+def _load_weights(net: nn.Module, path: Path) -> None:
+    try:
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch has many words for a file that is not a state dict of this model
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} is no state dict of this candidate: {first}", "save it with torch.save(net.state_dict(), path)") from None
+
+
+def _write_placement(candidate: Exported, path: Path) -> None:
+    write(path, Placement.parse(candidate.record.placement).json + "\n")
+    same = Placement.from_json(path.read_text(encoding="utf-8")).text == candidate.record.placement
+    _say(path, same, f"reads back as {candidate.record.placement}")
+
+
+def _write_snippet(candidate: Exported, path: Path) -> None:
+    write(path, _snippet(candidate))
+    net = run_file(path).model()
+    net.load_state_dict(candidate.net.state_dict())
+    with torch.no_grad():
+        same = torch.equal(net.eval()(candidate.image), candidate.outputs)
+    _say(path, same, f"builds the same model: {sum(p.numel() for p in net.parameters()):,} parameters, equal outputs")
+
+
+def _snippet(candidate: Exported) -> str:
+    record, space = candidate.record, candidate.space
+    error = "failed" if record.val_error is None else f"{record.val_error:.2f} % validation error"
+    imports, build = _build_lines(space.name)
+    return f'''"""Candidate {record.number} of a placement search on {space.name}: {error}, {record.params_overhead:+.2f} % parameters.
+
+Written by bam_search {__version__}, which it needs. `python model.py` prints the number of parameters.
+"""
+
+{imports}
+
+PLACEMENT = {record.placement!r}
+
+
+def model(classes: int = {space.classes}):
+    """(B, {", ".join(map(str, space.input_shape))}) -> (B, classes), with the attention modules of PLACEMENT; weights are untrained."""
+    net = {build}
+    attach(net, PLACEMENT, {space.input_shape})
+    return net
+
+
+if __name__ == "__main__":
+    print(f"{{sum(p.numel() for p in model().parameters()):,}} parameters")
+'''
+
+
+def _build_lines(name: str) -> tuple[str, str]:
+    """The import lines, and the expression that makes the backbone."""
+    library, _, model = name.partition(":")
+    if library == "torchvision":
+        return "import torchvision\n\nfrom bam_search import attach", f"torchvision.models.get_model({model!r}, num_classes=classes)"
+    if library == "timm":
+        return "import timm\n\nfrom bam_search import attach", f"timm.create_model({model!r}, num_classes=classes)"
+    absolute = str(Path(name).resolve()) if name.endswith(".py") or FUNCTION.fullmatch(name) else name
+    return "from bam_search import attach, load", f"load({absolute!r}).backbone(classes)"
+
+
+def _write_program(candidate: Exported, path: Path) -> None:
+    program = torch.export.export(candidate.net, (candidate.image,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    torch.export.save(program, path)
+    with torch.no_grad():
+        _compare(path, torch.export.load(path).module()(candidate.image), candidate)
+
+
+def _write_onnx(candidate: Exported, path: Path) -> None:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError:
+        raise UserError("ONNX needs packages that are not installed", "pip install 'bam_search[onnx]'") from None
+    torch.onnx.export(candidate.net, (candidate.image,), path, dynamic_shapes=({0: torch.export.Dim.AUTO},), verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (found,) = session.run(None, {session.get_inputs()[0].name: candidate.image.numpy()})
+    _compare(path, torch.from_numpy(found), candidate)
+
+
+FORMATS: Mapping[str, Callable[[Exported, Path], None]] = {"pt2": _write_program, "onnx": _write_onnx}
+"""What a candidate can be written as, beside Python."""
+
+
+def _compare(path: Path, found: Tensor, candidate: Exported) -> None:
+    apart = float((found - candidate.outputs).abs().max())
+    _say(path, apart <= CLOSE * max(1.0, float(candidate.outputs.abs().max())), f"loaded again, its outputs differ by at most {apart:.1e}")
+
+
+def _say(path: Path, same: bool, what: str) -> None:
+    if not same:
+        raise click.ClickException(f"{path} was written, but not that it {what}")
+    click.echo(f"{path}: {what}")

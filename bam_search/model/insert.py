@@ -1,0 +1,120 @@
+"""The mechanics of attention in a model: a child named `attention` of its site, called from a forward hook.
+
+A site that is an `nn.Sequential` calls all its children itself, so there the child alone does. A site that runs over its children in a
+way of its own (DenseNet's blocks) must not find one more, so there the child is out of sight while the site runs. No key of the backbone
+changes.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bam_search.model.attention import ATTENTION
+
+CHILD = "attention"
+HIDDEN = "_attention_while_running"
+OVER_CHILDREN = {"children", "named_children", "_modules"}
+"""What a forward method names that runs over its module's children."""
+
+
+class ChannelsLast(nn.Module):
+    """(B, H, W, C) -> (B, H, W, C): `inner` on the map as (B, C, H, W)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class FromIdentity(nn.Module):
+    """x + gate * (inner(x) - x), with one learned number that starts at 0: exactly x until training moves it.
+
+    Thomas Bachlechner et al.: "ReZero is All You Need", UAI 2021, https://arxiv.org/abs/2003.04887 (a gate that starts at zero).
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gate.to(x.dtype) * (self.inner(x) - x)
+
+
+OURS = (*ATTENTION.values(), ChannelsLast, FromIdentity)
+"""The classes of which an inserted child can be: a child named `attention` of any other class is the model's own."""
+
+
+def insert(model: nn.Module, children: Mapping[str, nn.Module]) -> None:
+    """Put each child at its site, by name; `children` are checked already."""
+    for name, attention in children.items():
+        site = model.get_submodule(name)
+        site.add_module(CHILD, attention)
+        if _calls_children(site):
+            continue
+        if _runs_over_children(site):
+            site.register_forward_pre_hook(_hide)
+            site.register_forward_hook(_reveal, always_call=True)
+        site.register_forward_hook(_attend)
+
+
+def remove(model: nn.Module) -> None:
+    """Take all inserted children out, and their hooks."""
+    for site in _occupied(model):
+        delattr(site, CHILD)
+        for hooks in (site._forward_pre_hooks, site._forward_hooks):
+            for key in [key for key, hook in hooks.items() if hook in (_hide, _reveal, _attend)]:
+                del hooks[key]
+                site._forward_hooks_always_called.pop(key, None)
+
+
+@contextlib.contextmanager
+def without(model: nn.Module) -> Iterator[None]:
+    """Within the context the inserted children are out of `model`; then the same ones are in again. Hooks stay, in their order."""
+    taken = {site: site.get_submodule(CHILD) for site in _occupied(model)}
+    for site in taken:
+        delattr(site, CHILD)
+    try:
+        yield
+    finally:
+        for site, attention in taken.items():
+            site.add_module(CHILD, attention)
+
+
+def _occupied(model: nn.Module) -> list[nn.Module]:
+    return [site for site in model.modules() if isinstance(site._modules.get(CHILD), OURS) and (_calls_children(site) or _hooked(site))]
+
+
+def _calls_children(site: nn.Module) -> bool:
+    return type(site).forward is nn.Sequential.forward
+
+
+def _runs_over_children(site: nn.Module) -> bool:
+    code = getattr(type(site).forward, "__code__", None)
+    return isinstance(site, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) or bool(code and OVER_CHILDREN & set(code.co_names))
+
+
+def _hooked(site: nn.Module) -> bool:
+    return _attend in site._forward_hooks.values()
+
+
+# The hooks are functions of the module, not closures: copies, pickles, replicas and torch.compile keep them.
+
+
+def _attend(site: nn.Module, _args: object, output: Tensor) -> Tensor:
+    attention = getattr(site, CHILD, None)
+    return output if attention is None else attention(output)
+
+
+def _hide(site: nn.Module, _args: object) -> None:
+    site.__dict__[HIDDEN] = site._modules.pop(CHILD, None)
+
+
+def _reveal(site: nn.Module, _args: object, _output: object) -> None:
+    attention = site.__dict__.pop(HIDDEN, None)
+    if attention is not None:
+        site.add_module(CHILD, attention)

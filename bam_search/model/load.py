@@ -1,0 +1,139 @@
+"""A search space from what a user names: one that ships, a file, a function of theirs, or a model of torchvision or timm."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bam_search.errors import UserError, nearest
+from bam_search.model.sites import IMAGE
+from bam_search.model.trace import Shape
+from bam_search.space.search_space import SearchSpace, load_space, run_file
+
+FUNCTION = re.compile(r"(?P<path>.+\.py):(?P<function>\w+)")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The images that a model is for: the shape (C, H, W) of one, and how many classes there are."""
+
+    shape: Shape
+    classes: int
+
+
+def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
+    """The search space of `name`.
+
+    That is a space in `search_spaces/`, a path to a file with `space()`, `path/to/file.py:function` for a function or class that gives
+    an nn.Module or a SearchSpace, `torchvision:NAME` or `timm:NAME`. `inputs` are for models: a space says itself what it is for.
+    Without them a model of a library has the images it was made for, and one of the user's CIFAR-100's. Raises UserError.
+    """
+    library, colon, model = name.partition(":")
+    if colon and library in LIBRARIES:
+        _check_known(library, model)
+        inputs = inputs or Inputs(natural_shape(name), 1000)
+        return SearchSpace(name, partial(LIBRARIES[library].create, model), inputs.shape, inputs.classes)
+    if match := FUNCTION.fullmatch(name):
+        return _of_function(name, Path(match["path"]), match["function"], inputs or Inputs((3, 32, 32), 100))
+    if colon:
+        raise UserError(f"cannot read {name!r} as a model", "write torchvision:resnet50, timm:convnext_tiny or path/to/file.py:function")
+    return load_space(name)
+
+
+def names(library: str) -> list[str]:
+    """The classification models of a library. Raises UserError if it is not installed."""
+    return LIBRARIES[library].names()
+
+
+def natural_shape(reference: str) -> Shape:
+    """The shape of the images that a model of a library, `LIBRARY:NAME`, was made for."""
+    library, name = reference.split(":")
+    return LIBRARIES[library].shape(name)
+
+
+@dataclass(frozen=True)
+class _Library:
+    """How a library lists its models, makes one by (name, classes), and says for what images it was made."""
+
+    names: Callable[[], list[str]]
+    create: Callable[[str, int], nn.Module]
+    shape: Callable[[str], Shape]
+
+
+def _torchvision(name: str, classes: int) -> nn.Module:
+    return _import("torchvision.models").get_model(name, weights=None, num_classes=classes)
+
+
+def _torchvision_shape(name: str) -> Shape:
+    *_, weights = _import("torchvision.models").get_model_weights(name)  # the first of a ViT are for larger images than its default
+    side = weights.transforms().crop_size[0]
+    return (3, side, side)
+
+
+def _torchvision_names() -> list[str]:
+    models = _import("torchvision.models")
+    return models.list_models(module=models)
+
+
+def _timm(name: str, classes: int) -> nn.Module:
+    return _import("timm").create_model(name, pretrained=False, num_classes=classes)
+
+
+def _timm_shape(name: str) -> Shape:
+    pretrained = _import("timm.models").get_pretrained_cfg(name)
+    return tuple(pretrained.input_size) if pretrained is not None else IMAGE
+
+
+LIBRARIES: Mapping[str, _Library] = {
+    "torchvision": _Library(_torchvision_names, _torchvision, _torchvision_shape),
+    "timm": _Library(lambda: _import("timm").list_models(), _timm, _timm_shape),
+}
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        raise UserError(f"{package} is not installed", f"pip install {package}") from None
+
+
+def _check_known(library: str, model: str) -> None:
+    known = names(library)
+    if model not in known:
+        raise UserError(f"{library} has no classification model {model!r}", nearest(model, known))
+
+
+def _of_function(name: str, path: Path, function: str, inputs: Inputs) -> SearchSpace:
+    found = run_file(path)
+    if not callable(getattr(found, function, None)):
+        own = [key for key, value in vars(found).items() if callable(value) and getattr(value, "__module__", "") == found.__name__]
+        raise UserError(f"{path} has no function {function!r}", nearest(function, own))
+    make = partial(_called, getattr(found, function))
+    try:
+        made = make(inputs.classes)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's function raises, the user wants to read it as theirs
+        raise UserError(f"{name} failed: {type(error).__name__}: {error}") from error
+    if isinstance(made, SearchSpace):
+        return made
+    if not isinstance(made, nn.Module):
+        raise UserError(f"{name} returned a {type(made).__name__}", "it must return an nn.Module, or a SearchSpace")
+    return SearchSpace(name, make, inputs.shape, inputs.classes)
+
+
+def _called(function: Callable[..., Any], classes: int) -> Any:
+    """Call it with the number of classes if it takes that: as `classes`, `num_classes`, or its one argument without a default."""
+    parameters = inspect.signature(function).parameters
+    for key in ("classes", "num_classes"):
+        if key in parameters:
+            return function(**{key: classes})
+    needed = [p for p in parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return function(classes) if len(needed) == 1 else function()

@@ -1,0 +1,171 @@
+"""One forward pass, watched: which submodule was called when and put out what, and how the tensors depend on one another."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bam_search.errors import UserError
+from bam_search.model.insert import remove
+
+Shape = tuple[int, int, int]
+BATCH = 2
+"""Images in the watched pass: one could not be told from an output that folds something else into the batch."""
+
+WEIGHTED = frozenset({"convolution", "mm", "addmm", "bmm", "baddbmm"})
+"""Operations that do a layer's work; all others shape, normalise or combine."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a submodule: the operations `first` to `last` ran inside, and operation `out` made what it returned.
+
+    `given` is the shape of the first tensor it got, `shape` that of the one it returned; `returned` is the name of its class. `out` is
+    None unless that was one tensor that depends on the image.
+    """
+
+    name: str
+    first: int
+    last: int
+    out: int | None
+    given: tuple[int, ...]
+    shape: tuple[int, ...]
+    returned: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Operations are numbered in the order in which they ran; 0 is the image, and only those count that depend on it.
+
+    `sources[n]` are the operations whose results operation n read, `kinds[n]` is its name, `result` made the model's last output.
+    `model` is the copy that was watched: without attention, perhaps without values.
+    """
+
+    model: nn.Module
+    calls: tuple[Call, ...]
+    sources: tuple[tuple[int, ...], ...]
+    kinds: tuple[str, ...]
+    result: int
+
+    @cached_property
+    def live(self) -> frozenset[int]:
+        """The operations that the model's output depends on."""
+        return self.above([self.result], down_to=0)
+
+    @cached_property
+    def trunk(self) -> frozenset[int]:
+        """The operations that every path from the image to the output passes through: no live edge jumps over them."""
+        jumps = [0] * (len(self.sources) + 1)
+        for end in self.live:
+            for start in self.sources[end]:
+                if end - start > 1:
+                    jumps[start + 1] += 1
+                    jumps[end] -= 1
+        found, over = set(), 0
+        for n in range(len(self.sources)):
+            over += jumps[n]
+            if n in self.live and not over:
+                found.add(n)
+        return frozenset(found)
+
+    def above(self, ends: Iterable[int], down_to: int) -> frozenset[int]:
+        """`ends` and all operations from `down_to` on that they depend on."""
+        found: set[int] = set()
+        waiting = list(ends)
+        while waiting:
+            n = waiting.pop()
+            if n >= down_to and n not in found:
+                found.add(n)
+                waiting.extend(self.sources[n])
+        return frozenset(found)
+
+
+def trace(model: nn.Module, input_shape: Shape) -> Trace:
+    """Watch a copy of `model` without attention, in eval mode, on the meta device: nothing is computed, and the model is not changed.
+
+    A model that cannot run there (it asks for values) runs on the CPU. Raises UserError if it cannot run on (C, H, W) at all.
+    """
+    try:
+        return _watched(_on_meta(model), torch.zeros(BATCH, *input_shape, device="meta"))
+    except Exception:  # whatever it was, the second attempt says what is the matter
+        pass
+    try:
+        return _watched(copy.deepcopy(model).to("cpu"), torch.zeros(BATCH, *input_shape))
+    except Exception as error:  # whatever a user's model raises, the user wants to read it as theirs
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the model cannot run on images of shape {input_shape}: {type(error).__name__}: {first}") from error
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A copy whose parameters and buffers have no values, made without copying them."""
+    empty: dict[int, Any] = {id(b): torch.empty_like(b, device="meta") for b in model.buffers()}
+    for p in model.parameters():
+        empty[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+    return copy.deepcopy(model, empty)
+
+
+def _watched(twin: nn.Module, image: Tensor) -> Trace:
+    remove(twin)
+    watch = _Watch()
+    watch.saw(image)
+    for name, module in twin.named_modules():
+        if name:
+            _listen(module, name, watch)
+    with torch.no_grad(), watch:
+        output = twin.eval()(image)
+    made = [n for t in tree_leaves(output) if isinstance(t, Tensor) and (n := watch.maker.get(id(t))) is not None]
+    if not made:
+        raise ValueError("its output does not depend on the image")
+    return Trace(twin, tuple(watch.calls), tuple(watch.sources), tuple(watch.kinds), max(made))
+
+
+def _listen(module: nn.Module, name: str, watch: "_Watch") -> None:
+    entered: list[tuple[int, tuple[int, ...]]] = []
+    module.register_forward_pre_hook(lambda _module, args: entered.append((len(watch.sources), _shape(args))))
+    module.register_forward_hook(lambda _module, _args, output: watch.returned(name, *entered.pop(), output))
+
+
+def _shape(values: object) -> tuple[int, ...]:
+    return next((tuple(t.shape) for t in tree_leaves(values) if isinstance(t, Tensor)), ())
+
+
+@dataclass(eq=False)
+class _Watch(TorchDispatchMode):
+    """Hears every operation, and numbers those that depend on the image."""
+
+    calls: list[Call] = field(default_factory=list)
+    sources: list[tuple[int, ...]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    maker: dict[int, int] = field(default_factory=dict)
+    kept: list[Tensor] = field(default_factory=list)  # a tensor that is let go would leave its id to another
+
+    def __post_init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+
+    def saw(self, image: Tensor) -> None:
+        self._add((), "image", image)
+
+    def returned(self, name: str, first: int, given: tuple[int, ...], output: object) -> None:
+        out = self.maker.get(id(output)) if isinstance(output, Tensor) else None
+        self.calls.append(Call(name, first, len(self.sources) - 1, out, given, _shape(output), type(output).__name__))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        read = {n for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and (n := self.maker.get(id(t))) is not None}
+        if read:
+            self._add(tuple(sorted(read)), func.overloadpacket.__name__.rstrip("_"), result)
+        return result
+
+    def _add(self, sources: tuple[int, ...], kind: str, result: object) -> None:
+        self.sources.append(sources)
+        self.kinds.append(kind)
+        for t in tree_leaves(result):
+            if isinstance(t, Tensor):
+                self.maker[id(t)] = len(self.sources) - 1
+                self.kept.append(t)

@@ -1,0 +1,120 @@
+"""Sites, and the targets that name sets of them. Names and numbers only: `bam_search.model.sites` finds them in a model."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from bam_search.errors import UserError, nearest
+
+STAGE_ENDS, BOTTLENECK, EVERY_BLOCK = "stage-ends", "bottleneck", "every-block"
+TARGETS = (STAGE_ENDS, BOTTLENECK, EVERY_BLOCK)
+"""Named sets: the ends of all stages, on the trunk; these without the last, the paper's placement; the blocks' residual branches."""
+
+MAP = "NCHW"
+CHANNELS_LAST = "NHWC"
+
+
+class NoSuchSites(UserError):
+    """A named set is empty in this model."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named submodule whose output is a feature map: where an attention module may go.
+
+    `channels`, `height` and `width` are of its output for one image of the shape that was asked about; `layout` is how the output
+    holds them, "NCHW" or "NHWC". `stage` counts from 0 (None outside all stages), `block` is the name of the block that holds the
+    site ("" for none). `roles` are the TARGETS that it belongs to: "stage-ends" for the end of a stage, on the trunk; "bottleneck" for
+    one that another stage follows; "every-block" for the end of a block's residual branch, before the addition, or the output of a
+    block that adds nothing.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    layout: str = MAP
+    stage: int | None = None
+    block: str = ""
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The sites of a model, in the order in which their outputs appear, and why each other submodule is none, by name.
+
+    `blocks` are the names of all blocks, also of those that are no sites.
+    """
+
+    found: tuple[Site, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names, in order."""
+        return tuple(site.name for site in self.found)
+
+    def select(self, target: str) -> tuple[Site, ...]:
+        """The sites that `target` names: a set of TARGETS, a glob (`layer3.*.bn3`), a regular expression between slashes
+        (`/layer[34]/`, which must match the whole name), one name, or a list of these with commas.
+
+        Raises UserError, with the reason or the nearest name, for a target that names nothing.
+        """
+        if not is_regex(target) and "," in target:
+            return tuple(site for part in target.split(",") for site in self.select(part))
+        found = self._matching(target)
+        if not found:
+            raise self._nothing(target)
+        return found
+
+    def _matching(self, target: str) -> tuple[Site, ...]:
+        if target in TARGETS:
+            return tuple(site for site in self.found if target in site.roles)
+        if is_regex(target):
+            pattern = _compiled(target)
+            return tuple(site for site in self.found if pattern.fullmatch(site.name))
+        return tuple(site for site in self.found if site.name == target) or tuple(s for s in self.found if fnmatchcase(s.name, target))
+
+    def _nothing(self, target: str) -> UserError:
+        if target in self.refused:
+            return UserError(f"no attention can go to {target!r}: it {self.refused[target]}", nearest(target, self.names))
+        if target in TARGETS:
+            return NoSuchSites(f"the model has no {target!r}: {self._why_none(target)}", "name sites; the command `sites` shows them")
+        return UserError(f"no site is named {target!r}", nearest(target, [*TARGETS, *self.names]))
+
+    def _why_none(self, target: str) -> str:
+        if target == "bottleneck" and any(STAGE_ENDS in site.roles for site in self.found):
+            return "it has one stage, and a bottleneck lies between two"
+        if not self.blocks:
+            return "no repeated blocks were found in it"
+        reasons = Counter(self.refused[name] for name in self.blocks if name in self.refused)
+        if not reasons:
+            return "it works at several resolutions at a time"
+        ((reason, n),) = reasons.most_common(1)
+        return f"{n} of its {len(self.blocks)} blocks are no sites, as each {reason}"
+
+
+def is_exact(target: str) -> bool:
+    """Whether a target is the name of one site rather than a set, a list, a glob or a regular expression."""
+    return target not in TARGETS and not is_regex(target) and not any(sign in target for sign in ",*?[")
+
+
+def is_regex(target: str) -> bool:
+    """Whether a target is a regular expression: between slashes."""
+    return len(target) > 1 and target.startswith("/") and target.endswith("/")
+
+
+def _compiled(target: str) -> re.Pattern[str]:
+    try:
+        return re.compile(target[1:-1])
+    except re.error as error:
+        raise UserError(f"{target} is no regular expression: {error}", "a glob such as layer3.*.bn3 may do") from None

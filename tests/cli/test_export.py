@@ -1,0 +1,68 @@
+"""`export`: what it writes works without the report, and a difference is not passed over."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bam_search.cli.main import main
+from bam_search.model.attach import attach
+from bam_search.model.build import backbone
+from bam_search.space.placement import Placement
+from bam_search.space.search_space import load_space
+
+REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
+BOTTLENECK = 1
+"""The number of the reference candidate with BAM at the bottlenecks: layer1=bam layer2=bam."""
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["bam_search", "export", *map(str, args)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_all_that_is_written_is_the_candidate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    net = backbone(load_space("small"), seed=5)
+    attach(net, "bottleneck=bam", (3, 32, 32))
+    torch.save(net.state_dict(), tmp_path / "trained.pt")
+    out = tmp_path / "some where"
+    args = ("--candidate", BOTTLENECK, "--out", out, "--weights", tmp_path / "trained.pt", "--format", "pt2", "--format", "onnx")
+    assert run(monkeypatch, REPORT, *args) == 0
+    written = {path.name for path in out.iterdir() if not path.name.endswith(".data") and path.is_file()}
+    assert written == {"placement.json", "model.py", "model.pt2", "model.onnx"}
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert Placement.from_json((out / "placement.json").read_text()).text == "layer1=bam layer2=bam"
+    done = subprocess.run([sys.executable, out / "model.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "322,140 parameters\n"
+    x = torch.rand(3, 3, 32, 32)  # another batch than the one it was exported with
+    torch.testing.assert_close(torch.export.load(out / "model.pt2").module()(x), net.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("folder", "args", "message"),
+    [
+        (REPORT, ["--candidate", "99"], "has no candidate 99"),
+        (REPORT.parent, ["--candidate", "0"], "records.csv cannot be read"),
+        (REPORT, ["--candidate", "0", "--weights", "nowhere.pt"], "nowhere.pt is no state dict of this candidate"),
+        (REPORT, ["--candidate", "0", "--weights", str(REPORT / "study.json")], "study.json is no state dict of this candidate"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: Path, args: list[str], message: str
+) -> None:
+    assert run(monkeypatch, folder, *args, "--out", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_report_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shutil.copytree(REPORT, tmp_path / "report")
+    (tmp_path / "report" / "records.csv").write_text("number,placement\n1,layer1=bam\n")
+    assert run(monkeypatch, tmp_path / "report", "--candidate", 1) == 2
+    assert "is not the records.csv of a report of this version" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""`sites`: every submodule is listed once, with its site and cost or the reason against it."""
+
+import json
+import sys
+
+import pytest
+
+from bam_search.cli.main import main
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["bam_search", "sites", *args])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+def test_the_table_names_every_submodule(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "small") == 0
+    out, err = capsys.readouterr()
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert lines["layer1"].split()[1:] == ["32", "16x16", "0", "stage-ends", "bottleneck", "451", "35,456"]
+    assert lines["layer1.0.bn2"].split()[1:] == ["32", "16x16", "0", "layer1.0", "every-block", "451", "35,456"]
+    assert lines["layer1.0.relu"].endswith("is called 2 times in one pass")
+    assert lines["fc"].endswith("returns vectors (B, C), not a feature map")
+    assert "3 BasicBlock" in err
+    assert "stages end at: layer1, layer2, layer3" in err
+
+
+def test_costs_and_reasons_depend_on_the_image(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "torchvision:resnet18", "--input", "3x32x32", "--target", "/layer[14]/", "--json") == 0
+    first, last = json.loads(capsys.readouterr().out)
+    assert (first["name"], first["height"], first["bam_params"], first["why_not"]) == ("layer1", 8, 1429, "")
+    assert (last["name"], last["bam_params"]) == ("layer4", None)
+    assert "dilation 4 is more than the map's side, 1" in last["why_not"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nothing"], "there is no 'nothing'"),
+        (["small", "--input", "3x32"], "--input '3x32' is not CxHxW"),
+        (["small", "--input", "1x32x32"], "cannot run on images of shape (1, 32, 32)"),
+        (["small", "--target", "layer9"], "no site is named 'layer9'"),
+        (["small", "--target", "/(/"], "is no regular expression"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+) -> None:
+    assert run(monkeypatch, *args) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert out == ""

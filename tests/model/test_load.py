@@ -1,0 +1,123 @@
+"""A search space from what a user names: files, functions of theirs, models of torchvision and timm."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from bam_search.errors import UserError
+from bam_search.model.build import backbone, sites_of
+from bam_search.model.load import Inputs, load, names, natural_shape
+from bam_search.space.search_space import SearchSpace
+
+MINE = """
+    from dataclasses import dataclass
+    from torch import nn
+    from bam_search.space.search_space import SearchSpace
+    import neighbour
+
+    @dataclass
+    class Widths:
+        first: "int" = neighbour.WIDTH
+
+    class Block(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+        def forward(self, x):
+            return x + self.conv(x)
+
+    class Net(nn.Sequential):
+        def __init__(self, num_classes=7, width=Widths().first):
+            super().__init__(nn.Conv2d(3, width, 1), Block(width), nn.MaxPool2d(2), Block(width), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                             nn.Linear(width, num_classes))
+
+    def plain():
+        return Net(100)
+
+    def one(classes_of_mine):
+        return Net(classes_of_mine)
+
+    def whole():
+        return SearchSpace("whole", Net, (3, 16, 16), 5)
+
+    def wrong():
+        return 3
+
+    def fails(classes):
+        return 1 / 0
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    (tmp_path / "neighbour.py").write_text("WIDTH = 16\n")
+    path = tmp_path / "mine.py"
+    path.write_text(textwrap.dedent(MINE))
+    return str(path)
+
+
+@pytest.mark.parametrize("function", ["Net", "plain", "one"])
+def test_a_function_or_class_of_the_users_is_a_space(mine: str, function: str) -> None:
+    space = load(f"{mine}:{function}")
+    assert (space.input_shape, space.classes) == ((3, 32, 32), 100)
+    assert backbone(space, seed=0)[-1].out_features == 100
+    sites = sites_of(space)
+    assert [site.name for site in sites.select("every-block")] == ["1.conv", "3.conv"]
+    assert [site.name for site in sites.select("bottleneck")] == ["1"]
+
+
+def test_a_function_may_return_a_space(mine: str) -> None:
+    assert load(f"{mine}:whole", Inputs((3, 32, 32), 100)).classes == 5
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (":nott", "no function 'nott'"),
+        (":wrong", "returned a int"),
+        (":fails", "failed: ZeroDivisionError"),
+        (".py:Net", "no file"),
+        ("torchvision:resnet5", "no classification model 'resnet5'"),
+        ("torchvisio:resnet50", "cannot read 'torchvisio:resnet50'"),
+        ("smal", "there is no 'smal'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(mine: str, reference: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(f"{mine}{reference}" if reference.startswith((":", ".")) else reference)
+
+
+def test_a_file_that_cannot_be_imported_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def space(:\n")
+    with pytest.raises(UserError, match=r"broken\.py cannot be imported: SyntaxError"):
+        load(f"{tmp_path / 'broken.py'}:space")
+
+
+def test_models_of_torchvision_have_the_images_they_were_made_for() -> None:
+    assert len(names("torchvision")) >= 80
+    assert load("torchvision:mobilenet_v2").input_shape == (3, 224, 224)
+    assert natural_shape("torchvision:inception_v3") == (3, 299, 299)
+    small = load("torchvision:mobilenet_v2", Inputs((3, 32, 32), 100))
+    assert (small.input_shape, small.classes) == ((3, 32, 32), 100)
+    assert backbone(small, seed=0).classifier[-1].out_features == 100
+
+
+def test_models_of_timm() -> None:
+    pytest.importorskip("timm")
+    space = load("timm:resnet10t", Inputs((3, 64, 64), 10))
+    assert [site.name for site in sites_of(space).select("bottleneck")] == ["layer1", "layer2", "layer3"]
+    assert natural_shape("timm:resnetrs50") == (3, 160, 160)
+
+
+def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(UserError, match="timm is not installed") as caught:
+        load("timm:resnet18")
+    assert caught.value.hint == "pip install timm"
+
+
+def test_a_space_keeps_its_own_inputs() -> None:
+    assert isinstance(load("imagenet_resnet18", Inputs((3, 32, 32), 100)), SearchSpace)
+    assert load("imagenet_resnet18", Inputs((3, 32, 32), 100)).input_shape == (3, 224, 224)

@@ -1,0 +1,139 @@
+"""Attention survives what people do with models: five models of different families, each way to copy, compile, export or run them.
+
+The families differ in how attention sits in them: a hook on a leaf (ResNet), an appended child (MobileNetV3), a child out of sight while
+its site runs (DenseNet), a branch that is permuted inside (ConvNeXt), a channels-last map (Swin).
+"""
+
+import copy
+import io
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from bam_search.model.attach import attach, detach
+
+MODELS = {
+    "resnet18": "bottleneck=bam(r=4,d=1) every-block=se(r=4)",
+    "mobilenet_v3_small": "bottleneck=bam(r=4,d=1) features.*.block=se(r=4)",
+    "densenet121": "bottleneck=bam(r=4,d=1) features.*.denselayer1=se(r=4)",
+    "convnext_tiny": "bottleneck=bam(r=4,d=1) every-block=se(r=4)",
+    "swin_t": "bottleneck=bam(r=4,d=1) every-block=se(r=4)",
+}
+SHAPE = (3, 64, 64)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates parts of what it uses itself
+        yield
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def attended(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, num_classes=10)
+    attach(model, MODELS[name], SHAPE)
+    return model.eval()
+
+
+def images(n: int = 2) -> Tensor:
+    return torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def through_save(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def through_state_dict(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    fresh = copy.deepcopy(model)
+    for parameter in fresh.parameters():
+        nn.init.zeros_(parameter)
+    fresh.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    return fresh
+
+
+def replica(module: nn.Module) -> nn.Module:
+    """What `nn.DataParallel` makes of a module for each device."""
+    twin = module._replicate_for_data_parallel()
+    for key, child in module._modules.items():
+        twin._modules[key] = None if child is None else replica(child)
+    for key, parameter in module._parameters.items():
+        setattr(twin, key, parameter)
+    for key, buffer in module._buffers.items():
+        twin._buffers[key] = buffer
+    return twin
+
+
+def exported(model: nn.Module) -> nn.Module:
+    program = torch.export.export(model, (images(),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file).module()
+
+
+TRIPS: dict[str, Callable[[nn.Module], Callable[[Tensor], Tensor]]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "torch.save": through_save,
+    "state dict": through_state_dict,
+    "replica": replica,
+    "compile": lambda model: torch.compile(model, fullgraph=True, backend="eager"),
+    "export": exported,
+    "fx": torch.fx.symbolic_trace,
+    "channels-last": lambda model: copy.deepcopy(model).to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("trip", TRIPS)
+def test_outputs_are_the_same_after(attended: nn.Module, trip: str) -> None:
+    with torch.no_grad():
+        expected = attended(images())
+        found = TRIPS[trip](attended)(images())
+        scale = expected.abs().max()
+        torch.testing.assert_close(found / scale, expected / scale, rtol=1e-4, atol=1e-4)
+        detach(bare := copy.deepcopy(attended))
+        assert (bare(images()) - expected).abs().max() > 1e-2 * scale  # the attention is felt
+
+
+def test_a_training_step_under_autocast_reaches_everything(attended: nn.Module) -> None:
+    model = copy.deepcopy(attended).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        model(images(4)).float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    statistics = [b for key, b in model.named_buffers() if "attention" in key and key.endswith("num_batches_tracked")]
+    assert statistics
+    assert all(b == 1 for b in statistics)
+
+
+def test_training_and_evaluation_modes_reach_the_attention(attended: nn.Module) -> None:
+    model = copy.deepcopy(attended)
+    assert all(m.training for m in model.train().modules())
+    assert not any(m.training for m in model.eval().modules())
+    assert torch.equal(model(images()), model(images()))
+
+
+def test_pretrained_keys_stay_and_load(name: str, attended: nn.Module) -> None:
+    plain = torchvision.models.get_model(name, num_classes=10)
+    pretrained = plain.state_dict()
+    assert [key for key in attended.state_dict() if ".attention." not in key] == list(pretrained)
+    missing, unexpected = copy.deepcopy(attended).load_state_dict(pretrained, strict=False)
+    assert not unexpected
+    assert all(".attention." in key for key in missing)
