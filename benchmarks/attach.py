@@ -5,13 +5,15 @@
 For each model and each of the targets `bottleneck` and `every-block`: BAM is attached; a forward and a backward pass on the meta device
 must have the right shapes; fvcore must count what the closed forms say; `detach` must leave every module, child, hook and key as it
 was; for models of at most 30 M parameters the outputs of a training pass must be equal again, and equal while attached with
-init="identity". A family of timm is the part of the names before the first underscore; its first model is the one tried.
+init="identity". A family of timm is the part of the names before the first underscore; its first model of less than a billion parameters is
+the one tried.
 """
 
 import argparse
 import copy
 import csv
 import multiprocessing
+import re
 import sys
 import traceback
 import warnings
@@ -61,11 +63,17 @@ class Row:
 
 
 def models() -> list[str]:
-    """Every classification model of torchvision, and the first of each timm family, as the command line names them."""
+    """Every classification model of torchvision, and one of each timm family, as the command line names them."""
     first: dict[str, str] = {}
     for name in names("timm"):
-        first.setdefault(family(name), name)
+        if family(name) not in first and not _is_huge(name):
+            first[family(name)] = name
     return [*(f"torchvision:{name}" for name in names("torchvision")), *(f"timm:{name}" for name in first.values())]
+
+
+def _is_huge(name: str) -> bool:
+    """Whether a timm model says that it has a billion parameters or more, which fill this machine's memory: `vit_5b_...`."""
+    return re.search(r"_[1-9]\d*b_|giant|gigantic", name) is not None
 
 
 def family(name: str) -> str:

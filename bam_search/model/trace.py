@@ -91,12 +91,13 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
 
     A model that cannot run there (it asks for values) runs on the CPU. Raises UserError if it cannot run on (C, H, W) at all.
     """
+    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     try:
-        return _watched(_on_meta(model), torch.zeros(BATCH, *input_shape, device="meta"))
+        return _watched(_on_meta(model), torch.zeros(BATCH, *input_shape, device="meta", dtype=kind))
     except Exception:  # whatever it was, the second attempt says what is the matter
         pass
     try:
-        return _watched(copy.deepcopy(model).to("cpu"), torch.zeros(BATCH, *input_shape))
+        return _watched(copy.deepcopy(model).to("cpu"), torch.zeros(BATCH, *input_shape, dtype=kind))
     except Exception as error:  # whatever a user's model raises, the user wants to read it as theirs
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"the model cannot run on images of shape {input_shape}: {type(error).__name__}: {first}") from error

@@ -57,7 +57,7 @@ class Cost:
 
 def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     """The cost of `model`, which may be on the meta device, for one (C, H, W) image. It is not changed."""
-    twin = copy.deepcopy(model).eval()
+    twin = copy.deepcopy(model).eval().float()
     on_meta = any(parameter.is_meta for parameter in twin.parameters())
     twin = twin.to_empty(device="cpu") if on_meta else twin.to("cpu")
     image = torch.zeros(1, *input_shape)

@@ -39,12 +39,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Score:
-    """The error in percent on `images` images, the training curve, and the wall seconds of training and measuring."""
+    """The error in percent on `images` images, the training curve, and the wall seconds of training and measuring.
+
+    `micro_batches` is 2 where the memory was too small for whole batches: normalisations then saw halves.
+    """
 
     error: float
     images: int
     per_epoch: tuple[Epoch, ...]
     seconds: float
+    micro_batches: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,31 @@ class Result:
 
 
 def evaluate(task: Task, job: Job) -> Result:
-    """Build, train and measure one placement. A crash is a result with its traceback, never an exception."""
+    """Build, train and measure one placement. A crash is a result with its traceback, never an exception.
+
+    Where the device's memory is too small, once more with batches in two halves.
+    """
+    torch.set_num_threads(task.threads)
+    result = _attempt(task, job, micro_batches=1)
+    if result is None:
+        if task.device.type == "cuda":
+            torch.cuda.empty_cache()
+        result = _attempt(task, job, micro_batches=2)
+    return result or Result(None, f"OutOfMemoryError: {task.device.name} has too little memory for half a batch of {task.recipe.batch}")
+
+
+def _attempt(task: Task, job: Job, micro_batches: int) -> Result | None:
+    """The result; None if the device's memory is too small."""
     try:
-        torch.set_num_threads(task.threads)
         space = load(task.space, CIFAR_INPUTS)
-        model = build(space, task.sites, job.placement, job.seed)
-        return Result(_score(task, job, model))
+        return Result(_score(task, job, build(space, task.sites, job.placement, job.seed), micro_batches))
+    except torch.OutOfMemoryError:
+        return None
     except Exception:  # a candidate that crashes is a record, and the study goes on
         return Result(None, traceback.format_exc())
 
 
-def _score(task: Task, job: Job, model: torch.nn.Module) -> Score:
+def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int) -> Score:
     started = time.perf_counter()
     images = task.split.train if job.final else task.split.fit
     held_out = task.split.test if job.final else task.split.validation
@@ -74,6 +92,6 @@ def _score(task: Task, job: Job, model: torch.nn.Module) -> Score:
     model.to(task.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
     measure = None if job.final else partial(error, model, held_out, bench)
-    epochs = train(model, images, task.recipe, job.seed, bench, measure)
+    epochs = train(model, images, task.recipe, job.seed, bench, measure, micro_batches)
     final_error = epochs[-1].error if epochs[-1].error is not None else error(model, held_out, bench)
-    return Score(final_error, len(held_out), epochs, time.perf_counter() - started)
+    return Score(final_error, len(held_out), epochs, time.perf_counter() - started, micro_batches)

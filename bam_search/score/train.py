@@ -5,6 +5,7 @@ device once an epoch.
 """
 
 import math
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ EVAL_BATCH = 1000
 
 class Diverged(Exception):
     """The training loss became NaN or infinite."""
+
+
+class TooSlow(Exception):
+    """The training took longer than its recipe allows."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,21 @@ def uses_bf16(recipe: Recipe, device: Device) -> bool:
 
 
 def train(
-    model: nn.Module, images: Images, recipe: Recipe, seed: int, bench: Bench, measure: Callable[[], float] | None = None
+    model: nn.Module,
+    images: Images,
+    recipe: Recipe,
+    seed: int,
+    bench: Bench,
+    measure: Callable[[], float] | None = None,
+    micro_batches: int = 1,
 ) -> tuple[Epoch, ...]:
     """Train `model` in place on `images`; `measure`, if given, is called after each epoch for the error.
 
-    The order of the images, their crops and flips depend on (seed, epoch) only. Raises Diverged, and ValueError if a batch cannot
-    be filled with two images.
+    The order of the images, their crops and flips depend on (seed, epoch) only. With more than one of `micro_batches` a batch goes
+    through in that many parts whose gradients add up; normalisations then see the parts. Raises Diverged, TooSlow, and ValueError
+    if a batch cannot be filled with two images.
     """
+    deadline = time.monotonic() + (recipe.seconds or math.inf)
     device = bench.device.type
     pixels, labels = _padded(images, device), torch.from_numpy(images.y).to(device)
     batch = min(recipe.batch, len(images))
@@ -86,14 +99,18 @@ def train(
     for number in range(recipe.epochs):
         model.train()
         total = torch.zeros((), device=device)
-        for step, (index, rows, columns) in enumerate(_epoch(len(images), batch, seed, number, recipe.augment, device)):
+        for step, taken in enumerate(_epoch(len(images), batch, seed, number, recipe, device)):
+            if time.monotonic() > deadline:
+                raise TooSlow(f"the training took more than {recipe.seconds:g} s, and was in epoch {number + 1} of {recipe.epochs}")
             optimizer.param_groups[0]["lr"] = recipe.lr_at(number * steps_per_epoch + step, steps)
-            logits = bench.forward(model, pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]])
-            loss = functional.cross_entropy(logits, labels[index], label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            for index, rows, columns in _parts(taken, micro_batches):
+                logits = bench.forward(model, pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]])
+                loss = functional.cross_entropy(logits, labels[index], label_smoothing=recipe.label_smoothing)
+                loss = loss * (len(index) / batch)
+                loss.backward()
+                total += loss.detach()
             optimizer.step()
-            total += loss.detach()
         mean_loss = float(total) / steps_per_epoch
         if not math.isfinite(mean_loss):
             raise Diverged(f"the training loss became {mean_loss} in epoch {number + 1} of {recipe.epochs}")
@@ -118,16 +135,28 @@ def _padded(images: Images, device: str) -> Tensor:
     return functional.pad(torch.from_numpy(images.x), (0, 0, PAD, PAD, PAD, PAD)).to(device)
 
 
-def _epoch(n: int, batch: int, seed: int, epoch: int, augment: str, device: str) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """For each full batch of the epoch: image indices (B,), and the rows (B, 32) and columns (B, 32) of the padded image to take."""
+Taken = tuple[Tensor, Tensor, Tensor]
+"""What a batch takes: image indices (B,), and the rows (B, 32) and columns (B, 32) of the padded images."""
+
+
+def _parts(taken: Taken, n: int) -> list[Taken]:
+    index, rows, columns = (part.tensor_split(n) for part in taken)
+    return list(zip(index, rows, columns, strict=True))
+
+
+def _epoch(n: int, batch: int, seed: int, epoch: int, recipe: Recipe, device: str) -> list[Taken]:
+    """What each full batch of the epoch takes."""
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{epoch}".encode()))
     index = torch.randperm(n, generator=generator)
     side = torch.arange(32)
     top, left = (torch.randint(0, 2 * PAD + 1, (n, 1), generator=generator) for _ in range(2))
     flipped = torch.rand((n, 1), generator=generator) < 0.5
-    if augment != "crop-flip":
+    if recipe.alternate:
+        first = torch.Generator().manual_seed(zlib.crc32(f"{seed}:flips".encode()))
+        flipped = ((torch.rand((n, 1), generator=first) < 0.5) ^ bool(epoch % 2))[index]
+    if recipe.augment != "crop-flip":
         top, left = torch.full_like(top, PAD), torch.full_like(left, PAD)
-    if augment == "none":
+    if recipe.augment == "none":
         flipped = torch.zeros_like(flipped)
     rows, columns = top + side, left + side
     columns = torch.where(flipped, columns.flip(1), columns)

@@ -169,6 +169,7 @@ def _score_fields(result: Result) -> Mapping[str, Any]:
         "val_errors": tuple(epoch.error for epoch in score.per_epoch),
         "train_losses": tuple(epoch.loss for epoch in score.per_epoch),
         "seconds": score.seconds,
+        "micro_batches": score.micro_batches,
     }
 
 
@@ -180,4 +181,5 @@ def _final_fields(study: Study, result: Result) -> Mapping[str, Any]:
         "test_images": result.score.images,
         "test_seed": study.seed + FRESH,
         "test_seconds": result.score.seconds,
+        "test_micro_batches": result.score.micro_batches,
     }

@@ -14,7 +14,8 @@ class Record:
     `origin` is "reference" (pinned by the study, `name` says which) or "search". `val_error` is on `val_images` images that were held
     out of training; `test_error` is of a second training, with the fresh seed `test_seed` and all training images, measured once.
     `macs_conv_fc` is the published convention, `macs` the full count, `activations` what convolutions and linear layers put out (see
-    `bam_search.score.cost`). `failure` is a traceback.
+    `bam_search.score.cost`). `micro_batches` is 2 where the device's memory was too small for whole batches (`test_micro_batches`: in
+    the second training). `failure` is a traceback, or what went wrong.
     """
 
     number: int
@@ -41,10 +42,12 @@ class Record:
     val_errors: tuple[float, ...] = ()
     train_losses: tuple[float, ...] = ()
     seconds: float | None = None
+    micro_batches: int | None = None
     test_error: float | None = None
     test_images: int | None = None
     test_seed: int | None = None
     test_seconds: float | None = None
+    test_micro_batches: int | None = None
     test_failure: str = ""
 
     @property
@@ -75,7 +78,7 @@ class Record:
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> "Record":
         """The inverse of `to_dict`, also after JSON has made lists of the tuples."""
-        values: dict[str, Any] = {f.name: tuple(v) if isinstance(v := table[f.name], list) else v for f in fields(cls)}
+        values: dict[str, Any] = {f.name: tuple(v) if isinstance(v := table[f.name], list) else v for f in fields(cls) if f.name in table}
         return cls(**values)
 
 

@@ -14,6 +14,7 @@ from bam_search.errors import UserError
 from bam_search.model.attach import attach, detach, disabled, fit, resolve
 from bam_search.model.attention import ATTENTION
 from bam_search.model.build import backbone, build, sites_of
+from bam_search.score.cost import count
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 from bam_search.space.sites import Site, Sites
@@ -197,6 +198,8 @@ def test_attention_goes_where_and_as_what_the_model_is() -> None:
     net = backbone(SMALL, seed=0).to(torch.float64).eval()
     attach(net, BOTH, (3, 32, 32))
     assert {p.dtype for p in net.parameters()} == {torch.float64}
+    assert net(image().double()).dtype == torch.float64
+    assert count(net, (3, 32, 32)) == count(net.float(), (3, 32, 32))
     assert not any(m.training for m in net.modules())
     with torch.device("meta"):
         empty = backbone(SMALL, seed=0)

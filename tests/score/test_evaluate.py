@@ -1,6 +1,10 @@
 """A job in, a result out; a crash is a result."""
 
+from dataclasses import replace
+
 import pytest
+import torch
+from torch import nn
 
 from bam_search.model.build import sites_of
 from bam_search.score.data import Dataset, Images, split
@@ -34,3 +38,34 @@ def test_a_crash_is_a_result_with_its_traceback(task: Task) -> None:
     assert result.score is None
     assert "no site is named 'layer9'" in result.failure
     assert "Traceback" in result.failure
+
+
+class Tight(nn.Module):
+    """A model that finds memory for `most` images at once, in training."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 100))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("most", [100, 60, 40])
+def test_too_little_memory_is_tried_once_more_with_halves(task: Task, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr("bam_search.score.evaluate.build", lambda *_args: Tight(most))
+    result = evaluate(task, Job("none", 0))
+    if most < 50:
+        assert result.score is None
+        assert "too little memory for half a batch of 100" in result.failure
+    else:
+        assert result.score is not None
+        assert result.score.micro_batches == (1 if most == 100 else 2)
+
+
+def test_a_training_over_its_time_limit_is_a_result_with_the_reason(task: Task) -> None:
+    limited = replace(task, recipe=replace(task.recipe, seconds=1e-6))
+    assert evaluate(limited, Job("none", 0)).failure.strip().endswith("took more than 1e-06 s, and was in epoch 1 of 2")

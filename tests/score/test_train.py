@@ -10,7 +10,7 @@ from bam_search.score.data import Images
 from bam_search.score.device import choose
 from bam_search.score.generated import generate
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Bench, Diverged, _epoch, error, train
+from bam_search.score.train import Bench, Diverged, TooSlow, _epoch, error, train
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 
@@ -44,7 +44,7 @@ def test_every_budget_has_its_complete_schedule(steps: int, warmup: float) -> No
 
 
 def test_an_epoch_visits_each_image_once_and_only_shifts_and_flips() -> None:
-    batches = _epoch(100, 30, seed=0, epoch=0, augment="crop-flip", device="cpu")
+    batches = _epoch(100, 30, seed=0, epoch=0, recipe=Recipe(), device="cpu")
     index = torch.cat([batch[0] for batch in batches])
     assert len(batches) == 3
     assert len(set(index.tolist())) == 90
@@ -61,16 +61,53 @@ def test_an_epoch_visits_each_image_once_and_only_shifts_and_flips() -> None:
 
 def test_less_augmentation_takes_the_whole_image() -> None:
     for augment, directions in (("flip", {-1, 1}), ("none", {1})):
-        batches = _epoch(100, 50, seed=0, epoch=0, augment=augment, device="cpu")
+        batches = _epoch(100, 50, seed=0, epoch=0, recipe=Recipe(augment=augment), device="cpu")  # type: ignore[arg-type]
         rows, columns = (torch.cat([batch[part] for batch in batches]) for part in (1, 2))
         assert torch.equal(rows, torch.arange(4, 36).expand_as(rows))
         assert torch.equal(columns.sort(1).values, rows)
         assert set((columns[:, 1] - columns[:, 0]).tolist()) == directions
 
 
+def test_alternating_flips_show_each_image_both_ways_in_two_epochs() -> None:
+    recipe = Recipe(alternate=True)
+    flips = []
+    for epoch in range(4):
+        batches = _epoch(100, 50, seed=3, epoch=epoch, recipe=recipe, device="cpu")
+        index, columns = (torch.cat([batch[part] for batch in batches]) for part in (0, 2))
+        flips.append((columns[:, 1] < columns[:, 0])[index.argsort()])
+    assert torch.equal(flips[0], ~flips[1])
+    assert torch.equal(flips[0], flips[2])
+    assert 20 < flips[0].sum() < 80
+
+
+def test_micro_batches_add_up_to_the_batch() -> None:
+    class Plain(nn.Module):  # no normalisation, which would see the parts
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3072, 100))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x)
+
+    recipe = Recipe(epochs=2, batch=50, lr=0.01, precision="fp32")
+    bench = Bench.of(CPU, recipe, images())
+    whole, halves = Plain(), Plain()
+    one = train(whole, images(), recipe, 0, bench)
+    two = train(halves, images(), recipe, 0, bench, micro_batches=2)
+    assert [e.loss for e in one] == pytest.approx([e.loss for e in two], rel=1e-5)
+    assert torch.allclose(whole.layers[1].weight, halves.layers[1].weight, atol=1e-5)
+
+
+def test_a_training_over_its_time_limit_is_stopped() -> None:
+    recipe = Recipe(epochs=1000, batch=50, seconds=0.5)
+    with pytest.raises(TooSlow, match=r"more than 0\.5 s, and was in epoch \d+ of 1000"):
+        train(small(), images(), recipe, 0, Bench.of(CPU, recipe, images()))
+
+
 def test_the_order_depends_on_seed_and_epoch_only() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        return torch.cat([batch[0] for batch in _epoch(64, 16, seed, epoch, "crop-flip", "cpu")]).tolist()
+        return torch.cat([batch[0] for batch in _epoch(64, 16, seed, epoch, Recipe(), "cpu")]).tolist()
 
     assert order(1, 2) == order(1, 2)
     assert order(1, 2) != order(1, 3) != order(2, 3)

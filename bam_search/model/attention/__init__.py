@@ -1,5 +1,6 @@
 """The attention modules: one file each, one table. All are called `Module(channels, **options)`, (B, C, H, W) in and out."""
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
@@ -24,6 +25,7 @@ def defaults(module: str) -> dict[str, Option]:
     return {name: parameter.default for name, parameter in _options(module).items()}
 
 
+@functools.cache  # a search asks thousands of times for few answers, and each takes milliseconds
 def canonical(choice: Choice, channels: int, side: int) -> Choice:
     """The same choice without the options that equal their defaults, in the module's order.
 

@@ -1,0 +1,88 @@
+"""The loop that users write today, as the peer of `benchmarks/engine.py`: written to be fair, not to be slow.
+
+A `DataLoader` with a worker a core, torchvision's transforms on PIL images, fp32 (TF32 on a GPU), channels first, batches of 128, SGD
+with Nesterov momentum and a learning rate set each step, `loss.item()` each step for the running mean, evaluation after each epoch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from bam_search.score.data import Images
+from bam_search.score.recipe import Recipe
+
+BATCH = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """Images as torchvision's data sets give them: through PIL, transformed one by one."""
+
+    images: Images
+    transform: transforms.Compose
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images.x[index])), int(self.images.y[index])
+
+
+def train(model: nn.Module, images: Images, held_out: Images, recipe: Recipe, device: str, workers: int) -> float:
+    """Train `model` in place on `images`; the error in percent on `held_out` after the last epoch."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    model.to(device)
+    loader = _loader(images, _augmented(recipe, images), workers, training=True)
+    evaluation = _loader(held_out, transforms.Compose(_normalised(images)), workers, training=False)
+    optimizer = torch.optim.SGD(model.parameters(), recipe.lr, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay)
+    steps, error = recipe.epochs * len(loader), 100.0
+    for epoch in range(recipe.epochs):
+        model.train()
+        running = 0.0
+        for step, (pixels, labels) in enumerate(loader):
+            optimizer.param_groups[0]["lr"] = recipe.lr_at(epoch * len(loader) + step, steps)
+            loss = functional.cross_entropy(model(pixels.to(device)), labels.to(device), label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            running += loss.item()
+        error = _error(model, evaluation, device)
+    return error
+
+
+def _error(model: nn.Module, loader: DataLoader[tuple[torch.Tensor, int]], device: str) -> float:
+    model.eval()
+    wrong = seen = 0
+    with torch.no_grad():
+        for pixels, labels in loader:
+            wrong += (model(pixels.to(device)).argmax(1) != labels.to(device)).sum().item()
+            seen += len(labels)
+    return 100 * wrong / seen
+
+
+def _loader(images: Images, transform: transforms.Compose, workers: int, training: bool) -> DataLoader[tuple[torch.Tensor, int]]:
+    return DataLoader(
+        Pictures(images, transform),
+        batch_size=BATCH,
+        shuffle=training,
+        drop_last=training,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _augmented(recipe: Recipe, images: Images) -> transforms.Compose:
+    crop = [transforms.RandomCrop(32, padding=4)] if recipe.augment == "crop-flip" else []
+    flip = [] if recipe.augment == "none" else [transforms.RandomHorizontalFlip()]
+    return transforms.Compose([*crop, *flip, *_normalised(images)])
+
+
+def _normalised(images: Images) -> list[object]:
+    pixels = images.x.reshape(-1, 3) / 255
+    return [transforms.ToTensor(), transforms.Normalize(pixels.mean(0).tolist(), pixels.std(0).tolist())]

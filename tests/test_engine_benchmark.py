@@ -1,0 +1,49 @@
+"""The engine's benchmark measures what it says: both arms learn on the same images, and every rung of the ladder trains."""
+
+import json
+
+import numpy as np
+import pytest
+from torch import nn
+
+from bam_search.model.build import build, sites_of
+from bam_search.score.device import choose
+from bam_search.score.generated import generate
+from bam_search.space.search_space import load_space
+from benchmarks import engine, usual_loop
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> engine.Setting:
+    path = tmp_path_factory.mktemp("data") / "cifar100.npz"
+    x_train, y_train, x_test, y_test = generate(1000, 200)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return engine.Setting(str(path), "cpu", "small", 1000, 0)
+
+
+@pytest.mark.parametrize("name", engine.LADDER)
+def test_every_rung_changes_the_weights(setting: engine.Setting, name: str) -> None:
+    space = load_space("small")
+    net = build(space, sites_of(space), "none", 0)
+    before = net.get_submodule("fc").weight.clone()  # type: ignore[operator]
+    images = setting.split().fit
+    engine._runner(net, engine.LADDER[name], images, setting.study().recipe, choose("cpu"))()
+    assert not before.equal(net.get_submodule("fc").weight)  # type: ignore[arg-type]
+
+
+def test_the_usual_loop_learns_and_measures(setting: engine.Setting) -> None:
+    parts, recipe = setting.split(), setting.study().recipe
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 100))
+    error = usual_loop.train(net, parts.fit, parts.fit, recipe, "cpu", workers=0)
+    assert 0 < error < 99.5
+
+
+def test_a_training_image_moves_what_its_convolutions_read_and_write() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    assert list(engine._numbers(net)) == [3 * 32 * 32 + 8 * 32 * 32, 8 + 5]
+
+
+def test_what_is_around_training_is_measured_without_training() -> None:
+    found = engine.around(records=30)
+    assert found["ask_count_tell_write_ms"]["n"] == 19
+    assert json.dumps(found)
