@@ -3,9 +3,10 @@
     python -m benchmarks.engine --data cifar100.npz [--device cpu] [--images 10000] [--rounds 3] [--out FILE.json]
 
 Candidates: both arms train the references of the placement study with its recipe on the same images, each arm a fresh process whose
-whole time counts, the arms in turn, a seed a round. Ladder: from the usual loop to the engine, one change at a time, images a second of
-training alone, in turn. Bound: the multiply-adds and the least bytes of a training image over the rates that a matrix product and a copy
-reach in the same run. Around: what a candidate costs beside its training, when 1,000 records are told.
+whole time counts, the arms in turn, a seed a round; the usual loop has as many DataLoader workers as make it fastest here. Ladder: from
+the usual loop to the engine, one change at a time, images a second of training alone, in turn. Bound: the multiply-adds and the least
+bytes of a training image over the rates that a matrix product and a copy reach in the same run. Around: what a candidate costs beside
+its training, when 1,000 records are told.
 """
 
 import argparse
@@ -60,10 +61,11 @@ class Setting:
     net: str
     images: int
     seed: int
+    workers: int = 0  # of the usual loop's DataLoader
 
     def study(self) -> Study:
-        """The placement study on this net."""
-        flags = {"space": self.net, "data": {"images": self.images}, "seed": self.seed}
+        """The placement study on this net, with the usual loop's batches: then both arms take the same steps."""
+        flags = {"space": self.net, "data": {"images": self.images}, "seed": self.seed, "recipe": {"batch": usual_loop.BATCH}}
         return load_study("placement", choose(self.device), flags, [])
 
     def split(self) -> Split:
@@ -90,10 +92,21 @@ def usual(setting: Setting) -> list[float]:
     space = load(study.space, CIFAR_INPUTS)
     sites = sites_of(space)
     models = (build(space, sites, text, setting.seed) for text in study.references.values())
-    return [usual_loop.train(net, parts.fit, parts.validation, study.recipe, choose(setting.device).type, cores()) for net in models]
+    return [
+        usual_loop.train(net, parts.fit, parts.validation, study.recipe, choose(setting.device).type, setting.workers) for net in models
+    ]
 
 
 ARMS: dict[str, Callable[[Setting], list[float]]] = {"ours": ours, "usual": usual}
+
+
+def with_best_workers(setting: Setting) -> Setting:
+    """The number of DataLoader workers with which the usual loop is fastest here: on two cores none, as they take the trainer's time."""
+    images = setting.split().fit.take(slice(0, 4096))  # type: ignore[arg-type]
+    tried = [replace(setting, workers=n) for n in sorted({0, 1, cores() // 2, cores()})]
+    speeds = {s.workers: _alone(_speed, s, Rung(), images, cores()) for s in tried}
+    _say(f"the usual loop, images/s by DataLoader workers: { {n: round(speed) for n, speed in speeds.items()} }")
+    return replace(setting, workers=max(speeds, key=lambda n: speeds[n]))
 
 
 def candidates(setting: Setting, rounds: int) -> dict[str, Any]:
@@ -186,8 +199,8 @@ def _speed(setting: Setting, rung: Rung, images: Images, threads: int) -> float:
     study, device = setting.study(), choose(setting.device)
     space = load(study.space, CIFAR_INPUTS)
     net = build(space, sites_of(space), "none", 0)
-    recipe = replace(study.recipe, epochs=1, batch=usual_loop.BATCH, augment="crop-flip")
-    run = _runner(net, rung, images, recipe, device)
+    recipe = replace(study.recipe, epochs=1, augment="crop-flip")
+    run = _runner(net, rung, images, recipe, device, setting.workers)
     run()
     _wait(device)
     started = time.perf_counter()
@@ -196,14 +209,14 @@ def _speed(setting: Setting, rung: Rung, images: Images, threads: int) -> float:
     return len(images) / (time.perf_counter() - started)
 
 
-def _runner(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device) -> Callable[[], object]:
+def _runner(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device, workers: int = 0) -> Callable[[], object]:
     if rung.engine:
         bench = Bench.of(device, recipe, images)
         model = net.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return lambda: engine_train(model, images, recipe, 0, bench)
     if not rung.on_device:
         few = images.take(slice(0, 256))  # type: ignore[arg-type]
-        return lambda: usual_loop.train(net, images, few, recipe, device.type, cores())
+        return lambda: usual_loop.train(net, images, few, recipe, device.type, workers)
     return lambda: _batched(net, rung, images, recipe, device)
 
 
@@ -363,12 +376,17 @@ def main() -> None:
     found: dict[str, Any] = {"device": device.name, "bf16": device.bf16, "cores": cores(), "torch": torch.__version__}
     found |= {"python": platform.python_version(), "images": asked.images, "nets": {}}
     for net in NETS[asked.device]:
-        setting = Setting(asked.data, asked.device, net, asked.images, 0)
+        setting = with_best_workers(Setting(asked.data, asked.device, net, asked.images, 0))
         rungs = ladder(setting, asked.rounds)
         best = max(rungs[name]["median"] for name in (TOGETHER, "the engine") if name in rungs)
         compared = candidates(setting, asked.rounds)
-        found["nets"][net] = {**compared, "ladder_images_per_s": rungs, "bound": bound(setting, best)}
-    found["around_training"] = around()
+        found["nets"][net] = {
+            **compared,
+            "usual_loop_workers": setting.workers,
+            "ladder_images_per_s": rungs,
+            "bound": bound(setting, best),
+        }
+    found["around_training"] = around()  # on the CPU, whatever the device
     text = json.dumps(found, indent=2) + "\n"
     if asked.out:
         write(asked.out, text)

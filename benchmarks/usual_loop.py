@@ -1,7 +1,8 @@
 """The loop that users write today, as the peer of `benchmarks/engine.py`: written to be fair, not to be slow.
 
-A `DataLoader` with a worker a core, torchvision's transforms on PIL images, fp32 (TF32 on a GPU), channels first, batches of 128, SGD
-with Nesterov momentum and a learning rate set each step, `loss.item()` each step for the running mean, evaluation after each epoch.
+A `DataLoader` with as many workers as serve it best, torchvision's transforms on PIL images, fp32 (TF32 on a GPU), channels first,
+batches of 128, SGD with Nesterov momentum and a learning rate set each step, `loss.item()` each step for the running mean, evaluation
+after each epoch.
 """
 
 from dataclasses import dataclass

@@ -167,8 +167,10 @@ def test_when_every_candidate_fails_the_study_says_so(tmp_path: Path, small_npz:
     space.write_text(
         "from torch import nn\nfrom bam_search.space.search_space import SearchSpace\n\n"
         "class Net(nn.Module):\n"
-        "    def __init__(self):\n        super().__init__()\n        self.layer1 = nn.Sequential(nn.Sequential(nn.Conv2d(3, 100, 3)))\n"
-        "    def forward(self, x):\n        if self.training: raise RuntimeError('deliberate')\n        return self.layer1(x).mean((2, 3))\n\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.layer1 = nn.Sequential(nn.Sequential(nn.Conv2d(3, 100, 3)))\n"
+        "    def forward(self, x):\n        if self.training: raise RuntimeError('deliberate')\n"
+        "        return self.layer1(x).mean((2, 3))\n\n"
         "def space():\n    return SearchSpace('broken', lambda classes: Net(), sites=('layer1',))\n"
     )
     done = run(tmp_path, small_npz, "--trials", 2, study=plain_study(tmp_path, str(space)))
