@@ -66,6 +66,7 @@ def remove(model: nn.Module) -> None:
     """Take all inserted children out, and their hooks."""
     for site in _occupied(model):
         delattr(site, CHILD)
+        site.__dict__.pop(HIDDEN, None)
         for hooks in (site._forward_pre_hooks, site._forward_hooks):
             for key in [key for key, hook in hooks.items() if hook in (_hide, _reveal, _attend)]:
                 del hooks[key]
@@ -111,10 +112,12 @@ def _attend(site: nn.Module, _args: object, output: Tensor) -> Tensor:
 
 
 def _hide(site: nn.Module, _args: object) -> None:
-    site.__dict__[HIDDEN] = site._modules.pop(CHILD, None)
+    attention = site._modules.pop(CHILD, None)
+    setattr(site, HIDDEN, (attention,))  # in a tuple, so that it is no child
 
 
 def _reveal(site: nn.Module, _args: object, _output: object) -> None:
-    attention = site.__dict__.pop(HIDDEN, None)
+    (attention,) = getattr(site, HIDDEN)
+    setattr(site, HIDDEN, (None,))
     if attention is not None:
         site.add_module(CHILD, attention)

@@ -28,6 +28,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_all_that_is_written_is_the_candidate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
     net = backbone(load_space("small"), seed=5)
     attach(net, "bottleneck=bam", (3, 32, 32))
     torch.save(net.state_dict(), tmp_path / "trained.pt")
