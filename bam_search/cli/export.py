@@ -27,9 +27,10 @@ CLOSE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A candidate's model, with the file that is to be compared with it."""
+    """A candidate: its record, the name under which its space is loaded, the space, its model, and images to compare outputs on."""
 
     record: Record
+    name: str
     space: SearchSpace
     net: nn.Module
     image: Tensor
@@ -58,13 +59,14 @@ def _candidate(folder: Path, number: int, weights: Path | None) -> Exported:
     if number not in records:
         raise UserError(f"{folder} has no candidate {number}", f"its candidates are 0 to {max(records)}" if records else "it has none")
     record = records[number]
-    space = load(_space_name(folder), CIFAR_INPUTS)
+    name = _space_name(folder)
+    space = load(name, CIFAR_INPUTS)
     net = backbone(space, record.seed)
     attach(net, record.placement, space.input_shape, seed=record.seed)
     if weights:
         _load_weights(net, weights)
     image = torch.rand(2, *space.input_shape, generator=torch.Generator().manual_seed(0))
-    return Exported(record, space, net.eval(), image)
+    return Exported(record, name, space, net.eval(), image)
 
 
 def _space_name(folder: Path) -> str:
@@ -101,7 +103,7 @@ def _write_snippet(candidate: Exported, path: Path) -> None:
 def _snippet(candidate: Exported) -> str:
     record, space = candidate.record, candidate.space
     error = "failed" if record.val_error is None else f"{record.val_error:.2f} % validation error"
-    imports, build = _build_lines(space.name)
+    imports, build = _build_lines(candidate.name)
     return f'''"""Candidate {record.number} of a placement search on {space.name}: {error}, {record.params_overhead:+.2f} % parameters.
 
 Written by bam_search {__version__}, which it needs. `python model.py` prints the number of parameters.

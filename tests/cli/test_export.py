@@ -63,6 +63,21 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_space_may_be_a_file_whose_space_has_another_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(REPORT, tmp_path / "report")
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import replace\nfrom bam_search.space.search_space import load_space\n\n"
+        "def space():\n    return replace(load_space('small'), name='another')\n"
+    )
+    study = (tmp_path / "report" / "study.json").read_text()
+    (tmp_path / "report" / "study.json").write_text(study.replace('"space": "small"', '"space": "mine.py"'))
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "report", "--candidate", BOTTLENECK) == 0
+    assert "equal outputs" in capsys.readouterr().out
+
+
 def test_a_damaged_report_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shutil.copytree(REPORT, tmp_path / "report")
     (tmp_path / "report" / "records.csv").write_text("number,placement\n1,layer1=bam\n")
