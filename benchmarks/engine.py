@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ from bam_search.score.cost import count
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import CIFAR_INPUTS, Images, Split, locate, split
 from bam_search.score.device import Device, choose, cores
-from bam_search.score.evaluate import Job, Task
+from bam_search.score.evaluate import Job, Result, Score, Task
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Bench
+from bam_search.score.train import Bench, Epoch
 from bam_search.score.train import train as engine_train
 from bam_search.search.executors import executor
 from bam_search.search.loop import Plan, search
@@ -263,7 +263,7 @@ def bound(setting: Setting, images_per_s: float) -> dict[str, float]:
     }
 
 
-def _numbers(net: nn.Module) -> Iterator[int]:
+def _numbers(net: nn.Module) -> list[int]:
     """What each convolution and linear layer reads and writes for one image."""
     seen: list[int] = []
     for module in net.modules():
@@ -271,7 +271,7 @@ def _numbers(net: nn.Module) -> Iterator[int]:
             module.register_forward_hook(lambda _module, args, output: seen.append(args[0].numel() + output.numel()))
     with torch.no_grad():
         net.eval()(torch.zeros(1, 3, 32, 32))
-    yield from seen
+    return seen
 
 
 def _product_rate(device: str) -> float:
@@ -302,11 +302,6 @@ def _best(work: Callable[[], object], device: str) -> float:
 
 def around(records: int = 1000) -> dict[str, Any]:
     """Milliseconds a candidate takes beside its training, with `records` told: the loop of a study whose trainings take no time."""
-    from concurrent.futures import Future
-
-    from bam_search.score.evaluate import Result, Score
-    from bam_search.score.train import Epoch
-
     flags = {"space": "resnet18", "trials": records + 20, "workers": 1, "startup": records}
     study = load_study("placement", choose("cpu"), flags, [])
     space = load(study.space, CIFAR_INPUTS)
@@ -316,7 +311,7 @@ def around(records: int = 1000) -> dict[str, Any]:
     plan = Plan("invented", references, sites, menu(space, sites), costs)
     ends: list[float] = []
 
-    def at_once(job: Job) -> "Future[Result]":
+    def at_once(job: Job) -> Future[Result]:
         future: Future[Result] = Future()
         future.set_result(Result(Score(50 + len(job.placement) % 40, 1000, (Epoch(3.0, 50.0),), 0.0)))
         return future

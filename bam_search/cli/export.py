@@ -27,19 +27,14 @@ CLOSE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A candidate: its record, the name under which its space is loaded, the space, its model, and images to compare outputs on."""
+    """A candidate: its record, the name under which its space is loaded, the space, its model, and what that says to some images."""
 
     record: Record
     name: str
     space: SearchSpace
     net: nn.Module
     image: Tensor
-
-    @property
-    def outputs(self) -> Tensor:
-        """What the model says to the image."""
-        with torch.no_grad():
-            return self.net(self.image)
+    outputs: Tensor
 
 
 def export(folder: Path, number: int, out: Path, weights: Path | None, formats: Sequence[str]) -> None:
@@ -66,7 +61,8 @@ def _candidate(folder: Path, number: int, weights: Path | None) -> Exported:
     if weights:
         _load_weights(net, weights)
     image = torch.rand(2, *space.input_shape, generator=torch.Generator().manual_seed(0))
-    return Exported(record, name, space, net.eval(), image)
+    with torch.no_grad():
+        return Exported(record, name, space, net.eval(), image, net(image))
 
 
 def _space_name(folder: Path) -> str:

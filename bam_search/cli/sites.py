@@ -10,14 +10,14 @@ import click
 from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.attach import resolve
+from bam_search.model.attention import canonical
 from bam_search.model.build import backbone
 from bam_search.model.load import load
 from bam_search.model.sites import find_sites
 from bam_search.model.trace import Shape
 from bam_search.score.formula import increment
-from bam_search.space.placement import Choice, Placement
-from bam_search.space.sites import STAGE_ENDS, Site, Sites
+from bam_search.space.placement import Choice
+from bam_search.space.sites import CHANNELS_LAST, STAGE_ENDS, Site, Sites
 
 BAM = Choice("bam")
 
@@ -59,18 +59,18 @@ def parse_shape(text: str) -> Shape:
 
 
 def _rows(net: nn.Module, sites: Sites) -> list[Row]:
-    by_name = {site.name: site for site in sites}
+    by_name = sites.by_name
     names = [name for name, _ in net.named_modules() if name]
     return [_row(by_name[name]) if name in by_name else Row(name, None, None, None, sites.refused[name]) for name in names]
 
 
 def _row(site: Site) -> Row:
     try:
-        resolve(Placement.of({site.name: BAM}), Sites((site,)))
+        canonical(BAM, site.channels, site.side)
     except UserError as error:
-        return Row(site.name, site, None, None, error.message.removeprefix(f"at site {site.name!r}: "))
+        return Row(site.name, site, None, None, error.message)
     added = increment(BAM, site)
-    return Row(site.name, site, added.params, sum(added.by_operator.get(key, 0) for key in ("conv", "linear")), "")
+    return Row(site.name, site, added.params, added.macs_conv_fc, "")
 
 
 def _summary(model: str, shape: Shape, net: nn.Module, sites: Sites) -> str:
@@ -95,7 +95,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     site = row.site
     if site is None:
         return (row.name, "", "", "", "", "", "", "", row.why_not)
-    size = f"{site.height}x{site.width}" + (" NHWC" if site.layout == "NHWC" else "")
+    size = f"{site.height}x{site.width}" + (f" {CHANNELS_LAST}" if site.layout == CHANNELS_LAST else "")
     stage = "" if site.stage is None else str(site.stage)
     costs = ("", "") if row.params is None or row.macs is None else (f"{row.params:,}", f"{row.macs:,}")
     return (row.name, str(site.channels), size, stage, site.block, " ".join(site.roles), *costs, row.why_not)

@@ -84,7 +84,7 @@ def attach(
     for name, _ in resolved.choices:
         if hasattr(_submodule(model, name), CHILD):
             raise UserError(f"site {name!r} has a child named {CHILD!r} already", "detach it first")
-    by_name = {site.name: site for site in sites}
+    by_name = sites.by_name
     insert(model, {name: _made(model, by_name[name], choice, init, seed) for name, choice in resolved.choices})
     return resolved
 
@@ -130,7 +130,7 @@ def _chosen(placement: Placement, sites: Sites, exact: bool, but: Mapping[str, C
 
 def _canonical_at(site: Site, choice: Choice) -> Choice:
     try:
-        return canonical(choice, site.channels, min(site.height, site.width))
+        return canonical(choice, site.channels, site.side)
     except UserError as error:
         raise UserError(f"at site {site.name!r}: {error.message}", error.hint) from None
 

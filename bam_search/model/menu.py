@@ -50,7 +50,7 @@ def _legal(modules: Mapping[str, Options], site: Site) -> dict[str, dict[str, tu
 def _allowed(choice: Choice, site: Site) -> bool:
     canonical(choice, PLENTY, PLENTY)  # a mistake of the space's own is raised
     try:
-        canonical(choice, site.channels, min(site.height, site.width))
+        canonical(choice, site.channels, site.side)
     except UserError:
         return False
     return True

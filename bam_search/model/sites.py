@@ -1,13 +1,12 @@
 """The sites of a model: which submodules put out a feature map, which of them end stages and blocks, and why the others are none."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.structure import Block, Seen, blocks, outermost, seen, stages
+from bam_search.model.structure import Block, Seen, blocks, holds, outermost, seen, stages
 from bam_search.model.trace import BATCH, Call, Shape, Trace, trace
 from bam_search.space.sites import BOTTLENECK, CHANNELS_LAST, EVERY_BLOCK, MAP, STAGE_ENDS, Site, Sites
 
@@ -59,7 +58,7 @@ def _with_roles(saw: Seen, found: Sequence[Block], sites: Mapping[str, Site]) ->
 def _mark(saw: Seen, block: Block, ends: Mapping[int | None, str], sites: dict[str, Site]) -> None:
     """Give the block's sites its name, and the role to the end of its branch; where that is a stage's end, to the stage's end."""
     for name in sites:
-        if name == block.name or name.startswith(f"{block.name}."):
+        if holds(block.name, name):
             sites[name] = replace(sites[name], block=block.name)
     end = block.branch_end if block.branch_end in sites else block.name
     if end in sites:
@@ -74,7 +73,7 @@ def _site(call: Call, layout: str) -> Site:
 
 
 def _uncalled(saw: Seen) -> dict[str, str]:
-    times = Counter(call.name for call in saw.trace.calls)
+    times = saw.trace.times
     names = [name for name, _ in saw.trace.model.named_modules() if name and name not in saw.once]
     return {name: f"is called {times[name]} times in one pass" if times[name] else "is not called in a forward pass" for name in names}
 

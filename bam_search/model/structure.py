@@ -4,7 +4,6 @@ The *trunk* are the operations that every path from the image to the output pass
 comes up again and again and whose outputs all lie on the trunk; a *stage* is a run of blocks whose maps have one size.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,8 +51,7 @@ class Seen:
 
 def seen(trace: Trace) -> Seen:
     """What was seen in `trace`."""
-    times = Counter(call.name for call in trace.calls)
-    return Seen(trace, {call.name: call for call in trace.calls if times[call.name] == 1})
+    return Seen(trace, {call.name: call for call in trace.calls if trace.times[call.name] == 1})
 
 
 def blocks(saw: Seen) -> tuple[Block, ...]:
@@ -85,8 +83,8 @@ def stages(found: Sequence[Block], sizes: Mapping[str, tuple[int, int]]) -> tupl
 def outermost(saw: Seen, name: str, without: Sequence[str]) -> str:
     """The outermost submodule that returns what `name` returns, perhaps laid out otherwise, and holds none of `without`."""
     content = saw.content(name)
-    same = [other for other in saw.once if _holds(other, name) and saw.content(other) == content]
-    fit = [other for other in same if not any(_holds(other, inside) for inside in without)]
+    same = [other for other in saw.once if holds(other, name) and saw.content(other) == content]
+    fit = [other for other in same if not any(holds(other, inside) for inside in without)]
     return min(fit, key=len, default=name)
 
 
@@ -165,7 +163,7 @@ def _topmost(groups: Groups) -> Groups:
 
 def _made_of(saw: Seen, name: str, groups: Groups) -> bool:
     """Whether two or more of one kind lie in `name`, and candidates hold most of its parameters."""
-    inside = {key: [other for other in names if other != name and _holds(name, other)] for key, names in groups.items()}
+    inside = {key: [other for other in names if other != name and holds(name, other)] for key, names in groups.items()}
     if not any(len(names) > 1 for names in inside.values()):
         return False
     top = [other for names in inside.values() for other in names]
@@ -207,7 +205,7 @@ def _branch_end(saw: Seen, block: str) -> str:
     operand = _branch(trace, call)
     while operand is not None and operand >= call.first:
         same = [n for n, c in saw.once.items() if c.out == operand and sorted(c.shape) == sorted(call.shape) and n != block]
-        layered = [n for n in same if _holds(block, n) and _has_weights(saw.module(n)) and not _only_scales(trace, saw.once[n])]
+        layered = [n for n in same if holds(block, n) and _has_weights(saw.module(n)) and not _only_scales(trace, saw.once[n])]
         if layered:
             return min(layered, key=lambda n: n.count("."))
         operand = _only_source(trace, operand)
@@ -234,12 +232,13 @@ def _only_source(trace: Trace, n: int) -> int | None:
     return trace.sources[n][0] if len(trace.sources[n]) == 1 and trace.kinds[n] not in WEIGHTED else None
 
 
-def _holds(outer: str, inner: str) -> bool:
+def holds(outer: str, inner: str) -> bool:
+    """Whether the submodule `inner` is `outer` or lies in it, by name."""
     return inner == outer or inner.startswith(f"{outer}.")
 
 
 def _inside_any(name: str, others: Sequence[str]) -> bool:
-    return any(name != other and _holds(other, name) for other in others)
+    return any(name != other and holds(other, name) for other in others)
 
 
 def _has_layers(module: nn.Module) -> bool:

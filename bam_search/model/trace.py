@@ -1,6 +1,7 @@
 """One forward pass, watched: which submodule was called when and put out what, and how the tensors depend on one another."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,6 +53,11 @@ class Trace:
     sources: tuple[tuple[int, ...], ...]
     kinds: tuple[str, ...]
     result: int
+
+    @cached_property
+    def times(self) -> Counter[str]:
+        """How often each submodule was called."""
+        return Counter(call.name for call in self.calls)
 
     @cached_property
     def live(self) -> frozenset[int]:

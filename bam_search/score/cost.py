@@ -21,8 +21,7 @@ with warnings.catch_warnings():
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
     from fvcore.nn.jit_handles import get_shape
 
-PUBLISHED = ("conv", "linear")
-"""fvcore's names of the operators that the published convention counts."""
+from bam_search.score.formula import published
 
 FREE = frozenset({"aten::expand_as"})
 """Views beyond those that fvcore knows: they compute nothing, so they are neither counted nor listed as uncounted."""
@@ -52,7 +51,7 @@ class Cost:
     @property
     def macs_conv_fc(self) -> int:
         """The published convention."""
-        return sum(self.by_operator.get(name, 0) for name in PUBLISHED)
+        return published(self.by_operator)
 
 
 def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:

@@ -50,4 +50,4 @@ class CostTable:
 def cost_table(space: SearchSpace, sites: Sites) -> CostTable:
     """The table of a search space: one trace of its backbone."""
     net = backbone(space, seed=0)
-    return CostTable(net, {site.name: site for site in sites}, count(net, space.input_shape))
+    return CostTable(net, sites.by_name, count(net, space.input_shape))

@@ -1,5 +1,6 @@
 """The one place where a placement meets training: a job in, a result out. Runs in the driver or in a worker process."""
 
+import functools
 import time
 import traceback
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from bam_search.score.data import CIFAR_INPUTS, Split
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Bench, Epoch, error, train
+from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
 
 
@@ -76,12 +78,16 @@ def evaluate(task: Task, job: Job) -> Result:
 def _attempt(task: Task, job: Job, micro_batches: int) -> Result | None:
     """The result; None if the device's memory is too small."""
     try:
-        space = load(task.space, CIFAR_INPUTS)
-        return Result(_score(task, job, build(space, task.sites, job.placement, job.seed), micro_batches))
+        return Result(_score(task, job, build(_space(task.space), task.sites, job.placement, job.seed), micro_batches))
     except torch.OutOfMemoryError:
         return None
     except Exception:  # a candidate that crashes is a record, and the study goes on
         return Result(None, traceback.format_exc())
+
+
+@functools.cache  # a file is not run again, nor a user's function asked what it gives, for each candidate
+def _space(name: str) -> SearchSpace:
+    return load(name, CIFAR_INPUTS)
 
 
 def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int) -> Score:

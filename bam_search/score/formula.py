@@ -12,6 +12,14 @@ from bam_search.model.attention.eca import kernel
 from bam_search.space.placement import Choice
 from bam_search.space.sites import Site
 
+PUBLISHED = ("conv", "linear")
+"""fvcore's names of the operators that the published convention counts."""
+
+
+def published(by_operator: Mapping[str, int]) -> int:
+    """The MACs of the published convention among those of all operators."""
+    return sum(by_operator.get(name, 0) for name in PUBLISHED)
+
 
 @dataclass(frozen=True)
 class Increment:
@@ -20,6 +28,11 @@ class Increment:
     params: int
     activations: int
     by_operator: Mapping[str, int]
+
+    @property
+    def macs_conv_fc(self) -> int:
+        """The published convention."""
+        return published(self.by_operator)
 
 
 def increment(choice: Choice, site: Site) -> Increment:

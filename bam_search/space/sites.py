@@ -40,6 +40,11 @@ class Site:
     block: str = ""
     roles: tuple[str, ...] = ()
 
+    @property
+    def side(self) -> int:
+        """The shorter side of its map."""
+        return min(self.height, self.width)
+
 
 @dataclass(frozen=True)
 class Sites:
@@ -57,6 +62,11 @@ class Sites:
 
     def __len__(self) -> int:
         return len(self.found)
+
+    @property
+    def by_name(self) -> dict[str, Site]:
+        """The sites by name, in order."""
+        return {site.name: site for site in self.found}
 
     @property
     def names(self) -> tuple[str, ...]:
