@@ -81,7 +81,7 @@ def ours(setting: Setting) -> list[float]:
     device = choose(setting.device)
     task = Task(study.space, sites, setting.split(), study.recipe, device, max(1, cores() // study.workers))
     with executor(task, study.workers) as submit:
-        futures = [submit(Job(text, setting.seed)) for text in study.references.values()]
+        futures = [submit(Job(text, setting.seed, study.recipe.epochs)) for text in study.references.values()]
         results = [future.result() for future in futures]
     return [result.score.error for result in results if result.score]
 

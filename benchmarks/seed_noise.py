@@ -41,7 +41,8 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
     errors: Errors = {name: [] for name in study.references}
     with executor(task, study.workers) as submit:
         # Seeds outside, references inside: a drift of the machine meets all references alike.
-        jobs = [(name, submit(Job(text, seed, final=True))) for seed in range(seeds) for name, text in study.references.items()]
+        epochs, texts = study.recipe.epochs, study.references
+        jobs = [(name, submit(Job(text, seed, epochs, final=True))) for seed in range(seeds) for name, text in texts.items()]
         for name, future in jobs:
             result = future.result()
             assert result.score is not None, result.failure

@@ -4,6 +4,7 @@ CIFAR-100: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Imag
 """
 
 import contextlib
+import functools
 import hashlib
 import socket
 import zipfile
@@ -70,7 +71,7 @@ class Split:
     validation: Images
     test: Images
 
-    @property
+    @functools.cached_property
     def train(self) -> Images:
         """All training images: `fit` and `validation`."""
         return Images(np.concatenate([self.fit.x, self.validation.x]), np.concatenate([self.fit.y, self.validation.y]))

@@ -1,8 +1,6 @@
 """What a study will cost before it runs: the dearest placement of a menu, and the seconds of a training, measured on this device."""
 
-import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,18 +12,14 @@ from bam_search.score.data import CLASSES, Images
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Bench, train
-from bam_search.space.placement import Choice, Placement
-from bam_search.space.search_space import Menu, Options, SearchSpace
+from bam_search.space.placement import Placement
+from bam_search.space.search_space import Menu, SearchSpace
 from bam_search.space.sites import Sites
 
 
 def dearest(menu: Menu, costs: CostTable) -> Placement:
     """Every site of the menu with its choice of most parameters; not canonical."""
-    chosen = {}
-    for site, modules in menu.sites.items():
-        choices = [choice for module, options in modules.items() for choice in _choices(module, options)]
-        chosen[site] = max(choices, key=lambda choice: costs.added(site, choice).params)
-    return Placement.of(chosen)
+    return Placement.of({site: max(menu.choices(site), key=lambda choice: costs.added(site, choice).params) for site in menu.sites})
 
 
 def seconds_per_image(
@@ -46,11 +40,6 @@ def seconds_per_image(
         train(model, images, once, 0, bench)
         batches += 1
     return (time.perf_counter() - started) / (batches * len(images))
-
-
-def _choices(module: str, options: Options) -> Iterator[Choice]:
-    for values in itertools.product(*options.values()):
-        yield Choice.of(module, dict(zip(options, values, strict=True)))
 
 
 def _noise(n: int) -> Images:

@@ -3,14 +3,14 @@
 import functools
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
 from bam_search.model.build import build
 from bam_search.model.load import load
-from bam_search.score.data import CIFAR_INPUTS, Split
+from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Bench, Epoch, error, train
@@ -32,10 +32,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """One training: `final` trains on all of the training set and is measured on the test set, else fit and validation."""
+    """One training of so many epochs, with a learning-rate decay of its own.
+
+    `final` trains on all of the training set and is measured on the test set, else fit and validation.
+    """
 
     placement: str
     seed: int
+    epochs: int
     final: bool = False
 
 
@@ -90,14 +94,20 @@ def _space(name: str) -> SearchSpace:
     return load(name, CIFAR_INPUTS)
 
 
+@functools.lru_cache(maxsize=2)  # the fit and the whole of one split: their statistics take as long as some 2,000 images of training
+def _bench(device: Device, recipe: Recipe, images: Images) -> Bench:
+    return Bench.of(device, recipe, images)
+
+
 def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int) -> Score:
     started = time.perf_counter()
     images = task.split.train if job.final else task.split.fit
     held_out = task.split.test if job.final else task.split.validation
-    bench = Bench.of(task.device, task.recipe, images)
+    bench = _bench(task.device, task.recipe, images)
     model.to(task.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
     measure = None if job.final else partial(error, model, held_out, bench)
-    epochs = train(model, images, task.recipe, job.seed, bench, measure, micro_batches)
+    recipe = replace(task.recipe, epochs=job.epochs)
+    epochs = train(model, images, recipe, job.seed, bench, measure, micro_batches)
     final_error = epochs[-1].error if epochs[-1].error is not None else error(model, held_out, bench)
     return Score(final_error, len(held_out), epochs, time.perf_counter() - started, micro_batches)

@@ -48,7 +48,7 @@ def _bam(c: int, s: int, *, r: int, d: int, n: int, branches: str, combine: str,
     gate = {"both": whole, "channel": c, "spatial": whole if end_bn else s}[branches]
     found = _Sum()
     if branches != "spatial":
-        found.add(adaptive_avg_pool2d=whole, linear=2 * c * m, batch_norm=2 * m + 2 * c * end_bn, relu=m)
+        found.add(mean=whole, linear=2 * c * m, batch_norm=2 * m + 2 * c * end_bn, relu=m)
         found.params += 2 * c * m + 3 * m + c + 2 * c * end_bn
         found.activations += m + c
     if branches != "channel":
@@ -57,30 +57,31 @@ def _bam(c: int, s: int, *, r: int, d: int, n: int, branches: str, combine: str,
         found.params += c * m + 9 * n * m**2 + 3 * m * (n + 1) + m + 1 + 2 * c * end_bn
         found.activations += s * (m * (n + 1) + 1)
     if branches == "both":
-        found.add(**{{"sum": "add", "product": "mul", "max": "maximum"}[combine]: whole})
-    found.add(sigmoid=gate, mul=whole, add=whole)
+        # The sum is taken over C channels, before the map is spread over the pixels.
+        found.add(**{{"sum": "add", "product": "mul", "max": "maximum"}[combine]: c if combine == "sum" and end_bn else whole})
+    found.add(sigmoid=gate, mul=whole, add=gate)
     return found.increment()
 
 
 def _se(c: int, s: int, *, r: int) -> Increment:
     m = c // r
     found = _Sum(params=2 * c * m + m + c, activations=m + c)
-    found.add(adaptive_avg_pool2d=c * s, linear=2 * c * m, relu=m, sigmoid=c, mul=c * s)
+    found.add(mean=c * s, linear=2 * c * m, relu=m, sigmoid=c, mul=c * s)
     return found.increment()
 
 
 def _cbam(c: int, s: int, *, r: int, k: int) -> Increment:
     m = c // r
     found = _Sum(params=2 * c * m + 2 * k**2, activations=2 * (m + c) + s)
-    found.add(adaptive_avg_pool2d=c * s, adaptive_max_pool2d=c * s, conv=4 * c * m + 2 * k**2 * s, relu=2 * m, add=c)
-    found.add(sigmoid=c + s, mul=2 * c * s, mean=c * s, amax=c * s)
+    found.add(adaptive_max_pool2d=c * s, conv=4 * c * m + 2 * k**2 * s, relu=2 * m, add=c)
+    found.add(sigmoid=c + s, mul=2 * c * s, mean=2 * c * s, amax=c * s)
     return found.increment()
 
 
 def _eca(c: int, s: int, *, gamma: int, b: int) -> Increment:
     k = kernel(c, gamma, b)
     found = _Sum(params=k, activations=c)
-    found.add(adaptive_avg_pool2d=c * s, conv=c * k, sigmoid=c, mul=c * s)
+    found.add(mean=c * s, conv=c * k, sigmoid=c, mul=c * s)
     return found.increment()
 
 

@@ -66,7 +66,7 @@ def search(study: Study, plan: Plan, store: Store, submit: Submit, told: Told) -
             break
         record = _begun(study, plan, number, name, placement)
         taken.add(record.id)
-        pending[submit(Job(record.placement, study.seed))] = record
+        pending[submit(Job(record.placement, study.seed, record.epochs))] = record
     while pending:
         _collect(study, plan, store, pending, records, told)
 
@@ -78,7 +78,7 @@ def finals(study: Study, store: Store, submit: Submit, told: Told) -> None:
         if not record.tested:
             if len(pending) == _window(study):
                 _collect_final(study, store, pending, told)
-            pending[submit(Job(record.placement, study.seed + FRESH, final=True))] = record
+            pending[submit(Job(record.placement, study.seed + FRESH, record.epochs, final=True))] = record
     while pending:
         _collect_final(study, store, pending, told)
 

@@ -1,6 +1,7 @@
 """A search space: a backbone, the sites it offers, and the attention modules with the option values to choose among."""
 
 import importlib.util
+import itertools
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from bam_search.config import find
 from bam_search.errors import UserError
-from bam_search.space.placement import Option
+from bam_search.space.placement import Choice, Option
 
 Options = Mapping[str, tuple[Option, ...]]
 
@@ -44,11 +45,15 @@ class Menu:
     @property
     def size(self) -> int:
         """The number of different placements on the menu, the empty one included."""
-        return math.prod(1 + sum(_combinations(options) for options in modules.values()) for modules in self.sites.values())
+        return math.prod(1 + len(self.choices(site)) for site in self.sites)
 
-
-def _combinations(options: Options) -> int:
-    return math.prod(len(values) for values in options.values())
+    def choices(self, site: str) -> list[Choice]:
+        """Every choice on offer at `site`, each option written out."""
+        return [
+            Choice.of(module, dict(zip(options, values, strict=True)))
+            for module, options in self.sites[site].items()
+            for values in itertools.product(*options.values())
+        ]
 
 
 def load_space(name: str) -> SearchSpace:

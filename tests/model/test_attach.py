@@ -234,7 +234,7 @@ def test_a_site_that_runs_over_its_children_does_not_find_one_more() -> None:
     plain, state = net.chain(image()), list(net.state_dict())
     attach(net, "chain=se", (3, 32, 32))
     assert torch.equal(net(image()), net.head(net.chain.attention(plain)))
-    assert set(net.state_dict()) - set(state) == {f"chain.attention.gate.{i}.{kind}" for i in (2, 4) for kind in ("weight", "bias")}
+    assert set(net.state_dict()) - set(state) == {f"chain.attention.gate.{i}.{kind}" for i in (1, 3) for kind in ("weight", "bias")}
     with pytest.raises(RuntimeError):
         net(image()[:, :2])
     assert hasattr(net.chain, "attention")  # also after a pass that failed

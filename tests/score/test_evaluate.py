@@ -23,7 +23,7 @@ def task() -> Task:
 
 
 def test_search_measures_validation_and_final_measures_test(task: Task) -> None:
-    searched, final = evaluate(task, Job("layer1=bam", 0)), evaluate(task, Job("layer1=bam", 0, final=True))
+    searched, final = evaluate(task, Job("layer1=bam", 0, 2)), evaluate(task, Job("layer1=bam", 0, 2, final=True))
     assert searched.score is not None
     assert final.score is not None
     assert searched.score.images == 100
@@ -34,7 +34,7 @@ def test_search_measures_validation_and_final_measures_test(task: Task) -> None:
 
 
 def test_a_crash_is_a_result_with_its_traceback(task: Task) -> None:
-    result = evaluate(task, Job("layer9=bam", 0))
+    result = evaluate(task, Job("layer9=bam", 0, 2))
     assert result.score is None
     assert "no site is named 'layer9'" in result.failure
     assert "Traceback" in result.failure
@@ -57,7 +57,7 @@ class Tight(nn.Module):
 @pytest.mark.parametrize("most", [100, 60, 40])
 def test_too_little_memory_is_tried_once_more_with_halves(task: Task, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr("bam_search.score.evaluate.build", lambda *_args: Tight(most))
-    result = evaluate(task, Job("none", 0))
+    result = evaluate(task, Job("none", 0, 2))
     if most < 50:
         assert result.score is None
         assert "too little memory for half a batch of 100" in result.failure
@@ -68,4 +68,4 @@ def test_too_little_memory_is_tried_once_more_with_halves(task: Task, monkeypatc
 
 def test_a_training_over_its_time_limit_is_a_result_with_the_reason(task: Task) -> None:
     limited = replace(task, recipe=replace(task.recipe, seconds=1e-6))
-    assert evaluate(limited, Job("none", 0)).failure.strip().endswith("took more than 1e-06 s, and was in epoch 1 of 2")
+    assert evaluate(limited, Job("none", 0, 2)).failure.strip().endswith("took more than 1e-06 s, and was in epoch 1 of 2")

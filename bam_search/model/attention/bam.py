@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from bam_search.errors import UserError
 from bam_search.model.attention.options import hidden, positive
+from bam_search.model.attention.pool import Pool
 
-COMBINE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"sum": torch.add, "product": torch.mul, "max": torch.maximum}
+COMBINE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"product": torch.mul, "max": torch.maximum}
+"""How two branches become one, beside "sum", which the spatial branch does as it ends."""
 
 
 class BAM(nn.Module):
@@ -47,9 +49,16 @@ class BAM(nn.Module):
         self.combine = combine
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = [branch(x) for branch in (self.channel, self.spatial) if branch is not None]
-        logits = COMBINE[self.combine](maps[0], maps[1]) if len(maps) == 2 else maps[0]
-        return x + x * logits.sigmoid().permute(0, 3, 1, 2)
+        return x * (1 + self._logits(x).sigmoid()).permute(0, 3, 1, 2)  # one pass over x less than x + x * gate, each way
+
+    def _logits(self, x: Tensor) -> Tensor:
+        if self.spatial is None or self.channel is None:
+            branch = self.spatial or self.channel
+            assert branch is not None
+            return branch(x)
+        if self.combine == "sum":
+            return self.spatial(x, self.channel(x))
+        return COMBINE[self.combine](self.channel(x), self.spatial(x))
 
 
 class _Channel(nn.Module):
@@ -58,8 +67,7 @@ class _Channel(nn.Module):
     def __init__(self, channels: int, m: int, end_bn: bool) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
+            Pool(),
             nn.Linear(channels, m),
             nn.BatchNorm1d(m),
             nn.ReLU(inplace=True),
@@ -75,7 +83,7 @@ class _Spatial(nn.Module):
     """Ms, eq. 4: (B, C, H, W) -> (B, H, W, C) with its last normalisation, else (B, H, W, 1).
 
     The map is the same for all channels, so it is normalised once; `scale` and `shift` are the C weights and biases of that
-    normalisation. (B, H, W, C) keeps the large map channels-last in memory, as images on a device are.
+    normalisation. (B, H, W, C) keeps the large map channels-last in memory, as images on a device are. `plus`, (B, 1, 1, C), is added.
     """
 
     def __init__(self, channels: int, m: int, d: int, n: int, end_bn: bool) -> None:
@@ -88,11 +96,12 @@ class _Spatial(nn.Module):
         self.scale = nn.Parameter(torch.ones(channels)) if end_bn else None
         self.shift = nn.Parameter(torch.zeros(channels)) if end_bn else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         y = self.layers(x).permute(0, 2, 3, 1)
         if self.scale is None or self.shift is None:
-            return y
-        return torch.addcmul(self.shift.to(y.dtype), y, self.scale.to(y.dtype))
+            return y if plus is None else y + plus
+        shift = self.shift.to(y.dtype)
+        return torch.addcmul(shift if plus is None else shift + plus, y, self.scale.to(y.dtype))
 
 
 def _convolution(before: int, after: int, kernel: int, dilation: int) -> list[nn.Module]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bam_search.model.attention.options import hidden
+from bam_search.model.attention.pool import Pool
 
 
 class CBAM(nn.Module):
@@ -19,11 +20,11 @@ class CBAM(nn.Module):
     def __init__(self, channels: int, r: int = 16, k: Literal[3, 5, 7] = 7) -> None:
         super().__init__()
         m = hidden(channels, r)
-        self.average, self.largest = nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)
+        self.average, self.largest = Pool(), nn.AdaptiveMaxPool2d(1)
         self.mlp = nn.Sequential(nn.Conv2d(channels, m, 1, bias=False), nn.ReLU(inplace=True), nn.Conv2d(m, channels, 1, bias=False))
         self.spatial = nn.Conv2d(2, 1, k, padding=k // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x * (self.mlp(self.average(x)) + self.mlp(self.largest(x))).sigmoid()
+        x = x * (self.mlp(self.average(x)[:, :, None, None]) + self.mlp(self.largest(x))).sigmoid()
         pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
         return x * self.spatial(pooled).sigmoid()

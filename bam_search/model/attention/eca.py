@@ -9,6 +9,7 @@ import math
 from torch import Tensor, nn
 
 from bam_search.model.attention.options import positive
+from bam_search.model.attention.pool import Pool
 
 
 def kernel(channels: int, gamma: int, b: int) -> int:
@@ -24,9 +25,8 @@ class ECA(nn.Module):
         super().__init__()
         positive(gamma=gamma, b=b)
         k = kernel(channels, gamma, b)
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = Pool()
         self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(self.pool(x).flatten(2).transpose(1, 2))
-        return x * y.sigmoid().transpose(1, 2)[..., None]
+        return x * self.conv(self.pool(x)[:, None]).sigmoid()[:, 0, :, None, None]

@@ -7,6 +7,7 @@ F' = F * sigmoid(W2 relu(W1 mean(F))) (eq. 2-4), here with biases, as in BAM's c
 from torch import Tensor, nn
 
 from bam_search.model.attention.options import hidden
+from bam_search.model.attention.pool import Pool
 
 
 class SE(nn.Module):
@@ -16,8 +17,7 @@ class SE(nn.Module):
         super().__init__()
         m = hidden(channels, r)
         self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
+            Pool(),
             nn.Linear(channels, m),
             nn.ReLU(inplace=True),
             nn.Linear(m, channels),

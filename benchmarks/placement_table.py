@@ -1,0 +1,119 @@
+"""Every placement of one small space, really trained: what samplers and rungs are replayed on (`benchmarks/search.py`).
+
+    python -m benchmarks.placement_table --data cifar100.npz [--space small_grid] [--seeds 3] [--epochs 1 3] [--out FILE.csv]
+
+One row a training: placement, seed, epochs, the error in percent on held-out training images, seconds. Each number of epochs is a
+training of its own with a complete learning-rate decay. Rows are appended as they come, and the same command continues; what was trained
+and how stands in FILE.json beside it. The images that train and the images that score are the same for all rows.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import platform
+import sys
+from concurrent.futures import as_completed
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from bam_search.errors import UserError
+from bam_search.files import write
+from bam_search.model.attach import resolve
+from bam_search.model.build import sites_of
+from bam_search.model.load import load
+from bam_search.model.menu import menu
+from bam_search.score.data import CIFAR_INPUTS, Split, locate, split
+from bam_search.score.device import choose, cores
+from bam_search.score.evaluate import Job, Task
+from bam_search.search.executors import executor
+from bam_search.search.study import load_study
+from bam_search.space.placement import Placement
+from bam_search.space.search_space import Menu
+from bam_search.space.sites import Sites
+
+COLUMNS = ("placement", "seed", "epochs", "error", "seconds")
+
+
+def placements(offered: Menu, sites: Sites) -> list[Placement]:
+    """Every placement on the menu, in its canonical form."""
+    rows = itertools.product(*([None, *offered.choices(site)] for site in offered.sites))
+    chosen = ({site: choice for site, choice in zip(offered.sites, row, strict=True) if choice} for row in rows)
+    return [resolve(Placement.of(choices), sites) for choices in chosen]
+
+
+def main() -> None:
+    """Train what is not in the table yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar100")
+    parser.add_argument("--space", default="small_grid")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--images", type=int, default=6000, help="that train")
+    parser.add_argument("--held-out", type=int, default=5000, help="that score")
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+    parser.add_argument("--workers", type=int, help="[default: as the placement study has it]")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/placement_table.csv"))
+    _train(parser.parse_args())
+
+
+def _train(asked: argparse.Namespace) -> None:
+    device = choose(asked.device)
+    study = load_study("placement", device, {}, [])
+    workers = asked.workers or study.workers
+    recipe = replace(study.recipe, epochs=max(asked.epochs))
+    space = load(asked.space, CIFAR_INPUTS)
+    sites = sites_of(space)
+    dataset = locate(asked.data).load()
+    wanted = asked.images + asked.held_out
+    parts = split(dataset, wanted, asked.held_out / wanted, seed=0)
+    # As finalists are: measured once, at the end, here on what the split holds out instead of the test set.
+    once = Split(parts.fit, parts.validation.take(slice(0, 0)), parts.validation)  # type: ignore[arg-type]
+    about = {
+        "space": asked.space,
+        "data": dataset.name,
+        "digest": dataset.digest,
+        "images": len(parts.fit),
+        "held_out": len(parts.validation),
+        "recipe": {key: value for key, value in asdict(recipe).items() if key != "epochs"},
+        "device": device.name,
+        "bf16": device.bf16,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    _agree(asked.out.with_suffix(".json"), about)
+    done = _done(asked.out)
+    texts = [placement.text for placement in placements(menu(space, sites), sites)]
+    # Seeds outside: whenever it is stopped, every placement has about as many.
+    jobs = [Job(t, s, e, final=True) for s in range(asked.seeds) for t in texts for e in asked.epochs if (t, s, e) not in done]
+    print(f"{len(texts)} placements, {len(done)} trainings in {asked.out}, {len(jobs)} to come", file=sys.stderr)
+    task = Task(asked.space, sites, once, recipe, device, max(1, cores() // workers))
+    with executor(task, workers) as submit, asked.out.open("a", newline="") as file:
+        futures = {submit(job): job for job in jobs}
+        for future in as_completed(futures):
+            job, result = futures[future], future.result()
+            assert result.score is not None, result.failure
+            csv.writer(file).writerow((job.placement, job.seed, job.epochs, result.score.error, round(result.score.seconds, 2)))
+            file.flush()
+
+
+def _agree(path: Path, about: dict[str, object]) -> None:
+    """Write what the table is about; raises UserError if there is one about something else."""
+    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(about)):
+        raise UserError(f"{path} is about another table", "choose another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps(about, indent=2) + "\n")
+
+
+def _done(path: Path) -> set[tuple[str, int, int]]:
+    """The trainings in the table; a new one gets its header."""
+    if not path.exists():
+        path.write_text(",".join(COLUMNS) + "\n")
+    with path.open(newline="") as file:
+        return {(row["placement"], int(row["seed"]), int(row["epochs"])) for row in csv.DictReader(file)}
+
+
+if __name__ == "__main__":
+    main()
