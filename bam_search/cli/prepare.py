@@ -54,6 +54,11 @@ class Ready:
         return f"{self.name}: the {self.device.variant} variant runs on {self.device.name}, because {self.device.reason}"
 
     @property
+    def searches(self) -> bool:
+        """Whether there is anything beside the references: a study of as many trials as references only compares these."""
+        return self.study.trials > len(self.study.references)
+
+    @property
     def threads(self) -> int:
         """CPU threads of one worker: the cores are shared out evenly."""
         return max(1, cores() // self.study.workers)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bam_search.report.tables import error_text
+from bam_search.report.tables import error_text, test_text
 from bam_search.search.record import Record
 
 Told = Callable[[Record], None]
@@ -25,7 +25,7 @@ def progress(title: str, done: int, total: int, line: Line) -> Iterator[Told]:
 
         def tell(record: Record) -> None:
             count = f"[{next(counter):{len(str(total))}}/{total}]"
-            console.print(f"{count}  #{record.number:<3} {line(record)}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{count}  #{record.tag:<3} {line(record)}", markup=False, highlight=False, soft_wrap=True)
             bar.advance(task)
 
         yield tell
@@ -34,14 +34,15 @@ def progress(title: str, done: int, total: int, line: Line) -> Iterator[Told]:
 def searched(record: Record) -> str:
     """`val 81.2 ± 1.0 %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`."""
     failed = f"  {reason(record.failure)}" if record.failure else ""
+    if record.stopped:
+        return f"stopped after {record.rung_epochs[-1]} epochs with {record.rung_errors[-1]:.1f} %{_costs(record)}  {record.label}"
     return f"val {error_text(record):>10} %{_costs(record)}  {_seconds(record.seconds)}  {record.label}{failed}"
 
 
 def tested(record: Record) -> str:
-    """`test 81.63 %  (val 81.2 ± 1.0 %)    13.2 s  layer2=bam(r=4,d=1)`."""
-    if record.test_error is None:
-        return f"test failed  {record.label}  {reason(record.test_failure)}"
-    return f"test {record.test_error:5.2f} %  (val {error_text(record)} %)  {_seconds(record.test_seconds)}  {record.label}"
+    """`test 81.63 ± 0.21 (3) %  layer2=bam(r=4,d=1)`: all its seeds so far."""
+    failed = f"  {reason(record.test_failure)}" if record.test_failure else ""
+    return f"test {test_text(record) or 'failed':>16} %  {record.label}{failed}"
 
 
 def _costs(record: Record) -> str:

@@ -1,6 +1,7 @@
 """`run`: from a request to a report, room by room."""
 
 import datetime
+import math
 import platform
 import shlex
 import signal
@@ -16,14 +17,15 @@ from rich.console import Console
 from bam_search import __version__
 from bam_search.cli import progress
 from bam_search.cli.prepare import Ready, Request, prepare
-from bam_search.report.page import answer_line, verdict_line, write_report
+from bam_search.report.page import Subject, answer_line, verdict_lines, write_report
 from bam_search.report.tables import answers
 from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
 from bam_search.score.train import uses_bf16
 from bam_search.search.executors import executor
-from bam_search.search.loop import Plan, finalists, finals, search
-from bam_search.search.record import Record
+from bam_search.search.finals import ablations, finalists, finals
+from bam_search.search.loop import Plan, random_arm, random_size, search
+from bam_search.search.record import RANDOM, REFERENCE, SEARCH, Record
 from bam_search.search.store import Store, open_store
 
 
@@ -67,15 +69,26 @@ def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
     with executor(task, study.workers) as submit:
         with progress.progress("search", len(done), study.trials, progress.searched) as told:
             search(study, plan, store, submit, told)
-        records = list(store.records().values())
-        if len(records) < study.trials:
-            _say(f"the space has no further placement: {len(records)} candidates instead of {study.trials}")
-        members = finalists(study, records)
-        waiting = [record for record in members if not record.tested]
-        if waiting:
-            _say(f"finalists: {len(waiting)} trainings on all {len(task.split.train):,} training images, then the test set")
-        with progress.progress("finalists", len(members) - len(waiting), len(members), progress.tested) as told:
-            finals(study, store, submit, told)
+        found = [record for record in store.records().values() if record.origin in (REFERENCE, SEARCH)]
+        if len(found) < study.trials:
+            _say(f"the space has no further placement within the limits: {len(found)} candidates instead of {study.trials}")
+        searched = any(record.complete and record.origin == SEARCH for record in found)
+        if ready.searches and not searched:
+            return  # there is nothing to compare the references with
+        if study.random_arm and searched:
+            drawn = sum(record.origin == RANDOM for record in store.records().values())
+            size = random_size(study, {record.number: record for record in found})
+            with progress.progress("random search of the same cost", drawn, size, progress.searched) as told:
+                random_arm(study, plan, store, submit, told)
+        members = finalists(study, list(store.records().values()))
+        total = (len(members) + len(ablations(study, plan, members))) * study.finals.seeds
+        _say(
+            f"finalists: {len(members)}, {total} trainings on all {len(task.split.train):,} training images with fresh seeds, and at most "
+            f"{study.finals.extra:.0%} more where they cannot be told apart; each is tested once"
+        )
+        most = total + round(study.finals.extra * len(members) * study.finals.seeds)
+        with progress.progress("finalists", len(store.final_seeds()), most, progress.tested) as told:
+            finals(study, plan, store, submit, told)
 
 
 def _close(ready: Ready, data: Dataset, parts: Split, store: Store) -> int:
@@ -87,13 +100,25 @@ def _close(ready: Ready, data: Dataset, parts: Split, store: Store) -> int:
         _say(f"error: no candidate could be trained; the first failed with: {progress.reason(records[0].failure)}")
         _say(f"hint: the tracebacks are in {page}")
         return 1
-    failed = len(records) - len(complete)
+    if ready.searches and not any(record.origin == SEARCH for record in records):
+        limits = ", ".join(f"{key} {limit:g} %" for key, limit in ready.study.limits.items() if limit < math.inf)
+        _say(f"error: there is nothing to search: no placement of the space is within the limits ({limits or 'none'})")
+        _say("hint: raise max_params_overhead or max_macs_overhead, or offer larger r; `count` shows what placements cost")
+        return 1
+    searched = [record for record in records if record.origin == SEARCH]
+    if searched and not any(record.complete for record in searched):
+        _say(f"error: every searched candidate failed; the first with: {progress.reason(searched[0].failure)}")
+        _say(f"hint: the tracebacks are in {page}")
+        return 1
+    stopped, failed = (sum(bool(getattr(record, key)) for record in records) for key in ("stopped", "failure"))
     click.echo(f"report: {page}")
-    click.echo(f"{len(complete)} candidates on {data.name}" + (f", {failed} failed" if failed else ""))
+    counts = f"{len(complete)} candidates on {data.name}"
+    click.echo(counts + (f", {stopped} stopped early" if stopped else "") + (f", {failed} failed" if failed else ""))
     for answer in answers(records):
         click.echo(f"  {answer_line(answer)}")
-    if verdict := verdict_line(records):
-        click.echo(verdict)
+    first, *rest = verdict_lines(records) or ("",)
+    for line in (first, *(f"  {line}" for line in rest)) if first else ():
+        click.echo(line)
     return 0
 
 
@@ -102,13 +127,14 @@ def _report(ready: Ready, data: Dataset, parts: Split, store: Store) -> Path:
     warning = "" if data.name == CIFAR else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
     about = _about(ready, data, parts, records)
     store.describe(about)
-    return write_report(store.folder, f"bam_search: {ready.name}", ready.study.objectives, warning, about, records)
+    subject = Subject(f"bam_search: {ready.name}", ready.study.objectives, warning, about, ready.menu, ready.study.startup)
+    return write_report(store.folder, subject, records)
 
 
 def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
     """What a continued run must agree with: all that changes a candidate's score or the choice of candidates."""
     table = ready.study.to_dict()
-    for free in ("question", "trials", "workers"):
+    for free in ("question", "trials", "workers", "random_arm", "finals"):
         del table[free]
     table["data"] = {"name": data.name, "digest": data.digest, "images": table["data"]["images"], "validation": table["data"]["validation"]}
     table["recipe"]["precision"] = _precision(ready)
@@ -117,10 +143,11 @@ def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
 
 def _about(ready: Ready, data: Dataset, parts: Split, records: list[Record]) -> dict[str, str]:
     study, base = ready.study, ready.costs.base
+    own = sum(record.origin in (REFERENCE, SEARCH) for record in records)
     recipe = ", ".join(f"{key} {value}" for key, value in study.to_dict()["recipe"].items())
     uncounted = sorted({name for record in records for name in record.uncounted})
     trained = sum(seconds or 0 for record in records for seconds in (record.seconds, record.test_seconds))
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "optuna", "fvcore", "plotly", "pandas"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas"))
     return {
         "Question": study.question,
         "Command": _command(),
@@ -131,11 +158,11 @@ def _about(ready: Ready, data: Dataset, parts: Split, records: list[Record]) -> 
         f"{len(parts.fit) + len(parts.validation):,} train and {len(parts.test):,} test the finalists; stratified, seed {study.seed}",
         "Backbone": f"{ready.space.name}: {base.params:,} parameters, {base.macs_conv_fc:,} MACs conv + fc, {base.macs:,} MACs all",
         "Space": f"{len(ready.menu.sites)} sites, {ready.menu.size:,} placements",
-        "Search": f"{study.sampler}, {len(records)} of {study.trials} candidates, the first {study.startup} searched ones at random, "
+        "Search": f"{study.sampler}, {own} of {study.trials} candidates, the first {study.startup} searched ones at random, "
         f"seed {study.seed}, {study.workers} at a time; minimised: {', '.join(study.objectives)}",
         "References": "; ".join(ready.notes) or "as the study writes them",
         "Recipe": f"{recipe}, which is {_precision(ready)} here",
-        "Failed": str(sum(not record.complete for record in records)),
+        "Failed": str(sum(bool(record.failure) for record in records)),
         "Training time": f"{trained:,.0f} s, summed over all trainings",
         "Operators not counted": ", ".join(uncounted) or "none",
         "Versions": f"bam_search {__version__}, Python {platform.python_version()}, {packages}",

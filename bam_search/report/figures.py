@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bam_search.report.tables import AXES, error_text
+from bam_search.report.tables import AXES, error_text, test_text
 from bam_search.search.front import front
-from bam_search.search.record import REFERENCE, Record, standard_error
+from bam_search.search.means import mean
+from bam_search.search.record import RANDOM, REFERENCE, SEARCH, Record, standard_error
 
 INK = "#222222"
 REFERENCES = (("diamond", "#d55e00"), ("square", "#cc79a7"), ("triangle-up", "#e69f00"), ("star", "#009e73"), ("hexagon", "#882255"))
 """Shape and colour of each reference in turn; colours of Okabe and Ito's palette, told apart by colour-blind readers too."""
 FRONT = ("circle", "#0072b2")
 DOMINATED = ("circle-open", "#8a8a8a")
+DRAWN = ("cross-thin-open", "#8a8a8a")
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,11 @@ class Group:
 
 def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
     """Dominated and front members of the search, then each reference; only complete records."""
-    on_front = {record.number for record in front(records, objectives)}
-    searched = [r for r in records if r.complete and r.origin != REFERENCE]
+    on_front = {record.number for record in front([r for r in records if r.origin != RANDOM], objectives)}
+    searched = [r for r in records if r.complete and r.origin == SEARCH]
     references = [r for r in records if r.complete and r.origin == REFERENCE]
     found = [
+        Group("random search", *DRAWN, tuple(r for r in records if r.complete and r.origin == RANDOM)),
         Group("searched, dominated", *DOMINATED, tuple(r for r in searched if r.number not in on_front)),
         Group("searched, on the front", *FRONT, tuple(r for r in searched if r.number in on_front)),
         *(Group(r.name, *REFERENCES[i % len(REFERENCES)], (r,)) for i, r in enumerate(references)),
@@ -101,12 +104,13 @@ def _tested(records: Sequence[Record], axis: str, legend: bool) -> go.Scatter:
     return go.Scatter(
         x=[r.objective(axis) for r in records],
         y=[r.test_error for r in records],
-        name="test error of finalists (second training)",
+        name="mean test error of finalists",
         legendgroup="tested",
         showlegend=legend,
         visible="legendonly",
         mode="markers",
         marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": INK}},
+        error_y={"array": [mean(r.test_errors).sd or 0.0 for r in records], "thickness": 0.8, "width": 2, "color": INK},
         text=[_hover(r) for r in records],
         hovertemplate="%{text}<extra></extra>",
     )
@@ -115,10 +119,10 @@ def _tested(records: Sequence[Record], axis: str, legend: bool) -> go.Scatter:
 def _hover(record: Record) -> str:
     placement = "<br>".join(html.escape(line) for line in textwrap.wrap(record.placement, 60))
     lines = [
-        f"<b>#{record.number} {html.escape(record.name or record.origin)}</b>",
+        f"<b>#{record.tag} {html.escape(record.name or record.origin)}</b>",
         placement,
         f"validation error {error_text(record)} %",
-        f"test error {record.test_error:.2f} %" if record.test_error is not None else "",
+        f"test error {test_text(record)} %" if record.test_errors else "",
         f"parameters {record.params:,} ({record.params_overhead:+.2f} %)",
         f"MACs conv + fc {record.macs_conv_fc:,} ({record.macs_conv_fc_overhead:+.2f} %)",
         f"MACs, all operators {record.macs:,} ({record.macs_overhead:+.2f} %)",

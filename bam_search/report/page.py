@@ -2,15 +2,30 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from bam_search.files import write
 from bam_search.report.figures import draw
-from bam_search.report.tables import Answer, answers, error_text, front_csv, records_csv, shown, verdict
+from bam_search.report.findings import Against, ablations, against, arms, helps, stopping, winner
+from bam_search.report.tables import (
+    Answer,
+    ablation_table,
+    answers,
+    difference_table,
+    effect_table,
+    error_text,
+    finalist_table,
+    front_csv,
+    records_csv,
+    shown,
+    test_text,
+)
 from bam_search.search.front import front
-from bam_search.search.record import REFERENCE, Record
+from bam_search.search.record import RANDOM, REFERENCE, Record
+from bam_search.space.search_space import Menu
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
@@ -23,37 +38,57 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .8rem; }
 """
 
 
-def write_report(
-    folder: Path, title: str, objectives: Sequence[str], warning: str, about: Mapping[str, str], records: Sequence[Record]
-) -> Path:
-    """Write index.html, records.csv and front.csv into `folder`, and return the page's path.
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about, beside its records.
 
-    `warning` goes on top if it is not empty (the data are not CIFAR-100), `about` says how the study was run.
+    `warning` goes on top if it is not empty (the data are not CIFAR-100), `about` says how the study was run, `menu` what it could choose
+    among; the first `startup` searched candidates were random.
     """
+
+    title: str
+    objectives: tuple[str, ...]
+    warning: str
+    about: Mapping[str, str]
+    menu: Menu
+    startup: int
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives beside the error."""
+        return tuple(key for key in self.objectives if key != "error")
+
+
+def write_report(folder: Path, subject: Subject, records: Sequence[Record]) -> Path:
+    """Write index.html, records.csv and front.csv into `folder`, and return the page's path."""
     write(folder / "records.csv", records_csv(records))
-    write(folder / "front.csv", front_csv(records, objectives))
-    write(folder / "index.html", page(title, objectives, warning, about, records))
+    write(folder / "front.csv", front_csv(records, subject.objectives))
+    write(folder / "index.html", page(subject, records))
     return folder / "index.html"
 
 
-def page(title: str, objectives: Sequence[str], warning: str, about: Mapping[str, str], records: Sequence[Record]) -> str:
+def page(subject: Subject, records: Sequence[Record]) -> str:
     """The whole page as HTML."""
-    figure = draw(records, objectives).to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False, "responsive": True})
-    banner = f'<p class="warning">{html.escape(warning)}</p>' if warning else ""
-    references = [record for record in records if record.origin == REFERENCE]
+    figure = draw(records, subject.objectives).to_html(
+        full_html=False, include_plotlyjs=True, config={"displaylogo": False, "responsive": True}
+    )
+    banner = f'<p class="warning">{html.escape(subject.warning)}</p>' if subject.warning else ""
     sections = [
         ("The answer", _answer(records)),
         ("Accuracy against overhead", figure + _paragraph(READING)),
-        ("The front", _table(shown(front(records, objectives)))),
-        ("The references", _table(shown(references))),
-        ("All candidates", _table(shown(records)) + _failures(records)),
-        ("How it was run", _definitions(about)),
+        ("The finalists", _table(finalist_table(records, subject.costs)) + _paragraph(FINALISTS)),
+        ("Against the references", _table(difference_table(records, subject.costs)) + _paragraph(DIFFERENCES)),
+        ("Where attention helps", _helps(records, subject.menu)),
+        ("Was the search worth it?", _worth(records, subject)),
+        ("The front of the search", _table(shown(front(records, subject.objectives)))),
+        ("All candidates", _table(shown(records)) + _stopped(records) + _failures(records)),
+        ("How it was run", _definitions(subject.about)),
     ]
-    body = "\n".join(f"<section><h2>{html.escape(name)}</h2>\n{content}</section>" for name, content in sections)
+    body = "\n".join(f"<section><h2>{html.escape(name)}</h2>\n{content}</section>" for name, content in sections if content)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{STYLE}</style></head>
-<body><h1>{html.escape(title)}</h1>{_subtitle(about)}{banner}
+<title>{html.escape(subject.title)}</title><style>{STYLE}</style></head>
+<body><h1>{html.escape(subject.title)}</h1>{_subtitle(subject.about)}{banner}
 {body}
 </body></html>
 """
@@ -62,33 +97,59 @@ def page(title: str, objectives: Sequence[str], warning: str, about: Mapping[str
 READING = (
     "Each point is one candidate, trained once and scored on validation images that were held out of its training; bars are one binomial "
     "standard error of those images, and the spread between training seeds comes on top. A member of the front is beaten by no candidate "
-    "in error, parameters and MACs together; the dotted line is the front of its panel alone. The crosses (click the legend) are test "
-    "errors: the references and the front, trained a second time with a fresh seed on all training images, tested once after the search. "
-    "MACs are multiply-adds for one image. 'conv + fc' is the convention that papers publish; 'all' adds batch normalisation, pooling "
-    "and elementwise operators at one operation an element. An option that a placement does not write has its default: bam is "
-    "bam(r=16,d=4), se is se(r=16)."
+    "in error, parameters and MACs together; the dotted line is the front of its panel alone. The crosses (click the legend) are mean test "
+    "errors of the finalists, trained again with fresh seeds on all training images. MACs are multiply-adds for one image. 'conv + fc' is "
+    "the convention that papers publish; 'all' adds batch normalisation, pooling and elementwise operators at one operation an element. An "
+    "option that a placement does not write has its default: bam is bam(r=16,d=4), se is se(r=16)."
+)
+FINALISTS = (
+    "The references, the front of the search and the best of the random search, trained again with seeds that the search has not seen, on "
+    "all training images, each training measured once on the test set. Intervals are 90 %, Student's t over seeds. 'On the front' is the "
+    "probability that no finalist of at most its costs has a lower mean, given the noise that all finalists together show. 'Promised' and "
+    "'kept' are points better than the first reference, on validation in the search and on test here: what was luck is not kept. Further "
+    "seeds went to those of which membership was least clear."
+)
+DIFFERENCES = (
+    "Differences of test error in points, paired by seed: what a seed does to all placements alike drops out. Negative is better. Each "
+    "interval is of 90 % by itself, not of all jointly; a tie is one with zero in it."
+)
+HELPS = (
+    "Change of the validation error in points (negative helps), from an additive model of all records, with 90 % intervals; a module at a "
+    "site at its average setting, an option's value beside the mean of its values. Left out of the model, a record is predicted to within "
+    "{left_out:.2f} points; the plain mean of the others does so to within {left_out_mean:.2f}. {records} records."
 )
 
 
 def answer_line(answer: Answer) -> str:
-    """'at most +2 % parameters: 81.2 ± 1.0 % validation error, 81.9 % test error, with layer1=bam'."""
+    """'at most +2 % parameters: 81.63 ± 0.21 (3) % test error, 81.2 ± 1.0 % validation error, with layer1=bam'."""
     record = answer.record
-    test = "" if record.test_error is None else f", {record.test_error:.2f} % test error"
+    test = f"{test_text(record)} % test error, " if record.test_errors else ""
     name = f" ({record.name})" if record.name else ""
-    return f"{answer.question}: {error_text(record)} % validation error{test}, with {record.placement}{name}"
+    return f"{answer.question}: {test}{error_text(record)} % validation error, with {record.placement}{name}"
 
 
-def verdict_line(records: Sequence[Record]) -> str:
-    """One sentence that sets the search's best beside the best reference; empty if one of them was not tested."""
-    found = verdict(records)
-    if found is None:
-        return ""
-    ours, reference = found.searched, found.reference
-    return (
-        f"The placements of least validation error, on the test set: of the search {ours.placement}, {ours.test_error:.2f} %; of the "
-        f"references {reference.name}, {reference.test_error:.2f} %. The search's is {found.word} ({found.difference:+.2f} points; "
-        f"±{found.margin:.2f} is the noise of the test images alone, and with one seed each the spread between seeds comes on top)."
-    )
+def verdict_lines(records: Sequence[Record]) -> list[str]:
+    """A sentence for each reference, and for the random search, that sets the search's winner beside it; none without finalists.
+
+    Without a search the first reference is set beside the others.
+    """
+    best = winner(records)
+    if best is not None:
+        first = f"The search's winner, {best.placement} (#{best.tag}), is"
+        return [first, *(_verdict(found) for found in against(records, best, (REFERENCE, RANDOM)))]
+    references = [r for r in records if r.origin == REFERENCE and r.test_errors]
+    lines = [f"{other.name}: {_verdict(against(records, other, (REFERENCE,))[0])}" for other in references[1:]]
+    return ["The references beside the first one:", *lines] if lines else []
+
+
+def _verdict(found: Against) -> str:
+    """'better than SE in every block: -0.61 points of test error, 90 % interval -1.02 to -0.20, n = 3; ...'."""
+    d, record, other = found.difference, found.record, found.other
+    name = other.name or f"the best random placement, {other.placement}"
+    interval = "no interval with one seed" if d.low is None else f"90 % interval {d.low:+.2f} to {d.high:+.2f}"
+    verdict = {"tie": "a tie with", "better": "better than", "worse": "worse than"}[d.word]
+    costs = f"{record.params_overhead:+.2f} % parameters against {other.params_overhead:+.2f} %"
+    return f"{verdict} {name}: {d.mean:+.2f} points of test error, {interval}, n = {d.n}; {costs}"
 
 
 def _subtitle(about: Mapping[str, str]) -> str:
@@ -97,17 +158,59 @@ def _subtitle(about: Mapping[str, str]) -> str:
 
 
 def _answer(records: Sequence[Record]) -> str:
-    lines = "".join(f"<li>{html.escape(answer_line(answer))}</li>" for answer in answers(records))
-    return _paragraph(verdict_line(records), "") + "<p>Least validation error for each overhead budget:</p>" + f"<ul>{lines}</ul>"
+    verdicts = verdict_lines(records)
+    first = _paragraph(verdicts[0], "") + _list(verdicts[1:]) if verdicts else ""
+    measure = "mean test error of the finalists" if verdicts else "validation error"
+    return f"{first}<p>Least {measure} for each overhead budget:</p>" + _list([answer_line(answer) for answer in answers(records)])
+
+
+def _helps(records: Sequence[Record], menu: Menu) -> str:
+    found = helps(records, menu)
+    if found is None:
+        return ""
+    reading = HELPS.format(left_out=found.left_out, left_out_mean=found.left_out_mean, records=found.records)
+    table = _table(effect_table(found.effects)) + _paragraph(reading)
+    without = ablations(records)
+    if without:
+        table += "<h3>The winner without each of its sites</h3>" + _table(ablation_table(without))
+    return table
+
+
+def _worth(records: Sequence[Record], subject: Subject) -> str:
+    lines = []
+    beside = arms(records, subject.objectives, subject.startup)
+    for name, arm in (("The search", beside.search), ("Random search", beside.random)) if beside else ():
+        lines.append(f"{name}: {arm[0]} epochs of training, least validation error {arm[1]:.2f} %, hypervolume {100 * arm[2]:.0f} %")
+    found = stopping(records, subject.objectives)
+    if found:
+        share = found.saved / (found.spent + found.saved) if found.saved else 0
+        lines.append(
+            f"Rungs stopped {found.stopped} candidates, and saved {found.saved} of {found.spent + found.saved} epochs ({share:.0%})"
+        )
+        lines.append(f"Of {found.audited} candidates that were hopeless and trained on all the same, {found.wrong} ended on the front")
+    for rung in found.rungs if found else ():
+        tau = rung.agreement
+        text = "too few" if tau is None else f"{tau.mean:.2f} ({tau.low:.2f} to {tau.high:.2f}, {tau.n} candidates)"
+        lines.append(f"Rank correlation of {rung.epochs} epochs with the full training, Kendall's tau: {text}")
+    return _list(lines) if lines else ""
+
+
+def _stopped(records: Sequence[Record]) -> str:
+    lines = [f"#{record.tag} {record.placement}: stopped {record.stopped}" for record in records if record.stopped]
+    return f"<details><summary>{len(lines)} stopped early</summary>{_list(lines)}</details>" if lines else ""
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def _table(frame: pd.DataFrame) -> str:
-    return f'<div class="scroll">{frame.to_html(index=False, border=0)}</div>'
+    return f'<div class="scroll">{frame.to_html(index=False, border=0)}</div>' if len(frame) else ""
 
 
 def _failures(records: Sequence[Record]) -> str:
     texts = [(record, text) for record in records for text in (record.failure, record.test_failure) if text]
-    return "".join(f"<h3>Candidate {record.number} failed</h3><pre>{html.escape(text)}</pre>" for record, text in texts)
+    return "".join(f"<h3>Candidate {record.tag} failed</h3><pre>{html.escape(text)}</pre>" for record, text in texts)
 
 
 def _definitions(about: Mapping[str, str]) -> str:

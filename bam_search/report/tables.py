@@ -11,8 +11,11 @@ from typing import Any
 import pandas as pd
 
 from bam_search.errors import UserError
+from bam_search.report.findings import Against, against, finalists
+from bam_search.search.additive import Effect
 from bam_search.search.front import front
-from bam_search.search.record import REFERENCE, SEARCH, Record, standard_error
+from bam_search.search.means import Difference, mean
+from bam_search.search.record import REFERENCE, Record, standard_error
 
 BUDGETS = (0.5, 1.0, 2.0, 5.0, 10.0, float("inf"))
 """Overheads in percent for which the best placement is named."""
@@ -27,7 +30,7 @@ TEXTS = tuple(field.name for field in fields(Record) if field.type in (str, "str
 
 @dataclass(frozen=True)
 class Answer:
-    """The record with the least validation error among those whose overhead on `axis` is at most `budget` percent."""
+    """The record of least error among those whose overhead on `axis` is at most `budget` percent."""
 
     axis: str
     budget: float
@@ -39,62 +42,29 @@ class Answer:
         return f"at any {AXES[self.axis]}" if self.budget == float("inf") else f"at most +{self.budget:g} % {AXES[self.axis]}"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The best searched record beside the best reference, both by validation error; the difference is of errors on the test set.
-
-    `difference` is searched minus reference in points, `margin` twice its standard error from the number of images alone.
-    """
-
-    searched: Record
-    reference: Record
-    difference: float
-    margin: float
-
-    @property
-    def word(self) -> str:
-        """'better', 'worse' or 'a tie'."""
-        if abs(self.difference) < self.margin:
-            return "a tie"
-        return "better" if self.difference < 0 else "worse"
-
-
 def answers(records: Sequence[Record]) -> list[Answer]:
-    """For each axis the best record within each budget, a budget that changes nothing left out."""
+    """For each axis the best record within each budget, a budget that changes nothing left out.
+
+    Best is the least mean test error where there are finalists, else the least validation error.
+    """
+    contestants = [r for r in records if r.complete and r.test_errors] or [r for r in records if r.complete]
     found: list[Answer] = []
     for axis in AXES:
         last = None
         for budget in BUDGETS:
-            within = [r for r in records if r.complete and r.objective(axis) <= budget]
-            best = min(within, key=lambda r: (r.objective("error"), r.objective(axis), r.number), default=None)
+            within = [r for r in contestants if r.objective(axis) <= budget]
+            best = min(within, key=lambda r: (r.test_error or r.objective("error"), r.objective(axis), r.number), default=None)
             if best is not None and best is not last:
                 found.append(Answer(axis, budget, best))
             last = best
     return found
 
 
-def verdict(records: Sequence[Record]) -> Verdict | None:
-    """The best searched against the best reference; None unless both were tested."""
-    best = {}
-    for origin in (SEARCH, REFERENCE):
-        tested = [r for r in records if r.origin == origin and r.complete and r.test_error is not None]
-        if not tested:
-            return None
-        best[origin] = min(tested, key=lambda r: (r.val_error, r.number))
-    searched, reference = best[SEARCH], best[REFERENCE]
-    assert searched.test_error is not None
-    assert reference.test_error is not None
-    errors = [standard_error(r.test_error, r.test_images) for r in (searched, reference) if r.test_error is not None and r.test_images]
-    margin = 2 * sum(error**2 for error in errors) ** 0.5
-    return Verdict(searched, reference, searched.test_error - reference.test_error, margin)
-
-
 def records_csv(records: Sequence[Record]) -> str:
     """Every field of every record."""
     frame = pd.DataFrame([record.to_dict() for record in records])
-    for column in ("by_operator", "uncounted", "val_errors", "train_losses"):
-        if column in frame:
-            frame[column] = [json.dumps(value) for value in frame[column]]
+    for column in frame:
+        frame[column] = [json.dumps(value) if isinstance(value, (bool, dict, list, tuple)) else value for value in frame[column]]
     return frame.to_csv(index=False)
 
 
@@ -130,18 +100,77 @@ def shown(records: Sequence[Record]) -> pd.DataFrame:
 def error_text(record: Record) -> str:
     """'81.2 ± 1.0', or why there is none."""
     if record.val_error is None or record.val_images is None:
-        return "failed"
+        return "stopped" if record.stopped else "failed" if record.failure else "–"
     return f"{record.val_error:.1f} ± {standard_error(record.val_error, record.val_images):.1f}"
+
+
+def finalist_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFrame:
+    """The finalists as text, the cheapest first."""
+    rows = []
+    for found in finalists(records, costs):
+        record, test = found.record, found.test
+        rows.append(
+            {
+                "#": record.tag,
+                "name": record.name or record.origin,
+                "placement": record.placement,
+                "test error, %": f"{test.mean:.2f}",
+                "s.d.": "" if test.sd is None else f"{test.sd:.2f}",
+                "90 % interval": "" if test.low is None else f"{test.low:.2f} to {test.high:.2f}",
+                "n": str(test.n),
+                "on the front": f"{found.chance:.0%}",
+                "promised": "" if found.promised is None else f"{found.promised:+.2f}",
+                "kept": "" if found.kept is None else f"{found.kept:+.2f}",
+                **{f"{AXES[key]}, +%": f"{record.objective(key):+.2f}" for key in AXES},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def difference_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFrame:
+    """Each finalist beside each reference."""
+    rows = []
+    for found in finalists(records, costs):
+        row = {"#": found.record.tag, "placement": found.record.label}
+        for beside in against(records, found.record, (REFERENCE,)):
+            row[f"minus {beside.other.name}"] = difference_text(beside.difference)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ablation_table(found: Sequence[Against]) -> pd.DataFrame:
+    """What leaving a site out changes."""
+    return pd.DataFrame([{"placement": a.record.name, "test error minus the winner's": difference_text(a.difference)} for a in found])
+
+
+def effect_table(effects: Sequence[Effect]) -> pd.DataFrame:
+    """The effects as text."""
+    rows = [(e.name, f"{e.mean:+.2f}", f"{e.low:+.2f} to {e.high:+.2f}", str(e.records)) for e in effects]
+    return pd.DataFrame(rows, columns=["what", "effect on the error, points", "90 % interval", "records with it"])
+
+
+def difference_text(found: Difference) -> str:
+    """'-0.61 (-1.02 to -0.20), n = 3: better'."""
+    interval = "" if found.low is None else f" ({found.low:+.2f} to {found.high:+.2f})"
+    return f"{found.mean:+.2f}{interval}, n = {found.n}: {found.word}"
+
+
+def test_text(record: Record) -> str:
+    """'81.63 ± 0.21 (3)': the mean test error, the standard deviation over seeds, and their number; empty without one."""
+    if not record.test_errors:
+        return ""
+    found = mean(record.test_errors)
+    return f"{found.mean:.2f}" + ("" if found.sd is None else f" ± {found.sd:.2f}") + f" ({found.n})"
 
 
 def _row(record: Record) -> dict[str, str]:
     return {
-        "#": str(record.number),
+        "#": record.tag,
         "origin": record.origin,
         "name": record.name,
         "placement": record.placement,
         "validation error, %": error_text(record),
-        "test error, %": "" if record.test_error is None else f"{record.test_error:.2f}",
+        "test error, % (n)": test_text(record),
         "params, M": f"{record.params / 1e6:.3f}",
         "params, +%": f"{record.params_overhead:+.2f}",
         "MACs conv+fc, M": f"{record.macs_conv_fc / 1e6:.3f}",

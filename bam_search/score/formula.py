@@ -34,6 +34,11 @@ class Increment:
         """The published convention."""
         return published(self.by_operator)
 
+    @property
+    def macs(self) -> int:
+        """The full count."""
+        return sum(self.by_operator.values())
+
 
 def increment(choice: Choice, site: Site) -> Increment:
     """What `choice` adds at `site`, by its formula. Raises KeyError for a module without one (`block`, which has none of its own)."""

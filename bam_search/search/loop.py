@@ -1,30 +1,30 @@
-"""The study loop: references first, then what the proposer says, at last the finalists on the test set.
+"""The study loop: references first, then what the proposer says, each through its rungs; then a random search of the same cost.
 
-Candidate n is proposed once candidates 0 to n - window are told, in their order, whichever finished first: with the same seed and
+Candidate n is proposed, and later stopped or not, from candidates 0 to n - window, whichever finished first: with the same seed and
 number of workers a study makes the same proposals, also when it was interrupted.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bam_search.errors import UserError
 from bam_search.model.attach import resolve
 from bam_search.score.cost import COUNTS, Cost, overheads
 from bam_search.score.cost_table import CostTable
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.executors import Submit
-from bam_search.search.front import front
-from bam_search.search.record import REFERENCE, SEARCH, Record
+from bam_search.search.fidelity import audited, forecast, hopeless
+from bam_search.search.offer import Offer
+from bam_search.search.record import FIRST, RANDOM, REFERENCE, SEARCH, Record
 from bam_search.search.sampler import Proposer, trial_of
 from bam_search.search.store import Store
 from bam_search.search.study import Study
-from bam_search.space.placement import Placement
+from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import Menu
 from bam_search.space.sites import Sites
-
-FRESH = 1_000_003
-"""Added to the study's seed for the finalists: a seed that the search has not seen, so their test error is no lucky draw of the search."""
 
 
 @dataclass(frozen=True)
@@ -38,111 +38,95 @@ class Plan:
     costs: CostTable
 
 
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A record under way, and the records that had been heard of when it was proposed: all that decides whether it is stopped."""
+
+    record: Record
+    seen: Sequence[Record]
+
+
 Told = Callable[[Record], None]
-Pending = dict["Future[Result]", Record]
+Pending = dict["Future[Result]", Candidate]
 
 
 def search(study: Study, plan: Plan, store: Store, submit: Submit, told: Told) -> None:
     """Run the study's candidates up to `study.trials`, those in the store not again; `told` hears of each new record.
 
-    Ends early if the space has no further placement.
+    Ends early if the space has no further placement within the limits.
     """
     references = list(plan.references.items())
-    proposer = _proposer(study, plan, first=len(references))
-    records = store.records()
+    proposer = proposer_of(study, plan)
+    records = _own(store)
     pending: Pending = {}
     taken = {record.id for record in records.values()}
-    heard = 0
+    heard: list[Record] = []
     for number in range(study.trials):
-        while heard <= number - _window(study):
-            while heard not in records:
-                _collect(study, plan, store, pending, records, told)
-            _teach(proposer, study, records[heard])
-            heard += 1
+        while len(heard) <= number - window(study):
+            while len(heard) not in records:
+                _collect(study, plan, store, submit, pending, records, told)
+            _teach(proposer, study, records[len(heard)], heard)
+            heard.append(records[len(heard)])
         if number in records:
             continue
         name, placement = references[number] if number < len(references) else ("", proposer.propose(number, taken))
         if placement is None:
             break
-        record = _begun(study, plan, number, name, placement)
+        record = begun(study, plan, number, REFERENCE if name else SEARCH, name, placement)
         taken.add(record.id)
-        pending[submit(Job(record.placement, study.seed, record.epochs))] = record
+        _submit(study, submit, pending, Candidate(record, tuple(heard)))
     while pending:
-        _collect(study, plan, store, pending, records, told)
+        _collect(study, plan, store, submit, pending, records, told)
 
 
-def finals(study: Study, store: Store, submit: Submit, told: Told) -> None:
-    """Train the references and the front again, with a fresh seed on all training images, and measure each once on the test set."""
+def random_arm(study: Study, plan: Plan, store: Store, submit: Submit, told: Told) -> None:
+    """A random search of the same training cost as the search proper, whose random startup counts as its beginning.
+
+    A placement that the search has trained to the end is not trained again: its record is repeated.
+    """
+    own = _own(store)
+    startup = _startup(study, own)
+    arm = {record.id for record in startup}
+    known = {record.id: record for record in own.values() if record.complete}
+    done = {record.number for record in store.records().values() if record.origin == RANDOM}
+    proposer = proposer_of(study, plan)
     pending: Pending = {}
-    for record in finalists(study, list(store.records().values())):
-        if not record.tested:
-            if len(pending) == _window(study):
-                _collect_final(study, store, pending, told)
-            pending[submit(Job(record.placement, study.seed + FRESH, record.epochs, final=True))] = record
+    for index in range(random_size(study, own)):
+        placement = proposer.at_random(index, arm)
+        if placement is None:
+            break
+        arm.add(placement.id)
+        number = FIRST[RANDOM] + index
+        if number in done:
+            continue
+        if placement.id in known:
+            record = replace(known[placement.id], number=number, origin=RANDOM, name="", test_errors=(), test_seeds=())
+            _finish(study, plan, store, replace(record, rung_epochs=(), rung_errors=(), audited=False), told)
+            continue
+        if len(pending) == window(study):
+            _collect(study, plan, store, submit, pending, {}, told)
+        _submit(study, submit, pending, Candidate(begun(study, plan, number, RANDOM, "", placement), ()))
     while pending:
-        _collect_final(study, store, pending, told)
+        _collect(study, plan, store, submit, pending, {}, told)
 
 
-def _window(study: Study) -> int:
-    # How many may be under way: one more than there are workers, so that no worker waits while the driver proposes.
+def random_size(study: Study, own: Mapping[int, Record]) -> int:
+    """How many random candidates have, with the startup, the search's training cost."""
+    searched = [record for record in own.values() if record.origin == SEARCH]
+    spent = sum(record.trained_epochs for record in searched)
+    return max(0, math.ceil(spent / study.recipe.epochs) - len(_startup(study, own)))
+
+
+def window(study: Study) -> int:
+    """How many candidates may be under way: one more than there are workers, so that no worker waits while the driver proposes."""
     return study.workers + 1 if study.workers > 1 else 1
 
 
-def _proposer(study: Study, plan: Plan, first: int) -> Proposer:
-    def canonical(placement: Placement) -> Placement:
-        resolved = resolve(placement, plan.sites)
-        plan.costs.cost(resolved)  # raises for a `block` where the backbone has none to repeat
-        return resolved
-
-    return Proposer(
-        menu=plan.menu,
-        canonical=canonical,
-        objectives=len(study.objectives),
-        sampler=study.sampler,
-        seed=study.seed,
-        first=first,
-        startup=study.startup,
-    )
-
-
-def finalists(study: Study, records: list[Record]) -> list[Record]:
-    """The references, then the members of the front that are none."""
-    references = [record for record in records if record.origin == REFERENCE and record.complete]
-    return references + [record for record in front(records, study.objectives) if record.origin == SEARCH]
-
-
-def _collect(study: Study, plan: Plan, store: Store, pending: Pending, records: dict[int, Record], told: Told) -> None:
-    """Wait for at least one candidate, and keep all that are finished."""
-    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-        result = future.result()
-        record = replace(pending.pop(future), **_score_fields(result), failure=result.failure)
-        values = _values(study, record)
-        store.add(record, trial_of(plan.menu, Placement.parse(record.placement), values) if record.complete else None, values)
-        records[record.number] = record
-        told(record)
-
-
-def _collect_final(study: Study, store: Store, pending: Pending, told: Told) -> None:
-    """Wait for at least one finalist, and keep all that are finished."""
-    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-        record, fields = pending.pop(future), _final_fields(study, future.result())
-        store.add_final(record.number, fields)
-        told(replace(record, **fields))
-
-
-def _teach(proposer: Proposer, study: Study, record: Record) -> None:
-    if record.complete:
-        proposer.tell(Placement.parse(record.placement), _values(study, record))
-
-
-def _values(study: Study, record: Record) -> list[float]:
-    return [record.objective(key) for key in study.objectives] if record.complete else []
-
-
-def _begun(study: Study, plan: Plan, number: int, name: str, placement: Placement) -> Record:
+def begun(study: Study, plan: Plan, number: int, origin: str, name: str, placement: Placement) -> Record:
+    """The record of a candidate that is not trained yet: what it is, and what it costs."""
     return Record(
         number=number,
-        origin=REFERENCE if name else SEARCH,
+        origin=origin,
         name=name,
         placement=placement.text,
         id=placement.id,
@@ -153,33 +137,108 @@ def _begun(study: Study, plan: Plan, number: int, name: str, placement: Placemen
     )
 
 
+def proposer_of(study: Study, plan: Plan) -> Proposer:
+    """The proposer that nothing was told yet."""
+
+    def canonical(placement: Placement) -> Placement:
+        resolved = resolve(placement, plan.sites)
+        plan.costs.cost(resolved)  # raises for a `block` where the backbone has none to repeat
+        return resolved
+
+    keys = (*study.costs, *(key for key in study.limits if key not in study.costs))
+
+    def added(site: str, choice: Choice) -> list[float]:
+        try:
+            more, base = plan.costs.added(site, choice), plan.costs.base
+        except UserError:
+            return [math.inf] * len(keys)  # not possible at this site
+        counts = {f"{key}_overhead": 100 * getattr(more, key) / getattr(base, key) for key in COUNTS}
+        return [counts[key] for key in keys]
+
+    offer = Offer.of(plan.menu, added, [study.limits.get(key, math.inf) for key in keys], len(study.costs))
+    return Proposer(offer, canonical, study.sampler, study.seed, first=len(plan.references), startup=study.startup)
+
+
+def _own(store: Store) -> dict[int, Record]:
+    """The references and the search's records."""
+    return {number: record for number, record in store.records().items() if record.origin in (REFERENCE, SEARCH)}
+
+
+def _startup(study: Study, own: Mapping[int, Record]) -> list[Record]:
+    first = sum(record.origin == REFERENCE for record in own.values())
+    return [record for record in own.values() if record.origin == SEARCH and record.number < first + study.startup]
+
+
+def _submit(study: Study, submit: Submit, pending: Pending, candidate: Candidate) -> None:
+    """The next training of a candidate. The random search and the startup, which is a part of it, have no rungs but the last."""
+    record = candidate.record
+    pending[submit(Job(record.placement, study.seed, _epochs(study, record)))] = candidate
+
+
+def _epochs(study: Study, record: Record) -> int:
+    return study.recipe.epochs if record.origin == RANDOM else study.budgets[len(record.rung_errors)]
+
+
+def _collect(study: Study, plan: Plan, store: Store, submit: Submit, pending: Pending, records: dict[int, Record], told: Told) -> None:
+    """Wait for at least one training; candidates go on to their next rung, or are kept as finished."""
+    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+        candidate, result = pending.pop(future), future.result()
+        record = _trained(study, candidate.record, result)
+        if result.score is not None and not record.complete:
+            record = _judged(study, record, candidate.seen)
+            if not record.stopped:
+                _submit(study, submit, pending, Candidate(record, candidate.seen))
+                continue
+        records[record.number] = record
+        _finish(study, plan, store, record, told)
+
+
+def _trained(study: Study, record: Record, result: Result) -> Record:
+    """The record after its next training."""
+    score, epochs = result.score, _epochs(study, record)
+    if score is None:
+        return replace(record, failure=result.failure)
+    seconds = (record.seconds or 0) + score.seconds
+    if epochs < study.recipe.epochs:
+        rungs = (*record.rung_epochs, epochs), (*record.rung_errors, score.error)
+        return replace(record, rung_epochs=rungs[0], rung_errors=rungs[1], seconds=seconds)
+    return replace(
+        record,
+        val_error=score.error,
+        val_images=score.images,
+        val_errors=tuple(epoch.error for epoch in score.per_epoch if epoch.error is not None),
+        train_losses=tuple(epoch.loss for epoch in score.per_epoch),
+        seconds=seconds,
+        micro_batches=score.micro_batches,
+    )
+
+
+def _judged(study: Study, record: Record, seen: Sequence[Record]) -> Record:
+    """The record with the reason to stop it, if there is one; references and the startup are never stopped."""
+    if record.origin != SEARCH or len([r for r in seen if r.origin == SEARCH]) < study.startup:
+        return record
+    reason = hopeless(record, seen, study.costs, study.rungs.margin)
+    if reason and audited(study.seed, record.number, study.rungs.audit):
+        return replace(record, audited=True)
+    return replace(record, stopped=reason)
+
+
+def _finish(study: Study, plan: Plan, store: Store, record: Record, told: Told) -> None:
+    values = [record.objective(key) for key in study.objectives] if record.complete else []
+    store.add(record, trial_of(plan.menu, Placement.parse(record.placement), values) if record.complete else None, values)
+    told(record)
+
+
+def _teach(proposer: Proposer, study: Study, record: Record, before: Sequence[Record]) -> None:
+    """Tell a finished record; one that was stopped with the error that its rung promised, as far as that says anything."""
+    placement, costs = Placement.parse(record.placement), [record.objective(key) for key in study.costs]
+    if record.complete:
+        proposer.tell(placement, record.objective("error"), costs)
+    elif record.rung_errors and (found := forecast(before, record.rung_epochs[-1])) and found.explained > 0:
+        proposer.tell(placement, found.full(record.rung_errors[-1]), costs, found.explained)
+
+
 def _cost_fields(base: Cost, cost: Cost) -> Mapping[str, Any]:
     counts = {key: getattr(cost, key) for key in COUNTS}
     above = {f"{key}_overhead": percent for key, percent in overheads(cost, base).items()}
     return {**counts, **above, "by_operator": dict(cost.by_operator), "uncounted": dict(cost.uncounted)}
-
-
-def _score_fields(result: Result) -> Mapping[str, Any]:
-    score = result.score
-    if score is None:
-        return {}
-    return {
-        "val_error": score.error,
-        "val_images": score.images,
-        "val_errors": tuple(epoch.error for epoch in score.per_epoch),
-        "train_losses": tuple(epoch.loss for epoch in score.per_epoch),
-        "seconds": score.seconds,
-        "micro_batches": score.micro_batches,
-    }
-
-
-def _final_fields(study: Study, result: Result) -> Mapping[str, Any]:
-    if result.score is None:
-        return {"test_failure": result.failure}
-    return {
-        "test_error": result.score.error,
-        "test_images": result.score.images,
-        "test_seed": study.seed + FRESH,
-        "test_seconds": result.score.seconds,
-        "test_micro_batches": result.score.micro_batches,
-    }

@@ -5,17 +5,24 @@ from typing import Any
 
 REFERENCE = "reference"
 SEARCH = "search"
+RANDOM = "random"
+ABLATION = "ablation"
+FIRST = {RANDOM: 1_000_000, ABLATION: 2_000_000}
+"""Where the numbers of these origins begin, so that a study can be extended: the references and the search count on from 0."""
 
 
 @dataclass(frozen=True)
 class Record:
     """One candidate. Errors and overheads are in percent, counts are integers, seconds are wall time; None is "not known".
 
-    `origin` is "reference" (pinned by the study, `name` says which) or "search". `val_error` is on `val_images` images that were held
-    out of training; `test_error` is of a second training, with the fresh seed `test_seed` and all training images, measured once.
-    `macs_conv_fc` is the published convention, `macs` the full count, `activations` what convolutions and linear layers put out (see
-    `bam_search.score.cost`). `micro_batches` is 2 where the device's memory was too small for whole batches (`test_micro_batches`: in
-    the second training). `failure` is a traceback, or what went wrong.
+    `origin` is "reference" (pinned by the study, `name` says which), "search", "random" (the random search beside it) or "ablation" (the
+    winner without one of its sites). `val_error` is after `epochs`, on `val_images` images that were held out of training; `rung_errors`
+    are of shorter trainings of `rung_epochs`, each with a learning-rate decay of its own. `stopped` says why a candidate was not trained
+    further, `audited` that it would have been stopped and was trained to the end all the same. `test_errors` are of trainings with the
+    fresh seeds `test_seeds` and all training images, each measured once on `test_images`. `macs_conv_fc` is the published convention,
+    `macs` the full count, `activations` what convolutions and linear layers put out (see `bam_search.score.cost`). `micro_batches` is 2
+    where the device's memory was too small for whole batches (`test_micro_batches`: in a final training). `failure` is a traceback, or
+    what went wrong.
     """
 
     number: int
@@ -37,28 +44,43 @@ class Record:
     by_operator: dict[str, int]
     uncounted: dict[str, int]
     failure: str = ""
+    stopped: str = ""
+    audited: bool = False
+    rung_epochs: tuple[int, ...] = ()
+    rung_errors: tuple[float, ...] = ()
     val_error: float | None = None
     val_images: int | None = None
     val_errors: tuple[float, ...] = ()
     train_losses: tuple[float, ...] = ()
     seconds: float | None = None
     micro_batches: int | None = None
-    test_error: float | None = None
+    test_errors: tuple[float, ...] = ()
+    test_seeds: tuple[int, ...] = ()
     test_images: int | None = None
-    test_seed: int | None = None
     test_seconds: float | None = None
     test_micro_batches: int | None = None
     test_failure: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether the candidate has a validation error."""
+        """Whether the candidate has a validation error after the study's number of epochs."""
         return self.val_error is not None
 
     @property
-    def tested(self) -> bool:
-        """Whether its second training, for the test set, has been run."""
-        return self.test_error is not None or bool(self.test_failure)
+    def test_error(self) -> float | None:
+        """The mean of the test errors."""
+        return sum(self.test_errors) / len(self.test_errors) if self.test_errors else None
+
+    @property
+    def trained_epochs(self) -> int:
+        """The epochs that the search has spent on it, all rungs together: its training cost."""
+        return sum(self.rung_epochs) + self.epochs * self.complete
+
+    @property
+    def tag(self) -> str:
+        """'17'; 'R3' in the random search, 'A1' for an ablation."""
+        first = FIRST.get(self.origin)
+        return str(self.number) if first is None else f"{self.origin[0].upper()}{self.number - first}"
 
     @property
     def label(self) -> str:

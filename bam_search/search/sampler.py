@@ -1,85 +1,225 @@
-"""What to try next: names and options in, a placement out. Optuna chooses; it never sees a model.
+"""What to try next: names and options in, a placement out. No model is seen here.
 
 Each proposal depends only on the told records, the seed and the candidate's number, so a study that is interrupted and continued
 proposes what it would have proposed.
 """
 
-import random
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import cast
+from typing import Any, Protocol, cast
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from bam_search.errors import UserError
+from bam_search.search.additive import Effects, learn
+from bam_search.search.front import nondominated
+from bam_search.search.offer import Offer
 from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.search_space import Menu, Options
 
 OFF = "off"
 DRAWS = 50
-"""How often a proposal that is a duplicate or illegal is drawn again, by Optuna, then at random, before the space counts as exhausted."""
+"""How often a duplicate or illegal proposal is drawn again, by the sampler, then at random, before the space counts as exhausted."""
+EXHAUSTIVE = 4096
+"""A space of at most so many placements is looked at as a whole."""
+POPULATION = 20
+"""Of NSGA-II; Optuna's default of 50 would leave a short study in its first, random generation."""
 
 Canonical = Callable[[Placement], Placement]
 
 
-def _tpe(seed: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(multivariate=True, group=True, n_startup_trials=1, constant_liar=False, seed=seed)
+class Chooser(Protocol):
+    """A sampler at work. `weight` below 1 marks an error that was predicted from a shorter training."""
+
+    def tell(self, placement: Placement, error: float, overheads: Sequence[float], weight: float) -> None:
+        """Learn of a canonical placement."""
+
+    def draw(self, seed: int) -> Placement:
+        """A placement to try; it need not be new."""
 
 
-SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "random": lambda seed: RandomSampler(seed=seed)}
-"""Samplers by name; each is made anew for each proposal from its seed."""
+class Additive:
+    """Thompson sampling on the additive model: draw its effects, draw a budget, take the placement of least error within it.
+
+    Costs are known before training, so only the error is modelled. Budgets are drawn from the overheads of placements of all sizes: the
+    front is worked on along its whole length. William Thompson, "On the likelihood that one unknown probability exceeds another in view
+    of the evidence of two samples", Biometrika 1933; a bound on all objectives but one: Yacov Haimes et al., IEEE Trans. SMC 1971.
+    """
+
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+        self._vectors: list[np.ndarray] = []
+        self._told: list[tuple[float, ...]] = []
+        self._weights: list[float] = []
+        self._learned: Effects | None = None
+        self._all = offer.everything() if offer.menu.size <= EXHAUSTIVE else None
+
+    def tell(self, placement: Placement, error: float, overheads: Sequence[float], weight: float) -> None:
+        """See Chooser. A placement that is not on the menu (SE where BAM is searched) teaches nothing."""
+        vector = self._offer.design.vector(placement, self._offer.menu.defaults)
+        if vector is not None:
+            self._vectors.append(vector)
+            self._told.append((error, *overheads))
+            self._weights.append(weight)
+            self._learned = None
+
+    def draw(self, seed: int) -> Placement:
+        """See Chooser."""
+        if len(self._vectors) < 4:
+            return self._offer.spread(seed)
+        if self._learned is None:
+            errors = np.array([told[0] for told in self._told])
+            self._learned = learn(self._offer.design, np.array(self._vectors), errors, np.array(self._weights))
+        rng = np.random.default_rng(seed)
+        pool = self._pool(rng)
+        if not len(pool):
+            return self._offer.spread(seed)
+        costs = self._offer.overheads(pool)[:, rng.integers(self._offer.objectives)]
+        pool = pool[costs <= rng.choice(costs)]
+        errors = self._learned.predict(self._learned.draw(1, rng), self._offer.design.features(pool))[0]
+        return self._offer.design.placement(pool[np.argmin(errors)])
+
+    def _pool(self, rng: np.random.Generator) -> np.ndarray:
+        """(n, sites) placements within the limits that were not told yet."""
+        pool = self._all
+        if pool is None:
+            front = np.array(self._vectors)[nondominated(np.array(self._told))]
+            pool = np.concatenate([self._offer.some(500, rng), self._offer.near(front, 500, rng)])
+        told = {vector.tobytes() for vector in self._vectors}
+        fresh = np.array([vector.tobytes() not in told for vector in pool])
+        return pool[fresh & self._offer.within(pool)]
+
+
+class ByOptuna:
+    """One of Optuna's samplers, made anew for each proposal from its seed, on the conditional space site -> module -> options."""
+
+    def __init__(self, offer: Offer, make: Callable[[int], BaseSampler]) -> None:
+        self._menu = offer.menu
+        self._make = make
+        self._study = optuna.create_study(directions=["minimize"] * (1 + offer.objectives))
+        self._count = 0
+
+    def tell(self, placement: Placement, error: float, overheads: Sequence[float], weight: float) -> None:
+        """See Chooser; Optuna knows no weights."""
+        del weight
+        # NSGA-II keeps the generation on the trials that it asked for itself; without it told trials would be none.
+        generation = {NSGAIISampler._get_generation_key(): self._count // POPULATION}
+        trial = trial_of(self._menu, placement, [error, *overheads], generation)
+        if trial is not None:
+            self._study.add_trial(trial)
+            self._count += 1
+
+    def draw(self, seed: int) -> Placement:
+        """See Chooser."""
+        self._study.sampler = self._make(seed)
+        trial = self._study.ask()
+        placement = _suggest(self._menu, trial)
+        # The candidate is told when it is finished, as a new trial; this one only served to draw it.
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return placement
+
+
+class Flat:
+    """One of Optuna's samplers that needs a space without conditions: one category a site, every choice with its options in it."""
+
+    def __init__(self, offer: Offer, make: Callable[[int], BaseSampler]) -> None:
+        self._offer = offer
+        self._make = make
+        self._study = optuna.create_study(directions=["minimize"] * (1 + offer.objectives))
+        self._space = {site: CategoricalDistribution(range(len(a))) for site, a in zip(offer.design.sites, offer.added, strict=True)}
+
+    def tell(self, placement: Placement, error: float, overheads: Sequence[float], weight: float) -> None:
+        """See Chooser; Optuna knows no weights."""
+        del weight
+        vector = self._offer.design.vector(placement, self._offer.menu.defaults)
+        if vector is not None:
+            params = dict(zip(self._offer.design.sites, vector.tolist(), strict=True))
+            distributions = cast("dict[str, BaseDistribution]", self._space)
+            self._study.add_trial(optuna.create_trial(params=params, distributions=distributions, values=[error, *overheads]))
+
+    def draw(self, seed: int) -> Placement:
+        """See Chooser."""
+        self._study.sampler = self._make(seed)
+        trial = self._study.ask()
+        vector = [cast("int", trial.suggest_categorical(site, space.choices)) for site, space in self._space.items()]
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return self._offer.design.placement(vector)
+
+
+def _quiet(make: Callable[..., BaseSampler], **options: Any) -> Callable[[int], BaseSampler]:
+    def made(seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return make(seed=seed, **options)
+
+    return made
+
+
+TPE = _quiet(TPESampler, multivariate=True, group=True, n_startup_trials=1, constant_liar=False)
+
+SAMPLERS: Mapping[str, Callable[[Offer], Chooser]] = {
+    "additive": Additive,
+    "tpe": lambda offer: ByOptuna(offer, TPE),
+    "nsga2": lambda offer: ByOptuna(offer, _quiet(NSGAIISampler, population_size=POPULATION)),
+    "gp": lambda offer: Flat(offer, _quiet(GPSampler, n_startup_trials=1)),
+    "random": lambda offer: ByOptuna(offer, _quiet(RandomSampler)),
+}
+"""Samplers by name; `benchmarks/search.py` compares them, and the first is the best measured."""
 
 
 class Proposer:
-    """Proposes placements that are on the menu, and learns from what it is told.
+    """Proposes placements that are on offer, and learns from what it is told.
 
     `canonical` turns a placement into its canonical form, whose id tells duplicates. `startup` proposals, from candidate `first` on,
     are random, uniform over the *number* of sites; drawing each site on or off would all but never try a sparse placement.
     """
 
-    def __init__(self, menu: Menu, canonical: Canonical, objectives: int, sampler: str, seed: int, first: int, startup: int) -> None:
-        self._menu = menu
+    def __init__(self, offer: Offer, canonical: Canonical, sampler: str, seed: int, first: int, startup: int) -> None:
+        self._offer = offer
         self._canonical = canonical
-        self._sampler = sampler
+        self._chooser = SAMPLERS[sampler](offer)
         self._seed = seed
         self._random_until = first + startup
-        self._told = optuna.create_study(directions=["minimize"] * objectives)
 
-    def tell(self, placement: Placement, values: Sequence[float]) -> None:
-        """Learn the values of a canonical placement. One that is not on the menu (SE where BAM is searched) teaches nothing."""
-        trial = trial_of(self._menu, placement, values)
-        if trial is not None:
-            self._told.add_trial(trial)
+    def tell(self, placement: Placement, error: float, overheads: Sequence[float], weight: float = 1.0) -> None:
+        """Learn the error and the overheads of a canonical placement; see Chooser."""
+        self._chooser.tell(placement, error, overheads, weight)
 
     def propose(self, number: int, taken: Collection[str]) -> Placement | None:
         """The canonical placement for candidate `number`, its id not among `taken`; None if none could be found."""
         for draw in range(2 * DRAWS):
             seed = zlib.crc32(f"{self._seed}:{number}:{draw}".encode())
             at_random = number < self._random_until or draw >= DRAWS
-            drawn = _spread(self._menu, seed) if at_random else self._ask(seed)
-            try:
-                placement = self._canonical(drawn)
-            except UserError:  # values that are legal one by one can be illegal together: drawn again, as a duplicate is
-                continue
-            if placement.id not in taken:
+            placement = self._legal(self._offer.spread(seed) if at_random else self._chooser.draw(seed))
+            if placement is not None and placement.id not in taken:
                 return placement
         return None
 
-    def _ask(self, seed: int) -> Placement:
-        self._told.sampler = SAMPLERS[self._sampler](seed)
-        trial = self._told.ask()
-        placement = _suggest(self._menu, trial)
-        # The candidate is told when it is finished, as a new trial; this one only served to draw it.
-        self._told.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return placement
+    def at_random(self, index: int, taken: Collection[str]) -> Placement | None:
+        """The placement `index` of the random search beside this one, its id not among `taken`; None if none could be found."""
+        for draw in range(2 * DRAWS):
+            placement = self._legal(self._offer.spread(zlib.crc32(f"{self._seed}:random:{index}:{draw}".encode())))
+            if placement is not None and placement.id not in taken:
+                return placement
+        return None
+
+    def _legal(self, placement: Placement) -> Placement | None:
+        try:
+            found = self._canonical(placement)
+        except UserError:  # values that are legal one by one can be illegal together: drawn again, as a duplicate is
+            return None
+        vector = self._offer.design.vector(found, self._offer.menu.defaults)
+        legal = found.choices and vector is not None and self._offer.within(vector[None])[0]
+        return found if legal else None
 
 
-def trial_of(menu: Menu, placement: Placement, values: Sequence[float]) -> optuna.trial.FrozenTrial | None:
+def trial_of(
+    menu: Menu, placement: Placement, values: Sequence[float], system_attrs: Mapping[str, Any] | None = None
+) -> optuna.trial.FrozenTrial | None:
     """The finished Optuna trial of a canonical placement, None if it is not on the menu."""
     params: dict[str, Option] = dict.fromkeys(menu.sites, OFF)
     kinds: dict[str, BaseDistribution] = {site: CategoricalDistribution([OFF, *modules]) for site, modules in menu.sites.items()}
@@ -92,7 +232,7 @@ def trial_of(menu: Menu, placement: Placement, values: Sequence[float]) -> optun
         for name, allowed in offered.items():
             params[f"{site}.{choice.module}.{name}"] = options[name]
             kinds[f"{site}.{choice.module}.{name}"] = CategoricalDistribution(allowed)
-    return optuna.create_trial(params=params, distributions=kinds, values=list(values))
+    return optuna.create_trial(params=params, distributions=kinds, values=list(values), system_attrs=dict(system_attrs or {}))
 
 
 def _on_offer(offered: Options, default: Mapping[str, Option], options: Mapping[str, Option]) -> bool:
@@ -109,15 +249,4 @@ def _suggest(menu: Menu, trial: optuna.Trial) -> Placement:
             name = f"{site}.{module}"
             options = {option: trial.suggest_categorical(f"{name}.{option}", values) for option, values in modules[module].items()}
             choices[site] = Choice.of(module, cast("dict[str, Option]", options))
-    return Placement.of(choices)
-
-
-def _spread(menu: Menu, seed: int) -> Placement:
-    """A random placement, its number of sites uniform from one to all."""
-    rng = random.Random(seed)
-    chosen = set(rng.sample(list(menu.sites), rng.randint(1, len(menu.sites))))
-    choices = {}
-    for site in (site for site in menu.sites if site in chosen):
-        module = rng.choice(list(menu.sites[site]))
-        choices[site] = Choice.of(module, {name: rng.choice(values) for name, values in menu.sites[site][module].items()})
     return Placement.of(choices)

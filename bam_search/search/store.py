@@ -41,13 +41,24 @@ class Store:
     def records(self) -> dict[int, Record]:
         """The finished candidates by number, with their test scores where these are known."""
         loaded = [Record.from_dict(json.loads(trial.user_attrs[RECORD])) for trial in self.study.get_trials(deepcopy=False)]
-        finals = {int(key.removeprefix(FINAL)): value for key, value in self.study.user_attrs.items() if key.startswith(FINAL)}
-        return {r.number: replace(r, **json.loads(finals.get(r.number, "{}"))) for r in sorted(loaded, key=lambda r: r.number)}
+        finals: dict[int, dict[int, dict[str, Any]]] = {}
+        for (number, seed), fields in sorted(self._finals().items()):
+            finals.setdefault(number, {})[seed] = fields
+        return {r.number: replace(r, **_final_fields(finals.get(r.number, {}))) for r in sorted(loaded, key=lambda r: r.number)}
+
+    def final_seeds(self) -> set[tuple[int, int]]:
+        """The final trainings that are done, as (number, seed), those that failed included."""
+        return set(self._finals())
+
+    def _finals(self) -> dict[tuple[int, int], dict[str, Any]]:
+        keys = [key for key in self.study.user_attrs if key.startswith(FINAL)]
+        attrs = self.study.user_attrs
+        return {(int(key.split(":")[1]), int(key.split(":")[2])): json.loads(attrs[key]) for key in keys}
 
     def add(self, record: Record, trial: FrozenTrial | None, values: Sequence[float]) -> None:
         """Keep a finished candidate: in `trial` if it is on the menu, else in one without parameters."""
         if not record.complete:
-            trial = optuna.create_trial(state=TrialState.FAIL)
+            trial = optuna.create_trial(state=TrialState.FAIL if record.failure else TrialState.PRUNED)
         elif trial is None:
             trial = optuna.create_trial(values=list(values))
         trial.set_user_attr(RECORD, json.dumps(record.to_dict()))
@@ -58,9 +69,23 @@ class Store:
         """Keep how the study was run, last time, beside its identity."""
         write(self.folder / "study.json", json.dumps({"identity": self.identity, "about": about}, indent=2))
 
-    def add_final(self, number: int, fields: Mapping[str, Any]) -> None:
-        """Keep the fields of a record that its test adds."""
-        self.study.set_user_attr(f"{FINAL}{number}", json.dumps(dict(fields)))
+    def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
+        """Keep what came of a final training with `seed`: error, images, seconds and micro_batches, or failure."""
+        self.study.set_user_attr(f"{FINAL}{number}:{seed}", json.dumps(dict(fields)))
+
+
+def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of a record that its final trainings add."""
+    scored = {seed: fields for seed, fields in by_seed.items() if "error" in fields}
+    failures = [fields["failure"] for fields in by_seed.values() if "failure" in fields]
+    return {
+        "test_seeds": tuple(scored),
+        "test_errors": tuple(fields["error"] for fields in scored.values()),
+        "test_images": max((fields["images"] for fields in scored.values()), default=None),
+        "test_seconds": sum(fields["seconds"] for fields in scored.values()) if scored else None,
+        "test_micro_batches": max((fields["micro_batches"] for fields in scored.values()), default=None),
+        "test_failure": failures[0] if failures else "",
+    }
 
 
 def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[str]) -> Store:

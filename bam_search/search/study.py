@@ -1,5 +1,6 @@
 """A study file, resolved: the part for this device laid on the common part, the command line on top, all checked at once."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
@@ -33,24 +34,75 @@ class DataPlan:
 
 @strict
 @dataclass(frozen=True)
+class Rungs:
+    """Shorter trainings of `epochs` each come before the full one; see `bam_search.search.fidelity`.
+
+    A candidate is stopped that is worse than an equally cheap one by `margin` standard deviations; a share `audit` of candidates is
+    trained to the end all the same, to see how often that is wrong.
+    """
+
+    epochs: tuple[Annotated[int, Ge(1)], ...] = ()
+    margin: Annotated[float, Ge(0)] = 1.0
+    audit: Annotated[float, Ge(0), Le(1)] = 0.1
+
+
+@strict
+@dataclass(frozen=True)
+class Finals:
+    """How finalists are trained again: with `seeds` fresh seeds each, those that cannot be told apart with up to `most`.
+
+    The further trainings are at most the share `extra` of the first ones. `leave_one_out` also trains the winner without each of its
+    sites.
+    """
+
+    seeds: Annotated[int, Ge(1), Le(100)] = 3
+    most: Annotated[int, Ge(1), Le(1000)] = 6
+    extra: Annotated[float, Ge(0), Le(100)] = 0.25
+    leave_one_out: bool = True
+
+
+@strict
+@dataclass(frozen=True)
 class Study:
     """A question, resolved for one device. `references` are pinned placements by name, trained before anything is searched.
 
     `trials` is the total of candidates, references included; the first `startup` searched ones are drawn at random over the number
-    of sites, the sampler chooses the rest. `workers` train at the same time.
+    of sites, the sampler chooses the rest. Placements above `max_params_overhead` or `max_macs_overhead` (conv + fc), in percent, are
+    not trained. `random_arm` adds a random search of the same training cost, which shares the startup. `workers` train at the same time.
     """
 
     question: str
     space: str
     references: dict[str, str]
     objectives: tuple[str, ...] = ("error", "params_overhead", "macs_conv_fc_overhead")
-    sampler: str = "tpe"
+    sampler: str = next(iter(SAMPLERS))
     trials: Annotated[int, Ge(1), Le(100_000)] = 40
     startup: Annotated[int, Ge(0)] = 10
+    max_params_overhead: Annotated[float, Ge(0)] | None = None
+    max_macs_overhead: Annotated[float, Ge(0)] | None = None
+    random_arm: bool = True
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     workers: Annotated[int, Ge(1), Le(1024)] = 1
     data: DataPlan = field(default_factory=DataPlan)
     recipe: Recipe = field(default_factory=Recipe)
+    rungs: Rungs = field(default_factory=Rungs)
+    finals: Finals = field(default_factory=Finals)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives beside the error."""
+        return tuple(key for key in self.objectives if key != "error")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The largest overheads that are trained, by the field of a record; infinite without a limit."""
+        given = {"params_overhead": self.max_params_overhead, "macs_conv_fc_overhead": self.max_macs_overhead}
+        return {key: math.inf if limit is None else limit for key, limit in given.items()}
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The epochs of a candidate's trainings, one after the other; the last is the full one."""
+        return (*self.rungs.epochs, self.recipe.epochs)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -87,6 +139,15 @@ def _check(study: Study) -> None:
         raise UserError(f"objectives = {list(study.objectives)}", "a front needs 'error' and at least one overhead, each once")
     if study.sampler not in SAMPLERS:
         raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
+    if list(study.budgets) != sorted(set(study.budgets)):
+        raise UserError(
+            f"rungs.epochs = {list(study.rungs.epochs)} with recipe.epochs = {study.recipe.epochs}",
+            "rungs ascend, each shorter than the full training",
+        )
+    if study.finals.most < study.finals.seeds:
+        raise UserError(
+            f"finals.most = {study.finals.most} is less than finals.seeds = {study.finals.seeds}", "raise the one or lower the other"
+        )
     if study.trials < len(study.references):
         raise UserError(
             f"trials = {study.trials}, but the study pins {len(study.references)} reference placements, which count",

@@ -1,0 +1,173 @@
+"""What a study found, in numbers: finalists, differences to the references, where attention helps, what the rungs saved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bam_search.search.additive import Design, Effect, effects_of, learn
+from bam_search.search.fidelity import at_rung
+from bam_search.search.front import front, hypervolume
+from bam_search.search.means import Difference, Mean, difference, mean, membership, noise, rank_correlation
+from bam_search.search.record import ABLATION, RANDOM, REFERENCE, SEARCH, Record
+from bam_search.space.placement import Placement
+from bam_search.space.search_space import Menu
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A finalist: its test errors' mean, and the probability that it is on the front of mean test error and costs.
+
+    `promised` is by how many points the search found it better than the first reference, `kept` by how many the final trainings do:
+    the front of a search is chosen for good luck, and luck does not last.
+    """
+
+    record: Record
+    test: Mean
+    chance: float
+    promised: float | None
+    kept: float | None
+
+
+@dataclass(frozen=True)
+class Against:
+    """A record beside another: the difference of their test errors, paired by seed."""
+
+    record: Record
+    other: Record
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What trainings of `epochs` epochs were worth: `agreement` is Kendall's tau with the full training."""
+
+    epochs: int
+    agreement: Mean | None
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """What stopping did: how many were `stopped`, how many were `audited` (hopeless, and trained on all the same), and how many of
+    these ended on the front. `spent` and `saved` are epochs: of the search, and what the stopped ones had still before them."""
+
+    rungs: tuple[Rung, ...]
+    stopped: int
+    audited: int
+    wrong: int
+    spent: int
+    saved: int
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The search and the random search beside it: epochs spent, least validation error, and hypervolume of their fronts.
+
+    The hypervolume is of validation error and the costs, up to the worst of either arm, as a share of the larger one.
+    """
+
+    search: tuple[int, float, float]
+    random: tuple[int, float, float]
+
+
+@dataclass(frozen=True)
+class Helps:
+    """The effects of the additive model, and how well it predicts a record that it has not seen, beside the plain mean."""
+
+    effects: tuple[Effect, ...]
+    left_out: float
+    left_out_mean: float
+    records: int
+
+
+def finalists(records: Sequence[Record], costs: Sequence[str]) -> list[Finalist]:
+    """All finalists but ablations, the cheapest first."""
+    tested = [r for r in records if r.complete and r.test_errors]
+    base = next((r for r in tested if r.origin == REFERENCE), None)
+    chances = membership(tested, costs, noise(_tested(records))) if tested else []
+    found = [Finalist(r, mean(r.test_errors), chance, *_advantage(r, base)) for r, chance in zip(tested, chances, strict=True)]
+    return sorted(found, key=lambda f: ([f.record.objective(key) for key in costs], f.test.mean))
+
+
+def _advantage(record: Record, base: Record | None) -> tuple[float | None, float | None]:
+    if base is None or record.val_error is None or base.val_error is None or record is base:
+        return None, None
+    found = difference(record, base, None)
+    return base.val_error - record.val_error, None if found is None else -found.mean
+
+
+def winner(records: Sequence[Record]) -> Record | None:
+    """The searched finalist of least validation error: chosen before any test."""
+    tested = [r for r in records if r.origin == SEARCH and r.complete and r.test_errors]
+    return min(tested, key=lambda r: (r.objective("error"), r.number), default=None)
+
+
+def against(records: Sequence[Record], record: Record, origins: Sequence[str]) -> list[Against]:
+    """`record` beside each other tested record of these origins; the noise is that of all `records`."""
+    spread = noise(_tested(records))
+    others = [r for r in records if r.origin in origins and r.test_errors and r is not record]
+    found = [(other, difference(record, other, spread)) for other in others]
+    return [Against(record, other, d) for other, d in found if d is not None]
+
+
+def ablations(records: Sequence[Record]) -> list[Against]:
+    """The winner without each of its sites, beside the winner: positive where the site helps."""
+    best = winner(records)
+    spread = noise(_tested(records))
+    if best is None:
+        return []
+    found = [(r, difference(r, best, spread)) for r in records if r.origin == ABLATION and r.test_errors]
+    return [Against(r, best, d) for r, d in found if d is not None]
+
+
+def helps(records: Sequence[Record], menu: Menu) -> Helps | None:
+    """The effects on the validation error, from all complete records on the menu, each placement once; None for fewer than 6."""
+    design = Design.of(menu)
+    rows = {r.id: (design.vector(Placement.parse(r.placement), menu.defaults), r.val_error) for r in records if r.complete}
+    known = [(vector, error) for vector, error in rows.values() if vector is not None]
+    if len(known) < 6:
+        return None
+    vectors, errors = np.array([vector for vector, _ in known]), np.array([error for _, error in known])
+    learned = learn(design, vectors, errors)
+    return Helps(tuple(effects_of(learned, vectors)), learned.left_out, learned.left_out_mean, len(known))
+
+
+def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping | None:
+    """What the rungs did; None if there are none."""
+    own = [r for r in records if r.origin in (REFERENCE, SEARCH)]
+    budgets = sorted({epochs for r in own for epochs in r.rung_epochs})
+    if not budgets:
+        return None
+    on_front = {r.number for r in front(own, objectives)}
+    audited = [r for r in own if r.audited and r.complete]
+    rungs = []
+    for epochs in budgets:
+        pairs = [(short, r.objective("error")) for r in own if r.complete and (short := at_rung(r, epochs)) is not None]
+        rungs.append(Rung(epochs, rank_correlation([p[0] for p in pairs], [p[1] for p in pairs])))
+    stopped = [r for r in own if r.stopped]
+    saved = sum(r.epochs + sum(b for b in budgets if b > r.rung_epochs[-1]) for r in stopped)
+    wrong = sum(r.number in on_front for r in audited)
+    return Stopping(tuple(rungs), len(stopped), len(audited), wrong, sum(r.trained_epochs for r in own if r.origin == SEARCH), saved)
+
+
+def arms(records: Sequence[Record], objectives: Sequence[str], startup: int) -> Arms | None:
+    """The search beside the random search of equal cost; None if there was none."""
+    first = sum(r.origin == REFERENCE for r in records)
+    searched = [r for r in records if r.origin == SEARCH]
+    shared = [r for r in searched if r.number < first + startup]
+    drawn = [r for r in records if r.origin == RANDOM]
+    chance = [r for r in (*shared, *drawn) if r.complete]
+    complete = [r for r in searched if r.complete]
+    if not drawn or not complete or not chance:
+        return None
+    worst = np.array([max(r.objective(key) for r in (*complete, *chance)) for key in objectives]) + 1e-9
+    volumes = [hypervolume(np.array([[r.objective(key) for key in objectives] for r in arm]), worst) for arm in (complete, chance)]
+    most = max(volumes) or 1.0
+    best = [min(r.objective("error") for r in arm) for arm in (complete, chance)]
+    spent = [sum(r.trained_epochs for r in searched), sum(r.epochs for r in chance)]
+    found = [(s, b, v / most) for s, b, v in zip(spent, best, volumes, strict=True)]
+    return Arms(found[0], found[1])
+
+
+def _tested(records: Sequence[Record]) -> list[Record]:
+    return [r for r in records if r.test_errors]

@@ -1,0 +1,210 @@
+"""Where attention helps: a small additive model of the error, from all records. numpy only.
+
+error = intercept + sum over sites of (module there + each of its options' values there) + noise. The same effects also exist once for
+all sites together, so a site that was tried twice borrows from the others. Bayesian linear regression with one prior scale for all
+effects, averaged over its posterior (Christopher Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.5): few records
+give wide intervals, not wild estimates. An option's values are coded around their mean, so a module's effect is that of its average
+setting.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bam_search.space.placement import Choice, Option, Placement
+from bam_search.space.search_space import Menu
+
+SCALES = np.geomspace(1e-3, 1e2, 26)
+"""Prior variances of an effect, in units of the noise's variance."""
+OPTION = 0.5
+"""How large an option's effect is expected to be, beside that of a module being there at all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The menu as arrays: at site i choice j > 0 is `choices[i][j - 1]`, choice 0 is nothing, and `rows[i][j]` are its features.
+
+    A placement is a vector of such j, one a site.
+    """
+
+    sites: tuple[str, ...]
+    choices: tuple[tuple[Choice, ...], ...]
+    rows: tuple[np.ndarray, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, menu: Menu) -> "Design":
+        """The design of a menu."""
+        names: dict[str, int] = {}
+        terms = {site: [_terms(site, choice, menu) for choice in menu.choices(site)] for site in menu.sites}
+        for choices in terms.values():
+            for found in choices:
+                for name in found:
+                    names.setdefault(name, len(names))
+        rows = []
+        for choices in terms.values():
+            row = np.zeros((1 + len(choices), len(names)))
+            for j, found in enumerate(choices, start=1):
+                for name, value in found.items():
+                    row[j, names[name]] = value
+            rows.append(row)
+        return cls(tuple(menu.sites), tuple(tuple(menu.choices(site)) for site in menu.sites), tuple(rows), tuple(names))
+
+    def features(self, vectors: np.ndarray) -> np.ndarray:
+        """(n, sites) choices -> (n, features)."""
+        return np.asarray(sum(row[vectors[:, i]] for i, row in enumerate(self.rows)))
+
+    def vector(self, placement: Placement, defaults: Mapping[str, Mapping[str, Option]]) -> np.ndarray | None:
+        """The choices of a canonical placement; None if it is not on the menu."""
+        at = {site: i for i, site in enumerate(self.sites)}
+        vector = np.zeros(len(self.sites), dtype=np.int64)
+        for site, choice in placement.choices:
+            full = Choice.of(choice.module, {**defaults.get(choice.module, {}), **dict(choice.options)})
+            if site not in at:
+                return None
+            matching = [j for j, offered in enumerate(self.choices[at[site]], start=1) if _equal(offered, full, defaults)]
+            if not matching:
+                return None
+            vector[at[site]] = matching[0]
+        return vector
+
+    def placement(self, vector: Iterable[int]) -> Placement:
+        """The inverse of `vector`, with every option written out."""
+        return Placement.of({site: self.choices[i][j - 1] for i, (site, j) in enumerate(zip(self.sites, vector, strict=True)) if j})
+
+
+def _equal(offered: Choice, full: Choice, defaults: Mapping[str, Mapping[str, Option]]) -> bool:
+    # An option that the menu does not offer stays at its default.
+    return offered.module == full.module and {**defaults[offered.module], **dict(offered.options)} == dict(full.options)
+
+
+def _terms(site: str, choice: Choice, menu: Menu) -> dict[str, float]:
+    """The features of a choice at a site: name -> value."""
+    found = {choice.module: 1.0, f"{site}={choice.module}": 1.0}
+    for option, value in choice.options:
+        values = menu.sites[site][choice.module][option]
+        for other in values if len(values) > 1 else ():
+            coded = OPTION * ((other == value) - 1 / len(values))
+            found[f"{choice.module}({option}={other})"] = coded
+            found[f"{site}={choice.module}({option}={other})"] = coded
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """What the model knows after some records: the posterior of every effect, in points of error.
+
+    `left_out` is the root mean square of the errors of each record as predicted from the others, `left_out_mean` the same for the plain
+    mean of the others: a model that explains nothing has the two alike.
+    """
+
+    design: Design
+    mean_row: np.ndarray
+    mean_error: float
+    records: float
+    vectors: np.ndarray
+    means: np.ndarray
+    variances: np.ndarray
+    noise: np.ndarray
+    weights: np.ndarray
+    left_out: float
+    left_out_mean: float
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """(n, features) draws of all effects from the posterior."""
+        which = rng.choice(len(SCALES), n, p=self.weights)
+        noise = self.noise[which] * (self.records - 1) / rng.chisquare(self.records - 1, n)
+        turned = self.means[which] + rng.standard_normal((n, self.vectors.shape[0])) * np.sqrt(self.variances[which] * noise[:, None])
+        return np.asarray(turned @ self.vectors.T)
+
+    def predict(self, effects: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """(k, features) effects, (n, features) placements -> (k, n) errors."""
+        return np.asarray(self.mean_error + effects @ (features - self.mean_row).T)
+
+
+def learn(design: Design, vectors: np.ndarray, errors: np.ndarray, weights: np.ndarray | None = None) -> Effects:
+    """The effects after (n, sites) placements with these errors, n > 2; a record of weight 1/4 counts as a quarter of one."""
+    weights = np.ones(len(errors)) if weights is None else weights
+    rows = design.features(vectors)
+    total = weights.sum()
+    mean_row, mean_error = weights @ rows / total, float(weights @ errors / total)
+    x = (rows - mean_row) * np.sqrt(weights)[:, None]
+    y = (errors - mean_error) * np.sqrt(weights)
+    squares, turned = np.linalg.eigh(x.T @ x)
+    squares = np.maximum(squares, 0)
+    along = turned.T @ (x.T @ y)
+    gains = SCALES[:, None] / (1 + SCALES[:, None] * squares)
+    means = gains * along
+    # The noise's variance is integrated out; what is left is the evidence of each scale.
+    left = np.maximum(y @ y - (gains * along**2).sum(1), 1e-12)
+    degrees = len(errors) - 1
+    evidence = -0.5 * degrees * np.log(left) - 0.5 * np.log1p(SCALES[:, None] * squares).sum(1)
+    posterior = np.exp(evidence - evidence.max())
+    posterior /= posterior.sum()
+    hat = np.einsum("ij,kj,ij->ki", x @ turned, gains, x @ turned).T @ posterior + weights / total
+    fitted = x @ (turned @ (posterior @ means))
+    left_out = (y - fitted) / np.maximum(1 - hat, 1e-9)
+    left_out_mean = y / np.maximum(1 - weights / total, 1e-9)
+    return Effects(
+        design=design,
+        mean_row=mean_row,
+        mean_error=mean_error,
+        records=len(errors),
+        vectors=turned,
+        means=means,
+        variances=gains,
+        noise=left / degrees,
+        weights=posterior,
+        left_out=float(np.sqrt(np.mean(left_out**2))),
+        left_out_mean=float(np.sqrt(np.mean(left_out_mean**2))),
+    )
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The change of the error, in points, that something makes, with its interval."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    records: int
+
+
+def effects_of(learned: Effects, vectors: np.ndarray, level: float = 0.9, draws: int = 4000) -> list[Effect]:
+    """For each site the effect of each module there at its average setting; for each module that of each option's value, over all sites.
+
+    `records` says how many records have it.
+    """
+    design = learned.design
+    effects = learned.draw(draws, np.random.default_rng(0))
+    at = {name: i for i, name in enumerate(design.names)}
+    found = []
+    for i, site in enumerate(design.sites):
+        for module in dict.fromkeys(choice.module for choice in design.choices[i]):
+            chosen = [j for j, choice in enumerate(design.choices[i], start=1) if choice.module == module]
+            values = effects[:, at[module]] + effects[:, at[f"{site}={module}"]]
+            found.append(_effect(f"{site}={module}", values, level, int(np.isin(vectors[:, i], chosen).sum())))
+    for module, option, value in _options(design):
+        name = f"{module}({option}={value})"
+        others = [at[f"{module}({o}={v})"] for m, o, v in _options(design) if (m, o) == (module, option)]
+        values = OPTION * (effects[:, at[name]] - effects[:, others].mean(1))
+        has = [
+            {j for j, choice in enumerate(choices, start=1) if choice.module == module and dict(choice.options).get(option) == value}
+            for choices in design.choices
+        ]
+        count = int(sum(any(j in has[i] for i, j in enumerate(vector)) for vector in vectors))
+        found.append(_effect(name, values, level, count))
+    return found
+
+
+def _options(design: Design) -> list[tuple[str, str, Option]]:
+    """Every module, option and value that has an effect."""
+    found = {(c.module, option, value): None for choices in design.choices for c in choices for option, value in c.options}
+    return [key for key in found if f"{key[0]}({key[1]}={key[2]})" in design.names]
+
+
+def _effect(name: str, values: Sequence[float] | np.ndarray, level: float, records: int) -> Effect:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Effect(name, float(np.mean(values)), float(low), float(high), records)

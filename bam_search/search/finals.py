@@ -1,0 +1,114 @@
+"""Finalists: the references, the front and the best random candidate, trained again with fresh seeds on all training images.
+
+Each training is measured on the test set once. All have the first seeds; then, within the study's limit, further seeds go to those of
+which it is least clear whether they are on the front. The winner is also trained without each of its sites.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
+from typing import Any
+
+from bam_search.model.attach import resolve
+from bam_search.score.evaluate import Job, Result
+from bam_search.search.executors import Submit
+from bam_search.search.front import front
+from bam_search.search.loop import Plan, Told, begun, window
+from bam_search.search.means import membership, noise
+from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record
+from bam_search.search.store import Store
+from bam_search.search.study import Study
+from bam_search.space.placement import Placement
+
+FRESH = 1_000_003
+"""Added to the study's seed for the finalists: seeds that the search has not seen, so that no test error is a lucky draw of it."""
+UNCLEAR = (0.05, 0.95)
+"""Between these probabilities it is unclear whether a finalist is on the front."""
+
+
+def finalists(study: Study, records: Sequence[Record]) -> list[Record]:
+    """The references, then the members of the front that are none, then the random candidate of least validation error."""
+    references = [record for record in records if record.origin == REFERENCE and record.complete]
+    searched = [record for record in records if record.origin in (REFERENCE, SEARCH)]
+    found = references + [record for record in front(searched, study.objectives) if record.origin == SEARCH]
+    drawn = [record for record in records if record.origin == RANDOM and record.complete]
+    best = min(drawn, key=lambda record: (record.objective("error"), record.number), default=None)
+    new = best is not None and best.id not in {record.id for record in found}
+    return [*found, best] if best is not None and new else found
+
+
+def finals(study: Study, plan: Plan, store: Store, submit: Submit, told: Told) -> None:
+    """Train the finalists again; what the store has already is not repeated."""
+    members = finalists(study, list(store.records().values()))
+    without = ablations(study, plan, members)
+    for record in without:
+        if record.number not in store.records():
+            store.add(record, None, [])
+    first = range(study.finals.seeds)
+    _round(study, store, submit, told, [(record, index) for index in first for record in (*members, *without)])
+    left = round(study.finals.extra * len(members) * study.finals.seeds)
+    for index in range(study.finals.seeds, study.finals.most):
+        chosen = unclear(study, store, members, index)[:left]
+        left -= len(chosen)
+        _round(study, store, submit, told, [(record, index) for record in chosen])
+
+
+def ablations(study: Study, plan: Plan, members: Sequence[Record]) -> list[Record]:
+    """The winner, the searched finalist of least validation error, without each of its sites; nothing where that is known already."""
+    searched = [record for record in members if record.origin == SEARCH]
+    if not searched or not study.finals.leave_one_out:
+        return []
+    winner = min(searched, key=lambda record: (record.objective("error"), record.number))
+    sites = dict(Placement.parse(winner.placement).choices)
+    known = {record.id for record in members}
+    found = []
+    for index, site in enumerate(sites):
+        rest = resolve(Placement.of({name: choice for name, choice in sites.items() if name != site}), plan.sites)
+        number = FIRST[ABLATION] + 1000 * winner.number + index
+        if rest.id not in known:
+            found.append(begun(study, plan, number, ABLATION, f"#{winner.number} without {site}", rest))
+    return found
+
+
+def unclear(study: Study, store: Store, members: Sequence[Record], index: int) -> list[Record]:
+    """The finalists that may or may not be on the front after the seeds before `index`, the least clear first."""
+    known = [_before(study, store.records()[record.number], index) for record in members]
+    known = [record for record in known if len(record.test_errors) > 1]
+    chances = membership(known, study.costs, noise(known)) if known else []
+    doubtful = [(abs(p - 0.5), r) for p, r in zip(chances, known, strict=True) if UNCLEAR[0] < p < UNCLEAR[1]]
+    # Only those with all seeds so far go on: one that failed once would fail again.
+    return [r for _, r in sorted(doubtful, key=lambda pair: (pair[0], pair[1].number)) if not r.test_failure]
+
+
+def _before(study: Study, record: Record, index: int) -> Record:
+    """The record as it was before the seed `index`: an interrupted study decides as it would have without."""
+    kept = [(s, e) for s, e in zip(record.test_seeds, record.test_errors, strict=True) if s < study.seed + FRESH + index]
+    return replace(record, test_seeds=tuple(s for s, _ in kept), test_errors=tuple(e for _, e in kept))
+
+
+def _round(study: Study, store: Store, submit: Submit, told: Told, wanted: Sequence[tuple[Record, int]]) -> None:
+    """Train each (record, index of its seed) that the store does not have."""
+    pending: dict[Future[Result], tuple[Record, int]] = {}
+    done = {(number, seed) for number, seed in store.final_seeds()}
+    for record, index in wanted:
+        seed = study.seed + FRESH + index
+        if (record.number, seed) not in done:
+            if len(pending) == window(study):
+                _collect(store, pending, told)
+            pending[submit(Job(record.placement, seed, record.epochs, final=True))] = (record, seed)
+    while pending:
+        _collect(store, pending, told)
+
+
+def _collect(store: Store, pending: dict[Future[Result], tuple[Record, int]], told: Told) -> None:
+    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+        record, seed = pending.pop(future)
+        store.add_final(record.number, seed, _fields(future.result()))
+        told(store.records()[record.number])
+
+
+def _fields(result: Result) -> Mapping[str, Any]:
+    if result.score is None:
+        return {"failure": result.failure}
+    score = result.score
+    return {"error": score.error, "images": score.images, "seconds": score.seconds, "micro_batches": score.micro_batches}

@@ -1,0 +1,76 @@
+"""What may be proposed, as arrays: every choice at every site, what it costs, and the limits."""
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bam_search.search.additive import Design
+from bam_search.space.placement import Choice, Placement
+from bam_search.space.search_space import Menu
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """What may be proposed: the menu, what each choice adds to each overhead in percent, and how much of each is allowed.
+
+    `added[i][j]` is of choice j at site i, with the numbering of `bam_search.search.additive.Design`; of its columns, which are those of
+    `limits`, the first `objectives` are minimised.
+    """
+
+    menu: Menu
+    design: Design
+    added: tuple[np.ndarray, ...]
+    limits: np.ndarray
+    objectives: int
+
+    @classmethod
+    def of(cls, menu: Menu, overheads: Callable[[str, Choice], Sequence[float]], limits: Sequence[float], objectives: int) -> "Offer":
+        """The offer of a menu; `overheads` are what a choice adds at a site, one number for each of `limits` (which may be infinite)."""
+        design = Design.of(menu)
+        nothing = [0.0] * len(limits)
+        added = [np.array([nothing, *(overheads(site, choice) for choice in menu.choices(site))]) for site in menu.sites]
+        return cls(menu, design, tuple(added), np.array(limits, dtype=float), objectives)
+
+    def overheads(self, vectors: np.ndarray) -> np.ndarray:
+        """(n, sites) choices -> (n, overheads)."""
+        return np.asarray(sum(added[vectors[:, i]] for i, added in enumerate(self.added)))
+
+    def within(self, vectors: np.ndarray) -> np.ndarray:
+        """(n, sites) choices -> (n,) bool: within all limits."""
+        return np.asarray((self.overheads(vectors) <= self.limits + 1e-9).all(1))
+
+    def spread(self, seed: int) -> Placement:
+        """A random placement within the limits, its number of sites uniform from one to all, as far as the limits let it."""
+        rng = random.Random(seed)
+        sites = list(enumerate(self.design.sites))
+        spent = np.zeros(len(self.limits))
+        choices: dict[str, Choice] = {}
+        wanted = rng.randint(1, len(sites))
+        for i, site in rng.sample(sites, len(sites)):
+            affordable = [j for j, cost in enumerate(self.added[i]) if j and (spent + cost <= self.limits + 1e-9).all()]
+            if affordable and len(choices) < wanted:
+                j = rng.choice(affordable)
+                spent, choices[site] = spent + self.added[i][j], self.design.choices[i][j - 1]
+        return Placement.of(choices)
+
+    def everything(self) -> np.ndarray:
+        """(n, sites): every placement on the menu, the empty one first."""
+        return np.array(list(itertools.product(*(range(len(added)) for added in self.added))))
+
+    def some(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """(n, sites) random placements, their number of sites uniform from one to all, whatever the limits."""
+        sizes = np.array([len(added) for added in self.added])
+        ranks = rng.permuted(np.tile(np.arange(len(sizes)), (n, 1)), axis=1)
+        chosen = ranks < rng.integers(1, len(sizes) + 1, size=(n, 1))
+        return np.where(chosen, rng.integers(1, sizes, size=(n, len(sizes))), 0)
+
+    def near(self, vectors: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        """(n, sites) placements that differ from one of `vectors` at one site at most."""
+        found = vectors[rng.integers(len(vectors), size=n)]
+        sizes = np.array([len(added) for added in self.added])
+        sites = rng.integers(len(sizes), size=n)
+        found[np.arange(n), sites] = rng.integers(sizes[sites])
+        return found
