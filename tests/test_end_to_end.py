@@ -6,12 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from bam_search.cli.main import main
+
 TINY = ["--device", "cpu", "--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
+PLAINLY = ["--set", "finals.seeds=1", "--set", "random_arm=false", "--set", "finals.leave_one_out=false"]
 
 
 PLAIN = """
@@ -24,12 +29,41 @@ space = "{space}"
 """
 
 
-def command(data: Path | str, *args: object, study: Path | str = "placement") -> list[str]:
-    return [sys.executable, "-m", "bam_search", "run", "--study", str(study), "--data", str(data), *TINY, *map(str, args)]
+EVERYTHING = """
+question = "Does all of it run together?"
+references = { everywhere = "every-block=bam(r=4,d=1) stage-ends=bam(r=4,d=1)" }
+sampler = "additive"
+trials = 8
+startup = 4
+workers = 1
+random_arm = true
+rungs = { epochs = [1], margin = 0.0, audit = 0.0 }
+finals = { seeds = 2, most = 3, extra = 0.1, leave_one_out = true }
+[gpu]
+space = "mine.py:MyNet"
+[cpu]
+space = "mine.py:MyNet"
+"""
 
 
-def run(cwd: Path, data: Path | str, *args: object, study: Path | str = "placement") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(data, *args, study=study), cwd=cwd, capture_output=True, text=True, timeout=250)
+def command(data: Path | str, *args: object, study: Path | str = "placement", plainly: Sequence[str] = PLAINLY) -> list[str]:
+    return [sys.executable, "-m", "bam_search", "run", "--study", str(study), "--data", str(data), *TINY, *plainly, *map(str, args)]
+
+
+def here(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """Run a command to its end in this process, which has imported everything already; what it wrote to stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", arguments[2:])
+    monkeypatch.setattr(signal, "signal", lambda *_args: None)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    out, err = capsys.readouterr()
+    assert caught.value.code == 0, err
+    return out, err
+
+
+def run(cwd: Path, *args: object, **study: Any) -> subprocess.CompletedProcess[str]:
+    """Run `command` of these arguments to its end."""
+    return subprocess.run(command(*args, **study), cwd=cwd, capture_output=True, text=True, timeout=250)  # type: ignore[arg-type]
 
 
 MINE = """
@@ -127,7 +161,8 @@ def test_a_study_is_interrupted_continued_extended_and_reported(tmp_path: Path, 
     pd.testing.assert_frame_equal(before[columns], kept[columns])
     assert list(after["name"][:4]) == ["no attention", "BAM at the bottlenecks", "BAM in every block", "SE in every block"]
     assert set(after["data"]) == {"CIFAR-100"}
-    assert all(after["test_error"][:4] != "")
+    assert [len(json.loads(errors)) for errors in after["test_errors"][:4]] == [1] * 4
+    assert set(after["origin"]) == {"reference", "search"}
     assert set(table(folder, "front.csv")["number"]) <= set(after["number"])
     assert done.stdout.startswith("report: reports/placement/index.html")
     assert "plotly" in (folder / "index.html").read_text()
@@ -140,6 +175,54 @@ def test_a_study_is_interrupted_continued_extended_and_reported(tmp_path: Path, 
     other = run(tmp_path, small_npz, "--trials", 8, "--set", "recipe.lr=0.2")
     assert other.returncode == 2
     assert "recipe.lr: 0.1 there, 0.2 now" in other.stderr
+
+
+def test_rungs_random_arm_several_seeds_and_leaving_out_together(
+    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "all.toml").write_text(EVERYTHING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bam_search.cli.prepare.cores", lambda: 1)
+    arguments = command(small_npz, "--epochs", 2, "--set", "data.images=500", study="all.toml", plainly=())
+    out, _ = here(arguments, monkeypatch, capsys)
+    folder = tmp_path / "reports" / "all"
+    records = table(folder)
+    own, drawn, without = (records[records["origin"].isin(kinds)] for kinds in (["reference", "search"], ["random"], ["ablation"]))
+    assert list(own["number"]) == list(range(8))
+
+    # Every candidate has its short training; who was stopped has no long one.
+    assert [len(json.loads(errors)) for errors in own["rung_errors"]] == [1] * 8
+    assert ((own["stopped"] != "") == (own["val_error"] == "")).all()
+    spent, stopped = sum(1 + 2 * (error != "") for error in own["val_error"][1:]), sum(own["stopped"] != "")
+
+    # The random arm has the same cost, and no rungs.
+    assert len(drawn) == -(-spent // 2) - 4
+    assert set(drawn["rung_errors"]) == {"[]"}
+    assert (drawn["val_error"] != "").all()
+
+    # The reference is the dearest of all, so there are searched finalists, of which one is the winner.
+    tested = records[records["test_errors"] != "[]"]
+    assert {tuple(json.loads(seeds)[:2]) for seeds in tested["test_seeds"]} == {(1_000_003, 1_000_004)}
+    assert {len(json.loads(errors)) for errors in tested["test_errors"]} <= {2, 3}
+    assert {0, *without["number"]} <= set(tested["number"])
+    searched = own[(own["origin"] == "search") & (own["test_errors"] != "[]")]
+    winner = min(searched.itertuples(), key=lambda record: (float(record.val_error), record.number))
+    assert 1 <= len(without) <= len(winner.placement.split())
+    assert all(name.startswith(f"#{winner.number} without ") for name in without["name"])
+    assert set(table(folder, "front.csv")["origin"]) <= {"reference", "search"}
+    assert f"The search's winner, {winner.placement} (#{winner.number}), is\n  " in out
+    assert re.search(r"^  (better than|worse than|a tie with) everywhere: .*90 % interval .*, n = [23];", out, re.M)
+
+    html = (folder / "index.html").read_text()
+    for heading in ("The finalists", "Against the references", "Where attention helps", "Was the search worth it?"):
+        assert f"<h2>{heading}</h2>" in html
+    assert f"Rungs stopped {stopped} candidates, and saved {2 * stopped} of {spent + 2 * stopped} epochs" in html
+
+    _, err = here(arguments, monkeypatch, capsys)  # once more: nothing is left to train
+    assert "continuing in reports/all: 8 of 8 candidates are finished" in err
+    assert not re.search(r"^\[", err, re.M)
+    assert table(folder).equals(records)
 
 
 def test_one_worker_and_two_train_the_same_candidates(tmp_path: Path, small_npz: Path) -> None:
@@ -206,4 +289,4 @@ def test_a_small_net_learns_the_real_cifar100(real_cifar: Path, tmp_path: Path) 
     done = run(tmp_path, real_cifar, *options, study=plain_study(tmp_path, "small"))
     assert done.returncode == 0, done.stderr
     # 2,000 images are few; chance is 99 %.
-    assert float(table(tmp_path / "reports" / "plain")["test_error"][0]) < 93
+    assert json.loads(table(tmp_path / "reports" / "plain")["test_errors"][0])[0] < 93

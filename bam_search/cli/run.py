@@ -63,7 +63,8 @@ def _task(ready: Ready, data: Dataset) -> Task:
 
 
 def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
-    study, done = ready.study, store.records()
+    study = ready.study
+    done = [record for record in store.records().values() if record.origin in (REFERENCE, SEARCH)]
     if done:
         _say(f"continuing in {store.folder}: {len(done)} of {study.trials} candidates are finished")
     with executor(task, study.workers) as submit:
@@ -96,7 +97,7 @@ def _close(ready: Ready, data: Dataset, parts: Split, store: Store) -> int:
     page = _report(ready, data, parts, store)
     records = list(store.records().values())
     complete = [record for record in records if record.complete]
-    if not complete:
+    if records and not complete:
         _say(f"error: no candidate could be trained; the first failed with: {progress.reason(records[0].failure)}")
         _say(f"hint: the tracebacks are in {page}")
         return 1

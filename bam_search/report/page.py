@@ -62,7 +62,7 @@ class Subject:
 def write_report(folder: Path, subject: Subject, records: Sequence[Record]) -> Path:
     """Write index.html, records.csv and front.csv into `folder`, and return the page's path."""
     write(folder / "records.csv", records_csv(records))
-    write(folder / "front.csv", front_csv(records, subject.objectives))
+    write(folder / "front.csv", front_csv(_own(records), subject.objectives))
     write(folder / "index.html", page(subject, records))
     return folder / "index.html"
 
@@ -76,11 +76,11 @@ def page(subject: Subject, records: Sequence[Record]) -> str:
     sections = [
         ("The answer", _answer(records)),
         ("Accuracy against overhead", figure + _paragraph(READING)),
-        ("The finalists", _table(finalist_table(records, subject.costs)) + _paragraph(FINALISTS)),
-        ("Against the references", _table(difference_table(records, subject.costs)) + _paragraph(DIFFERENCES)),
+        ("The finalists", _table(finalist_table(records, subject.costs), FINALISTS)),
+        ("Against the references", _table(difference_table(records, subject.costs), DIFFERENCES)),
         ("Where attention helps", _helps(records, subject.menu)),
         ("Was the search worth it?", _worth(records, subject)),
-        ("The front of the search", _table(shown(front(records, subject.objectives)))),
+        ("The front of the search", _table(shown(front(_own(records), subject.objectives)))),
         ("All candidates", _table(shown(records)) + _stopped(records) + _failures(records)),
         ("How it was run", _definitions(subject.about)),
     ]
@@ -138,7 +138,8 @@ def verdict_lines(records: Sequence[Record]) -> list[str]:
         first = f"The search's winner, {best.placement} (#{best.tag}), is"
         return [first, *(_verdict(found) for found in against(records, best, (REFERENCE, RANDOM)))]
     references = [r for r in records if r.origin == REFERENCE and r.test_errors]
-    lines = [f"{other.name}: {_verdict(against(records, other, (REFERENCE,))[0])}" for other in references[1:]]
+    beside = [found for other in references[1:] for found in against(records, other, (REFERENCE,)) if found.other is references[0]]
+    lines = [f"{found.record.name}: {_verdict(found)}" for found in beside]
     return ["The references beside the first one:", *lines] if lines else []
 
 
@@ -160,20 +161,20 @@ def _subtitle(about: Mapping[str, str]) -> str:
 def _answer(records: Sequence[Record]) -> str:
     verdicts = verdict_lines(records)
     first = _paragraph(verdicts[0], "") + _list(verdicts[1:]) if verdicts else ""
-    measure = "mean test error of the finalists" if verdicts else "validation error"
+    tested = any(record.complete and record.test_errors for record in records)
+    measure = "mean test error of the finalists" if tested else "validation error"
     return f"{first}<p>Least {measure} for each overhead budget:</p>" + _list([answer_line(answer) for answer in answers(records)])
 
 
 def _helps(records: Sequence[Record], menu: Menu) -> str:
-    found = helps(records, menu)
-    if found is None:
-        return ""
-    reading = HELPS.format(left_out=found.left_out, left_out_mean=found.left_out_mean, records=found.records)
-    table = _table(effect_table(found.effects)) + _paragraph(reading)
-    without = ablations(records)
+    found, without = helps(records, menu), ablations(records)
+    text = ""
+    if found:
+        reading = HELPS.format(left_out=found.left_out, left_out_mean=found.left_out_mean, records=found.records)
+        text = _table(effect_table(found.effects), reading)
     if without:
-        table += "<h3>The winner without each of its sites</h3>" + _table(ablation_table(without))
-    return table
+        text += "<h3>The winner without each of its sites</h3>" + _table(ablation_table(without))
+    return text
 
 
 def _worth(records: Sequence[Record], subject: Subject) -> str:
@@ -195,6 +196,11 @@ def _worth(records: Sequence[Record], subject: Subject) -> str:
     return _list(lines) if lines else ""
 
 
+def _own(records: Sequence[Record]) -> list[Record]:
+    """All but the random search beside it: the search's front is its own."""
+    return [record for record in records if record.origin != RANDOM]
+
+
 def _stopped(records: Sequence[Record]) -> str:
     lines = [f"#{record.tag} {record.placement}: stopped {record.stopped}" for record in records if record.stopped]
     return f"<details><summary>{len(lines)} stopped early</summary>{_list(lines)}</details>" if lines else ""
@@ -204,8 +210,9 @@ def _list(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _table(frame: pd.DataFrame) -> str:
-    return f'<div class="scroll">{frame.to_html(index=False, border=0)}</div>' if len(frame) else ""
+def _table(frame: pd.DataFrame, reading: str = "") -> str:
+    """A table and how to read it; empty without rows."""
+    return f'<div class="scroll">{frame.to_html(index=False, border=0)}</div>{_paragraph(reading)}' if len(frame) else ""
 
 
 def _failures(records: Sequence[Record]) -> str:

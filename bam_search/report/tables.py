@@ -129,12 +129,12 @@ def finalist_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFr
 
 def difference_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFrame:
     """Each finalist beside each reference."""
+    names = [r.name for r in records if r.origin == REFERENCE and r.test_errors]
     rows = []
     for found in finalists(records, costs):
-        row = {"#": found.record.tag, "placement": found.record.label}
-        for beside in against(records, found.record, (REFERENCE,)):
-            row[f"minus {beside.other.name}"] = difference_text(beside.difference)
-        rows.append(row)
+        beside = {a.other.name: difference_text(a.difference) for a in against(records, found.record, (REFERENCE,))}
+        columns = {f"minus {name}": beside.get(name, "") for name in names}
+        rows.append({"#": found.record.tag, "placement": found.record.label, **columns})
     return pd.DataFrame(rows)
 
 

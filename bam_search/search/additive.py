@@ -118,9 +118,10 @@ class Effects:
         turned = self.means[which] + rng.standard_normal((n, self.vectors.shape[0])) * np.sqrt(self.variances[which] * noise[:, None])
         return np.asarray(turned @ self.vectors.T)
 
-    def predict(self, effects: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """(k, features) effects, (n, features) placements -> (k, n) errors."""
-        return np.asarray(self.mean_error + effects @ (features - self.mean_row).T)
+    def expect(self, features: np.ndarray) -> np.ndarray:
+        """(n, features) placements -> (n,) expected errors."""
+        effects = self.vectors @ (self.weights @ self.means)
+        return np.asarray(self.mean_error + (features - self.mean_row) @ effects)
 
 
 def learn(design: Design, vectors: np.ndarray, errors: np.ndarray, weights: np.ndarray | None = None) -> Effects:
@@ -202,7 +203,8 @@ def effects_of(learned: Effects, vectors: np.ndarray, level: float = 0.9, draws:
 def _options(design: Design) -> list[tuple[str, str, Option]]:
     """Every module, option and value that has an effect."""
     found = {(c.module, option, value): None for choices in design.choices for c in choices for option, value in c.options}
-    return [key for key in found if f"{key[0]}({key[1]}={key[2]})" in design.names]
+    groups = list(dict.fromkeys((module, option) for module, option, _ in found))
+    return sorted((key for key in found if f"{key[0]}({key[1]}={key[2]})" in design.names), key=lambda key: groups.index(key[:2]))
 
 
 def _effect(name: str, values: Sequence[float] | np.ndarray, level: float, records: int) -> Effect:

@@ -4,6 +4,7 @@ Each training is measured on the test set once. All have the first seeds; then, 
 which it is least clear whether they are on the front. The winner is also trained without each of its sites.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
@@ -77,7 +78,8 @@ def unclear(study: Study, store: Store, members: Sequence[Record], index: int) -
     chances = membership(known, study.costs, noise(known)) if known else []
     doubtful = [(abs(p - 0.5), r) for p, r in zip(chances, known, strict=True) if UNCLEAR[0] < p < UNCLEAR[1]]
     # Only those with all seeds so far go on: one that failed once would fail again.
-    return [r for _, r in sorted(doubtful, key=lambda pair: (pair[0], pair[1].number)) if not r.test_failure]
+    tried = Counter(number for number, seed in store.final_seeds() if seed < study.seed + FRESH + index)
+    return [r for _, r in sorted(doubtful, key=lambda pair: (pair[0], pair[1].number)) if len(r.test_seeds) == tried[r.number]]
 
 
 def _before(study: Study, record: Record, index: int) -> Record:

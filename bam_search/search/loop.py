@@ -19,7 +19,7 @@ from bam_search.search.executors import Submit
 from bam_search.search.fidelity import audited, forecast, hopeless
 from bam_search.search.offer import Offer
 from bam_search.search.record import FIRST, RANDOM, REFERENCE, SEARCH, Record
-from bam_search.search.sampler import Proposer, trial_of
+from bam_search.search.sampler import Proposer, kept_trial
 from bam_search.search.store import Store
 from bam_search.search.study import Study
 from bam_search.space.placement import Choice, Placement
@@ -225,7 +225,7 @@ def _judged(study: Study, record: Record, seen: Sequence[Record]) -> Record:
 
 def _finish(study: Study, plan: Plan, store: Store, record: Record, told: Told) -> None:
     values = [record.objective(key) for key in study.objectives] if record.complete else []
-    store.add(record, trial_of(plan.menu, Placement.parse(record.placement), values) if record.complete else None, values)
+    store.add(record, kept_trial(plan.menu, Placement.parse(record.placement), values) if record.complete else None, values)
     told(record)
 
 

@@ -43,11 +43,11 @@ class Chooser(Protocol):
 
 
 class Additive:
-    """Thompson sampling on the additive model: draw its effects, draw a budget, take the placement of least error within it.
+    """The additive model: draw a budget, take the untried placement of least expected error within it.
 
-    Costs are known before training, so only the error is modelled. Budgets are drawn from the overheads of placements of all sizes: the
-    front is worked on along its whole length. William Thompson, "On the likelihood that one unknown probability exceeds another in view
-    of the evidence of two samples", Biometrika 1933; a bound on all objectives but one: Yacov Haimes et al., IEEE Trans. SMC 1971.
+    Costs are known before training, so only the error is modelled. Budgets are drawn from the overheads of placements of all sizes, so the
+    front is worked on along its whole length (a bound on all objectives but one: Yacov Haimes et al., IEEE Trans. SMC 1971), and that is
+    exploration enough: effects drawn from their posterior instead of expected did worse (LOG.md).
     """
 
     def __init__(self, offer: Offer) -> None:
@@ -80,8 +80,7 @@ class Additive:
             return self._offer.spread(seed)
         costs = self._offer.overheads(pool)[:, rng.integers(self._offer.objectives)]
         pool = pool[costs <= rng.choice(costs)]
-        errors = self._learned.predict(self._learned.draw(1, rng), self._offer.design.features(pool))[0]
-        return self._offer.design.placement(pool[np.argmin(errors)])
+        return self._offer.design.placement(pool[np.argmin(self._learned.expect(self._offer.design.features(pool)))])
 
     def _pool(self, rng: np.random.Generator) -> np.ndarray:
         """(n, sites) placements within the limits that were not told yet."""
@@ -233,6 +232,25 @@ def trial_of(
             params[f"{site}.{choice.module}.{name}"] = options[name]
             kinds[f"{site}.{choice.module}.{name}"] = CategoricalDistribution(allowed)
     return optuna.create_trial(params=params, distributions=kinds, values=list(values), system_attrs=dict(system_attrs or {}))
+
+
+def kept_trial(menu: Menu, placement: Placement, values: Sequence[float]) -> optuna.trial.FrozenTrial:
+    """The finished Optuna trial of a canonical placement, to be kept and looked at: one parameter for each site with attention.
+
+    Each parameter is a row of a database, and `trial_of` has one for every site and option. A placement off the menu has none.
+    """
+    params: dict[str, str] = {}
+    kinds: dict[str, BaseDistribution] = {}
+    for site, choice in placement.choices:
+        full = Choice.of(choice.module, {**menu.defaults.get(choice.module, {}), **dict(choice.options)}).text
+        offered = {_written_out(menu, other).text: other.text for other in menu.choices(site)} if site in menu.sites else {}
+        if full in offered:
+            params[site], kinds[site] = offered[full], CategoricalDistribution(tuple(offered.values()))
+    return optuna.create_trial(params=params, distributions=kinds, values=list(values))
+
+
+def _written_out(menu: Menu, choice: Choice) -> Choice:
+    return Choice.of(choice.module, {**menu.defaults[choice.module], **dict(choice.options)})
 
 
 def _on_offer(offered: Options, default: Mapping[str, Option], options: Mapping[str, Option]) -> bool:

@@ -1,5 +1,6 @@
 """The command line: help without torch, and mistakes that exit with 2, in one sentence, and write nothing."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,10 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         (["run", "--study", "placement", "--set", "space='resnet5'"], "did you mean 'resnet50'"),
         (["run", "--study", "placement", "--set", "references.mine='layer7=bam'"], "reference 'mine': no site is named 'layer7'"),
         (["run", "--study", "placement", "--set", "references.mine='layer1=bam(r=33)'"], "r can be 1 to 32 there"),
+        (["run", "--study", "placement", "--epochs", "9", "--set", "rungs.epochs=[3, 1]"], "rungs ascend, each shorter than the full"),
+        (["run", "--study", "placement", "--epochs", "2", "--set", "rungs.epochs=[2]"], "rungs.epochs = [2] with recipe.epochs = 2"),
+        (["run", "--study", "placement", "--set", "finals.seeds=9", "--set", "finals.most=8"], "finals.most = 8 is less than"),
+        (["run", "--study", "placement", "--set", "sampler=additiv"], "did you mean 'additive'"),
         (["run", "--study", "placement", "--data", "nowhere.npz"], "--data 'nowhere.npz'"),
         (["run", "--study", "placement", "--data", "broken.npz"], "broken.npz cannot be read"),
         (["rnu"], "No such command 'rnu'"),
@@ -72,3 +77,101 @@ def test_dry_run_shows_the_study_and_writes_nothing(tmp_path: Path) -> None:
     for part in ("recipe.epochs = 3", "space small: 6 sites, 14,115,049 placements", "322,140", "12,292,608", "min for 16 candidates"):
         assert part in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+FRAIL = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1))
+        self.two = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1))
+        self.head = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        attended = [name for name, _ in self.named_modules() if name.endswith("attention")]
+        if self.training and FAILS:
+            raise RuntimeError(f"deliberate at {attended}")
+        return self.head(self.two(self.one(x)).mean((2, 3)))
+
+def net(num_classes):
+    return Net(num_classes)
+
+def space():
+    from bam_search.space.search_space import SearchSpace
+    return SearchSpace("frail", Net, sites=("one", "two"), modules={"bam": {"r": (2, 4), "d": (1,)}})
+"""
+
+
+def here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, data: Path, references: str, fails: str, *args: str
+) -> tuple[int, str, str]:
+    """Run a tiny study in this process: exit code, stdout, stderr. `fails` is an expression of `attended`, when a training crashes."""
+    (folder / "frail.py").write_text(FRAIL.replace("FAILS", fails))
+    variant = f'space = "{folder / "frail.py"}"\n'
+    (folder / "tiny.toml").write_text(f'question = "?"\nreferences = {references}\n[cpu]\n{variant}[gpu]\n{variant}')
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("bam_search.cli.prepare.cores", lambda: 1)
+    monkeypatch.setattr(signal, "signal", lambda *_args: None)
+    small = ["--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
+    finals = ["--set", "finals={seeds=1, leave_one_out=false}", "--set", "random_arm=false"]
+    monkeypatch.setattr(
+        sys, "argv", ["bam_search", "run", "--study", "tiny.toml", "--device", "cpu", "--data", str(data), *small, *finals, *args]
+    )
+    with pytest.raises(SystemExit) as caught:
+        main()
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+@pytest.mark.parametrize("references", ['{ plain = "none" }', "{}"])
+def test_limits_below_everything_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path, references: str
+) -> None:
+    code, out, err = here(
+        monkeypatch, capsys, tmp_path, small_npz, references, "False", "--trials", "4", "--set", "max_params_overhead=0.01"
+    )
+    assert (code, out) == (1, "")
+    assert "error: there is nothing to search: no placement of the space is within the limits (params_overhead 0.01 %)" in err
+    assert "hint: raise max_params_overhead or max_macs_overhead" in err
+    assert "Traceback" not in err
+    assert (tmp_path / "reports" / "tiny" / "index.html").is_file()
+
+
+def test_a_search_of_which_every_candidate_fails_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+) -> None:
+    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "attended", "--trials", "4")
+    assert (code, out) == (1, "")
+    assert "error: every searched candidate failed; the first with: RuntimeError: deliberate at ['" in err
+    page = tmp_path / "reports" / "tiny" / "index.html"
+    assert f"hint: the tracebacks are in {page.relative_to(tmp_path)}" in err
+    assert "Traceback" not in err
+    assert "RuntimeError: deliberate" in page.read_text()
+
+
+def test_trainings_that_take_too_long_all_fail_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+) -> None:
+    arguments = ("--trials", "3", "--set", "recipe.seconds=1e-6")
+    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "False", *arguments)
+    assert (code, out) == (1, "")
+    assert "error: no candidate could be trained; the first failed with: " in err
+    assert "took more than 1e-06 s" in err
+
+
+def test_a_study_of_references_alone_and_one_within_limits_are_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+) -> None:
+    two = '{ plain = "none", both = "one=bam(r=2,d=1) two=bam(r=2,d=1)" }'
+    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, two, "False", "--trials", "2", "--set", "max_params_overhead=0.01")
+    assert code == 0, err
+    assert "The references beside the first one:\n  both: a tie with plain: " in out
+    assert "no interval with one seed, n = 1" in out
+    code, out, err = here(
+        monkeypatch, capsys, tmp_path, small_npz, two, "False", "--trials", "20", "--set", "max_params_overhead=30", "--out", "other"
+    )
+    assert code == 0, err
+    assert "the space has no further placement within the limits: " in err
+    assert "candidates instead of 20" in err

@@ -1,20 +1,27 @@
 """The figure's numbers, and a page that opens offline and executes nothing of the study's."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import plotly.graph_objects as go
+import pytest
+import studied
 from conftest import make_record
+from studied import OBJECTIVES, measured, subject
 
 from bam_search.report.figures import draw, groups, stairs
-from bam_search.report.page import page
-from bam_search.search.record import REFERENCE
+from bam_search.report.page import page, write_report
+from bam_search.search.front import front
+from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
+from bam_search.space.search_space import Menu
 
-OBJECTIVES = ("error", "params_overhead", "macs_conv_fc_overhead")
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 RECORDS = [
     make_record(0, 80.0, 0.0, origin=REFERENCE, name="no attention", placement="none"),
     make_record(1, 75.0, 1.0, origin=REFERENCE, name="BAM at the bottlenecks"),
-    make_record(2, 70.0, 1.5, test_error=72.0, test_images=1000),
+    make_record(2, 70.0, 1.5, **measured(72.0)),
     make_record(3, 90.0, 0.2),
     make_record(4, None, 0.1, failure="Traceback\nValueError: no"),
 ]
@@ -25,6 +32,22 @@ def test_groups_tell_references_front_and_dominated_apart() -> None:
     numbers = {name: [record.number for record in group.records] for name, group in found.items()}
     assert numbers == {"searched, dominated": [3], "searched, on the front": [2], "no attention": [0], "BAM at the bottlenecks": [1]}
     assert len({group.shape for group in found.values()}) == len({group.colour for group in found.values()}) == 4
+
+
+def test_the_random_search_is_a_group_of_its_own_and_takes_nobody_off_the_front() -> None:
+    numbers = {group.name: [record.tag for record in group.records] for group in groups(studied.RECORDS, OBJECTIVES)}
+    assert numbers == {
+        "random search": ["R0", "R1"],
+        "searched, dominated": ["7"],
+        "searched, on the front": ["2", "3"],
+        "no attention": ["0"],
+        "BAM in front": ["1"],
+    }
+    better = make_record(FIRST[RANDOM] + 2, 60.0, 0.0, origin=RANDOM)
+    assert {g.name: g.records for g in groups([*studied.RECORDS, better], OBJECTIVES)}["searched, on the front"] == (
+        studied.WINNER,
+        studied.RISKY,
+    )
 
 
 def test_the_line_is_the_front_of_its_panel() -> None:
@@ -39,32 +62,187 @@ def test_both_axes_are_drawn_with_the_placement_in_the_hover() -> None:
     assert [trace.xaxis for trace in points] == ["x", "x2"]
     assert all(trace.y == (70.0,) and "layer2=bam" in trace.text[0] and "72.00" in trace.text[0] for trace in points)
     assert [len(trace.error_y.array) for trace in points] == [1, 1]
+    crosses = [trace for trace in draw(studied.RECORDS, OBJECTIVES).data if trace.name == "mean test error of finalists"]
+    assert [trace.visible for trace in crosses] == ["legendonly", "legendonly"]
+    assert crosses[0].y == pytest.approx((81.3, 76.2, 72.2, 74.2333), abs=1e-3)
+    assert crosses[0].error_y.array[2] == pytest.approx(0.2646, abs=1e-4)  # the standard deviation over seeds
 
 
 def test_the_page_opens_offline() -> None:
-    html = page("a study", OBJECTIVES, "", {"Seed": "0"}, RECORDS)
+    html = page(subject(about={"Seed": "0"}), RECORDS)
     assert html.count("plotly.js v") == 1
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", html)
     assert "ValueError: no" in html
 
 
+def option(i: int) -> str:
+    """A site's name that is as much of an attack as can be read in a placement."""
+    return f'"><script>{i}'
+
+
 def test_nothing_of_the_study_is_executed() -> None:
     records = [
         *RECORDS,
-        make_record(5, 60.0, 3.0, placement=ATTACK, name=ATTACK, origin=REFERENCE),
-        make_record(6, None, 0.0, failure=ATTACK),
+        make_record(5, 60.0, 3.0, placement=f"{option(5)}=bam", name=ATTACK, origin=REFERENCE),
+        make_record(6, None, 0.0, placement=ATTACK, name=ATTACK, failure=ATTACK),
+        make_record(7, 61.0, 3.0, placement=f"{option(7)}=bam", name=ATTACK, origin=REFERENCE, **measured(62.0, 62.5)),
+        make_record(8, 59.0, 3.5, placement=f"{option(8)}=bam", **measured(61.0, 61.5)),
+        make_record(9, None, 3.5, stopped=ATTACK, rung_epochs=(1,), rung_errors=(90.0,)),
+        make_record(FIRST[RANDOM], 58.0, 3.5, placement=f"{option(9)}=bam", origin=RANDOM, **measured(61.0, 61.5)),
+        make_record(FIRST[ABLATION] + 8000, None, 3.5, placement=ATTACK, name=ATTACK, origin=ABLATION, **measured(61.0, 61.5)),
+        *(make_record(i, 80.0 + i, 1.0, placement=f"{option(i)}=bam(r=8)", id=str(i)) for i in range(10, 16)),
     ]
-    html = page(ATTACK, OBJECTIVES, ATTACK, {ATTACK: ATTACK}, records)
+    menu = Menu({option(i): {"bam": {"r": (8, 16)}} for i in range(10, 16)}, {"bam": {"r": 16}})
+    html = page(subject(title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, menu=menu), records)
     assert "<script>alert" not in html
+    assert '"><script>' not in html
     assert "<img src=x" not in html
     assert "&lt;script&gt;alert" in html
+    for heading in ("The finalists", "Against the references", "Where attention helps", "The winner without each of its sites"):
+        assert "&lt;script&gt;" in section(html, heading)
 
 
 def test_a_warning_is_on_top() -> None:
-    html = page("a study", OBJECTIVES, "These are generated images", {}, RECORDS)
+    html = page(subject(warning="These are generated images"), RECORDS)
     assert html.index("These are generated images") < html.index("The answer")
 
 
 def test_a_study_without_a_finished_candidate_has_a_page() -> None:
-    assert "ValueError: no" in page("a study", OBJECTIVES, "", {}, [RECORDS[4]])
-    assert "a study" in page("a study", OBJECTIVES, "", {}, [])
+    assert "ValueError: no" in page(subject(), [RECORDS[4]])
+    assert "a study" in page(subject(), [])
+
+
+def section(html: str, heading: str) -> str:
+    """A section's HTML, from its heading to the next section; empty if there is none."""
+    after = html.split(f">{heading}</h", 1)[1:]
+    return after[0].split("<section>")[0] if after else ""
+
+
+def rows(html: str) -> list[list[str]]:
+    """The cells of the tables in a part of the page."""
+    return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S) for row in re.findall(r"<tr.*?</tr>", html, re.S)]
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    """The page of the invented study."""
+    return page(subject(), studied.RECORDS)
+
+
+def test_the_sections_come_in_order(whole: str) -> None:
+    assert re.findall(r"<h2>(.*?)</h2>", whole) == [
+        "The answer",
+        "Accuracy against overhead",
+        "The finalists",
+        "Against the references",
+        "Where attention helps",
+        "Was the search worth it?",
+        "The front of the search",
+        "All candidates",
+        "How it was run",
+    ]
+
+
+def test_the_answer_has_the_verdicts_and_says_what_it_measures(whole: str) -> None:
+    answer = section(whole, "The answer")
+    assert "The search&#x27;s winner, layer1=bam layer2=bam(r=8) (#2), is" in answer
+    assert "<li>better than no attention: -9.10 points of test error, 90 % interval" in answer
+    assert "Least mean test error of the finalists for each overhead budget" in answer
+
+
+def test_the_finalists_have_their_numbers(whole: str) -> None:
+    head, *body = rows(section(whole, "The finalists"))
+    assert head[3:9] == ["test error, %", "s.d.", "90 % interval", "n", "on the front", "promised"]
+    assert body[2][:7] == ["2", "search", "layer1=bam layer2=bam(r=8)", "72.20", "0.26", "71.75 to 72.65", "3"]
+    assert [row[0] for row in body] == ["0", "1", "2", "R1"]
+    assert "a tie is one with zero in it" in section(whole, "Against the references")
+    difference = rows(section(whole, "Against the references"))
+    assert difference[0] == ["#", "placement", "minus no attention", "minus BAM in front"]
+    assert difference[3][2].startswith("-9.10 (")
+    assert difference[3][2].endswith("n = 3: better")
+
+
+def test_the_effects_and_ablations_have_their_numbers(whole: str) -> None:
+    part = section(whole, "Where attention helps")
+    effects = {row[0]: row[1:] for row in rows(part)}
+    assert {"layer1=bam", "layer9=bam", "bam(r=8)", "bam(r=16)"} <= set(effects)
+    assert effects["layer1=bam"][2] == "2"
+    assert re.search(r"predicted to within \d+\.\d\d points; .* to within \d+\.\d\d. 7 records.", part)
+    assert effects["#2 without layer1"][0].startswith("+3.00 (")
+    assert effects["#2 without layer2"][0].endswith("n = 3: tie")
+
+
+def test_what_the_search_was_worth(whole: str) -> None:
+    part = section(whole, "Was the search worth it?")
+    assert "The search: 25 epochs of training, least validation error 70.00 %, hypervolume 100 %" in part
+    assert "Random search: 16 epochs of training, least validation error 70.00 %, hypervolume" in part
+    assert "Rungs stopped 2 candidates, and saved 10 of 35 epochs (29%)" in part
+    assert "Of 2 candidates that were hopeless and trained on all the same, 1 ended on the front" in part
+    assert "Rank correlation of 1 epochs with the full training, Kendall&#x27;s tau: 0.80 (" in part
+    assert ", 5 candidates)" in part
+
+
+def test_all_candidates_are_shown_with_why_they_ended(whole: str) -> None:
+    part = section(whole, "All candidates")
+    assert [row[0] for row in rows(part)[1:]] == ["0", "1", "2", "3", "4", "5", "6", "7", "R0", "R1", "A2000", "A2001"]
+    assert "<summary>2 stopped early</summary>" in part
+    assert "#4 layer4=bam: stopped after 1 epochs: 79.0 % to expect after all" in part
+    assert "Candidate 6 failed" in part
+
+
+def test_the_front_of_the_search_has_none_of_the_random_search(whole: str, tmp_path: Path) -> None:
+    # R0, 79 % at +0.5 %, is beaten by nothing.
+    assert studied.DRAWN in front(studied.RECORDS, OBJECTIVES)
+    assert [row[0] for row in rows(section(whole, "The front of the search"))[1:]] == ["0", "1", "3", "2"]
+    write_report(tmp_path, subject(), studied.RECORDS)
+    assert list(pd.read_csv(tmp_path / "front.csv")["number"]) == [0, 1, 3, 2]
+
+
+def test_no_placement_is_cut_short() -> None:
+    long = " ".join(f"layer{i}=bam(r=8)" for i in range(1, 10))
+    html = page(subject(), [make_record(0, 70.0, 1.0, placement=long, **measured(70.0, 71.0))])
+    for heading in ("The finalists", "The front of the search", "All candidates"):
+        assert long in section(html, heading)
+
+
+def plain(record: Record) -> Record:
+    """The record without rungs."""
+    return replace(record, rung_epochs=(), rung_errors=())
+
+
+PARTS: dict[str, tuple[list[Record], set[str], set[str]]] = {
+    # What a study has, and the headings that its page has and has not.
+    "only references": (
+        [plain(studied.BASE), plain(studied.PAPER)],
+        {"The finalists", "Against the references"},
+        {"Was the search worth it?"},
+    ),
+    "one reference": ([plain(studied.BASE)], {"The finalists"}, {"Where attention helps", "Was the search worth it?"}),
+    "no finalists yet": ([r for r in studied.RECORDS if not r.test_errors], set(), {"The finalists", "Against the references"}),
+    "everything failed": ([studied.FAILED], {"All candidates"}, {"The finalists", "The front of the search", "Where attention helps"}),
+    "all stopped": ([studied.STOPPED, studied.LATER], {"Was the search worth it?"}, {"The finalists"}),
+    "random alone": ([studied.DRAWN, studied.LUCKY], {"The finalists"}, {"Was the search worth it?"}),
+    "nothing": ([], {"The answer"}, {"The finalists", "All candidates"}),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_partial_study_has_a_page_of_what_there_is(name: str, tmp_path: Path) -> None:
+    records, there, missing = PARTS[name]
+    html = write_report(tmp_path, subject(), records).read_text(encoding="utf-8")
+    headings = set(re.findall(r"<h[23]>(.*?)</h[23]>", html))
+    assert there <= headings
+    assert not missing & headings
+    assert ("Least mean test error" in html) == any(record.complete and record.test_errors for record in records)
+
+
+def test_ablations_are_shown_even_if_there_are_too_few_records_for_effects() -> None:
+    html = page(subject(), [studied.BASE, studied.WINNER, *studied.WITHOUT])
+    assert "#2 without layer1" in section(html, "Where attention helps")
+    assert "additive model" not in html
+
+
+def test_a_final_training_that_failed_is_shown() -> None:
+    html = page(subject(), [studied.BASE, make_record(5, 70.0, 1.0, test_failure="Traceback\nOSError: full", **measured(71.0))])
+    assert "Candidate 5 failed" in html
+    assert "OSError: full" in html

@@ -2,41 +2,131 @@
 
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import make_record
+from studied import BASE, FAILED, LUCKY, OBJECTIVES, PAPER, RECORDS, RISKY, STOPPED, WINNER, WITHOUT, WORSE, measured
+from test_findings import half_width
 
-from bam_search.report.page import answer_line, verdict_line
-from bam_search.report.tables import answers, front_csv, records_csv, shown, verdict
-from bam_search.search.record import REFERENCE, standard_error
+from bam_search.report import tables
+from bam_search.report.findings import ablations
+from bam_search.report.page import answer_line, verdict_lines
+from bam_search.report.tables import (
+    ablation_table,
+    answers,
+    difference_table,
+    effect_table,
+    finalist_table,
+    front_csv,
+    read_records,
+    records_csv,
+    shown,
+)
+from bam_search.search.additive import Effect
+from bam_search.search.record import standard_error
 
-BASE = make_record(0, 80.0, 0.0, origin=REFERENCE, name="no attention", placement="none", test_error=81.0, test_images=10_000)
-GOOD = make_record(1, 70.0, 1.5, test_error=72.0, test_images=10_000)
-DEAR = make_record(2, 69.0, 7.0)
-BAD = make_record(3, 90.0, 0.2)
-FAILED = make_record(4, None, 0.1, failure="Traceback\nValueError: no")
-RECORDS = [BASE, GOOD, DEAR, BAD, FAILED]
+COSTS = OBJECTIVES[1:]
 
 
-def test_the_best_within_each_budget() -> None:
+def test_the_best_within_each_budget_by_test_error_where_there_are_finalists() -> None:
     found = [(a.budget, a.record.number) for a in answers(RECORDS) if a.axis == "params_overhead"]
-    assert found == [(0.5, 0), (2.0, 1), (10.0, 2)]
-    assert answer_line(answers(RECORDS)[1]) == (
-        "at most +2 % parameters: 70.0 ± 2.3 % validation error, 72.00 % test error, with layer1=bam"
+    assert found == [(0.5, 0), (1.0, 1), (2.0, 2)]
+    assert answer_line(answers(RECORDS)[2]) == (
+        "at most +2 % parameters: 72.20 ± 0.26 (3) % test error, 70.0 ± 2.3 % validation error, with layer1=bam layer2=bam(r=8)"
     )
+    assert answer_line(answers(RECORDS)[0]).endswith("with none (no attention)")
+
+
+def test_without_finalists_the_best_is_by_validation_error() -> None:
+    records = [replace(r, test_errors=(), test_seeds=()) for r in (BASE, RISKY, WORSE, FAILED)]
+    assert [(a.budget, a.record.number) for a in answers(records) if a.axis == "params_overhead"] == [(0.5, 0), (2.0, 3)]
+    assert "test error" not in answer_line(answers(records)[0])
 
 
 def test_the_verdict_is_on_the_test_set_and_knows_a_tie() -> None:
-    found = verdict(RECORDS)
-    assert found is not None
-    assert (found.searched, found.reference, found.word) == (GOOD, BASE, "better")
-    assert found.difference == pytest.approx(-9)
-    assert found.margin == pytest.approx(2 * (standard_error(72, 10_000) ** 2 + standard_error(81, 10_000) ** 2) ** 0.5)
-    close = make_record(1, 70.0, 1.5, test_error=80.5, test_images=10_000)
-    assert "a tie (-0.50 points" in verdict_line([BASE, close])
-    assert "worse" in verdict_line([BASE, make_record(1, 70.0, 1.5, test_error=84.0, test_images=10_000)])
-    assert verdict_line([BASE, DEAR]) == ""
+    first, *rest = verdict_lines(RECORDS)
+    assert first == "The search's winner, layer1=bam layer2=bam(r=8) (#2), is"
+    interval = f"90 % interval {-9.1 - half_width():+.2f} to {-9.1 + half_width():+.2f}"
+    assert rest[0] == (f"better than no attention: -9.10 points of test error, {interval}, n = 3; +1.50 % parameters against +0.00 %")
+    assert rest[1].startswith("better than BAM in front: -4.00 points")
+    assert rest[2].startswith("better than the best random placement, layer9=bam: -2.03 points")
+    close = replace(WINNER, **measured(81.1, 81.3, 81.4))
+    assert verdict_lines([BASE, PAPER, close])[1].startswith("a tie with no attention: -0.03 points")
+    worse = replace(WINNER, **measured(84.0, 84.5, 84.4))
+    assert verdict_lines([BASE, PAPER, worse])[1].startswith("worse than no attention: +3.00 points")
+
+
+def test_one_seed_has_no_interval_and_is_a_tie() -> None:
+    once = [replace(r, test_errors=r.test_errors[:1], test_seeds=r.test_seeds[:1]) for r in (BASE, WINNER)]
+    assert verdict_lines(once)[1] == (
+        "a tie with no attention: -9.00 points of test error, no interval with one seed, n = 1; +1.50 % parameters against +0.00 %"
+    )
+
+
+def test_without_a_search_the_references_are_beside_the_first() -> None:
+    first, line = verdict_lines([BASE, PAPER])
+    assert first == "The references beside the first one:"
+    assert line.startswith("BAM in front: better than no attention: -5.10 points")
+    assert verdict_lines([BASE]) == []
+    assert verdict_lines([replace(r, test_errors=(), test_seeds=()) for r in RECORDS]) == []
+
+
+def test_references_without_a_common_seed_have_no_verdict() -> None:
+    third = make_record(9, 77.0, 1.0, origin="reference", name="third", test_errors=(77.0,), test_seeds=(102,))
+    apart = replace(PAPER, test_errors=(76.0, 76.5), test_seeds=(102, 103)), replace(BASE, test_errors=(81.0,), test_seeds=(100,))
+    assert verdict_lines([apart[1], apart[0]]) == []
+    assert verdict_lines([apart[1], apart[0], third]) == []
+
+
+def test_the_finalists_table() -> None:
+    table = finalist_table(RECORDS, COSTS)
+    assert list(table["#"]) == ["0", "1", "2", "R1"]
+    assert table.iloc[2].to_dict() == {
+        "#": "2",
+        "name": "search",
+        "placement": "layer1=bam layer2=bam(r=8)",
+        "test error, %": "72.20",
+        "s.d.": "0.26",
+        "90 % interval": "71.75 to 72.65",  # 2.92 * 0.2646 / 3 ** 0.5 = 0.446
+        "n": "3",
+        "on the front": "100%",
+        "promised": "+10.00",
+        "kept": "+9.10",
+        "parameters, +%": "+1.50",
+        "MACs (conv + fc), +%": "+3.00",
+    }
+    assert (table.iloc[0]["name"], table.iloc[0]["promised"], table.iloc[3]["on the front"]) == ("no attention", "", "0%")
+    once = finalist_table([replace(BASE, test_errors=(81.0,), test_seeds=(100,))], COSTS).iloc[0]
+    assert (once["s.d."], once["90 % interval"], once["n"]) == ("", "", "1")
+    assert len(finalist_table([FAILED], COSTS)) == 0
+
+
+def test_the_table_of_differences() -> None:
+    table = difference_table(RECORDS, COSTS)
+    assert list(table.columns) == ["#", "placement", "minus no attention", "minus BAM in front"]
+    half = half_width()
+    assert table.iloc[2]["minus no attention"] == f"-9.10 ({-9.1 - half:+.2f} to {-9.1 + half:+.2f}), n = 3: better"
+    assert table.iloc[0]["minus BAM in front"] == f"+5.10 ({5.1 - half:+.2f} to {5.1 + half:+.2f}), n = 3: worse"
+    assert table.iloc[0]["minus no attention"] == ""
+
+
+def test_the_tables_of_ablations_and_effects() -> None:
+    table, half = ablation_table(ablations(RECORDS)), half_width()
+    assert list(table["placement"]) == ["#2 without layer1", "#2 without layer2"]
+    assert list(table.iloc[:, 1]) == [
+        f"+3.00 ({3 - half:+.2f} to {3 + half:+.2f}), n = 3: worse",
+        f"+0.00 ({-half:+.2f} to {half:+.2f}), n = 3: tie",
+    ]
+    assert effect_table([Effect("layer1=bam", -1.234, -2.0, 0.456, 7)]).iloc[0].tolist() == ["layer1=bam", "-1.23", "-2.00 to +0.46", "7"]
+
+
+def test_the_text_of_a_test_error() -> None:
+    assert tables.test_text(WINNER) == "72.20 ± 0.26 (3)"
+    assert tables.test_text(replace(WINNER, test_errors=(72.0,), test_seeds=(100,))) == "72.00 (1)"
+    assert tables.test_text(FAILED) == ""
 
 
 def test_the_binomial_standard_error() -> None:
@@ -46,13 +136,21 @@ def test_the_binomial_standard_error() -> None:
 
 def test_csv_files_hold_every_field_and_the_front_alone() -> None:
     table = pd.read_csv(io.StringIO(records_csv(RECORDS)))
-    assert list(table["number"]) == [0, 1, 2, 3, 4]
-    assert list(table["val_error"][:4]) == [80.0, 70.0, 69.0, 90.0]
+    assert list(table["number"]) == [record.number for record in RECORDS]
+    assert list(table["val_error"][:4]) == [80.0, 75.0, 70.0, 74.0]
     assert json.loads(table["by_operator"][1]) == {"conv": 2001}
+    assert json.loads(table["test_errors"][2]) == [72.0, 72.1, 72.5]
     assert set(table["data"]) == {"CIFAR-100"}
-    chosen = pd.read_csv(io.StringIO(front_csv(RECORDS, ("error", "params_overhead", "macs_conv_fc_overhead"))))
-    assert list(chosen["number"]) == [0, 1, 2]
+    chosen = pd.read_csv(io.StringIO(front_csv([r for r in RECORDS if r.origin != "random"], OBJECTIVES)))
+    assert list(chosen["number"]) == [0, 1, 3, 2]
 
 
-def test_a_failed_candidate_is_shown_as_such() -> None:
-    assert shown([FAILED]).iloc[0]["validation error, %"] == "failed"
+def test_records_survive_their_csv_file(tmp_path: Path) -> None:
+    (tmp_path / "records.csv").write_text(records_csv(RECORDS), encoding="utf-8")
+    assert read_records(tmp_path) == RECORDS
+
+
+def test_a_failed_and_a_stopped_candidate_are_shown_as_such() -> None:
+    cells = shown([FAILED, STOPPED, WITHOUT[0], LUCKY])["validation error, %"]
+    assert list(cells) == ["failed", "stopped", "–", "73.0 ± 2.2"]
+    assert list(shown([FAILED, STOPPED, WITHOUT[0], LUCKY])["#"]) == ["6", "4", "A2000", "R1"]

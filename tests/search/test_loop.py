@@ -1,100 +1,39 @@
-"""The study loop with invented scores: order, duplicates, failures, and that an interrupted study ends like an uninterrupted one."""
+"""The study loop with invented scores: order, duplicates, failures, rungs, the random arm, limits, and that an interrupted study ends
+like an uninterrupted one."""
 
-import random
-from concurrent.futures import Future
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from invented import MIDDLE, PLACEMENT, PLAN, SITES, SPACE, TINY, Shuffled, invent, memory_store, study, train, with_everything
 
-from bam_search.model.attach import resolve
-from bam_search.model.build import sites_of
 from bam_search.model.menu import menu
-from bam_search.score.cost_table import cost_table
-from bam_search.score.device import Device
-from bam_search.score.evaluate import Job, Result, Score
-from bam_search.score.train import Epoch
-from bam_search.search.loop import FRESH, Plan, finalists, finals, search
-from bam_search.search.record import REFERENCE, Record
-from bam_search.search.store import Store, open_store
-from bam_search.search.study import Study, load_study
-from bam_search.space.search_space import SearchSpace, load_space
-
-SPACE = load_space("small")
-SITES = sites_of(SPACE)
-REFERENCES = load_study("placement", Device("cpu", "", "", False), {}, []).references
-PLAN = Plan(
-    "invented", {name: resolve(text, SITES) for name, text in REFERENCES.items()}, SITES, menu(SPACE, SITES), cost_table(SPACE, SITES)
-)
+from bam_search.score.evaluate import Job
+from bam_search.search.fidelity import hopeless
+from bam_search.search.finals import FRESH, finalists
+from bam_search.search.record import ABLATION, RANDOM, REFERENCE, SEARCH, Record
+from bam_search.search.store import open_store
+from bam_search.search.study import Finals, Rungs, Study
+from bam_search.space.placement import Placement
+from bam_search.space.search_space import SearchSpace
 
 
-def study(trials: int = 16, workers: int = 1) -> Study:
-    return load_study("placement", Device("cpu", "", "", False), {"trials": trials, "workers": workers}, [])
+def rungs(trials: int = 24, epochs: tuple[int, ...] = (1, 2), margin: float = 0.5, audit: float = 0.0, startup: int = 4) -> Study:
+    """A study of 4 epochs with rungs."""
+    recipe = replace(PLACEMENT.recipe, epochs=4)
+    return study(trials, sampler="additive", startup=startup, recipe=recipe, rungs=Rungs(epochs, margin, audit))
 
 
-def invent(job: Job) -> Result:
-    """A score that depends on the job alone; candidates with r = 4 at layer1 crash."""
-    rng = random.Random(f"{job.placement}{job.seed}{job.final}")
-    if "layer1=bam(r=4" in job.placement:
-        return Result(None, "Traceback\nRuntimeError: deliberate")
-    return Result(Score(rng.uniform(70, 90), 1000, (Epoch(3.0, None if job.final else 80.0),), 0.1))
-
-
-class Shuffled:
-    """A stand-in for a pool: jobs finish in a random order, when waited for. Counts what it runs."""
-
-    def __init__(self, stop_after: int | None = None, order: int = 0) -> None:
-        self.ran: list[Job] = []
-        self._stop = stop_after
-        self._rng = random.Random(order)
-        self._waiting: list[tuple[Future[Result], Job]] = []
-
-    def __call__(self, job: Job) -> Future[Result]:
-        if self._stop is not None and len(self.ran) >= self._stop:
-            raise KeyboardInterrupt
-        future: Future[Result] = Future()
-        self._waiting.append((future, job))
-        self.ran.append(job)
-        return future
-
-    def finish_one(self) -> None:
-        future, job = self._waiting.pop(self._rng.randrange(len(self._waiting)))
-        future.set_result(invent(job))
-
-
-@pytest.fixture(autouse=True)
-def _wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting lets one of the shuffled jobs finish."""
-    import concurrent.futures
-
-    from bam_search.search import loop
-
-    def wait(pending: dict[Future[Result], Record], return_when: str) -> object:
-        Current.pool.finish_one()
-        return concurrent.futures.wait(pending, timeout=0, return_when=return_when)
-
-    monkeypatch.setattr(loop, "wait", wait)
-
-
-class Current:
-    """The pool that `wait` drives."""
-
-    pool: Shuffled
-
-
-def run(folder: Path, plan: Study, pool: Shuffled, with_finals: bool = True) -> Store:
-    Current.pool = pool
-    store = open_store(folder, {}, plan.objectives)
-    search(plan, PLAN, store, pool, lambda _record: None)
-    if with_finals:
-        finals(plan, store, pool, lambda _record: None)
-    return store
+def of(records: dict[int, Record], origin: str) -> list[Record]:
+    return [record for record in records.values() if record.origin == origin]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_references_come_first_and_no_design_twice(tmp_path: Path, workers: int) -> None:
+def test_references_come_first_and_no_design_twice(workers: int) -> None:
     plan = study(30, workers)
-    records = list(run(tmp_path, plan, Shuffled()).records().values())
+    records = list(train(plan, memory_store(plan), Shuffled()).values())
     assert [record.number for record in records] == list(range(30))
     assert [record.name for record in records[:4]] == list(plan.references)
     assert [record.origin for record in records[:5]] == [REFERENCE] * 4 + ["search"]
@@ -102,10 +41,10 @@ def test_references_come_first_and_no_design_twice(tmp_path: Path, workers: int)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_order_of_finishing_does_not_matter(tmp_path: Path, workers: int) -> None:
-    one = run(tmp_path / "a", study(20, workers), Shuffled(order=1)).records()
-    two = run(tmp_path / "b", study(20, workers), Shuffled(order=2)).records()
-    assert one == two
+def test_the_order_of_finishing_does_not_matter(workers: int) -> None:
+    for plan in (study(20, workers), with_everything(20, workers)):
+        one, two = (train(plan, memory_store(plan), Shuffled(order=order)) for order in (1, 2))
+        assert one == two
 
 
 @pytest.mark.parametrize("stop", [1, 3, 7, 15, 17, 19])
@@ -113,45 +52,201 @@ def test_the_order_of_finishing_does_not_matter(tmp_path: Path, workers: int) ->
 def test_an_interrupted_study_ends_like_an_uninterrupted_one(tmp_path: Path, stop: int, workers: int) -> None:
     plan = study(16, workers)
     whole, first, second = Shuffled(), Shuffled(stop, order=3), Shuffled(order=4)
-    expected = run(tmp_path / "whole", plan, whole).records()
+    expected = train(plan, memory_store(plan), whole)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", plan, first)
-    kept = open_store(tmp_path / "cut", {}, plan.objectives).records()
-    assert run(tmp_path / "cut", plan, second).records() == expected
+        train(plan, open_store(tmp_path, {}, plan.objectives), first)
+    store = open_store(tmp_path, {}, plan.objectives)
+    finished = len(store.records()) + len(store.final_seeds())
+    assert train(plan, open_store(tmp_path, {}, plan.objectives), second) == expected
     # Nothing that was finished ran again.
-    finished = sum(1 + record.tested for record in kept.values())
     assert len(second.ran) == len(whole.ran) - finished
 
 
-def test_more_trials_extend_a_study(tmp_path: Path) -> None:
-    before = run(tmp_path, study(10), Shuffled(), with_finals=False).records()
-    pool = Shuffled()
-    after = run(tmp_path, study(14), pool, with_finals=False).records()
+@pytest.mark.parametrize("workers", [1, 3])
+def test_rungs_random_arm_and_finals_interrupted_at_any_job_end_the_same(workers: int) -> None:
+    recipe = replace(PLACEMENT.recipe, epochs=2)
+    fields = {"startup": 3, "recipe": recipe, "rungs": Rungs((1,), 0.0, 0.3), "finals": Finals(2, 4, 0.5)}
+    plan = replace(with_everything(14, workers), seed=3, **fields)
+    whole = Shuffled()
+    expected = train(plan, memory_store(plan), whole, MIDDLE)
+    assert {record.origin for record in expected.values()} == {REFERENCE, SEARCH, RANDOM, ABLATION}
+    assert any(record.stopped for record in expected.values())
+    assert any(len(record.test_errors) > 2 for record in expected.values())
+    for stop in range(workers - 1, len(whole.ran), workers):
+        store, first, second = memory_store(plan), Shuffled(stop, order=stop), Shuffled(order=stop + 1)
+        with pytest.raises(KeyboardInterrupt):
+            train(plan, store, first, MIDDLE)
+        done = [Job(r.placement, r.seed, n) for r in store.records().values() for n in (*r.rung_epochs, *((r.epochs,) * r.complete))]
+        done += [Job(expected[number].placement, seed, 2, final=True) for number, seed in store.final_seeds()]
+        assert train(plan, store, second, MIDDLE) == expected
+        assert not set(done) & set(second.ran)  # nothing that was finished ran again
+
+
+def test_more_trials_extend_a_study() -> None:
+    store, pool = memory_store(study()), Shuffled()
+    before = train(study(10), store, Shuffled(), with_finals=False)
+    after = train(study(14), store, pool, with_finals=False)
     assert {number: after[number] for number in before} == before
     assert len(pool.ran) == 4
 
 
-def test_a_failed_candidate_is_a_record_and_no_finalist(tmp_path: Path) -> None:
-    records = run(tmp_path, study(30), Shuffled()).records()
+def test_a_failed_candidate_is_a_record_and_no_finalist() -> None:
+    records = train(study(30), memory_store(study()), Shuffled())
     failed = [record for record in records.values() if not record.complete]
     assert failed
-    assert all("deliberate" in record.failure and record.params is not None and not record.tested for record in failed)
+    assert all("deliberate" in record.failure and record.params > 0 and not record.test_seeds for record in failed)
 
 
-def test_only_references_and_front_are_tested_with_a_fresh_seed(tmp_path: Path) -> None:
+def test_only_references_and_front_are_tested_with_a_fresh_seed() -> None:
     plan, pool = study(16), Shuffled()
-    records = run(tmp_path, plan, pool).records()
-    tested = {number for number, record in records.items() if record.tested}
+    records = train(plan, memory_store(plan), pool)
+    tested = {number for number, record in records.items() if record.test_seeds or record.test_failure}
     assert tested == {record.number for record in finalists(plan, list(records.values()))}
     assert {0, 1, 2, 3} <= tested
     assert len(tested) < 16
     assert all(job.seed == (plan.seed + FRESH if job.final else plan.seed) for job in pool.ran)
-    assert all(records[number].test_seed == plan.seed + FRESH for number in tested)
+    assert all(records[number].test_seeds in ((plan.seed + FRESH,), ()) for number in tested)
 
 
-def test_the_search_ends_when_the_space_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = SearchSpace("tiny", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (16,)}})
-    monkeypatch.setitem(globals(), "PLAN", replace(PLAN, menu=menu(tiny, SITES)))
-    records = run(tmp_path, study(20, workers=2), Shuffled()).records()
+def test_the_search_ends_when_the_space_does() -> None:
+    few = SearchSpace("few", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (16,)}})
+    plan = study(20, workers=2)
+    records = train(plan, memory_store(plan), Shuffled(), replace(PLAN, menu=menu(few, SITES)))
     assert [record.placement for record in records.values() if record.origin == "search"] != []
     assert len(records) == 4 + 3  # four placements of which "none" is a reference
+
+
+def test_a_stopped_candidate_has_rung_errors_and_is_not_trained_to_the_end() -> None:
+    plan, pool = rungs(), Shuffled()
+    store = memory_store(plan)
+    records = train(plan, store, pool, with_finals=False)
+    stopped = [record for record in records.values() if record.stopped]
+    assert len(stopped) >= 5
+    assert {len(record.rung_errors) for record in stopped} == {1, 2}  # after either rung
+    for record in stopped:
+        done = [job.epochs for job in pool.ran if job.placement == record.placement]
+        assert tuple(done) == record.rung_epochs == (1, 2)[: len(done)]
+        assert [invent(Job(record.placement, 0, epochs)).score.error for epochs in done] == list(record.rung_errors)  # type: ignore[union-attr]
+        assert (record.val_error, record.failure, record.audited, record.complete) == (None, "", False, False)
+        assert record.seconds == pytest.approx(0.1 * len(done))
+        assert record.trained_epochs == sum(done)
+    for record in records.values():
+        if record.complete:
+            assert (record.rung_epochs, record.trained_epochs, record.seconds) == ((1, 2), 7, pytest.approx(0.3))
+    again = Shuffled()
+    assert train(plan, store, again, with_finals=False) == records
+    assert again.ran == []
+
+
+def test_a_stop_names_a_rival_that_was_known_when_the_candidate_was_proposed() -> None:
+    records = train(rungs(), memory_store(rungs()), Shuffled(), with_finals=False)
+    for record in records.values():
+        if record.stopped:
+            rival = records[int(record.stopped.split("#")[1].split()[0])]
+            assert rival.number < record.number
+            assert rival.complete
+            assert rival.params_overhead <= record.params_overhead
+            assert rival.macs_conv_fc_overhead <= record.macs_conv_fc_overhead
+            assert f"{rival.val_error:.1f} %" in record.stopped
+
+
+def test_references_and_the_startup_are_never_stopped() -> None:
+    plan = rungs(startup=16, margin=0.0)
+    records = train(plan, memory_store(plan), Shuffled(), with_finals=False)
+    first = [records[number] for number in range(20)]
+    assert all(record.complete or record.failure for record in first)
+    assert not any(record.stopped or record.audited for record in first)
+    # It was not for lack of hopeless ones among them.
+    short = [replace(record, rung_epochs=(1,), rung_errors=record.rung_errors[:1]) for record in first if record.complete]
+    assert sum(bool(hopeless(record, first[: record.number], plan.costs, 0.0)) for record in short if record.origin == SEARCH) >= 3
+
+
+def test_audited_candidates_go_on_to_the_end() -> None:
+    plan = rungs(audit=1.0)
+    records = train(plan, memory_store(plan), Shuffled(), with_finals=False)
+    audited = [record for record in records.values() if record.audited]
+    assert len(audited) >= 3
+    assert all(record.complete and not record.stopped and record.rung_epochs == (1, 2) for record in audited)
+    assert not any(record.stopped for record in records.values())
+
+
+def test_a_crash_at_a_rung_is_a_failure() -> None:
+    plan = rungs()
+    about = replace(PLAN, references={**PLAN.references, "crashes": Placement.parse("layer1=bam(r=4)")})
+    pool = Shuffled()
+    record = train(plan, memory_store(plan), pool, about, with_finals=False)[4]
+    assert "deliberate" in record.failure
+    assert (record.rung_errors, record.stopped, record.trained_epochs) == ((), "", 0)
+    assert [job.epochs for job in pool.ran if job.placement == record.placement] == [1]
+
+
+def test_the_random_arm_has_the_cost_of_the_search_and_no_rungs() -> None:
+    plan, pool = replace(rungs(), random_arm=True), Shuffled()
+    store = memory_store(plan)
+    records = train(plan, store, pool, with_finals=False)
+    spent = sum(record.trained_epochs for record in of(records, SEARCH))
+    assert any(record.stopped for record in of(records, SEARCH))
+    drawn = of(records, RANDOM)
+    assert len(drawn) == math.ceil(spent / 4) - plan.startup
+    assert 0 <= 4 * (len(drawn) + plan.startup) - spent < 4
+    startup = [records[number].id for number in range(4, 4 + plan.startup)]
+    assert len({record.id for record in drawn} | set(startup)) == len(drawn) + plan.startup
+    assert all(record.rung_errors == () and not record.stopped and not record.audited for record in drawn)
+    assert [record.tag for record in drawn] == [f"R{index}" for index in range(len(drawn))]
+    again = Shuffled()
+    assert train(plan, store, again, with_finals=False) == records
+    assert again.ran == []
+
+
+def test_the_random_arm_trains_nothing_again_that_the_search_has_trained() -> None:
+    about = replace(PLAN, menu=TINY)
+    plan, pool = study(4 + 6, sampler="additive", startup=2, random_arm=True), Shuffled()
+    store = memory_store(plan)
+    records = train(plan, store, pool, about)
+    drawn, own = of(records, RANDOM), {record.id: record for record in records.values() if record.origin != RANDOM}
+    assert len(drawn) == 4
+    repeated = [record for record in drawn if record.id in own]
+    assert repeated
+    for record in repeated:
+        known = own[record.id]
+        same = {"number": record.number, "origin": RANDOM, "name": ""}
+        tests = ("test_errors", "test_seeds", "test_images", "test_seconds", "test_micro_batches", "test_failure")
+        assert replace(record, **{key: getattr(known, key) for key in tests}) == replace(known, **same)
+    assert max(Counter(pool.searched).values()) == 1
+
+
+def test_without_a_random_arm_there_is_none() -> None:
+    records = train(rungs(), memory_store(rungs()), Shuffled())
+    assert of(records, RANDOM) == []
+
+
+@pytest.mark.parametrize("sampler", ["additive", "tpe"])
+def test_nothing_over_a_limit_is_proposed_or_trained(sampler: str) -> None:
+    plan = replace(with_everything(20), sampler=sampler, max_params_overhead=1.0, max_macs_overhead=1.5)
+    pool = Shuffled()
+    records = train(plan, memory_store(plan), pool)
+    for origin, at_least in ((SEARCH, 16), (RANDOM, 3), (ABLATION, 1)):
+        found = of(records, origin)
+        assert len(found) >= at_least
+        assert max(record.params_overhead for record in found) <= 1.0
+        assert max(record.macs_conv_fc_overhead for record in found) <= 1.5
+    allowed = {record.placement for record in records.values() if record.params_overhead <= 1 and record.macs_conv_fc_overhead <= 1.5}
+    pinned = {placement.text for placement in PLAN.references.values()}
+    assert {job.placement for job in pool.ran} <= allowed | pinned
+    # The limits bind: without them the search goes beyond.
+    free = replace(plan, max_params_overhead=None, max_macs_overhead=None)
+    beyond = of(train(free, memory_store(free), Shuffled(), with_finals=False), SEARCH)
+    assert max(record.params_overhead for record in beyond) > 1.0
+
+
+def test_a_limit_on_what_is_no_objective_holds_too() -> None:
+    plan = study(14, sampler="additive", startup=4, objectives=("error", "params_overhead"), max_macs_overhead=1.0)
+    found = of(train(plan, memory_store(plan), Shuffled(), with_finals=False), SEARCH)
+    assert len(found) == 10
+    assert max(record.macs_conv_fc_overhead for record in found) <= 1.0
+
+
+def test_limits_below_everything_leave_the_references() -> None:
+    plan = study(20, max_params_overhead=1e-4)
+    records = train(plan, memory_store(plan), Shuffled())
+    assert [record.origin for record in records.values()] == [REFERENCE] * 4

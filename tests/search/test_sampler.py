@@ -1,13 +1,16 @@
 """Proposals are on the menu, new, and depend on nothing but what was told, the seed and the number."""
 
+import math
 from collections import Counter
 
+import optuna
 import pytest
 
 from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
 from bam_search.model.menu import menu
-from bam_search.search.sampler import SAMPLERS, Proposer, trial_of
+from bam_search.search.offer import Offer
+from bam_search.search.sampler import SAMPLERS, Proposer, kept_trial, trial_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu, SearchSpace, load_space
 
@@ -16,8 +19,10 @@ SITES = sites_of(SPACE)
 MENU = menu(SPACE, SITES)
 
 
-def proposer(sampler: str = "tpe", startup: int = 0, seed: int = 0, offered: Menu = MENU) -> Proposer:
-    return Proposer(offered, lambda p: resolve(p, SITES), objectives=2, sampler=sampler, seed=seed, first=0, startup=startup)
+def proposer(sampler: str = "tpe", startup: int = 0, seed: int = 0, offered: Menu = MENU, limit: float = math.inf) -> Proposer:
+    """A proposer of a menu where each site costs one."""
+    offer = Offer.of(offered, lambda _site, _choice: [1.0], [limit], 1)
+    return Proposer(offer, lambda p: resolve(p, SITES), sampler=sampler, seed=seed, first=0, startup=startup)
 
 
 def values(placement: Placement) -> list[float]:
@@ -26,34 +31,41 @@ def values(placement: Placement) -> list[float]:
     return [10.0 - 5 * ("layer2=bam(r=8" in text), float(len(placement.choices))]
 
 
+def tell(chooser: Proposer, placement: Placement, weight: float = 1.0) -> None:
+    """Tell what the landscape says of a placement."""
+    error, cost = values(placement)
+    chooser.tell(placement, error, [cost], weight)
+
+
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_proposals_are_legal_and_new(sampler: str) -> None:
     chooser, taken = proposer(sampler, startup=5), set()
-    for number in range(40):
+    for number in range(8 if sampler == "gp" else 40):  # a Gaussian process takes its time
         placement = chooser.propose(number, taken)
         assert placement is not None
         assert placement.id not in taken
         assert trial_of(MENU, placement, values(placement)) is not None
         assert placement == resolve(placement, SITES)
         taken.add(placement.id)
-        chooser.tell(placement, values(placement))
+        tell(chooser, placement)
 
 
-def test_proposals_depend_on_what_was_told_the_seed_and_the_number() -> None:
-    first = [proposer(startup=2).propose(number, set()) for number in range(4)]
-    assert first == [proposer(startup=2).propose(number, set()) for number in range(4)]
-    assert first != [proposer(startup=2, seed=1).propose(number, set()) for number in range(4)]
+@pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
+def test_proposals_depend_on_what_was_told_the_seed_and_the_number(sampler: str) -> None:
+    first = [proposer(sampler, startup=2).propose(number, set()) for number in range(4)]
+    assert first == [proposer(sampler, startup=2).propose(number, set()) for number in range(4)]
+    assert first != [proposer(sampler, startup=2, seed=1).propose(number, set()) for number in range(4)]
     # A proposer that was asked before, as in an uninterrupted run, proposes like a fresh one that was told the same.
-    asked, fresh = proposer(), proposer()
+    asked, fresh = proposer(sampler), proposer(sampler)
     for number in range(12):
         placement = asked.propose(number, set())
         assert placement is not None
         for chooser in (asked, fresh):
-            chooser.tell(placement, values(placement))
+            tell(chooser, placement)
     assert asked.propose(99, set()) == fresh.propose(99, set())
 
 
-def test_tpe_learns() -> None:
+def test_tpe_and_the_additive_model_learn() -> None:
     def late_mean(sampler: str) -> float:
         """The mean of both objectives over the proposals after the startup, two seeds together."""
         found = []
@@ -63,11 +75,11 @@ def test_tpe_learns() -> None:
                 placement = chooser.propose(number, taken)
                 assert placement is not None
                 taken.add(placement.id)
-                chooser.tell(placement, values(placement))
+                tell(chooser, placement)
                 found += [sum(values(placement))] * (number >= 10)
         return sum(found) / len(found)
 
-    assert late_mean("tpe") < late_mean("random") - 1
+    assert max(late_mean("tpe"), late_mean("additive")) < late_mean("random") - 1
 
 
 def test_startup_spreads_over_the_number_of_sites() -> None:
@@ -77,16 +89,67 @@ def test_startup_spreads_over_the_number_of_sites() -> None:
     assert min(sizes.values()) > 25
 
 
-def test_a_small_space_is_exhausted_without_a_duplicate() -> None:
+@pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
+def test_a_small_space_is_exhausted_without_a_duplicate(sampler: str) -> None:
     space = SearchSpace("s", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}})
-    chooser, taken = proposer(startup=2, offered=menu(space, SITES)), set()
+    chooser, taken = proposer(sampler, startup=2, offered=menu(space, SITES)), set()
     for number in range(20):
         placement = chooser.propose(number, taken)
         if placement is None:
             break
         taken.add(placement.id)
-        chooser.tell(placement, values(placement))
-    assert len(taken) == 9 == menu(space, SITES).size
+        tell(chooser, placement)
+    assert len(taken) == 8 == menu(space, SITES).size - 1  # the backbone alone is a reference, and never proposed
+
+
+@pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
+def test_proposals_stay_within_the_limit(sampler: str) -> None:
+    chooser, taken = proposer(sampler, startup=3, limit=2.0), set()
+    for number in range(20):
+        placement = chooser.propose(number, taken)
+        assert placement is not None
+        assert 1 <= len(placement.choices) <= 2
+        taken.add(placement.id)
+        tell(chooser, placement)
+
+
+def test_with_a_limit_below_everything_there_is_no_proposal() -> None:
+    for startup in (0, 5):
+        assert proposer("additive", startup=startup, limit=0.5).propose(0, set()) is None
+    assert proposer("additive", limit=0.5).at_random(0, set()) is None
+
+
+def test_the_random_search_is_legal_new_and_its_own() -> None:
+    chooser, taken = proposer(startup=5), set()
+    drawn = []
+    for index in range(60):
+        placement = chooser.at_random(index, taken)
+        assert placement is not None
+        assert placement.id not in taken
+        assert placement == resolve(placement, SITES)
+        taken.add(placement.id)
+        drawn.append(placement)
+        tell(chooser, placement)  # it learns nothing
+    assert drawn[:5] != [chooser.propose(number, set()) for number in range(5)]
+    again: set[str] = set()
+    for placement in drawn:
+        assert proposer(startup=5).at_random(len(again), again) == placement
+        again.add(placement.id)
+
+
+def test_an_error_of_little_weight_says_little() -> None:
+    def leaning(first: float, last: float) -> int:
+        """How many more proposals have attention at layer1 than at layer3, both told to be good, with these weights."""
+        chooser = proposer("additive")
+        for site in ("layer1", "layer2", "layer3"):
+            chooser.tell(Placement.parse(f"{site}.0.bn2=bam"), 10.0, [1.0])
+        chooser.tell(Placement.parse("layer1=bam"), 5.0, [1.0], first)
+        chooser.tell(Placement.parse("layer3=bam"), 5.0, [1.0], last)
+        sites = [{site for site, _ in placement.choices} for n in range(40) if (placement := chooser.propose(n, set()))]
+        return sum("layer1" in found for found in sites) - sum("layer3" in found for found in sites)
+
+    assert leaning(1.0, 0.01) > 5
+    assert leaning(0.01, 1.0) < -5
 
 
 def test_options_that_are_illegal_together_are_drawn_again() -> None:
@@ -113,3 +176,16 @@ def test_options_that_are_illegal_together_are_drawn_again() -> None:
 )
 def test_only_what_is_on_the_menu_becomes_a_trial(text: str, on_menu: bool) -> None:
     assert (trial_of(MENU, resolve(text, SITES), [1.0, 2.0]) is not None) == on_menu
+
+
+def test_what_is_kept_has_a_parameter_for_each_site_with_attention() -> None:
+    trial = kept_trial(MENU, resolve("layer1=bam layer2=bam(r=8,d=1)", SITES), [70.0, 1.0])
+    assert trial.params == {"layer1": "bam(r=16,d=4)", "layer2": "bam(r=8,d=1)"}
+    assert trial.values == [70.0, 1.0]
+    assert kept_trial(MENU, resolve("none", SITES), [70.0, 1.0]).params == {}
+    assert kept_trial(MENU, resolve("layer1=se layer2=bam(n=3) layer3=bam", SITES), [70.0, 1.0]).params == {"layer3": "bam(r=16,d=4)"}
+    # Optuna takes them all in one study: a site's values are the same in each.
+    study = optuna.create_study(directions=["minimize"] * 2)
+    for text in ("layer1=bam", "layer1=bam(r=4,d=1)", "none", "layer1.0.bn2=bam(d=6)"):
+        study.add_trial(kept_trial(MENU, resolve(text, SITES), [70.0, 1.0]))
+    assert [len(found.params) for found in study.trials] == [1, 1, 0, 1]

@@ -20,10 +20,40 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
     late, early, failed = make_record(2, 70.0, 1.0), make_record(0, 80.0, 0.0), make_record(1, None, 0.5, failure="Traceback: déjà vu")
     for record in (late, failed, early):
         store.add(record, None, [record.val_error, record.params_overhead] if record.complete else [])  # type: ignore[list-item]
-    store.add_final(2, {"test_error": 71.0, "test_images": 100})
+    store.add_final(2, 1000, {"error": 71.0, "images": 100, "seconds": 2.0, "micro_batches": 1})
     again = open_store(tmp_path, IDENTITY, OBJECTIVES).records()
     assert list(again) == [0, 1, 2]
-    assert list(again.values()) == [early, failed, replace(late, test_error=71.0, test_images=100)]
+    tested = {"test_errors": (71.0,), "test_seeds": (1000,), "test_images": 100, "test_seconds": 2.0, "test_micro_batches": 1}
+    assert list(again.values()) == [early, failed, replace(late, **tested)]
+
+
+def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
+    store = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    stopped = make_record(0, None, 1.0, stopped="after 1 epochs: no", rung_epochs=(1,), rung_errors=(93.5,))
+    audited = make_record(1, 80.0, 1.0, audited=True, rung_epochs=(1, 2), rung_errors=(93.5, 90.25))
+    store.add(stopped, None, [])
+    store.add(audited, None, [80.0, 1.0])
+    assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records().values()) == [stopped, audited]
+    states = [trial.state.name for trial in store.study.get_trials()]
+    assert states == ["PRUNED", "COMPLETE"]
+
+
+def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_path: Path) -> None:
+    store = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    store.add(make_record(0, 80.0, 0.0), None, [80.0, 0.0])
+    store.add(make_record(10, 70.0, 1.0), None, [70.0, 1.0])
+    done = {"images": 100, "seconds": 2.0}
+    store.add_final(10, 1010, {"error": 73.0, "micro_batches": 2, **done})
+    store.add_final(10, 1009, {"error": 72.0, "micro_batches": 1, **done})
+    store.add_final(10, 1011, {"failure": "Traceback: déjà vu"})
+    store.add_final(0, 1009, {"failure": "Traceback: nothing"})
+    again = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    assert again.final_seeds() == {(10, 1009), (10, 1010), (10, 1011), (0, 1009)}
+    first, second = again.records().values()
+    assert (second.test_seeds, second.test_errors, second.test_error) == ((1009, 1010), (72.0, 73.0), 72.5)
+    assert (second.test_images, second.test_seconds, second.test_micro_batches) == (100, 4.0, 2)
+    assert second.test_failure == "Traceback: déjà vu"
+    assert (first.test_seeds, first.test_error, first.test_seconds, first.test_failure) == ((), None, None, "Traceback: nothing")
 
 
 def test_optuna_reads_the_folder(tmp_path: Path) -> None:

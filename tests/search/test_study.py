@@ -1,5 +1,6 @@
 """Study files: both variants, the command line on top, and every mistake in words."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_flags_win_over_assignments_and_these_over_the_file() -> None:
         ("trials=3", "pins 4 reference placements"),
         ("workers=0", "workers = 0"),
         ("seed=-1", "seed = -1"),
+        ("rungs.epochs=[2]", "rungs ascend, each shorter than the full training"),
+        ("rungs.epochs=[3]", "rungs.epochs = [3] with recipe.epochs = 2"),
+        ("rungs.epochs=[1, 1]", "rungs ascend"),
+        ("rungs.epochs=[0]", "rungs.epochs"),
+        ("rungs.epoch=[1]", "unknown key 'rungs.epoch': did you mean 'epochs'"),
+        ("rungs.audit=1.5", "rungs.audit = 1.5"),
+        ("rungs.margin=-1", "rungs.margin = -1"),
+        ("finals.seeds=0", "finals.seeds = 0"),
+        ("finals.seeds=7", "is less than finals.seeds = 7"),
+        ("finals.extra=-0.1", "finals.extra = -0.1"),
+        ("max_params_overhead=-1", "max_params_overhead = -1"),
+        ("random_arm=1", "random_arm = 1"),
     ],
 )
 def test_mistakes_on_the_command_line(assignment: str, message: str) -> None:
@@ -68,3 +81,17 @@ def test_a_mistake_in_the_other_variant_is_found_too(tmp_path: Path) -> None:
     path.write_text(text.split("[cpu]")[0])
     with pytest.raises(UserError, match=r"no table \[cpu\]"):
         load_study(str(path), CPU, {}, [])
+
+
+def test_rungs_come_before_the_full_training() -> None:
+    study = load_study("placement", CPU, {}, ["recipe.epochs=9", "rungs.epochs=[1, 3]"])
+    assert study.budgets == (1, 3, 9)
+    assert load_study("placement", CPU, {}, ["recipe.epochs=9", "rungs.epochs=[]"]).budgets == (9,)
+    with pytest.raises(UserError, match="rungs ascend"):
+        load_study("placement", CPU, {}, ["recipe.epochs=9", "rungs.epochs=[3, 1]"])
+
+
+def test_limits_and_costs_are_by_the_field_of_a_record() -> None:
+    study = load_study("placement", CPU, {}, ["max_params_overhead=2", "objectives=['macs_overhead', 'error']"])
+    assert study.limits == {"params_overhead": 2.0, "macs_conv_fc_overhead": math.inf}
+    assert study.costs == ("macs_overhead",)

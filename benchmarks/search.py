@@ -1,0 +1,458 @@
+"""How well a search searches, and whether its statistics are honest: replayed on trained tables and on landscapes of known truth.
+
+    python -m benchmarks.search [--seeds 20] [--studies 200] [--out FILE.json]
+
+Nothing is trained: a replay takes a placement's errors from `placement_table.csv` (one of its seeds, drawn anew for each replay) or from an
+invented landscape, and runs the study loop itself on them. Hypervolume is of the *true* errors (the table's means) of the placements
+that an arm would recommend after so many epochs of training, with their exact costs, as a share of that of all placements.
+
+Arms: ours (the default sampler), ours with rungs, every other sampler in our loop; random search without repetition, its number of
+sites uniform; and Optuna's TPE and NSGA-II in Optuna's own loop with full trainings, where a repeated placement is trained again.
+"""
+
+import argparse
+import contextlib
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from bam_search.files import write
+from bam_search.model.attach import resolve
+from bam_search.model.build import sites_of
+from bam_search.model.load import load
+from bam_search.model.menu import menu
+from bam_search.report.findings import helps, stopping
+from bam_search.score.cost_table import cost_table
+from bam_search.score.data import CIFAR_INPUTS
+from bam_search.score.device import choose, cores
+from bam_search.score.evaluate import Job, Result, Score
+from bam_search.score.train import Epoch
+from bam_search.search.additive import Design
+from bam_search.search.finals import finals
+from bam_search.search.front import front, hypervolume, nondominated
+from bam_search.search.loop import Plan, proposer_of, search
+from bam_search.search.means import difference, mean, noise
+from bam_search.search.record import REFERENCE, Record
+from bam_search.search.sampler import SAMPLERS, _suggest
+from bam_search.search.study import Finals, Study, load_study
+from bam_search.space.placement import Placement
+
+TABLE = Path("benchmarks/results/placement_table.csv")
+KEYS = ("params_overhead", "macs_conv_fc_overhead")
+
+
+@dataclass(frozen=True, eq=False)
+class Landscape:
+    """What training would give: `observe(placement text, seed, epochs, replay)` an error, `truth(placement text)` its expectation.
+
+    `worst` is the hypervolume's reference point: error and costs; `best` the hypervolume of all placements (or of many).
+    """
+
+    plan: Plan
+    budgets: tuple[int, ...]
+    observe: Callable[[str, int, int, int], float]
+    truth: Callable[[str], float]
+    worst: np.ndarray
+    best: float
+
+    def value(self, record: Record) -> list[float]:
+        """The true error and the costs of a record."""
+        return [self.truth(record.placement), *(record.objective(key) for key in KEYS)]
+
+    def volume(self, rows: Sequence[Sequence[float]]) -> float:
+        """The hypervolume of these true values, as a share of the best."""
+        return hypervolume(np.array(rows), self.worst) / self.best
+
+
+@dataclass(eq=False)
+class Memory:
+    """A store that forgets, with the methods of `bam_search.search.store.Store` that the loop calls."""
+
+    kept: dict[int, Record] = field(default_factory=dict)
+    tested: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def records(self) -> dict[int, Record]:
+        """As Store.records."""
+        by_number: dict[int, dict[int, float]] = {}
+        for (number, seed), error in sorted(self.tested.items()):
+            by_number.setdefault(number, {})[seed] = error
+        found = {n: (tuple(by_number.get(n, {})), tuple(by_number.get(n, {}).values())) for n in self.kept}
+        return {n: replace(r, test_seeds=found[n][0], test_errors=found[n][1]) for n, r in self.kept.items()}
+
+    def add(self, record: Record, _trial: object, _values: object) -> None:
+        """As Store.add."""
+        self.kept[record.number] = record
+
+    def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
+        """As Store.add_final."""
+        self.tested[number, seed] = fields["error"]
+
+    def final_seeds(self) -> set[tuple[int, int]]:
+        """As Store.final_seeds."""
+        return set(self.tested)
+
+
+class Spent(Exception):
+    """The replay's training cost is used up."""
+
+
+Curve = list[tuple[int, float]]
+"""Epochs of training, and the hypervolume recommended after them."""
+
+
+def ours(landscape: Landscape, replay: int, most: int, sampler: str, rungs: bool, startup: int) -> tuple[Curve, list[Record]]:
+    """The study loop until `most` epochs are spent; `startup` random candidates first (all of them: random search)."""
+    study = _study(landscape, replay, sampler, rungs, startup)
+    store, spent = Memory(), 0
+    curve: Curve = []
+
+    def submit(job: Job) -> "Future[Result]":
+        nonlocal spent
+        spent += job.epochs
+        if spent > most:
+            raise Spent
+        return _done(landscape.observe(job.placement, job.seed, job.epochs, replay))
+
+    def told(_record: Record) -> None:
+        recommended = front(list(store.kept.values()), ("error", *KEYS))
+        curve.append((spent, landscape.volume([landscape.value(r) for r in recommended])))
+
+    with contextlib.suppress(Spent):
+        search(study, landscape.plan, store, submit, told)  # type: ignore[arg-type]
+    return curve, list(store.kept.values())
+
+
+def plain_optuna(landscape: Landscape, replay: int, most: int, sampler: optuna.samplers.BaseSampler) -> Curve:
+    """Optuna's own loop with full trainings, as its documentation has it; the baseline comes first, as in every arm."""
+    study = optuna.create_study(directions=["minimize"] * 3, sampler=sampler)
+    plan, full = landscape.plan, landscape.budgets[-1]
+    spent, curve, found = full, [], [([landscape.observe("none", replay, full, replay), 0.0, 0.0], [landscape.truth("none"), 0.0, 0.0])]
+    while spent + full <= most:
+        trial = study.ask()
+        placement = resolve(_suggest(plan.menu, trial), plan.sites)
+        cost, base = plan.costs.cost(placement), plan.costs.base
+        costs = [100 * (cost.params - base.params) / base.params, 100 * (cost.macs_conv_fc - base.macs_conv_fc) / base.macs_conv_fc]
+        error = landscape.observe(placement.text, replay, full, replay)
+        study.tell(trial, [error, *costs])
+        found.append(([error, *costs], [landscape.truth(placement.text), *costs]))
+        spent += full
+        kept = nondominated(np.array([seen for seen, _ in found]))
+        curve.append((spent, landscape.volume([true for (_, true), keep in zip(found, kept, strict=True) if keep])))
+    return curve
+
+
+def _study(landscape: Landscape, replay: int, sampler: str, rungs: bool, startup: int) -> Study:
+    study = load_study("placement", choose("cpu"), {}, [])
+    return replace(
+        study,
+        sampler=sampler,
+        seed=replay,
+        startup=startup,
+        trials=100_000,
+        workers=1,
+        references={"no attention": "none"},
+        rungs=replace(study.rungs, epochs=landscape.budgets[:-1] if rungs else ()),
+        recipe=replace(study.recipe, epochs=landscape.budgets[-1]),
+    )
+
+
+def _done(error: float) -> "Future[Result]":
+    future: Future[Result] = Future()
+    future.set_result(Result(Score(error, 1000, (Epoch(0.0, error),), 0.0)))
+    return future
+
+
+def _plan(space_name: str) -> Plan:
+    space = load(space_name, CIFAR_INPUTS)
+    sites = sites_of(space)
+    return Plan("invented", {"no attention": Placement.parse("none")}, sites, menu(space, sites), cost_table(space, sites))
+
+
+def _rows(plan: Plan, texts: Sequence[str]) -> np.ndarray:
+    """(n, 2) overheads of placements."""
+    base = plan.costs.base
+    costs = [plan.costs.cost(Placement.parse(text)) for text in texts]
+    return np.array([[100 * (c.params / base.params - 1), 100 * (c.macs_conv_fc / base.macs_conv_fc - 1)] for c in costs])
+
+
+def from_table(path: Path) -> Landscape:
+    """The trained table: an observation is one of its seeds, the truth their mean."""
+    table = pd.read_csv(path)
+    plan = _plan(json.loads(path.with_suffix(".json").read_text())["space"])
+    by_key = {key: group["error"].tolist() for key, group in table.groupby(["placement", "epochs"])}
+    budgets = tuple(sorted(table["epochs"].unique().tolist()))
+    truth = {text: statistics.mean(by_key[text, budgets[-1]]) for text in table["placement"].unique()}
+
+    def observe(text: str, _seed: int, epochs: int, replay: int) -> float:
+        values = by_key[text, epochs]
+        # One training seed a placement and replay, the same on every rung, as a study has it.
+        return float(values[zlib.crc32(f"{text}:{replay}".encode()) % len(values)])
+
+    values = np.column_stack([list(truth.values()), _rows(plan, list(truth))])
+    worst = values.max(0) + 1e-9
+    return Landscape(plan, budgets, observe, truth.__getitem__, worst, hypervolume(values, worst))
+
+
+def invented(space_name: str, number: int, interactions: float) -> Landscape:
+    """A landscape of known truth on a real menu: additive effects, `interactions` between pairs of sites, noise.
+
+    A short training sees half of each effect, with more noise; a training seed moves all placements alike.
+    """
+    plan = _plan(space_name)
+    design = Design.of(plan.menu)
+    rng = np.random.default_rng(number)
+    effects = rng.normal(-0.3, 0.5, len(design.sites))
+    options = [rng.normal(0, 0.15, len(choices) + 1) for choices in design.choices]
+    pairs = rng.normal(0, interactions, (len(design.sites), len(design.sites)))
+
+    def truth(text: str) -> float:
+        vector = design.vector(Placement.parse(text), plan.menu.defaults)
+        assert vector is not None
+        on = vector > 0
+        own = sum(effects[i] + options[i][j] for i, j in enumerate(vector) if j)
+        return float(80 + own + on @ np.triu(pairs, 1) @ on)
+
+    def observe(text: str, seed: int, epochs: int, replay: int) -> float:
+        drawn = np.random.default_rng(zlib.crc32(f"{text}:{seed}:{epochs}:{replay}".encode()))
+        common = np.random.default_rng(zlib.crc32(f"{seed}:{epochs}:{replay}".encode())).normal(0, 0.2)
+        short = epochs < 3
+        return float((88 + 0.5 * (truth(text) - 80) if short else truth(text)) + common + drawn.normal(0, 0.3 if short else 0.25))
+
+    some = _sample(plan, design)
+    values = np.column_stack([[truth(text) for text in some], _rows(plan, some)])
+    worst = values.max(0) + 1e-9
+    kept = values[nondominated(values)]
+    return Landscape(plan, (1, 3), observe, truth, worst, hypervolume(kept, worst))
+
+
+def _sample(plan: Plan, design: Design) -> list[str]:
+    """All placements of a small space, 3,000 of a large one."""
+    if plan.menu.size <= 5000:
+        vectors = itertools.product(*(range(1 + len(choices)) for choices in design.choices))
+        return [resolve(design.placement(vector), plan.sites).text for vector in vectors]
+    rng = np.random.default_rng(0)
+    offer = proposer_of(_study_of_nothing(), plan)._offer
+    return list({resolve(design.placement(v), plan.sites).text for v in offer.some(3000, rng)} | {"none"})
+
+
+def _study_of_nothing() -> Study:
+    return load_study("placement", choose("cpu"), {}, [])
+
+
+def _default(landscape: Landscape, replay: int, most: int) -> Curve:
+    return ours(landscape, replay, most, DEFAULT, rungs=False, startup=STARTUP)[0]
+
+
+def _with_rungs(landscape: Landscape, replay: int, most: int) -> Curve:
+    return ours(landscape, replay, most, DEFAULT, rungs=True, startup=STARTUP)[0]
+
+
+def _by(sampler: str) -> Callable[[Landscape, int, int], Curve]:
+    return lambda landscape, replay, most: ours(landscape, replay, most, sampler, rungs=False, startup=STARTUP)[0]
+
+
+def _random(landscape: Landscape, replay: int, most: int) -> Curve:
+    return ours(landscape, replay, most, "random", rungs=False, startup=100_000)[0]
+
+
+def _tpe(landscape: Landscape, replay: int, most: int) -> Curve:
+    return plain_optuna(landscape, replay, most, optuna.samplers.TPESampler(seed=replay))
+
+
+def _nsga2(landscape: Landscape, replay: int, most: int) -> Curve:
+    # Its default population of 50 would leave so short a search in its first, random generation.
+    return plain_optuna(landscape, replay, most, optuna.samplers.NSGAIISampler(seed=replay, population_size=10))
+
+
+STARTUP = 6
+DEFAULT = next(iter(SAMPLERS))
+RANDOM = "random search"
+ARMS: Mapping[str, Callable[[Landscape, int, int], Curve]] = {
+    "ours": _default,
+    "ours, with rungs": _with_rungs,
+    **{f"{name} in our loop": _by(name) for name in SAMPLERS if name not in (DEFAULT, "random")},
+    RANDOM: _random,
+    "Optuna's TPE": _tpe,
+    "Optuna's NSGA-II": _nsga2,
+}
+
+
+@functools.cache
+def landscape_of(key: str) -> Landscape:
+    """A landscape by its name: a table's path, or 'additive' or 'interacting' with a number."""
+    if key.endswith(".csv"):
+        return from_table(Path(key))
+    kind, number = key.split()
+    return invented("small", int(number), {"additive": 0.0, "interacting": 0.3}[kind])
+
+
+def _curve(key: str, arm: str, replay: int, most: int) -> Curve:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return ARMS[arm](landscape_of(key), replay, most)
+
+
+def compare(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[str, Any]:
+    """Every arm on `seeds` replays: epochs for what random search reaches with so many full trainings, and volumes at equal cost."""
+    most = full_trainings * landscape_of(key).budgets[-1]
+    running = {arm: [pool.submit(_curve, key, arm, seed, most) for seed in range(_replays(arm, key, seeds))] for arm in ARMS}
+    curves = {arm: [future.result() for future in futures] for arm, futures in running.items()}
+    target = statistics.median(_at(curve, most) for curve in curves[RANDOM])
+    found = {arm: _summary(taken, target, most) for arm, taken in curves.items() if taken}
+    _say(
+        f"{key}: cost for the target, beside random search: { {arm: round(row['cost_ratio_to_random'], 3) for arm, row in found.items()} }"
+    )
+    return {"epochs_of_random": most, "target": target, "arms": found}
+
+
+def _replays(arm: str, key: str, seeds: int) -> int:
+    """The Gaussian process takes a second a proposal: it has a tenth of the seeds, and the table only."""
+    if not arm.startswith("gp"):
+        return seeds
+    return seeds // 10 if key.endswith(".csv") else 0
+
+
+def _summary(curves: Sequence[Curve], target: float, most: int) -> dict[str, Any]:
+    until = statistics.median(_until(curve, target) for curve in curves)
+    volumes = {str(share): _spread([_at(curve, share * most) for curve in curves]) for share in SHARES}
+    return {"epochs_to_target": until, "cost_ratio_to_random": until / most, "volume_at_share_of_cost": volumes}
+
+
+SHARES = (0.125, 0.25, 0.5, 1.0)
+
+
+def _at(curve: Curve, epochs: float) -> float:
+    return max((volume for spent, volume in curve if spent <= epochs), default=0.0)
+
+
+def _until(curve: Curve, target: float) -> float:
+    return min((spent for spent, volume in curve if volume >= target), default=float("inf"))
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return {"median": float(middle), "p10": float(low), "p90": float(high), "n": len(values)}
+
+
+def _stops(key: str, replay: int, most: int) -> tuple[int, int, int, int]:
+    """Stopped candidates; those of them truly on the front of all that was tried; epochs saved; epochs spent."""
+    landscape = landscape_of(key)
+    _, records = ours(landscape, replay, most, DEFAULT, rungs=True, startup=STARTUP)
+    tried = [r for r in records if r.complete or r.stopped]
+    on_front = nondominated(np.array([landscape.value(r) for r in tried]))
+    wrong = sum(bool(r.stopped) and bool(on) for r, on in zip(tried, on_front, strict=True))
+    found = stopping(records, ("error", *KEYS))
+    return sum(bool(r.stopped) for r in tried), wrong, found.saved if found else 0, sum(r.trained_epochs for r in tried)
+
+
+def false_stops(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[str, float]:
+    """How often stopping was wrong, over `seeds` replays, and what it saved."""
+    most = full_trainings * landscape_of(key).budgets[-1]
+    futures = [pool.submit(_stops, key, seed, most) for seed in range(seeds)]
+    stopped, wrong, saved, spent = (sum(column) for column in zip(*(future.result() for future in futures), strict=True))
+    return {"stopped": stopped, "wrong": wrong, "rate": wrong / max(stopped, 1), "epochs_saved_share": saved / (saved + spent)}
+
+
+Hits = dict[str, list[bool]]
+
+
+def coverage(pool: Executor, studies: int) -> dict[str, Any]:
+    """Whole simulated studies with finals, each on a landscape of its own: how often the stated intervals contain the truth."""
+    hits: Hits = {}
+    for future in [pool.submit(_simulated, number) for number in range(studies)]:
+        for name, found in future.result().items():
+            hits.setdefault(name, []).extend(found)
+    everything = [hit for found in hits.values() for hit in found]
+    shares = {name: {"coverage_90": statistics.mean(found), "intervals": len(found)} for name, found in hits.items()}
+    return {"coverage_90": statistics.mean(everything), "by_kind": shares, "studies": studies}
+
+
+def _simulated(number: int) -> Hits:
+    """One study on an additive landscape, to its end."""
+    landscape = invented("small", number, 0.0)
+    study = replace(_study(landscape, number, DEFAULT, rungs=False, startup=STARTUP), trials=24, finals=Finals(leave_one_out=False))
+    store = Memory()
+
+    def submit(job: Job) -> "Future[Result]":
+        return _done(landscape.observe(job.placement, job.seed, job.epochs, number))
+
+    search(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
+    finals(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
+    hits: Hits = {"mean of a finalist": [], "difference to a reference": [], "effect of a module at a site": []}
+    _check(landscape, list(store.records().values()), hits)
+    return hits
+
+
+def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
+    tested = [r for r in records if r.test_errors]
+    spread, base = noise(tested), next(r for r in tested if r.origin == REFERENCE)
+    for record in tested:
+        found, true = mean(record.test_errors), landscape.truth(record.placement)
+        assert found.low is not None
+        assert found.high is not None
+        hits["mean of a finalist"].append(found.low <= true <= found.high)
+        beside = difference(record, base, spread)
+        if record is not base and beside is not None and beside.low is not None and beside.high is not None:
+            hits["difference to a reference"].append(beside.low <= true - landscape.truth("none") <= beside.high)
+    learned = helps(records, landscape.plan.menu)
+    for effect in learned.effects if learned else ():
+        site, _, module = effect.name.rpartition("=")
+        if module == "bam":
+            alone = [resolve(Placement.of({site: choice}), landscape.plan.sites).text for choice in landscape.plan.menu.choices(site)]
+            true = statistics.mean(landscape.truth(text) for text in alone) - landscape.truth("none")
+            hits["effect of a module at a site"].append(effect.low <= true <= effect.high)
+
+
+def main() -> None:
+    """Replay everything, and write it down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--studies", type=int, default=200)
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the processes to come: their matrices are small
+    key, found = str(asked.table), {"seeds": asked.seeds}
+    half = min(200, landscape_of(key).plan.menu.size // 2)
+    with ProcessPoolExecutor(cores(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        table = compare(pool, key, asked.seeds, half)
+        ours_at, tpe_at = (table["arms"][arm]["volume_at_share_of_cost"] for arm in ("ours", "Optuna's TPE"))
+        stopping_on_table = false_stops(pool, key, asked.seeds, half)
+        covered = coverage(pool, asked.studies)
+        found |= {
+            "cost_ratio_to_random": table["arms"]["ours"]["cost_ratio_to_random"],
+            "hypervolume_vs_tpe": {share: ours_at[share]["median"] / tpe_at[share]["median"] for share in ours_at},
+            "false_stop_rate": stopping_on_table["rate"],
+            "coverage_90": covered["coverage_90"],
+            "table": table,
+            "stopping": stopping_on_table,
+            "coverage": covered,
+            "invented": {name: compare(pool, name, asked.seeds, 60) for name in ("additive 1", "interacting 1")},
+        }
+    found |= {"optuna": optuna.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    text = json.dumps(found, indent=2) + "\n"
+    if asked.out:
+        write(asked.out, text)
+    print(text)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

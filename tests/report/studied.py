@@ -1,0 +1,47 @@
+"""A finished study of invented numbers: references, rungs, a random arm, finalists on three seeds, the winner without each site."""
+
+from conftest import make_record
+
+from bam_search.report.page import Subject
+from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE
+from bam_search.space.search_space import Menu
+
+OBJECTIVES = ("error", "params_overhead", "macs_conv_fc_overhead")
+MENU = Menu({f"layer{i}": {"bam": {"r": (8, 16), "d": (4,)}} for i in range(1, 10)}, {"bam": {"r": 16, "d": 4}})
+
+
+def subject(**fields: object) -> Subject:
+    """What the page is about, of these fields."""
+    values: dict[str, object] = {"title": "a study", "objectives": OBJECTIVES, "warning": "", "about": {}, "menu": MENU, "startup": 2}
+    return Subject(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def measured(*errors: float) -> dict[str, object]:
+    """The fields of a record with these test errors."""
+    return {"test_errors": errors, "test_seeds": tuple(range(100, 100 + len(errors))), "test_images": 1000, "test_seconds": 3.0}
+
+
+def rungs(*errors: float, **fields: object) -> dict[str, object]:
+    """The fields of a record with these errors at rungs of 1 and 2 epochs, of 4."""
+    return {"epochs": 4, "rung_epochs": (1, 2)[: len(errors)], "rung_errors": errors, **fields}
+
+
+BASE = make_record(0, 80.0, 0.0, origin=REFERENCE, name="no attention", placement="none", **rungs(95.0, 90.0), **measured(81.0, 81.5, 81.4))
+PAPER = make_record(
+    1, 75.0, 1.0, origin=REFERENCE, name="BAM in front", placement="layer1=bam", **rungs(92.0, 85.0), **measured(76.3, 76.0, 76.3)
+)
+WINNER = make_record(2, 70.0, 1.5, placement="layer1=bam layer2=bam(r=8)", **rungs(86.0, 80.0), **measured(72.0, 72.1, 72.5))
+RISKY = make_record(3, 74.0, 1.2, **rungs(87.0, 83.5, audited=True))
+STOPPED = make_record(4, None, 1.4, **rungs(94.0, stopped="after 1 epochs: 79.0 % to expect after all"))
+LATER = make_record(5, None, 2.0, **rungs(88.0, 87.0, stopped="after 2 epochs: 77.0 % to expect after all"))
+FAILED = make_record(6, None, 0.1, epochs=4, failure="Traceback\nValueError: no")
+WORSE = make_record(7, 78.0, 3.0, **rungs(91.0, 88.0, audited=True))
+DRAWN = make_record(FIRST[RANDOM], 79.0, 0.5, epochs=4, origin=RANDOM, placement="layer8=bam", id="r0")
+LUCKY = make_record(FIRST[RANDOM] + 1, 73.0, 2.5, epochs=4, origin=RANDOM, placement="layer9=bam", id="r1", **measured(74.1, 74.2, 74.4))
+WITHOUT = [
+    make_record(
+        FIRST[ABLATION] + 2000 + i, None, cost, origin=ABLATION, name=f"#2 without layer{i + 1}", placement=text, **measured(*errors)
+    )
+    for i, (cost, text, errors) in enumerate([(0.5, "layer2=bam(r=8)", (75.1, 75.0, 75.5)), (1.0, "layer1=bam", (72.1, 72.2, 72.3))])
+]
+RECORDS = [BASE, PAPER, WINNER, RISKY, STOPPED, LATER, FAILED, WORSE, DRAWN, LUCKY, *WITHOUT]

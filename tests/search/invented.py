@@ -1,0 +1,132 @@
+"""Studies whose trainings are invented: a score that depends on the job alone, a pool that finishes in any order, a store in memory."""
+
+import concurrent.futures
+import math
+import random
+from collections.abc import Collection
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import optuna
+
+from bam_search.model.attach import resolve
+from bam_search.model.build import sites_of
+from bam_search.model.menu import menu
+from bam_search.score.cost_table import cost_table
+from bam_search.score.device import Device
+from bam_search.score.evaluate import Job, Result, Score
+from bam_search.score.train import Epoch
+from bam_search.search import finals as finals_room
+from bam_search.search import loop
+from bam_search.search.finals import finals
+from bam_search.search.loop import Plan, random_arm, search
+from bam_search.search.record import Record
+from bam_search.search.store import Store
+from bam_search.search.study import Finals, Rungs, Study, load_study
+from bam_search.space.search_space import SearchSpace, load_space
+
+CPU = Device("cpu", "", "", False)
+SPACE = load_space("small")
+SITES = sites_of(SPACE)
+PLACEMENT = load_study("placement", CPU, {}, [])
+PLAN = Plan(
+    "invented",
+    {name: resolve(text, SITES) for name, text in PLACEMENT.references.items()},
+    SITES,
+    menu(SPACE, SITES),
+    cost_table(SPACE, SITES),
+)
+MIDDLE = replace(
+    PLAN, menu=menu(SearchSpace("middle", SPACE.backbone, sites=("stage-ends",), modules={"bam": {"r": (4, 16), "d": (1, 4)}}), SITES)
+)
+"""A plan whose menu has 125 placements."""
+TINY = menu(SearchSpace("tiny", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}}), SITES)
+"""A menu of 9 placements."""
+
+
+def study(trials: int = 16, workers: int = 1, **fields: Any) -> Study:
+    """The placement study, without rungs and random arm and with one seed a finalist unless `fields` say otherwise."""
+    plain = {"rungs": Rungs(), "random_arm": False, "finals": Finals(seeds=1, leave_one_out=False)}
+    return replace(PLACEMENT, trials=trials, workers=workers, **{**plain, **fields})
+
+
+def with_everything(trials: int, workers: int = 1) -> Study:
+    """A study with two rungs, a random arm, finalists on several seeds and the winner without each of its sites."""
+    return study(
+        trials,
+        workers,
+        sampler="additive",
+        startup=4,
+        random_arm=True,
+        recipe=replace(PLACEMENT.recipe, epochs=4),
+        rungs=Rungs((1, 2), margin=0.5, audit=0.3),
+        finals=Finals(seeds=2, most=4, extra=0.5),
+    )
+
+
+def truth(placement: str) -> float:
+    """The error that a placement tends to after 4 epochs: every choice helps, some a lot."""
+    return 88 - sum(random.Random(word).uniform(0, 4) for word in placement.split())
+
+
+def invent(job: Job) -> Result:
+    """Shorter trainings are worse by 3 points an epoch and say less; with r = 4 at layer1 they crash, final ones at some seeds too."""
+    rng = random.Random(f"{job.placement} {job.seed} {job.epochs} {job.final}")
+    if "layer1=bam(r=4" in job.placement or (job.final and rng.random() < 0.1 and job.placement != "none"):
+        return Result(None, "Traceback\nRuntimeError: deliberate")
+    error = truth(job.placement) + (4 - job.epochs) * (3 + rng.gauss(0, 0.5)) + rng.gauss(0, 1.0 if job.final else 0.5)
+    return Result(Score(error, 1000, (Epoch(3.0, None if job.final else 95.0), Epoch(2.0, None if job.final else error)), 0.1))
+
+
+class Shuffled:
+    """A stand-in for a pool: jobs finish in a random order, when waited for. Keeps what it was given and what finished."""
+
+    def __init__(self, stop_after: float = math.inf, order: int = 0) -> None:
+        self.ran: list[Job] = []
+        self.finished: list[Job] = []
+        self._stop = stop_after
+        self._rng = random.Random(order)
+        self._waiting: list[tuple[Future[Result], Job]] = []
+
+    def __call__(self, job: Job) -> Future[Result]:
+        if len(self.ran) >= self._stop:
+            raise KeyboardInterrupt
+        future: Future[Result] = Future()
+        self._waiting.append((future, job))
+        self.ran.append(job)
+        return future
+
+    def finish_one(self) -> None:
+        future, job = self._waiting.pop(self._rng.randrange(len(self._waiting)))
+        future.set_result(invent(job))
+        self.finished.append(job)
+
+    @property
+    def searched(self) -> list[Job]:
+        """The jobs of the search and its random arm."""
+        return [job for job in self.ran if not job.final]
+
+
+def memory_store(plan: Study) -> Store:
+    """A store that lives as long as the test: much faster than a folder."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return Store(Path(), optuna.create_study(directions=["minimize"] * len(plan.objectives)), {})
+
+
+def train(plan: Study, store: Store, pool: Shuffled, about: Plan = PLAN, with_finals: bool = True) -> dict[int, Record]:
+    """Run or continue a study, as the command line does, and return its records. Jobs finish one by one, when they are waited for."""
+
+    def wait(pending: Collection[Future[Result]], return_when: str) -> object:
+        pool.finish_one()
+        return concurrent.futures.wait(pending, timeout=0, return_when=return_when)
+
+    with patch.object(loop, "wait", wait), patch.object(finals_room, "wait", wait):
+        search(plan, about, store, pool, lambda _record: None)
+        if plan.random_arm:
+            random_arm(plan, about, store, pool, lambda _record: None)
+        if with_finals:
+            finals(plan, about, store, pool, lambda _record: None)
+    return store.records()

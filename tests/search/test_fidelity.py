@@ -1,0 +1,137 @@
+"""Forecasts on lines of known slope, and who is stopped: never one that is cheaper anywhere."""
+
+import numpy as np
+import pytest
+from conftest import make_record
+
+from bam_search.search.fidelity import LEAST, at_rung, audited, forecast, hopeless
+from bam_search.search.record import Record
+
+COSTS = ("params_overhead", "macs_conv_fc_overhead")
+AUDITED = [23, 27, 33, 37]
+"""Of the first 60 candidates at seed 0 and a share of 0.1: a continued study must agree."""
+SHORT = np.array([90.0, 88.0, 86.0, 84.0, 82.0, 80.0, 78.0, 76.0])
+
+
+def trained(number: int, short: float, full: float | None, cost: float = 1.0, **fields: object) -> Record:
+    """A record with one rung of 1 epoch, trained to the end if `full` is known."""
+    return make_record(number, full, cost, rung_epochs=(1,), rung_errors=(float(short),), **fields)
+
+
+def on_a_line(slope: float = 0.5, noise: float = 0.0, n: int = len(SHORT), cost: float = 1.0) -> list[Record]:
+    """full = 30 + slope * short, with a noise that the line cannot explain."""
+    signs = np.array([1, -1, -1, 1, 1, -1, -1, 1])  # orthogonal to the constant and to the line
+    full = 30 + slope * SHORT + noise * signs
+    return [trained(i, SHORT[i], float(full[i]), cost) for i in range(n)]
+
+
+def test_an_exact_line_is_found() -> None:
+    found = forecast(on_a_line(0.5), 1)
+    assert found is not None
+    assert (found.slope, found.intercept, found.explained) == (pytest.approx(0.5), pytest.approx(30), pytest.approx(1))
+    assert found.sd == pytest.approx(0, abs=1e-9)
+    assert found.full(70) == pytest.approx(65)
+
+
+def test_the_scatter_about_a_line_is_its_residual_standard_deviation() -> None:
+    found = forecast(on_a_line(0.5, noise=0.7), 1)
+    assert found is not None
+    assert found.slope == pytest.approx(0.5)
+    assert found.sd == pytest.approx(0.7 * np.sqrt(8 / 6))
+    total = np.var(30 + 0.5 * SHORT) + 0.7**2
+    assert found.explained == pytest.approx(1 - 0.7**2 / total)
+
+
+def test_a_negative_slope_is_noise() -> None:
+    found = forecast(on_a_line(-0.5), 1)
+    assert found is not None
+    assert (found.slope, found.explained) == (0, pytest.approx(0))
+    assert found.full(99) == found.full(1) == pytest.approx(np.mean(30 - 0.5 * SHORT))
+    assert found.sd == pytest.approx(np.sqrt(((0.5 * (SHORT - SHORT.mean())) ** 2).sum() / 6))
+
+
+def test_equal_short_errors_say_nothing() -> None:
+    found = forecast([trained(i, 80.0, 60.0 + i) for i in range(8)], 1)
+    assert found is not None
+    assert (found.slope, found.explained, found.full(0)) == (0, 0, pytest.approx(63.5))
+
+
+def test_few_candidates_forecast_nothing() -> None:
+    assert LEAST == 6
+    assert forecast(on_a_line(n=LEAST - 1), 1) is None
+    assert forecast(on_a_line(n=LEAST), 1) is not None
+    # Only those count that have both errors, at this rung.
+    records = [*on_a_line(n=LEAST - 1), trained(7, 80.0, None), make_record(8, 70.0, 1.0)]
+    assert forecast(records, 1) is None
+    assert forecast(on_a_line(), 2) is None
+
+
+def test_the_error_at_a_rung() -> None:
+    record = make_record(0, None, 1.0, rung_epochs=(1, 3), rung_errors=(90.0, 80.0))
+    assert [at_rung(record, epochs) for epochs in (1, 2, 3)] == [90.0, None, 80.0]
+
+
+def hopeless_at(short: float, cost: float = 1.0, noise: float = 0.0, margin: float = 1.0, others: list[Record] | None = None) -> str:
+    """Whether a candidate of this cost is hopeless beside those on a line at cost 1, of which the best has 68."""
+    known = on_a_line(noise=noise) if others is None else others
+    return hopeless(trained(20, short, None, cost), known, COSTS, margin)
+
+
+def test_hopeless_is_what_an_equally_cheap_one_beats_beyond_the_margin() -> None:
+    assert hopeless_at(76.2)
+    assert not hopeless_at(75.8)
+    # With a noise of 0.7 the best has 68.3, and the forecast's scatter is 0.7 * (8 / 6) ** 0.5; a difference has 2 ** 0.5 of it.
+    for margin in (0.5, 1.0, 2.0):
+        edge = 2 * (68.3 + margin * 0.7 * np.sqrt(8 / 6) * np.sqrt(2) - 30)
+        assert hopeless_at(edge + 0.1, noise=0.7, margin=margin)
+        assert not hopeless_at(edge - 0.1, noise=0.7, margin=margin)
+
+
+def test_the_reason_names_the_rival_and_both_errors() -> None:
+    reason = hopeless_at(90.0)
+    assert "after 1 epochs: 75.0 % to expect" in reason
+    assert "#7 costs no more with 68.0 %" in reason
+
+
+def test_a_rival_that_costs_more_anywhere_stops_nobody() -> None:
+    assert hopeless_at(95.0, cost=1.0)
+    assert not hopeless_at(95.0, cost=0.9)
+    record = trained(20, 95.0, None, 1.5, macs_conv_fc_overhead=1.9)  # the others: 1 % parameters, 2 % MACs
+    assert hopeless(record, on_a_line(), COSTS, 1.0) == ""
+    assert hopeless(record, on_a_line(), ("params_overhead",), 1.0)
+
+
+def test_a_rival_must_have_gone_all_the_way() -> None:
+    dear = on_a_line(cost=5.0)  # enough for a forecast, no rivals
+    assert not hopeless_at(95.0, others=[*dear, trained(9, 60.0, None)])
+    assert hopeless_at(95.0, others=[*dear, trained(9, 60.0, 60.0)])
+
+
+def test_without_a_forecast_nobody_is_stopped() -> None:
+    assert hopeless_at(99.0, others=on_a_line(n=LEAST - 1)) == ""
+
+
+def test_the_last_rung_decides() -> None:
+    others = [make_record(i, 30 + SHORT[i] / 2, 1.0, rung_epochs=(1, 2), rung_errors=(50.0, float(SHORT[i]))) for i in range(8)]
+    bad_then_good = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_errors=(99.0, 70.0))
+    good_then_bad = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_errors=(40.0, 99.0))
+    assert hopeless(bad_then_good, others, COSTS, 1.0) == ""
+    assert "after 2 epochs" in hopeless(good_then_bad, others, COSTS, 1.0)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
+def test_the_audited_share_is_as_stated(share: float) -> None:
+    shares = [np.mean([audited(seed, number, share) for number in range(100)]) for seed in range(100)]
+    assert np.mean(shares) == pytest.approx(share, abs=0.01)
+    assert max(abs(found - share) for found in shares) < 0.2
+    assert len(set(shares)) > 3
+
+
+def test_who_is_audited_is_always_the_same() -> None:
+    assert [number for number in range(60) if audited(0, number, 0.1)] == AUDITED
+    assert [number for number in range(60) if audited(1, number, 0.1)] != AUDITED
+    assert not any(audited(0, number, 0.0) for number in range(1000))
+    assert all(audited(0, number, 1.0) for number in range(1000))
+    # A larger share audits the same ones and more.
+    few, many = ({number for number in range(1000) if audited(0, number, share)} for share in (0.1, 0.3))
+    assert few < many

@@ -1,0 +1,201 @@
+"""Finalists with invented errors: who they are, common seeds, further seeds where it is unclear, the winner without each site."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from conftest import make_record
+from invented import PLAN, SITES, Shuffled, memory_store, study, train, with_everything
+
+from bam_search.model.attach import resolve
+from bam_search.score.evaluate import Job, Result, Score
+from bam_search.search.executors import _finished
+from bam_search.search.finals import FRESH, UNCLEAR, ablations, finalists, finals, unclear
+from bam_search.search.means import membership, noise
+from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record
+from bam_search.search.store import Store
+from bam_search.search.study import Finals, Study
+
+TEXTS = ("none", "layer1=bam", "layer2=bam", "layer1=bam layer2=bam layer3=bam(r=8)")
+MEANS = {"none": 80.0, "layer1=bam": 76.0, "layer2=bam": 76.0, TEXTS[3]: 70.0}
+
+
+def known(number: int, text: str, error: float | None, cost: float, **fields: object) -> Record:
+    """A record of a real placement."""
+    placement = resolve(text, SITES)
+    return make_record(number, error, cost, placement=placement.text, id=placement.id, **fields)
+
+
+def crafted() -> list[Record]:
+    """A clear reference, two of equal truth at rising costs, a clear winner; and one that is no finalist."""
+    return [
+        known(0, TEXTS[0], 80.5, 0.0, origin=REFERENCE, name="no attention"),
+        known(1, TEXTS[1], 76.3, 1.0),
+        known(2, TEXTS[2], 75.9, 2.0),
+        known(3, TEXTS[3], 70.2, 3.0),
+        known(4, "layer3=bam", 79.0, 4.0),
+    ]
+
+
+def filled(plan: Study, records: list[Record]) -> Store:
+    """A store that holds these records."""
+    store = memory_store(plan)
+    for record in records:
+        store.add(record, None, [record.objective(key) for key in plan.objectives] if record.complete else [])
+    return store
+
+
+class Exact:
+    """Trains at once: the mean of the placement, the effect of the seed on all, noise; keeps the jobs."""
+
+    def __init__(self, sd: float = 0.5, fails: tuple[tuple[str, int], ...] = (), stop_after: int = 10_000) -> None:
+        self.ran: list[Job] = []
+        self._sd, self._fails, self._stop = sd, fails, stop_after
+
+    def __call__(self, job: Job) -> "object":
+        if len(self.ran) >= self._stop:
+            raise KeyboardInterrupt
+        self.ran.append(job)
+        if (job.placement, job.seed - FRESH) in self._fails:
+            return _finished(Result(None, "Traceback\nRuntimeError: deliberate"))
+        shift, own = random.Random(job.seed).gauss(0, 2), random.Random(f"{job.placement}{job.seed}").gauss(0, self._sd)
+        return _finished(Result(Score(MEANS.get(job.placement, 78.0) + shift + own, 1000, (), 0.1)))
+
+    def seeds(self, text: str) -> list[int]:
+        """The seeds that a placement was trained with, counted from the first fresh one."""
+        return [job.seed - FRESH for job in self.ran if job.placement == text]
+
+
+def final(plan: Study, store: Store, pool: Exact) -> dict[int, Record]:
+    finals(plan, PLAN, store, pool, lambda _record: None)  # type: ignore[arg-type]
+    return store.records()
+
+
+def test_finalists_are_references_the_front_and_the_best_random_candidate() -> None:
+    plan = study()
+    drawn = [known(FIRST[RANDOM] + i, f"layer3=bam(r={r})", e, 5.0, origin=RANDOM) for i, (r, e) in enumerate([(4, 75.0), (8, 72.0)])]
+    dear = known(5, "every-block=bam", 90.0, 9.0, origin=REFERENCE, name="BAM in every block")
+    failed = known(6, "layer2=bam(r=4)", None, 0.5, failure="Traceback")
+    assert [r.number for r in finalists(plan, [*crafted(), dear, failed, *drawn])] == [0, 5, 1, 2, 3, FIRST[RANDOM] + 1]
+    # The random one must be another design.
+    same = replace(drawn[1], placement=crafted()[3].placement, id=crafted()[3].id, val_error=60.0)
+    assert [r.number for r in finalists(plan, [*crafted(), same])] == [0, 1, 2, 3]
+    assert finalists(plan, [failed]) == []
+
+
+def test_all_finalists_and_ablations_have_the_same_first_seeds() -> None:
+    plan, pool = study(finals=Finals(seeds=3, most=3)), Exact()
+    records = final(plan, filled(plan, crafted()), pool)
+    tested = {number: record for number, record in records.items() if record.test_seeds}
+    assert [r.number for r in tested.values() if r.origin != ABLATION] == [0, 1, 2, 3]
+    assert len([r for r in tested.values() if r.origin == ABLATION]) == 3
+    assert all(record.test_seeds == tuple(plan.seed + FRESH + i for i in range(3)) for record in tested.values())
+    assert [job for job in pool.ran if not job.final] == []
+    # A seed at a time, so that an interrupted study has whole rounds.
+    assert [job.seed - FRESH for job in pool.ran] == [0] * 7 + [1] * 7 + [2] * 7
+
+
+def test_further_seeds_go_to_the_unclear_alone_and_stop_at_most() -> None:
+    plan, pool = study(finals=Finals(seeds=3, most=6, extra=10.0, leave_one_out=False)), Exact()
+    records = final(plan, filled(plan, crafted()), pool)
+    assert [len(pool.seeds(text)) for text in TEXTS] == [3, 3, 6, 3]
+    assert pool.seeds(TEXTS[2]) == list(range(6))
+    members = [records[number] for number in range(4)]
+    chances = membership(members, plan.costs, noise(members))
+    assert chances[0] == chances[1] == chances[3] == 1
+    assert UNCLEAR[0] < chances[2] < UNCLEAR[1]
+
+
+def test_further_seeds_stay_within_their_share() -> None:
+    for extra, more in ((0.0, 0), (0.1, 1), (0.17, 2)):  # of 4 finalists with 3 seeds
+        plan, pool = study(finals=Finals(seeds=3, most=50, extra=extra, leave_one_out=False)), Exact()
+        final(plan, filled(plan, crafted()), pool)
+        assert len(pool.ran) == 12 + more
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_further_seed_was_unclear_before_it(seed: int) -> None:
+    plan = replace(with_everything(24), seed=seed, finals=Finals(2, 5, 0.6))
+    store, pool = memory_store(plan), Shuffled()
+    records = train(plan, store, pool)
+    members = finalists(plan, list(records.values()))
+    further = [(r.number, s - seed - FRESH) for r in records.values() for s in r.test_seeds if s - seed - FRESH >= 2]
+    assert further
+    assert {number for number, _ in further} <= {record.number for record in members}
+    assert max(index for _, index in further) < 5
+    assert len(further) <= round(0.6 * len(members) * 2)
+    for number, index in further:
+        assert number in {record.number for record in unclear(plan, store, members, index)}
+
+
+def test_a_finalist_that_failed_gets_no_further_seeds() -> None:
+    plan, pool = study(finals=Finals(seeds=3, most=6, extra=10.0, leave_one_out=False)), Exact(fails=((TEXTS[2], 1),))
+    records = final(plan, filled(plan, crafted()), pool)
+    assert pool.seeds(TEXTS[2]) == [0, 1, 2]
+    assert records[2].test_seeds == (FRESH, FRESH + 2)
+    assert "deliberate" in records[2].test_failure
+
+
+def test_with_one_seed_nothing_is_known_to_be_unclear() -> None:
+    plan, pool = study(finals=Finals(seeds=1, most=6, extra=10.0, leave_one_out=False)), Exact()
+    final(plan, filled(plan, crafted()), pool)
+    assert len(pool.ran) == 4
+
+
+def test_ablations_are_the_winner_without_each_site() -> None:
+    plan = study(finals=Finals())
+    found = ablations(plan, PLAN, crafted()[:4])
+    assert [r.placement for r in found] == ["layer2=bam layer3=bam(r=8)", "layer1=bam layer3=bam(r=8)", "layer1=bam layer2=bam"]
+    assert [r.name for r in found] == ["#3 without layer1", "#3 without layer2", "#3 without layer3"]
+    assert [r.tag for r in found] == ["A3000", "A3001", "A3002"]
+    assert {r.origin for r in found} == {ABLATION}
+    assert not any(r.complete for r in found)
+    for record in found:
+        assert record.params == PLAN.costs.cost(resolve(record.placement, SITES)).params
+    # The winner is of the search: a better reference is none.
+    best = known(7, "layer1.0.bn2=bam", 60.0, 9.0, origin=REFERENCE, name="best")
+    assert [r.name for r in ablations(plan, PLAN, [*crafted()[:4], best])] == [r.name for r in found]
+
+
+def test_an_ablation_that_is_a_finalist_already_is_not_trained_twice() -> None:
+    two = known(3, "layer1=bam layer2=bam", 70.2, 3.0)
+    assert ablations(study(finals=Finals()), PLAN, [*crafted()[:3], two]) == []  # each site alone is #1 or #2
+    one = known(3, "layer3=bam", 70.2, 3.0)
+    assert ablations(study(finals=Finals()), PLAN, [crafted()[0], one]) == []  # nothing at all is the reference
+
+
+def test_no_ablations_unless_asked_for_or_without_a_searched_finalist() -> None:
+    assert ablations(study(finals=Finals(leave_one_out=False)), PLAN, crafted()) == []
+    assert ablations(study(finals=Finals()), PLAN, crafted()[:1]) == []
+
+
+@pytest.mark.parametrize("fails", [(), ((TEXTS[2], 3),), ((TEXTS[2], 4), (TEXTS[1], 3))], ids=["none", "later", "two"])
+def test_finals_interrupted_anywhere_end_the_same(fails: tuple[tuple[str, int], ...]) -> None:
+    # With so much noise much is unclear, and the share runs out.
+    plan, whole = study(finals=Finals(seeds=3, most=6, extra=0.5, leave_one_out=True)), Exact(5.0, fails)
+    expected = final(plan, filled(plan, crafted()), whole)
+    assert len(whole.ran) == 21 + 6
+    for stop in range(len(whole.ran)):
+        store, rest = filled(plan, crafted()), Exact(5.0, fails)
+        with pytest.raises(KeyboardInterrupt):
+            final(plan, store, Exact(5.0, fails, stop))
+        assert final(plan, store, rest) == expected
+        assert rest.ran == whole.ran[stop:]
+
+
+def test_finals_of_a_finished_study_train_nothing() -> None:
+    plan = study(finals=Finals(seeds=2, most=4, extra=0.5))
+    store = filled(plan, crafted())
+    before, again = final(plan, store, Exact()), Exact()
+    assert final(plan, store, again) == before
+    assert again.ran == []
+
+
+def test_an_ablation_is_no_candidate_of_a_continued_search() -> None:
+    plan = replace(with_everything(14), random_arm=False)
+    store = memory_store(plan)
+    before = train(plan, store, Shuffled())
+    assert any(record.origin == ABLATION for record in before.values())
+    after = train(replace(plan, trials=18), store, Shuffled(), with_finals=False)
+    assert {number: after[number] for number in before} == before
+    assert [record.number for record in after.values() if record.origin in (REFERENCE, SEARCH)] == list(range(18))
