@@ -84,11 +84,16 @@ def page(subject: Subject, records: Sequence[Record]) -> str:
         ("All candidates", _table(shown(records)) + _stopped(records) + _failures(records)),
         ("How it was run", _definitions(subject.about)),
     ]
+    return document(subject.title, _subtitle(subject.about) + banner, sections)
+
+
+def document(title: str, top: str, sections: Sequence[tuple[str, str]]) -> str:
+    """A whole page: the title and headings as text, `top` and the sections' contents as HTML; a section without content is left out."""
     body = "\n".join(f"<section><h2>{html.escape(name)}</h2>\n{content}</section>" for name, content in sections if content)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(subject.title)}</title><style>{STYLE}</style></head>
-<body><h1>{html.escape(subject.title)}</h1>{_subtitle(subject.about)}{banner}
+<title>{html.escape(title)}</title><style>{STYLE}</style></head>
+<body><h1>{html.escape(title)}</h1>{top}
 {body}
 </body></html>
 """
