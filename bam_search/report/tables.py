@@ -135,7 +135,7 @@ def difference_table(records: Sequence[Record], costs: Sequence[str]) -> pd.Data
         for beside in against(records, found.record, (REFERENCE,)):
             row[f"minus {beside.other.name}"] = difference_text(beside.difference)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("")  # a reference is not set beside itself
 
 
 def ablation_table(found: Sequence[Against]) -> pd.DataFrame:
