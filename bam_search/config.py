@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
@@ -121,4 +121,5 @@ def _field_names(cls: Any) -> list[str]:
 
 
 def _field_type(cls: Any, name: str) -> Any:
-    return get_type_hints(cls).get(name) if is_dataclass(cls) else None
+    """The type of the field `name` of a dataclass, or of an item of a tuple of them."""
+    return get_type_hints(cls).get(name) if is_dataclass(cls) else next(iter(get_args(cls)), None)

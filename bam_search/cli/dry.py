@@ -2,7 +2,7 @@
 
 import click
 
-from bam_search.cli.prepare import Ready, Request, prepare
+from bam_search.cli.prepare import Ready, Request, each, prepare
 from bam_search.config import flat
 from bam_search.score.cost import overhead
 from bam_search.score.estimate import dearest, seconds_per_image
@@ -10,16 +10,20 @@ from bam_search.score.estimate import dearest, seconds_per_image
 
 def dry(request: Request) -> int:
     """Print the resolved study, the size of its space, the range of costs and a time estimate."""
-    ready = prepare(request)
+    for part in each(request):
+        _show(prepare(part))
+    return 0
+
+
+def _show(ready: Ready) -> None:
     click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
     for note in ready.notes:
         click.echo(note, err=True)
-    for key, value in flat(ready.study.to_dict()).items():
+    for key, value in flat({**ready.study.to_dict(), "paper": f"{len(ready.study.paper)} figures"}).items():
         click.echo(f"{key} = {value}")
     click.echo(f"\nspace {ready.space.name}: {len(ready.menu.sites)} sites, {ready.menu.size:,} placements")
     _echo_costs(ready)
     _echo_time(ready)
-    return 0
 
 
 def _echo_costs(ready: Ready) -> None:
@@ -41,12 +45,13 @@ def _echo_time(ready: Ready) -> None:
     texts = [placement.text for placement in ready.references.values()] or ["none"]
     speeds = [seconds_per_image(ready.space, ready.sites, text, study.recipe, ready.device, ready.threads) for text in texts]
     mean = images * sum(speeds) / len(speeds)
-    tests = len(ready.references) + 4
-    total = mean * (study.trials + tests) / study.workers
+    finalists = len(ready.references) + 4 * ready.searches
+    total = mean * (study.trials + finalists * study.finals.seeds) / study.workers
     click.echo(
         f"\none training: {images * min(speeds):,.0f} to {images * max(speeds):,.0f} s, measured on the references, {images:,} images each"
     )
     click.echo(
-        f"the study: about {total / 60:,.1f} min for {study.trials} candidates and some {tests} finalists, {study.workers} at a time; "
+        f"the study: about {total / 60:,.1f} min for {study.trials} candidates and {'some ' * ready.searches}{finalists} finalists with "
+        f"{study.finals.seeds} seeds each, {study.workers} at a time; "
         "reading the data and starting processes come on top"
     )

@@ -92,6 +92,16 @@ def export(folder: Path, candidate: int, out: Path | None, weights: Path | None,
     exporting.export(folder, candidate, out or folder / f"candidate-{candidate}", weights, formats)
 
 
+@cli.command()
+@click.argument("folders", metavar="REPORT_DIR REPORT_DIR ...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("reports/compare"), show_default=True, help="Where to write the page.")
+def compare(folders: tuple[Path, ...], out: Path) -> None:
+    """Show finished studies in one front and one page: error against parameters and MACs of the whole network."""
+    from bam_search.cli import compare as comparing
+
+    comparing.compare(folders, out)
+
+
 @cli.command(name="list")
 def show_names() -> None:
     """Name the search spaces, attention modules and studies."""

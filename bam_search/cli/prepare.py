@@ -1,7 +1,8 @@
 """From a request to what a run needs: resolved and checked, before data are read and anything is trained or written."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,26 @@ from bam_search.space.sites import NoSuchSites, Sites
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for."""
+    """What the command line asked for; `part` is the folder, below the study's, of one of its several spaces."""
 
     study: str
     device: str
     out: Path | None
     assignments: tuple[str, ...]
     flags: dict[str, Any]
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return Path(self.study).stem
+
+
+def each(request: Request) -> list[Request]:
+    """The request for each of the study's spaces: a study of one space is one request. Raises UserError."""
+    study = load_study(request.study, choose(request.device), request.flags, request.assignments)
+    parts = {space: re.sub(r"[^\w.]+", "-", space).strip("-.") for space in study.spaces}
+    return [replace(request, flags={**request.flags, "space": space}, part=part) for space, part in parts.items()] or [request]
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Ready:
     """The request, resolved and checked, before data are read and anything is trained."""
 
     name: str
+    part: str
     device: Device
     study: Study
     source: Source
@@ -79,7 +94,12 @@ def prepare(request: Request) -> Ready:
     costs = cost_table(space, sites)
     _check_logits(costs.net, space)
     references, notes = _references(study, sites, costs)
-    return Ready(Path(request.study).stem, device, study, source, space, sites, offered, costs, references, notes)
+    if study.trials == len(study.references):  # a comparison stays one where references are left out: none is searched in their place
+        if not references:
+            raise UserError(f"no reference of the study fits {space.name}", notes[0])
+        study = replace(study, trials=len(references))
+    name = "/".join(filter(None, (request.name, request.part)))
+    return Ready(name, request.part, device, study, source, space, sites, offered, costs, references, notes)
 
 
 def _references(study: Study, sites: Sites, costs: CostTable) -> tuple[dict[str, Placement], tuple[str, ...]]:
@@ -95,7 +115,14 @@ def _references(study: Study, sites: Sites, costs: CostTable) -> tuple[dict[str,
         except UserError as error:
             raise UserError(f"reference {name!r}: {error.message}", error.hint) from None
         notes += [f"reference {name!r}: {change}" for change in changes]
-    return found, tuple(notes)
+    return found, (*notes, *_equal(found))
+
+
+def _equal(references: Mapping[str, Placement]) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for name, placement in references.items():
+        if first.setdefault(placement.id, name) != name:
+            yield f"reference {name!r} is the same placement as {first[placement.id]!r} here: {placement.text}"
 
 
 def _check_logits(net: nn.Module, space: SearchSpace) -> None:

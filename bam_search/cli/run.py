@@ -16,8 +16,10 @@ from rich.console import Console
 
 from bam_search import __version__
 from bam_search.cli import progress
-from bam_search.cli.prepare import Ready, Request, prepare
+from bam_search.cli.compare import check_free, compare
+from bam_search.cli.prepare import Ready, Request, each, prepare
 from bam_search.report.page import Subject, answer_line, verdict_lines, write_report
+from bam_search.report.paper import Paper
 from bam_search.report.tables import answers
 from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
@@ -27,16 +29,33 @@ from bam_search.search.finals import ablations, finalists, finals
 from bam_search.search.loop import Plan, random_arm, random_size, search
 from bam_search.search.record import RANDOM, REFERENCE, SEARCH, Record
 from bam_search.search.store import Store, open_store
+from bam_search.search.study import Study
 
 
 def execute(request: Request) -> int:
-    """Run or continue the study, write its report; the exit code."""
+    """Run or continue the study, on each of its spaces, write its reports; the exit code."""
     console = Console(stderr=True)
-    ready = prepare(request)
+    readies = [prepare(part) for part in each(request)]
     with console.status("reading the data"):  # on a terminal only; the first line that stays tells what the data are
-        data = ready.source.load()
+        data = readies[0].source.load()
+    folder = request.out or Path("reports") / (request.name if data.name == CIFAR else f"{request.name}-generated")
+    if len(readies) == 1:
+        return _run(readies[0], data, folder / readies[0].part)
+    check_free(folder)
+    codes: dict[Path, int] = {}
+    for ready in readies:
+        codes[folder / ready.part] = _run(ready, data, folder / ready.part)
+        if codes[folder / ready.part] == 130:
+            return 130
+    done = [part for part, code in codes.items() if code == 0]
+    if len(done) > 1:
+        compare(done, folder)
+    return max(codes.values())
+
+
+def _run(ready: Ready, data: Dataset, folder: Path) -> int:
+    """Run or continue the study on one space, write its report into `folder`; the exit code."""
     task = _task(ready, data)
-    folder = request.out or Path("reports") / (ready.name if data.name == CIFAR else f"{ready.name}-generated")
     _say(f"{ready.first_line}; data: {data.name} ({data.origin})")
     for note in ready.notes:
         _say(note)
@@ -83,9 +102,10 @@ def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
                 random_arm(study, plan, store, submit, told)
         members = finalists(study, list(store.records().values()))
         total = (len(members) + len(ablations(study, plan, members))) * study.finals.seeds
+        more = f", and at most {study.finals.extra:.0%} more where they cannot be told apart" if study.finals.extra else ""
         _say(
-            f"finalists: {len(members)}, {total} trainings on all {len(task.split.train):,} training images with fresh seeds, and at most "
-            f"{study.finals.extra:.0%} more where they cannot be told apart; each is tested once"
+            f"finalists: {len(members)}, {total} trainings on all {len(task.split.train):,} training images with fresh seeds{more}; "
+            "each is tested once"
         )
         most = total + round(study.finals.extra * len(members) * study.finals.seeds)
         with progress.progress("finalists", len(store.final_seeds()), most, progress.tested) as told:
@@ -128,14 +148,22 @@ def _report(ready: Ready, data: Dataset, parts: Split, store: Store) -> Path:
     warning = "" if data.name == CIFAR else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
     about = _about(ready, data, parts, records)
     store.describe(about)
-    subject = Subject(f"bam_search: {ready.name}", ready.study.objectives, warning, about, ready.menu, ready.study.startup)
+    paper = _paper(ready.study, data, len(parts.fit) + len(parts.validation))
+    subject = Subject(f"bam_search: {ready.name}", ready.study.objectives, warning, about, ready.menu, ready.study.startup, paper)
     return write_report(store.folder, subject, records)
+
+
+def _paper(study: Study, data: Dataset, images: int) -> Paper:
+    same = data.name == CIFAR and images == 50_000
+    ours = "" if same else f"{images:,} training images of {data.name}" if data.name == CIFAR else data.name
+    epochs = "1 epoch" if study.recipe.epochs == 1 else f"{study.recipe.epochs} epochs"
+    return Paper(study.claim, study.paper, study.space, ours, f"ours, of {epochs}")
 
 
 def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
     """What a continued run must agree with: all that changes a candidate's score or the choice of candidates."""
     table = ready.study.to_dict()
-    for free in ("question", "trials", "workers", "random_arm", "finals"):
+    for free in ("question", "spaces", "claim", "paper", "trials", "workers", "random_arm", "finals"):
         del table[free]
     table["data"] = {"name": data.name, "digest": data.digest, "images": table["data"]["images"], "validation": table["data"]["validation"]}
     table["recipe"]["precision"] = _precision(ready)

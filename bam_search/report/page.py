@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from bam_search.files import write
 from bam_search.report.figures import draw
 from bam_search.report.findings import Against, ablations, against, arms, helps, stopping, winner
+from bam_search.report.paper import Paper, paper_table
 from bam_search.report.tables import (
     Answer,
     ablation_table,
@@ -43,7 +44,7 @@ class Subject:
     """What a report is about, beside its records.
 
     `warning` goes on top if it is not empty (the data are not CIFAR-100), `about` says how the study was run, `menu` what it could choose
-    among; the first `startup` searched candidates were random.
+    among; the first `startup` searched candidates were random. `paper` is what the paper says about it.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Subject:
     about: Mapping[str, str]
     menu: Menu
     startup: int
+    paper: Paper = field(default_factory=Paper)
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -78,17 +80,23 @@ def page(subject: Subject, records: Sequence[Record]) -> str:
         ("Accuracy against overhead", figure + _paragraph(READING)),
         ("The finalists", _table(finalist_table(records, subject.costs), FINALISTS)),
         ("Against the references", _table(difference_table(records, subject.costs), DIFFERENCES)),
+        ("The paper's figures beside ours", _paper(subject.paper, records)),
         ("Where attention helps", _helps(records, subject.menu)),
         ("Was the search worth it?", _worth(records, subject)),
         ("The front of the search", _table(shown(front(_own(records), subject.objectives)))),
         ("All candidates", _table(shown(records)) + _stopped(records) + _failures(records)),
         ("How it was run", _definitions(subject.about)),
     ]
+    return document(subject.title, _subtitle(subject.about) + banner, sections)
+
+
+def document(title: str, top: str, sections: Sequence[tuple[str, str]]) -> str:
+    """A whole page: the title and headings as text, `top` and the sections' contents as HTML; a section without content is left out."""
     body = "\n".join(f"<section><h2>{html.escape(name)}</h2>\n{content}</section>" for name, content in sections if content)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(subject.title)}</title><style>{STYLE}</style></head>
-<body><h1>{html.escape(subject.title)}</h1>{_subtitle(subject.about)}{banner}
+<title>{html.escape(title)}</title><style>{STYLE}</style></head>
+<body><h1>{html.escape(title)}</h1>{top}
 {body}
 </body></html>
 """
@@ -175,6 +183,12 @@ def _helps(records: Sequence[Record], menu: Menu) -> str:
     if without:
         text += "<h3>The winner without each of its sites</h3>" + _table(ablation_table(without))
     return text
+
+
+def _paper(paper: Paper, records: Sequence[Record]) -> str:
+    claim = _paragraph(f"The paper, as our source texts report it: {paper.claim}", "") if paper.claim else ""
+    table = _table(paper_table(paper, records))
+    return claim + table + (_paragraph(paper.apart) if claim or table else "")
 
 
 def _worth(records: Sequence[Record], subject: Subject) -> str:

@@ -11,6 +11,7 @@ from bam_search.config import Table, assignment, build, find, overlay, read_toml
 from bam_search.errors import UserError, nearest
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
+from bam_search.search.paper import PaperEntry
 from bam_search.search.record import OBJECTIVES
 from bam_search.search.sampler import SAMPLERS
 
@@ -69,11 +70,15 @@ class Study:
     `trials` is the total of candidates, references included; the first `startup` searched ones are drawn at random over the number
     of sites, the sampler chooses the rest. Placements above `max_params_overhead` or `max_macs_overhead` (conv + fc), in percent, are
     not trained. `random_arm` adds a random search of the same training cost, which shares the startup. `workers` train at the same time.
+    A study of several `spaces` has no `space`: it runs once on each. `paper` and `claim` are what the paper says, for the report.
     """
 
     question: str
     space: str
     references: dict[str, str]
+    spaces: tuple[str, ...] = ()
+    claim: str = ""
+    paper: tuple[PaperEntry, ...] = ()
     objectives: tuple[str, ...] = ("error", "params_overhead", "macs_conv_fc_overhead")
     sampler: str = next(iter(SAMPLERS))
     trials: Annotated[int, Ge(1), Le(100_000)] = 40
@@ -122,16 +127,28 @@ def load_study(name: str, device: Device, flags: Table, assignments: Sequence[st
         raise UserError(f"{path} has no table [{missing[0]}]", "a study says what it does on a CPU and on a GPU, in [cpu] and [gpu]")
     # Both variants are checked, so that a mistake in the other one does not wait for another machine.
     for variant in VARIANTS:
-        build(Study, overlay(common, table[variant]), f"{path}, variant {variant},")
-    resolved = overlay(common, table[device.variant])
+        build(Study, _filled(_laid(common, table[variant])), f"{path}, variant {variant},")
+    resolved = _laid(common, table[device.variant])
     for over in (*map(assignment, assignments), flags):
-        resolved = overlay(resolved, over)
-    study = build(Study, resolved, "the study with the options of the command line")
+        resolved = _laid(resolved, over)
+    study = build(Study, _filled(resolved), "the study with the options of the command line")
     _check(study)
     return study
 
 
+def _laid(base: Table, over: Table) -> Table:
+    """`over` laid on `base`: where it names a space or several, these take the place of what `base` names."""
+    named = {"space", "spaces"}
+    return overlay({key: value for key, value in base.items() if key not in named or not named & set(over)}, over)
+
+
+def _filled(table: Table) -> Table:
+    """The table as it is, with no space where it has several; a table with neither keeps its mistake."""
+    return {"space": "", **table} if table.get("spaces") else table
+
+
 def _check(study: Study) -> None:
+    _check_spaces_and_paper(study)
     for key in study.objectives:
         if key not in OBJECTIVES:
             raise UserError(f"there is no objective {key!r}", nearest(key, OBJECTIVES))
@@ -153,3 +170,11 @@ def _check(study: Study) -> None:
             f"trials = {study.trials}, but the study pins {len(study.references)} reference placements, which count",
             f"use --trials {len(study.references)} or more",
         )
+
+
+def _check_spaces_and_paper(study: Study) -> None:
+    if study.spaces and (study.space or len(set(study.spaces)) < len(study.spaces)):
+        raise UserError(f"spaces = {list(study.spaces)}, space = {study.space!r}", "give one space, or several, each once")
+    for entry in study.paper:
+        if entry.reference not in study.references:
+            raise UserError(f"paper: there is no reference {entry.reference!r}", nearest(entry.reference, study.references))

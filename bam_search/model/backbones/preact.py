@@ -42,12 +42,13 @@ class PreActBlock(nn.Module):
 class PreActNet(nn.Module):
     """(B, 3, H, W) -> (B, classes): a 3x3 stem of 16 channels, three stages of pre-activation blocks, BN-ReLU, average pooling.
 
-    `widths` are the 3x3 convolutions' channels by stage; a bottleneck block has four times as many at its ends.
+    `widths` are the 3x3 convolutions' channels by stage; a bottleneck block has four times as many at its ends. A stem of stride 2
+    makes it four times cheaper.
     """
 
-    def __init__(self, widths: tuple[int, int, int], blocks: int, bottleneck: bool, classes: int) -> None:
+    def __init__(self, widths: tuple[int, int, int], blocks: int, bottleneck: bool, classes: int, stem_stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(3, 16, 3, stride=stem_stride, padding=1, bias=False)
         before = 16
         for i, width in enumerate(widths):
             layers = ((width, 1), (width, 3), (4 * width, 1)) if bottleneck else ((width, 3), (width, 3))
@@ -72,6 +73,11 @@ class PreActNet(nn.Module):
 def preresnet110(classes: int) -> PreActNet:
     """The "PreResNet110" whose counts the BAM paper gives: 18 bottleneck blocks a stage, which makes 164 layers."""
     return PreActNet((16, 32, 64), 18, bottleneck=True, classes=classes)
+
+
+def small_preact(classes: int) -> PreActNet:
+    """As `preresnet110`, with 2 blocks a stage and a stem of stride 2: a laptop trains it in seconds."""
+    return PreActNet((16, 32, 64), 2, bottleneck=True, classes=classes, stem_stride=2)
 
 
 def preresnet110_true(classes: int) -> PreActNet:

@@ -135,6 +135,13 @@ def resnext29(cardinality: int, classes: int) -> ThreeStages:
     return _strided(ThreeStages(64, 1, stages, 1024, classes), "1x1")
 
 
+def small_resnext(classes: int) -> ThreeStages:
+    """As `resnext29`, of cardinality 4, with 2 blocks a stage, 32 to 128 channels and a stem of stride 2, as `small` has."""
+    block = partial(Bottleneck, groups=4, base_width=64)
+    stages = [_stage(block, before, planes, 2, stride, 4) for before, planes, stride in ((32, 8, 1), (32, 16, 2), (64, 32, 2))]
+    return _strided(ThreeStages(32, 2, stages, 128, classes), "1x1")
+
+
 def _stage(block: Callable[..., nn.Module], before: int, planes: int, blocks: int, stride: int, expansion: int = 1) -> nn.Sequential:
     after, shortcut = planes * expansion, None
     if stride != 1 or before != after:

@@ -1,0 +1,48 @@
+"""What the paper says about the references of a study, each figure with its mark. No torch, no optuna."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bam_search.config import strict
+
+Mark = Literal["S", "C", "M"]
+MARKS: dict[Mark, str] = {
+    "S": "as our source texts report it",
+    "C": "computed independently",
+    "M": "from memory, confirmed by nothing",
+}
+"""Where a figure comes from, the surest first. No figure is shown without these words."""
+
+Marked = tuple[float, Mark]
+
+
+@strict
+@dataclass(frozen=True)
+class PaperEntry:
+    """The paper's figures for `reference`, a reference of the study, each as [value, mark].
+
+    `net` is the search space that holds the paper's network, `mirror` a small one that stands in for it on a CPU. `error` is in percent on
+    CIFAR-100's test set, `params` in millions, `gflops` in 1e9 multiply-adds.
+    """
+
+    reference: str
+    net: str
+    mirror: str = ""
+    error: Marked | None = None
+    params: Marked | None = None
+    gflops: Marked | None = None
+
+
+def beside(entries: Sequence[PaperEntry], space: str) -> tuple[PaperEntry, ...]:
+    """The entries to show beside a run on `space`: those of its network or of the one that it mirrors; all if there are none."""
+    own = tuple(entry for entry in entries if space in (entry.net, entry.mirror))
+    return own or tuple(entries)
+
+
+def minus(entry: PaperEntry, entries: Sequence[PaperEntry], base: str) -> Marked | None:
+    """The entry's error minus that of the reference `base` on the same net, with the mark of the less sure one; None if not known."""
+    other = next((e.error for e in entries if (e.reference, e.net) == (base, entry.net)), None)
+    if entry.error is None or other is None or entry.reference == base:
+        return None
+    return entry.error[0] - other[0], max(entry.error[1], other[1], key=list(MARKS).index)
