@@ -102,7 +102,7 @@ class Effects:
     design: Design
     mean_row: np.ndarray
     mean_error: float
-    records: float
+    degrees: float
     vectors: np.ndarray
     means: np.ndarray
     variances: np.ndarray
@@ -114,7 +114,7 @@ class Effects:
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """(n, features) draws of all effects from the posterior."""
         which = rng.choice(len(SCALES), n, p=self.weights)
-        noise = self.noise[which] * (self.records - 1) / rng.chisquare(self.records - 1, n)
+        noise = self.noise[which] * self.degrees / rng.chisquare(self.degrees, n)
         turned = self.means[which] + rng.standard_normal((n, self.vectors.shape[0])) * np.sqrt(self.variances[which] * noise[:, None])
         return np.asarray(turned @ self.vectors.T)
 
@@ -139,7 +139,7 @@ def learn(design: Design, vectors: np.ndarray, errors: np.ndarray, weights: np.n
     means = gains * along
     # The noise's variance is integrated out; what is left is the evidence of each scale.
     left = np.maximum(y @ y - (gains * along**2).sum(1), 1e-12)
-    degrees = len(errors) - 1
+    degrees = max(float(total) - 1, 1.0)
     evidence = -0.5 * degrees * np.log(left) - 0.5 * np.log1p(SCALES[:, None] * squares).sum(1)
     posterior = np.exp(evidence - evidence.max())
     posterior /= posterior.sum()
@@ -151,7 +151,7 @@ def learn(design: Design, vectors: np.ndarray, errors: np.ndarray, weights: np.n
         design=design,
         mean_row=mean_row,
         mean_error=mean_error,
-        records=len(errors),
+        degrees=degrees,
         vectors=turned,
         means=means,
         variances=gains,

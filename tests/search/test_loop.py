@@ -91,7 +91,7 @@ def test_more_trials_extend_a_study() -> None:
 
 
 def test_a_failed_candidate_is_a_record_and_no_finalist() -> None:
-    records = train(study(30), memory_store(study()), Shuffled())
+    records = train(study(30, startup=26), memory_store(study()), Shuffled())
     failed = [record for record in records.values() if not record.complete]
     assert failed
     assert all("deliberate" in record.failure and record.params > 0 and not record.test_seeds for record in failed)
