@@ -426,28 +426,41 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the processes to come: their matrices are small
-    key, found = str(asked.table), {"seeds": asked.seeds}
+    key = str(asked.table)
     half = min(200, landscape_of(key).plan.menu.size // 2)
+    found: dict[str, Any] = {
+        "seeds": asked.seeds,
+        "optuna": optuna.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
     with ProcessPoolExecutor(cores(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        table = compare(pool, key, asked.seeds, half)
-        ours_at, tpe_at = (table["arms"][arm]["volume_at_share_of_cost"] for arm in ("ours", "Optuna's TPE"))
-        stopping_on_table = false_stops(pool, key, asked.seeds, half)
-        covered = coverage(pool, asked.studies)
-        found |= {
-            "cost_ratio_to_random": table["arms"]["ours"]["cost_ratio_to_random"],
-            "hypervolume_vs_tpe": {share: ours_at[share]["median"] / tpe_at[share]["median"] for share in ours_at},
-            "false_stop_rate": stopping_on_table["rate"],
-            "coverage_90": covered["coverage_90"],
-            "table": table,
-            "stopping": stopping_on_table,
-            "coverage": covered,
-            "invented": {name: compare(pool, name, asked.seeds, 60) for name in ("additive 1", "interacting 1")},
+        parts: dict[str, Callable[[], Any]] = {
+            "table": lambda: compare(pool, key, asked.seeds, half),
+            "stopping": lambda: false_stops(pool, key, asked.seeds, half),
+            "coverage": lambda: coverage(pool, asked.studies),
+            "additive 1": lambda: compare(pool, "additive 1", asked.seeds, 60),
+            "interacting 1": lambda: compare(pool, "interacting 1", asked.seeds, 60),
         }
-    found |= {"optuna": optuna.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    text = json.dumps(found, indent=2) + "\n"
-    if asked.out:
-        write(asked.out, text)
-    print(text)
+        for name, part in parts.items():
+            found[name] = part()
+            if asked.out:  # after each part, as the whole takes half an hour
+                write(asked.out, json.dumps(_headed(found), indent=2) + "\n")
+    print(json.dumps(_headed(found), indent=2))
+
+
+def _headed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The results with the figures that matter on top, of the parts that are there."""
+    top: dict[str, Any] = {}
+    if "table" in found:
+        ours_at, tpe_at = (found["table"]["arms"][arm]["volume_at_share_of_cost"] for arm in ("ours", "Optuna's TPE"))
+        top["cost_ratio_to_random"] = found["table"]["arms"]["ours"]["cost_ratio_to_random"]
+        top["hypervolume_vs_tpe"] = {share: ours_at[share]["median"] / tpe_at[share]["median"] for share in ours_at}
+    if "stopping" in found:
+        top["false_stop_rate"] = found["stopping"]["rate"]
+    if "coverage" in found:
+        top["coverage_90"] = found["coverage"]["coverage_90"]
+    return {**top, **found}
 
 
 def _say(text: str) -> None:

@@ -6,21 +6,30 @@ import numpy as np
 import pytest
 from conftest import make_record
 from scipy import stats
-from studied import BASE, DRAWN, FAILED, LATER, LUCKY, MENU, OBJECTIVES, PAPER, RECORDS, RISKY, STOPPED, WINNER, WITHOUT, WORSE, measured
+from studied import (
+    BASE,
+    DRAWN,
+    FAILED,
+    LATER,
+    LUCKY,
+    MENU,
+    OBJECTIVES,
+    PAPER,
+    RECORDS,
+    RISKY,
+    STOPPED,
+    WINNER,
+    WITHOUT,
+    WORSE,
+    half_width,
+    measured,
+)
 
 from bam_search.report.findings import ablations, against, arms, finalists, helps, stopping, winner
 from bam_search.search.means import mean
 from bam_search.search.record import FIRST, RANDOM, REFERENCE
 
 COSTS = OBJECTIVES[1:]
-
-
-def half_width() -> float:
-    """Half of a difference's 90 % interval: the classical residual of all six that were tested, on three seeds."""
-    errors = np.array([r.test_errors for r in RECORDS if r.test_errors])
-    left = errors - errors.mean(1, keepdims=True) - errors.mean(0) + errors.mean()
-    degrees = (6 - 1) * (3 - 1)
-    return float(stats.t.ppf(0.95, degrees) * np.sqrt((left**2).sum() / degrees) * np.sqrt(2 / 3))
 
 
 def test_finalists_are_the_tested_ones_with_what_was_kept_of_the_promise() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import make_record
-from studied import BASE, FAILED, LUCKY, OBJECTIVES, PAPER, RECORDS, RISKY, STOPPED, WINNER, WITHOUT, WORSE, measured
-from test_findings import half_width
+from studied import BASE, FAILED, LUCKY, OBJECTIVES, PAPER, RECORDS, RISKY, STOPPED, WINNER, WITHOUT, WORSE, half_width, measured
 
 from bam_search.report import tables
 from bam_search.report.findings import ablations
