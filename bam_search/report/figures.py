@@ -54,7 +54,7 @@ def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
     """Validation error against both overheads, side by side."""
     figure = make_subplots(1, len(AXES), shared_yaxes=True, horizontal_spacing=0.03)
     for column, (axis, title) in enumerate(AXES.items(), start=1):
-        line = stairs(records, axis)
+        line = stairs([r for r in records if r.origin != RANDOM], axis)
         figure.add_scatter(
             x=[r.objective(axis) for r in line],
             y=[r.val_error for r in line],

@@ -100,7 +100,7 @@ def random_arm(study: Study, plan: Plan, store: Store, submit: Submit, told: Tol
         if number in done:
             continue
         if placement.id in known:
-            record = replace(known[placement.id], number=number, origin=RANDOM, name="", test_errors=(), test_seeds=())
+            record = replace(known[placement.id], number=number, origin=RANDOM, name="", test_errors=(), test_seeds=(), seconds=0.0)
             _finish(study, plan, store, replace(record, rung_epochs=(), rung_errors=(), audited=False), told)
             continue
         if len(pending) == window(study):
@@ -170,7 +170,7 @@ def _startup(study: Study, own: Mapping[int, Record]) -> list[Record]:
 
 
 def _submit(study: Study, submit: Submit, pending: Pending, candidate: Candidate) -> None:
-    """The next training of a candidate. The random search and the startup, which is a part of it, have no rungs but the last."""
+    """The next training of a candidate; the random search beside this one has no rungs but the last."""
     record = candidate.record
     pending[submit(Job(record.placement, study.seed, _epochs(study, record)))] = candidate
 
@@ -234,7 +234,7 @@ def _teach(proposer: Proposer, study: Study, record: Record, before: Sequence[Re
     placement, costs = Placement.parse(record.placement), [record.objective(key) for key in study.costs]
     if record.complete:
         proposer.tell(placement, record.objective("error"), costs)
-    elif record.rung_errors and (found := forecast(before, record.rung_epochs[-1])) and found.explained > 0:
+    elif record.stopped and (found := forecast(before, record.rung_epochs[-1])) and found.explained > 0:
         proposer.tell(placement, found.full(record.rung_errors[-1]), costs, found.explained)
 
 

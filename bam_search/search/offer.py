@@ -40,7 +40,8 @@ class Offer:
 
     def within(self, vectors: np.ndarray) -> np.ndarray:
         """(n, sites) choices -> (n,) bool: within all limits."""
-        return np.asarray((self.overheads(vectors) <= self.limits + 1e-9).all(1))
+        costs = self.overheads(vectors)
+        return np.asarray(((costs <= self.limits + 1e-9) & np.isfinite(costs)).all(1))  # infinite: not possible at this site
 
     def spread(self, seed: int) -> Placement:
         """A random placement within the limits, its number of sites uniform from one to all, as far as the limits let it."""
@@ -50,7 +51,9 @@ class Offer:
         choices: dict[str, Choice] = {}
         wanted = rng.randint(1, len(sites))
         for i, site in rng.sample(sites, len(sites)):
-            affordable = [j for j, cost in enumerate(self.added[i]) if j and (spent + cost <= self.limits + 1e-9).all()]
+            affordable = [
+                j for j, cost in enumerate(self.added[i]) if j and np.isfinite(cost).all() and (spent + cost <= self.limits + 1e-9).all()
+            ]
             if affordable and len(choices) < wanted:
                 j = rng.choice(affordable)
                 spent, choices[site] = spent + self.added[i][j], self.design.choices[i][j - 1]

@@ -67,10 +67,11 @@ class Finals:
 class Study:
     """A question, resolved for one device. `references` are pinned placements by name, trained before anything is searched.
 
-    `trials` is the total of candidates, references included; the first `startup` searched ones are drawn at random over the number
-    of sites, the sampler chooses the rest. Placements above `max_params_overhead` or `max_macs_overhead` (conv + fc), in percent, are
-    not trained. `random_arm` adds a random search of the same training cost, which shares the startup. `workers` train at the same time.
-    A study of several `spaces` has no `space`: it runs once on each. `paper` and `claim` are what the paper says, for the report.
+    `trials` is the total of candidates, references included; the first `startup` searched ones are drawn at random over the number of
+    sites, the sampler chooses the rest. Placements above `max_params_overhead` or `max_macs_overhead` (conv + fc), in percent, are not
+    trained, but for pinned references. `random_arm` adds a random search of the same training cost, which shares the startup. `workers`
+    train at the same time. A study of several `spaces` has no `space`: it runs once on each. `paper` and `claim` are what the paper
+    says, for the report.
     """
 
     question: str

@@ -123,10 +123,10 @@ def test_cheaper_but_worse_is_on_the_front() -> None:
 
 def test_membership_follows_the_noise_and_the_number_of_seeds() -> None:
     # The dearer is on the front if it is better: Student's t of the difference over its standard deviation.
-    for n, sd in ((2, 1.0), (8, 1.0), (2, 0.3)):
+    for n, sd, degrees in ((2, 1.0, 12), (8, 1.0, 12), (2, 0.3, 12), (2, 0.5, 2)):
         cheap, dear = final(0, [71.0] * n, cost=1), final(1, [70.5] * n, cost=2)
-        expected = stats.t.cdf(0.5 / (sd * np.sqrt(2 / n)), 12)
-        assert membership([cheap, dear], COSTS, Noise(sd, 12))[1] == pytest.approx(expected, abs=0.03)
+        expected = stats.t.cdf(0.5 / (sd * np.sqrt(2 / n)), degrees)
+        assert membership([cheap, dear], COSTS, Noise(sd, degrees))[1] == pytest.approx(expected, abs=0.025)
 
 
 def test_without_noise_membership_is_the_front_of_the_means() -> None:

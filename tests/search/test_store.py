@@ -43,14 +43,14 @@ def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_p
     store.add(make_record(0, 80.0, 0.0), None, [80.0, 0.0])
     store.add(make_record(10, 70.0, 1.0), None, [70.0, 1.0])
     done = {"images": 100, "seconds": 2.0}
-    store.add_final(10, 1010, {"error": 73.0, "micro_batches": 2, **done})
-    store.add_final(10, 1009, {"error": 72.0, "micro_batches": 1, **done})
-    store.add_final(10, 1011, {"failure": "Traceback: déjà vu"})
-    store.add_final(0, 1009, {"failure": "Traceback: nothing"})
+    store.add_final(10, 10, {"error": 73.0, "micro_batches": 2, **done})
+    store.add_final(10, 9, {"error": 72.0, "micro_batches": 1, **done})
+    store.add_final(10, 11, {"failure": "Traceback: déjà vu"})
+    store.add_final(0, 9, {"failure": "Traceback: nothing"})
     again = open_store(tmp_path, IDENTITY, OBJECTIVES)
-    assert again.final_seeds() == {(10, 1009), (10, 1010), (10, 1011), (0, 1009)}
+    assert again.final_seeds() == {(10, 9), (10, 10), (10, 11), (0, 9)}
     first, second = again.records().values()
-    assert (second.test_seeds, second.test_errors, second.test_error) == ((1009, 1010), (72.0, 73.0), 72.5)
+    assert (second.test_seeds, second.test_errors, second.test_error) == ((9, 10), (72.0, 73.0), 72.5)
     assert (second.test_images, second.test_seconds, second.test_micro_batches) == (100, 4.0, 2)
     assert second.test_failure == "Traceback: déjà vu"
     assert (first.test_seeds, first.test_error, first.test_seconds, first.test_failure) == ((), None, None, "Traceback: nothing")
