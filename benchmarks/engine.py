@@ -38,7 +38,7 @@ from bam_search.model.menu import menu
 from bam_search.score.cost import count
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import CIFAR_INPUTS, Images, Split, locate, split
-from bam_search.score.device import Device, choose, cores
+from bam_search.score.device import Device, choose, cores, threads_each
 from bam_search.score.evaluate import Job, Result, Score, Task
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Bench, Epoch
@@ -79,7 +79,7 @@ def ours(setting: Setting) -> list[float]:
     study = setting.study()
     sites = sites_of(load(study.space, CIFAR_INPUTS))
     device = choose(setting.device)
-    task = Task(study.space, sites, setting.split(), study.recipe, device, max(1, cores() // study.workers))
+    task = Task(study.space, sites, setting.split(), study.recipe, device, threads_each(study.workers))
     with executor(task, study.workers) as submit:
         futures = [submit(Job(text, setting.seed, study.recipe.epochs)) for text in study.references.values()]
         results = [future.result() for future in futures]

@@ -37,6 +37,7 @@ from bam_search.model.build import sites_of
 from bam_search.model.load import load
 from bam_search.model.menu import menu
 from bam_search.report.findings import helps, stopping
+from bam_search.score.cost import overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import CIFAR_INPUTS
 from bam_search.score.device import choose, cores
@@ -145,8 +146,7 @@ def plain_optuna(landscape: Landscape, replay: int, most: int, sampler: optuna.s
     while spent + full <= most:
         trial = study.ask()
         placement = resolve(_suggest(plan.menu, trial), plan.sites)
-        cost, base = plan.costs.cost(placement), plan.costs.base
-        costs = [100 * (cost.params - base.params) / base.params, 100 * (cost.macs_conv_fc - base.macs_conv_fc) / base.macs_conv_fc]
+        costs = _costs(plan, placement)
         error = landscape.observe(placement.text, replay, full, replay)
         study.tell(trial, [error, *costs])
         found.append(([error, *costs], [landscape.truth(placement.text), *costs]))
@@ -157,7 +157,7 @@ def plain_optuna(landscape: Landscape, replay: int, most: int, sampler: optuna.s
 
 
 def _study(landscape: Landscape, replay: int, sampler: str, rungs: bool, startup: int) -> Study:
-    study = load_study("placement", choose("cpu"), {}, [])
+    study = _placement_study()
     return replace(
         study,
         sampler=sampler,
@@ -185,9 +185,13 @@ def _plan(space_name: str) -> Plan:
 
 def _rows(plan: Plan, texts: Sequence[str]) -> np.ndarray:
     """(n, 2) overheads of placements."""
-    base = plan.costs.base
-    costs = [plan.costs.cost(Placement.parse(text)) for text in texts]
-    return np.array([[100 * (c.params / base.params - 1), 100 * (c.macs_conv_fc / base.macs_conv_fc - 1)] for c in costs])
+    return np.array([_costs(plan, Placement.parse(text)) for text in texts])
+
+
+def _costs(plan: Plan, placement: Placement) -> list[float]:
+    """The overheads of KEYS."""
+    above = overheads(plan.costs.cost(placement), plan.costs.base)
+    return [above[key.removesuffix("_overhead")] for key in KEYS]
 
 
 def from_table(path: Path) -> Landscape:
@@ -221,7 +225,7 @@ def invented(space_name: str, number: int, interactions: float) -> Landscape:
     pairs = rng.normal(0, interactions, (len(design.sites), len(design.sites)))
 
     def truth(text: str) -> float:
-        vector = design.vector(Placement.parse(text), plan.menu.defaults)
+        vector = design.vector(Placement.parse(text))
         assert vector is not None
         on = vector > 0
         own = sum(effects[i] + options[i][j] for i, j in enumerate(vector) if j)
@@ -246,11 +250,12 @@ def _sample(plan: Plan, design: Design) -> list[str]:
         vectors = itertools.product(*(range(1 + len(choices)) for choices in design.choices))
         return [resolve(design.placement(vector), plan.sites).text for vector in vectors]
     rng = np.random.default_rng(0)
-    offer = proposer_of(_study_of_nothing(), plan)._offer
+    offer = proposer_of(_placement_study(), plan)._offer
     return list({resolve(design.placement(v), plan.sites).text for v in offer.some(3000, rng)} | {"none"})
 
 
-def _study_of_nothing() -> Study:
+@functools.cache  # the file is read once, not for each replay
+def _placement_study() -> Study:
     return load_study("placement", choose("cpu"), {}, [])
 
 

@@ -20,7 +20,7 @@ import torch
 from bam_search.files import write
 from bam_search.model.build import sites_of
 from bam_search.score.data import locate, split
-from bam_search.score.device import choose, cores
+from bam_search.score.device import choose, threads_each
 from bam_search.score.evaluate import Job, Task
 from bam_search.search.executors import executor
 from bam_search.search.record import standard_error
@@ -37,7 +37,7 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
     dataset = locate(data).load()
     parts = split(dataset, study.data.limit, study.data.validation, study.seed)
     sites = sites_of(load_space(study.space))
-    task = Task(study.space, sites, parts, study.recipe, device, max(1, cores() // study.workers))
+    task = Task(study.space, sites, parts, study.recipe, device, threads_each(study.workers))
     errors: Errors = {name: [] for name in study.references}
     with executor(task, study.workers) as submit:
         # Seeds outside, references inside: a drift of the machine meets all references alike.

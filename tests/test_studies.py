@@ -221,7 +221,9 @@ def test_a_study_of_two_spaces_runs_on_each_and_compares_them(
     tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bam_search.cli.prepare.cores", lambda: 1)  # two threads on busy cores take ten times as long as one
+    monkeypatch.setattr(
+        "bam_search.cli.prepare.threads_each", lambda _workers: 1
+    )  # two threads on busy cores take ten times as long as one
 
     def run(figure: str) -> tuple[int, str, str]:
         Path("two.toml").write_text(STUDY.replace("FIGURE", figure))

@@ -16,7 +16,7 @@ from bam_search.model.load import load
 from bam_search.model.menu import menu
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.data import CIFAR_INPUTS, Source, locate
-from bam_search.score.device import Device, choose, cores
+from bam_search.score.device import Device, choose, threads_each
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu, SearchSpace
@@ -75,8 +75,8 @@ class Ready:
 
     @property
     def threads(self) -> int:
-        """CPU threads of one worker: the cores are shared out evenly."""
-        return max(1, cores() // self.study.workers)
+        """CPU threads of one worker."""
+        return threads_each(self.study.workers)
 
 
 def prepare(request: Request) -> Ready:

@@ -27,7 +27,7 @@ from bam_search.score.train import uses_bf16
 from bam_search.search.executors import executor
 from bam_search.search.finals import ablations, finalists, finals
 from bam_search.search.loop import Plan, random_arm, random_size, search
-from bam_search.search.record import RANDOM, REFERENCE, SEARCH, Record
+from bam_search.search.record import RANDOM, SEARCH, Record, proper
 from bam_search.search.store import Store, open_store
 from bam_search.search.study import Study
 
@@ -83,13 +83,13 @@ def _task(ready: Ready, data: Dataset) -> Task:
 
 def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
     study = ready.study
-    done = [record for record in store.records().values() if record.origin in (REFERENCE, SEARCH)]
+    done = proper(store.records().values())
     if done:
         _say(f"continuing in {store.folder}: {len(done)} of {study.trials} candidates are finished")
     with executor(task, study.workers) as submit:
         with progress.progress("search", len(done), study.trials, progress.searched) as told:
             search(study, plan, store, submit, told)
-        found = [record for record in store.records().values() if record.origin in (REFERENCE, SEARCH)]
+        found = proper(store.records().values())
         if len(found) < study.trials:
             _say(f"the space has no further placement within the limits: {len(found)} candidates instead of {study.trials}")
         searched = any(record.complete and record.origin == SEARCH for record in found)
@@ -172,7 +172,7 @@ def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
 
 def _about(ready: Ready, data: Dataset, parts: Split, records: list[Record]) -> dict[str, str]:
     study, base = ready.study, ready.costs.base
-    own = sum(record.origin in (REFERENCE, SEARCH) for record in records)
+    own = len(proper(records))
     recipe = ", ".join(f"{key} {value}" for key, value in study.to_dict()["recipe"].items())
     uncounted = sorted({name for record in records for name in record.uncounted})
     trained = sum(seconds or 0 for record in records for seconds in (record.seconds, record.test_seconds))

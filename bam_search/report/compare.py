@@ -16,7 +16,8 @@ from plotly.subplots import make_subplots
 from bam_search.config import flat
 from bam_search.errors import UserError
 from bam_search.files import write
-from bam_search.report.page import document
+from bam_search.report.figures import INK, laid_out, markers
+from bam_search.report.page import document, embedded, html_table, paragraph
 from bam_search.report.tables import read_records
 from bam_search.search.front import nondominated
 from bam_search.search.means import mean
@@ -27,7 +28,6 @@ COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 SHAPES = ("circle", "diamond", "square", "triangle-up", "star", "hexagon", "cross", "triangle-down")
 """Colours of Okabe and Ito's palette and shapes, one of each a study. 7 and 8 have no common divisor, so 56 studies differ."""
-INK = "#222222"
 SAME = ("error", "data", "recipe", "seed")
 """What studies must have in common for their errors to be comparable: what the error is, and these parts of their identities. The seed
 draws the split."""
@@ -119,16 +119,7 @@ def draw(comparison: Comparison) -> go.Figure:
             figure.add_trace(_line(study, front(points, (cost,)), cost, {"color": colour, "width": 1.5}), row=1, col=column)
             figure.add_trace(_scatter(study, points, cost, colour, SHAPES[i % len(SHAPES)], column == 1), row=1, col=column)
         figure.update_xaxes(title=title, row=1, col=column)
-    figure.update_yaxes(title="error, %", row=1, col=1)
-    figure.update_layout(
-        template="plotly_white",
-        font={"family": "system-ui, sans-serif", "color": INK},
-        height=560,
-        margin={"l": 60, "r": 20, "t": 20, "b": 60},
-        legend={"orientation": "h", "y": -0.16, "x": 0},
-        hoverlabel={"align": "left"},
-    )
-    return figure
+    return laid_out(figure)
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -139,13 +130,12 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
 
 def page(comparison: Comparison) -> str:
     """The whole page as HTML."""
-    figure = draw(comparison).to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False, "responsive": True})
     data = dict.fromkeys(study["data"] for study in comparison.studies)
     banner = f'<p class="warning">{html.escape(comparison.warning)}.</p>' if comparison.warning else ""
     sections = [
-        ("Error against cost", f'{figure}<p class="note">{READING}</p>'),
-        ("The joint front", _table(front_table(comparison))),
-        ("The studies", _table(pd.DataFrame(comparison.studies))),
+        ("Error against cost", embedded(draw(comparison)) + paragraph(READING)),
+        ("The joint front", html_table(front_table(comparison))),
+        ("The studies", html_table(pd.DataFrame(comparison.studies))),
     ]
     return document(f"bam_search: {', '.join(comparison.points)} on {' and '.join(data)}", banner, sections)
 
@@ -161,10 +151,6 @@ READING = (
 def front_table(comparison: Comparison) -> pd.DataFrame:
     """The joint front as text."""
     return pd.DataFrame([_row(point) for point in comparison.front])
-
-
-def _table(frame: pd.DataFrame) -> str:
-    return f'<div class="scroll">{frame.to_html(index=False, border=0)}</div>'
 
 
 def _row(point: Point) -> dict[str, str]:
@@ -239,18 +225,8 @@ def _line(name: str, points: Sequence[Point], cost: str, look: Mapping[str, Any]
 
 
 def _scatter(name: str, points: Sequence[Point], cost: str, colour: str, shape: str, legend: bool) -> go.Scatter:
-    return go.Scatter(
-        x=[getattr(point.record, cost) for point in points],
-        y=[point.error for point in points],
-        error_y={"array": [point.bar for point in points], "thickness": 0.8, "width": 2, "color": colour},
-        name=html.escape(name),
-        legendgroup=name,
-        showlegend=legend,
-        mode="markers",
-        marker={"symbol": shape, "color": colour, "size": 11, "line": {"width": 1, "color": "white"}},
-        text=[_hover(point) for point in points],
-        hovertemplate="%{text}<extra></extra>",
-    )
+    x, y, bars = [getattr(point.record, cost) for point in points], [point.error for point in points], [point.bar for point in points]
+    return markers(name, shape, colour, x, y, bars, [_hover(point) for point in points]).update(showlegend=legend)
 
 
 def _hover(point: Point) -> str:

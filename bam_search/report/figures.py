@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from bam_search.report.tables import AXES, error_text, test_text
 from bam_search.search.front import front
 from bam_search.search.means import mean
-from bam_search.search.record import RANDOM, REFERENCE, SEARCH, Record, standard_error
+from bam_search.search.record import RANDOM, REFERENCE, SEARCH, Record, proper, standard_error
 
 INK = "#222222"
 REFERENCES = (("diamond", "#d55e00"), ("square", "#cc79a7"), ("triangle-up", "#e69f00"), ("star", "#009e73"), ("hexagon", "#882255"))
@@ -33,7 +33,7 @@ class Group:
 
 def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
     """Dominated and front members of the search, then each reference; only complete records."""
-    on_front = {record.number for record in front([r for r in records if r.origin != RANDOM], objectives)}
+    on_front = {record.number for record in front(proper(records), objectives)}
     searched = [r for r in records if r.complete and r.origin == SEARCH]
     references = [r for r in records if r.complete and r.origin == REFERENCE]
     found = [
@@ -54,7 +54,7 @@ def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
     """Validation error against both overheads, side by side."""
     figure = make_subplots(1, len(AXES), shared_yaxes=True, horizontal_spacing=0.03)
     for column, (axis, title) in enumerate(AXES.items(), start=1):
-        line = stairs([r for r in records if r.origin != RANDOM], axis)
+        line = stairs(proper(records), axis)
         figure.add_scatter(
             x=[r.objective(axis) for r in line],
             y=[r.val_error for r in line],
@@ -72,8 +72,13 @@ def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
         tested = [r for r in records if r.complete and r.test_error is not None]
         figure.add_trace(_tested(tested, axis, column == 1), row=1, col=column)
         figure.update_xaxes(title=f"overhead in {title}, %", zeroline=True, row=1, col=column)
+    return laid_out(figure)
+
+
+def laid_out(figure: go.Figure) -> go.Figure:
+    """The figure with what all figures of errors have in common: its title of the y-axis, its font and its legend below."""
     figure.update_yaxes(title="error, %", row=1, col=1)
-    figure.update_layout(
+    return figure.update_layout(
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "color": INK},
         height=560,
@@ -81,23 +86,30 @@ def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
         legend={"orientation": "h", "y": -0.16, "x": 0},
         hoverlabel={"align": "left"},
     )
-    return figure
+
+
+def markers(
+    name: str, shape: str, colour: str, x: Sequence[float], y: Sequence[float], bars: Sequence[float], hovers: Sequence[str]
+) -> go.Scatter:
+    """Points with error bars, alike in shape and colour; `name` is text, `hovers` are HTML."""
+    return go.Scatter(
+        x=x,
+        y=y,
+        error_y={"array": bars, "thickness": 0.8, "width": 2, "color": colour},
+        name=html.escape(name),
+        legendgroup=name,
+        mode="markers",
+        marker={"symbol": shape, "color": colour, "size": 11, "line": {"width": 1, "color": "white"}},
+        text=hovers,
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _points(group: Group, axis: str, legend: bool) -> go.Scatter:
-    spread = [standard_error(r.val_error, r.val_images) for r in group.records if r.val_error is not None and r.val_images is not None]
-    return go.Scatter(
-        x=[r.objective(axis) for r in group.records],
-        y=[r.val_error for r in group.records],
-        error_y={"array": spread, "thickness": 0.8, "width": 2, "color": group.colour},
-        name=html.escape(group.name),
-        legendgroup=group.name,
-        showlegend=legend,
-        mode="markers",
-        marker={"symbol": group.shape, "color": group.colour, "size": 11, "line": {"width": 1, "color": "white"}},
-        text=[_hover(r) for r in group.records],
-        hovertemplate="%{text}<extra></extra>",
-    )
+    records = group.records
+    x, y = [r.objective(axis) for r in records], [r.objective("error") for r in records]
+    bars = [standard_error(r.val_error, r.val_images) for r in records if r.val_error is not None and r.val_images is not None]
+    return markers(group.name, group.shape, group.colour, x, y, bars, [_hover(r) for r in records]).update(showlegend=legend)
 
 
 def _tested(records: Sequence[Record], axis: str, legend: bool) -> go.Scatter:

@@ -9,7 +9,7 @@ from bam_search.search.additive import Design, Effect, effects_of, learn
 from bam_search.search.fidelity import at_rung
 from bam_search.search.front import front, hypervolume
 from bam_search.search.means import Difference, Mean, difference, mean, membership, noise, rank_correlation
-from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record
+from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record, best_of, proper, startup_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu
 
@@ -84,7 +84,7 @@ def finalists(records: Sequence[Record], costs: Sequence[str]) -> list[Finalist]
     """All finalists but ablations, the cheapest first."""
     tested = [r for r in records if r.complete and r.test_errors]
     base = next((r for r in tested if r.origin == REFERENCE), None)
-    chances = membership(tested, costs, noise(_tested(records))) if tested else []
+    chances = membership(tested, costs, noise(records)) if tested else []
     found = [Finalist(r, mean(r.test_errors), chance, *_advantage(r, base)) for r, chance in zip(tested, chances, strict=True)]
     return sorted(found, key=lambda f: ([f.record.objective(key) for key in costs], f.test.mean))
 
@@ -98,34 +98,35 @@ def _advantage(record: Record, base: Record | None) -> tuple[float | None, float
 
 def winner(records: Sequence[Record]) -> Record | None:
     """The searched finalist of least validation error: chosen before any test."""
-    tested = [r for r in records if r.origin == SEARCH and r.complete and r.test_errors]
-    return min(tested, key=lambda r: (r.objective("error"), r.number), default=None)
+    return best_of(r for r in records if r.origin == SEARCH and r.test_errors)
 
 
 def against(records: Sequence[Record], record: Record, origins: Sequence[str]) -> list[Against]:
     """`record` beside each other tested record of these origins; the noise is that of all `records`."""
-    spread = noise(_tested(records))
-    others = [r for r in records if r.origin in origins and r.test_errors and r is not record]
-    found = [(other, difference(record, other, spread)) for other in others]
-    return [Against(record, other, d) for other, d in found if d is not None]
+    others = [r for r in records if r.origin in origins and r is not record]
+    return _beside(records, [(record, other) for other in others])
 
 
 def ablations(records: Sequence[Record]) -> list[Against]:
     """The winner without each of its sites, beside the winner: positive where the site helps."""
     best = winner(records)
-    spread = noise(_tested(records))
     if best is None:
         return []
     # Not those of a former winner, of a study that was extended since.
     own = [r for r in records if r.origin == ABLATION and (r.number - FIRST[ABLATION]) // 1000 == best.number]
-    found = [(r, difference(r, best, spread)) for r in own if r.test_errors]
-    return [Against(r, best, d) for r, d in found if d is not None]
+    return _beside(records, [(r, best) for r in own])
+
+
+def _beside(records: Sequence[Record], pairs: Sequence[tuple[Record, Record]]) -> list[Against]:
+    """Each pair that has seeds in common, with the noise of all `records`."""
+    spread = noise(records)
+    return [Against(a, b, found) for a, b in pairs if (found := difference(a, b, spread)) is not None]
 
 
 def helps(records: Sequence[Record], menu: Menu) -> Helps | None:
     """The effects on the validation error, from all complete records on the menu, each placement once; None for fewer than 6."""
     design = Design.of(menu)
-    rows = {r.id: (design.vector(Placement.parse(r.placement), menu.defaults), r.val_error) for r in records if r.complete}
+    rows = {r.id: (design.vector(Placement.parse(r.placement)), r.val_error) for r in records if r.complete}
     known = [(vector, error) for vector, error in rows.values() if vector is not None]
     if len(known) < 6:
         return None
@@ -136,7 +137,7 @@ def helps(records: Sequence[Record], menu: Menu) -> Helps | None:
 
 def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping | None:
     """What the rungs did; None if there are none."""
-    own = [r for r in records if r.origin in (REFERENCE, SEARCH)]
+    own = proper(records)
     budgets = sorted({epochs for r in own for epochs in r.rung_epochs})
     if not budgets:
         return None
@@ -154,11 +155,9 @@ def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping |
 
 def arms(records: Sequence[Record], objectives: Sequence[str], startup: int) -> Arms | None:
     """The search beside the random search of equal cost; None if there was none."""
-    first = sum(r.origin == REFERENCE for r in records)
     searched = [r for r in records if r.origin == SEARCH]
-    shared = [r for r in searched if r.number < first + startup]
     drawn = [r for r in records if r.origin == RANDOM]
-    chance = [r for r in (*shared, *drawn) if r.complete]
+    chance = [r for r in (*startup_of(records, startup), *drawn) if r.complete]
     complete = [r for r in searched if r.complete]
     if not drawn or not complete or not chance:
         return None
@@ -169,7 +168,3 @@ def arms(records: Sequence[Record], objectives: Sequence[str], startup: int) -> 
     spent = [sum(r.trained_epochs for r in searched), sum(r.epochs for r in chance)]
     found = [(s, b, v / most) for s, b, v in zip(spent, best, volumes, strict=True)]
     return Arms(found[0], found[1])
-
-
-def _tested(records: Sequence[Record]) -> list[Record]:
-    return [r for r in records if r.test_errors]

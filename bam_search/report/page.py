@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from bam_search.files import write
 from bam_search.report.figures import draw
@@ -25,7 +26,7 @@ from bam_search.report.tables import (
     test_text,
 )
 from bam_search.search.front import front
-from bam_search.search.record import RANDOM, REFERENCE, Record
+from bam_search.search.record import RANDOM, REFERENCE, Record, costs_of, proper
 from bam_search.space.search_space import Menu
 
 STYLE = """
@@ -58,33 +59,30 @@ class Subject:
     @property
     def costs(self) -> tuple[str, ...]:
         """The objectives beside the error."""
-        return tuple(key for key in self.objectives if key != "error")
+        return costs_of(self.objectives)
 
 
 def write_report(folder: Path, subject: Subject, records: Sequence[Record]) -> Path:
     """Write index.html, records.csv and front.csv into `folder`, and return the page's path."""
     write(folder / "records.csv", records_csv(records))
-    write(folder / "front.csv", front_csv(_own(records), subject.objectives))
+    write(folder / "front.csv", front_csv(proper(records), subject.objectives))
     write(folder / "index.html", page(subject, records))
     return folder / "index.html"
 
 
 def page(subject: Subject, records: Sequence[Record]) -> str:
     """The whole page as HTML."""
-    figure = draw(records, subject.objectives).to_html(
-        full_html=False, include_plotlyjs=True, config={"displaylogo": False, "responsive": True}
-    )
     banner = f'<p class="warning">{html.escape(subject.warning)}</p>' if subject.warning else ""
     sections = [
         ("The answer", _answer(records)),
-        ("Accuracy against overhead", figure + _paragraph(READING)),
-        ("The finalists", _table(finalist_table(records, subject.costs), FINALISTS)),
-        ("Against the references", _table(difference_table(records, subject.costs), DIFFERENCES)),
+        ("Accuracy against overhead", embedded(draw(records, subject.objectives)) + paragraph(READING)),
+        ("The finalists", html_table(finalist_table(records, subject.costs), FINALISTS)),
+        ("Against the references", html_table(difference_table(records, subject.costs), DIFFERENCES)),
         ("The paper's figures beside ours", _paper(subject.paper, records)),
         ("Where attention helps", _helps(records, subject.menu)),
         ("Was the search worth it?", _worth(records, subject)),
-        ("The front of the search", _table(shown(front(_own(records), subject.objectives)))),
-        ("All candidates", _table(shown(records)) + _stopped(records) + _failures(records)),
+        ("The front of the search", html_table(shown(front(proper(records), subject.objectives)))),
+        ("All candidates", html_table(shown(records)) + _stopped(records) + _failures(records)),
         ("How it was run", _definitions(subject.about)),
     ]
     return document(subject.title, _subtitle(subject.about) + banner, sections)
@@ -163,12 +161,12 @@ def _verdict(found: Against) -> str:
 
 def _subtitle(about: Mapping[str, str]) -> str:
     parts = [about[key] for key in ("Question", "Backbone", "Data", "Variant") if key in about]
-    return "".join(_paragraph(part) for part in parts[:1]) + _paragraph(" · ".join(parts[1:]))
+    return "".join(paragraph(part) for part in parts[:1]) + paragraph(" · ".join(parts[1:]))
 
 
 def _answer(records: Sequence[Record]) -> str:
     verdicts = verdict_lines(records)
-    first = _paragraph(verdicts[0], "") + _list(verdicts[1:]) if verdicts else ""
+    first = paragraph(verdicts[0], "") + _list(verdicts[1:]) if verdicts else ""
     tested = any(record.complete and record.test_errors for record in records)
     measure = "mean test error of the finalists" if tested else "validation error"
     return f"{first}<p>Least {measure} for each overhead budget:</p>" + _list([answer_line(answer) for answer in answers(records)])
@@ -179,16 +177,16 @@ def _helps(records: Sequence[Record], menu: Menu) -> str:
     text = ""
     if found:
         reading = HELPS.format(left_out=found.left_out, left_out_mean=found.left_out_mean, records=found.records)
-        text = _table(effect_table(found.effects), reading)
+        text = html_table(effect_table(found.effects), reading)
     if without:
-        text += "<h3>The winner without each of its sites</h3>" + _table(ablation_table(without))
+        text += "<h3>The winner without each of its sites</h3>" + html_table(ablation_table(without))
     return text
 
 
 def _paper(paper: Paper, records: Sequence[Record]) -> str:
-    claim = _paragraph(f"The paper, as our source texts report it: {paper.claim}", "") if paper.claim else ""
-    table = _table(paper_table(paper, records))
-    return claim + table + (_paragraph(paper.apart) if claim or table else "")
+    claim = paragraph(f"The paper, as our source texts report it: {paper.claim}", "") if paper.claim else ""
+    figures = html_table(paper_table(paper, records))
+    return claim + figures + (paragraph(paper.apart) if claim or figures else "")
 
 
 def _worth(records: Sequence[Record], subject: Subject) -> str:
@@ -210,11 +208,6 @@ def _worth(records: Sequence[Record], subject: Subject) -> str:
     return _list(lines) if lines else ""
 
 
-def _own(records: Sequence[Record]) -> list[Record]:
-    """All but the random search beside it: the search's front is its own."""
-    return [record for record in records if record.origin != RANDOM]
-
-
 def _stopped(records: Sequence[Record]) -> str:
     lines = [f"#{record.tag} {record.placement}: stopped {record.stopped}" for record in records if record.stopped]
     return f"<details><summary>{len(lines)} stopped early</summary>{_list(lines)}</details>" if lines else ""
@@ -224,9 +217,9 @@ def _list(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _table(frame: pd.DataFrame, reading: str = "") -> str:
+def html_table(frame: pd.DataFrame, reading: str = "") -> str:
     """A table and how to read it; empty without rows."""
-    return f'<div class="scroll">{frame.to_html(index=False, border=0)}</div>{_paragraph(reading)}' if len(frame) else ""
+    return f'<div class="scroll">{frame.to_html(index=False, border=0)}</div>{paragraph(reading)}' if len(frame) else ""
 
 
 def _failures(records: Sequence[Record]) -> str:
@@ -239,5 +232,11 @@ def _definitions(about: Mapping[str, str]) -> str:
     return f'<div class="scroll"><table>{rows}</table></div>'
 
 
-def _paragraph(text: str, kind: str = "note") -> str:
+def embedded(figure: go.Figure) -> str:
+    """A figure as HTML, with plotly.js: the page's only one."""
+    return str(figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False, "responsive": True}))
+
+
+def paragraph(text: str, kind: str = "note") -> str:
+    """Text as a paragraph; empty for none."""
     return f'<p class="{kind}">{html.escape(text)}</p>' if text else ""

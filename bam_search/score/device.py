@@ -41,6 +41,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_each(workers: int) -> int:
+    """CPU threads of one of `workers` processes: the cores are shared out evenly."""
+    return max(1, cores() // workers)
+
+
 def _cpu(reason: str) -> Device:
     can = torch.cpu.get_capabilities()
     bf16 = any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))

@@ -25,58 +25,57 @@ OPTION = 0.5
 class Design:
     """The menu as arrays: at site i choice j > 0 is `choices[i][j - 1]`, choice 0 is nothing, and `rows[i][j]` are its features.
 
-    A placement is a vector of such j, one a site.
+    A placement is a vector of such j, one a site; `numbers` has i and j of each site's choices, these with every option of their module.
     """
 
+    menu: Menu
     sites: tuple[str, ...]
     choices: tuple[tuple[Choice, ...], ...]
     rows: tuple[np.ndarray, ...]
     names: tuple[str, ...]
+    numbers: Mapping[tuple[str, Choice], tuple[int, int]]
 
     @classmethod
     def of(cls, menu: Menu) -> "Design":
         """The design of a menu."""
         names: dict[str, int] = {}
         terms = {site: [_terms(site, choice, menu) for choice in menu.choices(site)] for site in menu.sites}
-        for choices in terms.values():
-            for found in choices:
+        for offered in terms.values():
+            for found in offered:
                 for name in found:
                     names.setdefault(name, len(names))
         rows = []
-        for choices in terms.values():
-            row = np.zeros((1 + len(choices), len(names)))
-            for j, found in enumerate(choices, start=1):
+        for offered in terms.values():
+            row = np.zeros((1 + len(offered), len(names)))
+            for j, found in enumerate(offered, start=1):
                 for name, value in found.items():
                     row[j, names[name]] = value
             rows.append(row)
-        return cls(tuple(menu.sites), tuple(tuple(menu.choices(site)) for site in menu.sites), tuple(rows), tuple(names))
+        choices = tuple(tuple(menu.choices(site)) for site in menu.sites)
+        numbers = {
+            (site, menu.written_out(choice)): (i, j)
+            for i, (site, own) in enumerate(zip(menu.sites, choices, strict=True))
+            for j, choice in enumerate(own, start=1)
+        }
+        return cls(menu, tuple(menu.sites), choices, tuple(rows), tuple(names), numbers)
 
     def features(self, vectors: np.ndarray) -> np.ndarray:
         """(n, sites) choices -> (n, features)."""
         return np.asarray(sum(row[vectors[:, i]] for i, row in enumerate(self.rows)))
 
-    def vector(self, placement: Placement, defaults: Mapping[str, Mapping[str, Option]]) -> np.ndarray | None:
+    def vector(self, placement: Placement) -> np.ndarray | None:
         """The choices of a canonical placement; None if it is not on the menu."""
-        at = {site: i for i, site in enumerate(self.sites)}
         vector = np.zeros(len(self.sites), dtype=np.int64)
         for site, choice in placement.choices:
-            full = Choice.of(choice.module, {**defaults.get(choice.module, {}), **dict(choice.options)})
-            if site not in at:
+            found = self.numbers.get((site, self.menu.written_out(choice)))
+            if found is None:
                 return None
-            matching = [j for j, offered in enumerate(self.choices[at[site]], start=1) if _equal(offered, full, defaults)]
-            if not matching:
-                return None
-            vector[at[site]] = matching[0]
+            vector[found[0]] = found[1]
         return vector
 
     def placement(self, vector: Iterable[int]) -> Placement:
         """The inverse of `vector`, with every option written out."""
         return Placement.of({site: self.choices[i][j - 1] for i, (site, j) in enumerate(zip(self.sites, vector, strict=True)) if j})
-
-
-def _equal(offered: Choice, full: Choice, defaults: Mapping[str, Mapping[str, Option]]) -> bool:
-    # An option that the menu does not offer stays at its default.
-    return offered.module == full.module and {**defaults[offered.module], **dict(offered.options)} == dict(full.options)
 
 
 def _terms(site: str, choice: Choice, menu: Menu) -> dict[str, float]:
@@ -143,8 +142,9 @@ def learn(design: Design, vectors: np.ndarray, errors: np.ndarray, weights: np.n
     evidence = -0.5 * degrees * np.log(left) - 0.5 * np.log1p(SCALES[:, None] * squares).sum(1)
     posterior = np.exp(evidence - evidence.max())
     posterior /= posterior.sum()
-    hat = np.einsum("ij,kj,ij->ki", x @ turned, gains, x @ turned).T @ posterior + weights / total
-    fitted = x @ (turned @ (posterior @ means))
+    scores = x @ turned
+    hat = scores**2 @ (posterior @ gains) + weights / total
+    fitted = scores @ (posterior @ means)
     left_out = (y - fitted) / np.maximum(1 - hat, 1e-9)
     left_out_mean = y / np.maximum(1 - weights / total, 1e-9)
     return Effects(

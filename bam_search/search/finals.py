@@ -16,7 +16,7 @@ from bam_search.search.executors import Submit
 from bam_search.search.front import front
 from bam_search.search.loop import Plan, Told, begun, window
 from bam_search.search.means import membership, noise
-from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record
+from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record, best_of, proper
 from bam_search.search.store import Store
 from bam_search.search.study import Study
 from bam_search.space.placement import Placement
@@ -29,21 +29,22 @@ UNCLEAR = (0.05, 0.95)
 
 def finalists(study: Study, records: Sequence[Record]) -> list[Record]:
     """The references, then the members of the front that are none, then the random candidate of least validation error."""
-    references = [record for record in records if record.origin == REFERENCE and record.complete]
-    searched = [record for record in records if record.origin in (REFERENCE, SEARCH)]
-    found = references + [record for record in front(searched, study.objectives) if record.origin == SEARCH]
-    drawn = [record for record in records if record.origin == RANDOM and record.complete]
-    best = min(drawn, key=lambda record: (record.objective("error"), record.number), default=None)
-    new = best is not None and best.id not in {record.id for record in found}
-    return [*found, best] if best is not None and new else found
+    own = proper(records)
+    references = [record for record in own if record.origin == REFERENCE and record.complete]
+    found = references + [record for record in front(own, study.objectives) if record.origin == SEARCH]
+    best = best_of(record for record in records if record.origin == RANDOM)
+    if best is None or best.id in {record.id for record in found}:
+        return found
+    return [*found, best]
 
 
 def finals(study: Study, plan: Plan, store: Store, submit: Submit, told: Told) -> None:
     """Train the finalists again; what the store has already is not repeated."""
-    members = finalists(study, list(store.records().values()))
+    records = store.records()
+    members = finalists(study, list(records.values()))
     without = ablations(study, plan, members)
     for record in without:
-        if record.number not in store.records():
+        if record.number not in records:
             store.add(record, None, [])
     first = range(study.finals.seeds)
     _round(study, store, submit, told, [(record, index) for index in first for record in (*members, *without)])
@@ -56,10 +57,9 @@ def finals(study: Study, plan: Plan, store: Store, submit: Submit, told: Told) -
 
 def ablations(study: Study, plan: Plan, members: Sequence[Record]) -> list[Record]:
     """The winner, the searched finalist of least validation error, without each of its sites; nothing where that is known already."""
-    searched = [record for record in members if record.origin == SEARCH]
-    if not searched or not study.finals.leave_one_out:
+    winner = best_of(record for record in members if record.origin == SEARCH)
+    if winner is None or not study.finals.leave_one_out:
         return []
-    winner = min(searched, key=lambda record: (record.objective("error"), record.number))
     sites = dict(Placement.parse(winner.placement).choices)
     known = {record.id for record in members}
     found = []
@@ -73,7 +73,8 @@ def ablations(study: Study, plan: Plan, members: Sequence[Record]) -> list[Recor
 
 def unclear(study: Study, store: Store, members: Sequence[Record], index: int) -> list[Record]:
     """The finalists that may or may not be on the front after the seeds before `index`, the least clear first."""
-    known = [_before(study, store.records()[record.number], index) for record in members]
+    records = store.records()
+    known = [_before(study, records[record.number], index) for record in members]
     known = [record for record in known if len(record.test_errors) > 1]
     chances = membership(known, study.costs, noise(known)) if known else []
     doubtful = [(abs(p - 0.5), r) for p, r in zip(chances, known, strict=True) if UNCLEAR[0] < p < UNCLEAR[1]]
@@ -91,7 +92,7 @@ def _before(study: Study, record: Record, index: int) -> Record:
 def _round(study: Study, store: Store, submit: Submit, told: Told, wanted: Sequence[tuple[Record, int]]) -> None:
     """Train each (record, index of its seed) that the store does not have."""
     pending: dict[Future[Result], tuple[Record, int]] = {}
-    done = {(number, seed) for number, seed in store.final_seeds()}
+    done = store.final_seeds()
     for record, index in wanted:
         seed = study.seed + FRESH + index
         if (record.number, seed) not in done:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bam_search.search.record import Record
+from bam_search.search.record import Record, costs_of
 
 
 def nondominated(values: np.ndarray) -> np.ndarray:
@@ -21,7 +21,7 @@ def front(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
         return []
     values = np.array([[record.objective(key) for key in objectives] for record in complete])
     kept = [record for record, keep in zip(complete, nondominated(values), strict=True) if keep]
-    costs = [key for key in objectives if key != "error"]
+    costs = costs_of(objectives)
     return sorted(kept, key=lambda record: ([record.objective(key) for key in costs], record.val_error, record.number))
 
 

@@ -18,7 +18,7 @@ from bam_search.score.evaluate import Job, Result
 from bam_search.search.executors import Submit
 from bam_search.search.fidelity import audited, forecast, hopeless
 from bam_search.search.offer import Offer
-from bam_search.search.record import FIRST, RANDOM, REFERENCE, SEARCH, Record
+from bam_search.search.record import FIRST, RANDOM, REFERENCE, SEARCH, Record, proper, startup_of
 from bam_search.search.sampler import Proposer, kept_trial
 from bam_search.search.store import Store
 from bam_search.search.study import Study
@@ -85,8 +85,7 @@ def random_arm(study: Study, plan: Plan, store: Store, submit: Submit, told: Tol
     A placement that the search has trained to the end is not trained again: its record is repeated.
     """
     own = _own(store)
-    startup = _startup(study, own)
-    arm = {record.id for record in startup}
+    arm = {record.id for record in startup_of(own.values(), study.startup)}
     known = {record.id: record for record in own.values() if record.complete}
     done = {record.number for record in store.records().values() if record.origin == RANDOM}
     proposer = proposer_of(study, plan)
@@ -114,7 +113,7 @@ def random_size(study: Study, own: Mapping[int, Record]) -> int:
     """How many random candidates have, with the startup, the search's training cost."""
     searched = [record for record in own.values() if record.origin == SEARCH]
     spent = sum(record.trained_epochs for record in searched)
-    return max(0, math.ceil(spent / study.recipe.epochs) - len(_startup(study, own)))
+    return max(0, math.ceil(spent / study.recipe.epochs) - len(startup_of(own.values(), study.startup)))
 
 
 def window(study: Study) -> int:
@@ -161,12 +160,7 @@ def proposer_of(study: Study, plan: Plan) -> Proposer:
 
 def _own(store: Store) -> dict[int, Record]:
     """The references and the search's records."""
-    return {number: record for number, record in store.records().items() if record.origin in (REFERENCE, SEARCH)}
-
-
-def _startup(study: Study, own: Mapping[int, Record]) -> list[Record]:
-    first = sum(record.origin == REFERENCE for record in own.values())
-    return [record for record in own.values() if record.origin == SEARCH and record.number < first + study.startup]
+    return {record.number: record for record in proper(store.records().values())}
 
 
 def _submit(study: Study, submit: Submit, pending: Pending, candidate: Candidate) -> None:
@@ -200,8 +194,8 @@ def _trained(study: Study, record: Record, result: Result) -> Record:
         return replace(record, failure=result.failure)
     seconds = (record.seconds or 0) + score.seconds
     if epochs < study.recipe.epochs:
-        rungs = (*record.rung_epochs, epochs), (*record.rung_errors, score.error)
-        return replace(record, rung_epochs=rungs[0], rung_errors=rungs[1], seconds=seconds)
+        rung_epochs, rung_errors = (*record.rung_epochs, epochs), (*record.rung_errors, score.error)
+        return replace(record, rung_epochs=rung_epochs, rung_errors=rung_errors, seconds=seconds)
     return replace(
         record,
         val_error=score.error,

@@ -40,8 +40,11 @@ class Offer:
 
     def within(self, vectors: np.ndarray) -> np.ndarray:
         """(n, sites) choices -> (n,) bool: within all limits."""
-        costs = self.overheads(vectors)
-        return np.asarray(((costs <= self.limits + 1e-9) & np.isfinite(costs)).all(1))  # infinite: not possible at this site
+        return self._affordable(self.overheads(vectors))
+
+    def _affordable(self, costs: np.ndarray) -> np.ndarray:
+        # An infinite cost means that the choice is not possible at its site.
+        return np.asarray(((costs <= self.limits + 1e-9) & np.isfinite(costs)).all(1))
 
     def spread(self, seed: int) -> Placement:
         """A random placement within the limits, its number of sites uniform from one to all, as far as the limits let it."""
@@ -51,10 +54,10 @@ class Offer:
         choices: dict[str, Choice] = {}
         wanted = rng.randint(1, len(sites))
         for i, site in rng.sample(sites, len(sites)):
-            affordable = [
-                j for j, cost in enumerate(self.added[i]) if j and np.isfinite(cost).all() and (spent + cost <= self.limits + 1e-9).all()
-            ]
-            if affordable and len(choices) < wanted:
+            if len(choices) == wanted:
+                break
+            affordable = [j for j in np.flatnonzero(self._affordable(spent + self.added[i])).tolist() if j]
+            if affordable:
                 j = rng.choice(affordable)
                 spent, choices[site] = spent + self.added[i][j], self.design.choices[i][j - 1]
         return Placement.of(choices)

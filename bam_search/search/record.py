@@ -1,5 +1,6 @@
 """A record: all that is known of one candidate, flat, as it stands in records.csv. No torch, no optuna."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -112,6 +113,29 @@ OBJECTIVES = {
     "activations_overhead": "activations_overhead",
 }
 """What a study may minimise, and the record's field it is."""
+
+
+def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
+    """The objectives beside the error."""
+    return tuple(key for key in objectives if key != "error")
+
+
+def proper(records: Iterable[Record]) -> list[Record]:
+    """The references and the search's own records: all but the random search beside it, and the ablations."""
+    return [record for record in records if record.origin in (REFERENCE, SEARCH)]
+
+
+def startup_of(records: Iterable[Record], startup: int) -> list[Record]:
+    """The first `startup` searched records, which were drawn at random."""
+    own = proper(records)
+    first = sum(record.origin == REFERENCE for record in own)
+    return [record for record in own if record.origin == SEARCH and record.number < first + startup]
+
+
+def best_of(records: Iterable[Record]) -> Record | None:
+    """The complete record of least validation error, the first of several; None if there is none."""
+    complete = [record for record in records if record.complete]
+    return min(complete, key=lambda record: (record.objective("error"), record.number), default=None)
 
 
 def standard_error(error: float, images: int) -> float:

@@ -60,7 +60,7 @@ class Additive:
 
     def tell(self, placement: Placement, error: float, overheads: Sequence[float], weight: float) -> None:
         """See Chooser. A placement that is not on the menu (SE where BAM is searched) teaches nothing."""
-        vector = self._offer.design.vector(placement, self._offer.menu.defaults)
+        vector = self._offer.design.vector(placement)
         if vector is not None:
             self._vectors.append(vector)
             self._told.append((error, *overheads))
@@ -134,7 +134,7 @@ class Flat:
     def tell(self, placement: Placement, error: float, overheads: Sequence[float], weight: float) -> None:
         """See Chooser; Optuna knows no weights."""
         del weight
-        vector = self._offer.design.vector(placement, self._offer.menu.defaults)
+        vector = self._offer.design.vector(placement)
         if vector is not None:
             params = dict(zip(self._offer.design.sites, vector.tolist(), strict=True))
             distributions = cast("dict[str, BaseDistribution]", self._space)
@@ -190,18 +190,21 @@ class Proposer:
 
     def propose(self, number: int, taken: Collection[str]) -> Placement | None:
         """The canonical placement for candidate `number`, its id not among `taken`; None if none could be found."""
-        for draw in range(2 * DRAWS):
-            seed = zlib.crc32(f"{self._seed}:{number}:{draw}".encode())
+
+        def drawn(draw: int, seed: int) -> Placement:
             at_random = number < self._random_until or draw >= DRAWS
-            placement = self._legal(self._offer.spread(seed) if at_random else self._chooser.draw(seed))
-            if placement is not None and placement.id not in taken:
-                return placement
-        return None
+            return self._offer.spread(seed) if at_random else self._chooser.draw(seed)
+
+        return self._new(str(number), drawn, taken)
 
     def at_random(self, index: int, taken: Collection[str]) -> Placement | None:
         """The placement `index` of the random search beside this one, its id not among `taken`; None if none could be found."""
+        return self._new(f"random:{index}", lambda _draw, seed: self._offer.spread(seed), taken)
+
+    def _new(self, name: str, drawn: Callable[[int, int], Placement], taken: Collection[str]) -> Placement | None:
+        """The first of the placements `drawn` (from the draw's number and a seed) that is legal and new; `name` sets the seeds apart."""
         for draw in range(2 * DRAWS):
-            placement = self._legal(self._offer.spread(zlib.crc32(f"{self._seed}:random:{index}:{draw}".encode())))
+            placement = self._legal(drawn(draw, zlib.crc32(f"{self._seed}:{name}:{draw}".encode())))
             if placement is not None and placement.id not in taken:
                 return placement
         return None
@@ -211,7 +214,7 @@ class Proposer:
             found = self._canonical(placement)
         except UserError:  # values that are legal one by one can be illegal together: drawn again, as a duplicate is
             return None
-        vector = self._offer.design.vector(found, self._offer.menu.defaults)
+        vector = self._offer.design.vector(found)
         legal = found.choices and vector is not None and self._offer.within(vector[None])[0]
         return found if legal else None
 
@@ -224,7 +227,7 @@ def trial_of(
     kinds: dict[str, BaseDistribution] = {site: CategoricalDistribution([OFF, *modules]) for site, modules in menu.sites.items()}
     for site, choice in placement.choices:
         offered = menu.sites.get(site, {}).get(choice.module)
-        options = {**menu.defaults.get(choice.module, {}), **dict(choice.options)}
+        options = dict(menu.written_out(choice).options)
         if offered is None or not _on_offer(offered, menu.defaults[choice.module], options):
             return None
         params[site] = choice.module
@@ -242,15 +245,10 @@ def kept_trial(menu: Menu, placement: Placement, values: Sequence[float]) -> opt
     params: dict[str, str] = {}
     kinds: dict[str, BaseDistribution] = {}
     for site, choice in placement.choices:
-        full = Choice.of(choice.module, {**menu.defaults.get(choice.module, {}), **dict(choice.options)}).text
-        offered = {_written_out(menu, other).text: other.text for other in menu.choices(site)} if site in menu.sites else {}
-        if full in offered:
-            params[site], kinds[site] = offered[full], CategoricalDistribution(tuple(offered.values()))
+        offered = {menu.written_out(other): other.text for other in menu.choices(site)} if site in menu.sites else {}
+        if text := offered.get(menu.written_out(choice)):
+            params[site], kinds[site] = text, CategoricalDistribution(tuple(offered.values()))
     return optuna.create_trial(params=params, distributions=kinds, values=list(values))
-
-
-def _written_out(menu: Menu, choice: Choice) -> Choice:
-    return Choice.of(choice.module, {**menu.defaults[choice.module], **dict(choice.options)})
 
 
 def _on_offer(offered: Options, default: Mapping[str, Option], options: Mapping[str, Option]) -> bool:

@@ -12,7 +12,7 @@ from bam_search.errors import UserError, nearest
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
 from bam_search.search.paper import PaperEntry
-from bam_search.search.record import OBJECTIVES
+from bam_search.search.record import OBJECTIVES, costs_of
 from bam_search.search.sampler import SAMPLERS
 
 VARIANTS = ("cpu", "gpu")
@@ -97,7 +97,7 @@ class Study:
     @property
     def costs(self) -> tuple[str, ...]:
         """The objectives beside the error."""
-        return tuple(key for key in self.objectives if key != "error")
+        return costs_of(self.objectives)
 
     @property
     def limits(self) -> dict[str, float]:

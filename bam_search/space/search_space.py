@@ -47,6 +47,10 @@ class Menu:
         """The number of different placements on the menu, the empty one included."""
         return math.prod(1 + len(self.choices(site)) for site in self.sites)
 
+    def written_out(self, choice: Choice) -> Choice:
+        """`choice` with every option of its module: two that mean the same are then equal. A module off the menu stays as it is."""
+        return Choice.of(choice.module, {**self.defaults.get(choice.module, {}), **dict(choice.options)})
+
     def choices(self, site: str) -> list[Choice]:
         """Every choice on offer at `site`, each option written out."""
         return [

@@ -52,7 +52,7 @@ def test_every_choice_at_every_site_survives_the_round_trip() -> None:
             written = DESIGN.placement(vector)
             canonical = resolve(written, SITES)
             for placement in (written, canonical, Placement.parse(canonical.text)):
-                found = DESIGN.vector(placement, MENU.defaults)
+                found = DESIGN.vector(placement)
                 assert found is not None
                 assert found.tolist() == vector.tolist()
 
@@ -60,14 +60,14 @@ def test_every_choice_at_every_site_survives_the_round_trip() -> None:
 def test_canonical_text_drops_defaults_and_the_vector_knows_them() -> None:
     canonical = resolve("layer1=bam(r=16,d=4,n=2)", SITES)
     assert canonical.text == "layer1=bam"
-    found = DESIGN.vector(canonical, MENU.defaults)
+    found = DESIGN.vector(canonical)
     assert found is not None
     assert dict(DESIGN.choices[DESIGN.sites.index("layer1")][found.max() - 1].options) == {"r": 16, "d": 4}
 
 
 def test_placements_of_several_sites_survive_the_round_trip() -> None:
     for vector in vectors(100, np.random.default_rng(0)):
-        found = DESIGN.vector(resolve(DESIGN.placement(vector), SITES), MENU.defaults)
+        found = DESIGN.vector(resolve(DESIGN.placement(vector), SITES))
         assert found is not None
         assert found.tolist() == vector.tolist()
     assert DESIGN.placement([0] * 6) == Placement()
@@ -77,7 +77,7 @@ def test_placements_of_several_sites_survive_the_round_trip() -> None:
     "text", ["layer1=se", "layer1=bam(r=2)", "layer1=bam(n=3)", "layer1.0.bn1=bam", "layer3=bam layer1=bam(end_bn=false)"]
 )
 def test_what_is_not_on_the_menu_has_no_vector(text: str) -> None:
-    assert DESIGN.vector(resolve(text, SITES), MENU.defaults) is None
+    assert DESIGN.vector(resolve(text, SITES)) is None
 
 
 def test_features_add_up_and_options_are_coded_around_their_mean() -> None:
@@ -119,7 +119,7 @@ def test_known_effects_are_recovered_from_noisy_errors() -> None:
 
 def test_an_options_count_is_of_the_records_that_have_it() -> None:
     text = ["layer1=bam(r=4,d=1)", "layer1=bam(r=4,d=2) layer2=bam(r=4,d=2)", "layer2=bam(r=8,d=1) layer3=bam(r=4,d=1)", "none"]
-    chosen = np.array([DESIGN.vector(Placement.parse(t), MENU.defaults) for t in text])
+    chosen = np.array([DESIGN.vector(Placement.parse(t)) for t in text])
     found = {effect.name: effect.records for effect in effects_of(learn(DESIGN, chosen, np.array([70.0, 71.0, 72.0, 73.0])), chosen)}
     assert (found["bam(r=4)"], found["bam(r=8)"], found["bam(r=16)"], found["bam(d=1)"]) == (3, 1, 0, 2)
     assert (found["layer1=bam"], found["layer2=bam"], found["layer3=bam"]) == (2, 2, 1)

@@ -49,7 +49,7 @@ def test_a_spread_placement_is_within_the_limits_and_the_same_for_its_seed() -> 
     for seed in range(200):
         placement = found.spread(seed)
         assert placement == found.spread(seed)
-        vector = found.design.vector(placement, PLAN.menu.defaults)
+        vector = found.design.vector(placement)
         assert vector is not None
         assert found.within(vector[None])[0]
         sizes[len(placement.choices)] += 1
