@@ -1,13 +1,16 @@
 """How well a search searches, and whether its statistics are honest: replayed on trained tables and on landscapes of known truth.
 
-    python -m benchmarks.search [--seeds 20] [--studies 200] [--out FILE.json]
+    python -m benchmarks.search [--seeds 100] [--studies 200] [--out FILE.json]
 
-Nothing is trained: a replay takes a placement's errors from `placement_table.csv` (one of its seeds, drawn anew for each replay) or from an
-invented landscape, and runs the study loop itself on them. Hypervolume is of the *true* errors (the table's means) of the placements
-that an arm would recommend after so many epochs of training, with their exact costs, as a share of that of all placements.
+Nothing is trained: a replay takes a placement's errors from `placement_table.csv` or from an invented landscape, and runs the study loop
+itself on them. On the table each placement is seen with one of its seeds, drawn anew for each replay, and its truth is the mean of the
+others, which the replay has not seen; what a seed does to all placements alike is taken out first, as all candidates of a study share
+theirs. Hypervolume is of the true errors of the placements that an arm recommends after so many epochs of training, with their exact
+costs, as a share of that of all placements.
 
-Arms: ours (the default sampler), ours with rungs, every other sampler in our loop; random search without repetition, its number of
-sites uniform; and Optuna's TPE and NSGA-II in Optuna's own loop with full trainings, where a repeated placement is trained again.
+Arms: ours (the default sampler; it recommends the study's finalists), the same with only the front as measured, with rungs, with every
+other sampler; random search without repetition, its number of sites uniform; and Optuna's TPE and NSGA-II in Optuna's own loop with full
+trainings, where a repeated placement is trained again. These recommend the front as measured.
 """
 
 import argparse
@@ -25,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -44,7 +47,7 @@ from bam_search.score.device import choose, cores
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
 from bam_search.search.additive import Design
-from bam_search.search.finals import finals
+from bam_search.search.finals import finalists, finals
 from bam_search.search.front import front, hypervolume, nondominated
 from bam_search.search.loop import Plan, proposer_of, search
 from bam_search.search.means import difference, mean, noise
@@ -52,6 +55,7 @@ from bam_search.search.record import REFERENCE, Record
 from bam_search.search.sampler import SAMPLERS, _suggest
 from bam_search.search.study import Finals, Study, load_study
 from bam_search.space.placement import Placement
+from bam_search.space.search_space import Menu
 
 TABLE = Path("benchmarks/results/placement_table.csv")
 KEYS = ("params_overhead", "macs_conv_fc_overhead")
@@ -59,14 +63,14 @@ KEYS = ("params_overhead", "macs_conv_fc_overhead")
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """What training would give: `observe(placement text, seed, epochs, replay)` an error, `truth(placement text)` its expectation.
+    """What training would give in one replay: `observe(placement text, seed, epochs)` an error, `truth(placement text)` what to expect.
 
     `worst` is the hypervolume's reference point: error and costs; `best` the hypervolume of all placements (or of many).
     """
 
     plan: Plan
     budgets: tuple[int, ...]
-    observe: Callable[[str, int, int, int], float]
+    observe: Callable[[str, int, int], float]
     truth: Callable[[str], float]
     worst: np.ndarray
     best: float
@@ -112,11 +116,27 @@ class Spent(Exception):
     """The replay's training cost is used up."""
 
 
-Curve = list[tuple[int, float]]
-"""Epochs of training, and the hypervolume recommended after them."""
+@dataclass(frozen=True)
+class Point:
+    """What is recommended after `spent` epochs of training: how many placements, and their hypervolume."""
+
+    spent: int
+    volume: float
+    size: int
 
 
-def ours(landscape: Landscape, replay: int, most: int, sampler: str, rungs: bool, startup: int) -> tuple[Curve, list[Record]]:
+Curve = list[Point]
+Recommend = Callable[[Study, Menu, Sequence[Record]], list[Record]]
+
+
+def as_measured(study: Study, _menu: Menu, records: Sequence[Record]) -> list[Record]:
+    """What any search recommends: the front of the errors that it saw."""
+    return front(records, study.objectives)
+
+
+def ours(
+    landscape: Landscape, replay: int, most: int, sampler: str, rungs: bool, startup: int, recommend: Recommend = finalists
+) -> tuple[Curve, list[Record]]:
     """The study loop until `most` epochs are spent; `startup` random candidates first (all of them: random search)."""
     study = _study(landscape, replay, sampler, rungs, startup)
     store, spent = Memory(), 0
@@ -127,11 +147,11 @@ def ours(landscape: Landscape, replay: int, most: int, sampler: str, rungs: bool
         spent += job.epochs
         if spent > most:
             raise Spent
-        return _done(landscape.observe(job.placement, job.seed, job.epochs, replay))
+        return _done(landscape.observe(job.placement, job.seed, job.epochs))
 
     def told(_record: Record) -> None:
-        recommended = front(list(store.kept.values()), ("error", *KEYS))
-        curve.append((spent, landscape.volume([landscape.value(r) for r in recommended])))
+        recommended = recommend(study, landscape.plan.menu, list(store.kept.values()))
+        curve.append(Point(spent, landscape.volume([landscape.value(r) for r in recommended]), len(recommended)))
 
     with contextlib.suppress(Spent):
         search(study, landscape.plan, store, submit, told)  # type: ignore[arg-type]
@@ -142,17 +162,18 @@ def plain_optuna(landscape: Landscape, replay: int, most: int, sampler: optuna.s
     """Optuna's own loop with full trainings, as its documentation has it; the baseline comes first, as in every arm."""
     study = optuna.create_study(directions=["minimize"] * 3, sampler=sampler)
     plan, full = landscape.plan, landscape.budgets[-1]
-    spent, curve, found = full, [], [([landscape.observe("none", replay, full, replay), 0.0, 0.0], [landscape.truth("none"), 0.0, 0.0])]
+    spent, curve, found = full, [], [([landscape.observe("none", replay, full), 0.0, 0.0], [landscape.truth("none"), 0.0, 0.0])]
     while spent + full <= most:
         trial = study.ask()
         placement = resolve(_suggest(plan.menu, trial), plan.sites)
         costs = _costs(plan, placement)
-        error = landscape.observe(placement.text, replay, full, replay)
+        error = landscape.observe(placement.text, replay, full)
         study.tell(trial, [error, *costs])
         found.append(([error, *costs], [landscape.truth(placement.text), *costs]))
         spent += full
         kept = nondominated(np.array([seen for seen, _ in found]))
-        curve.append((spent, landscape.volume([true for (_, true), keep in zip(found, kept, strict=True) if keep])))
+        chosen = {tuple(true) for (_, true), keep in zip(found, kept, strict=True) if keep}
+        curve.append(Point(spent, landscape.volume(list(chosen)), len(chosen)))
     return curve
 
 
@@ -177,6 +198,7 @@ def _done(error: float) -> "Future[Result]":
     return future
 
 
+@functools.cache
 def _plan(space_name: str) -> Plan:
     space = load(space_name, CIFAR_INPUTS)
     sites = sites_of(space)
@@ -194,25 +216,37 @@ def _costs(plan: Plan, placement: Placement) -> list[float]:
     return [above[key.removesuffix("_overhead")] for key in KEYS]
 
 
-def from_table(path: Path) -> Landscape:
-    """The trained table: an observation is one of its seeds, the truth their mean."""
+@functools.cache
+def _table(path: Path) -> tuple[Plan, Mapping[int, pd.DataFrame], np.ndarray]:
+    """The plan; by epochs the errors of placements (rows) and seeds (columns), seeds' means made alike; the placements' overheads."""
     table = pd.read_csv(path)
     plan = _plan(json.loads(path.with_suffix(".json").read_text())["space"])
-    by_key = {key: group["error"].tolist() for key, group in table.groupby(["placement", "epochs"])}
-    budgets = tuple(sorted(table["epochs"].unique().tolist()))
-    truth = {text: statistics.mean(by_key[text, budgets[-1]]) for text in table["placement"].unique()}
+    by_epochs = {}
+    for epochs, rows in table.groupby("epochs"):
+        errors = rows.pivot(index="placement", columns="seed", values="error")
+        by_epochs[cast("int", epochs)] = errors - errors.mean() + errors.to_numpy().mean()
+    return plan, by_epochs, _rows(plan, errors.index.tolist())
 
-    def observe(text: str, _seed: int, epochs: int, replay: int) -> float:
-        values = by_key[text, epochs]
-        # One training seed a placement and replay, the same on every rung, as a study has it.
-        return float(values[zlib.crc32(f"{text}:{replay}".encode()) % len(values)])
 
-    values = np.column_stack([list(truth.values()), _rows(plan, list(truth))])
+def from_table(path: Path, replay: int) -> Landscape:
+    """The trained table: an observation is of one seed of a placement, the same on every rung; the truth is the mean of the others."""
+    plan, by_epochs, costs = _table(path)
+    budgets = tuple(sorted(by_epochs))
+    full = by_epochs[budgets[-1]]
+    drawn = np.random.default_rng(replay).integers(full.shape[1], size=len(full))
+    seen = {
+        epochs: dict(zip(full.index, errors.loc[full.index].to_numpy()[np.arange(len(full)), drawn], strict=True))
+        for epochs, errors in by_epochs.items()
+    }
+    others = (full.to_numpy().sum(1) - np.array(list(seen[budgets[-1]].values()))) / (full.shape[1] - 1)
+    truth = dict(zip(full.index, others.tolist(), strict=True))
+    values = np.column_stack([others, costs])
     worst = values.max(0) + 1e-9
-    return Landscape(plan, budgets, observe, truth.__getitem__, worst, hypervolume(values, worst))
+    best = hypervolume(values[nondominated(values)], worst)
+    return Landscape(plan, budgets, lambda text, _seed, epochs: float(seen[epochs][text]), truth.__getitem__, worst, best)
 
 
-def invented(space_name: str, number: int, interactions: float) -> Landscape:
+def invented(space_name: str, number: int, interactions: float, replay: int) -> Landscape:
     """A landscape of known truth on a real menu: additive effects, `interactions` between pairs of sites, noise.
 
     A short training sees half of each effect, with more noise; a training seed moves all placements alike.
@@ -231,7 +265,7 @@ def invented(space_name: str, number: int, interactions: float) -> Landscape:
         own = sum(effects[i] + options[i][j] for i, j in enumerate(vector) if j)
         return float(80 + own + on @ np.triu(pairs, 1) @ on)
 
-    def observe(text: str, seed: int, epochs: int, replay: int) -> float:
+    def observe(text: str, seed: int, epochs: int) -> float:
         drawn = np.random.default_rng(zlib.crc32(f"{text}:{seed}:{epochs}:{replay}".encode()))
         common = np.random.default_rng(zlib.crc32(f"{seed}:{epochs}:{replay}".encode())).normal(0, 0.2)
         short = epochs < 3
@@ -271,8 +305,12 @@ def _by(sampler: str) -> Callable[[Landscape, int, int], Curve]:
     return lambda landscape, replay, most: ours(landscape, replay, most, sampler, rungs=False, startup=STARTUP)[0]
 
 
+def _measured(landscape: Landscape, replay: int, most: int) -> Curve:
+    return ours(landscape, replay, most, DEFAULT, rungs=False, startup=STARTUP, recommend=as_measured)[0]
+
+
 def _random(landscape: Landscape, replay: int, most: int) -> Curve:
-    return ours(landscape, replay, most, "random", rungs=False, startup=100_000)[0]
+    return ours(landscape, replay, most, "random", rungs=False, startup=100_000, recommend=as_measured)[0]
 
 
 def _tpe(landscape: Landscape, replay: int, most: int) -> Curve:
@@ -289,6 +327,7 @@ DEFAULT = next(iter(SAMPLERS))
 RANDOM = "random search"
 ARMS: Mapping[str, Callable[[Landscape, int, int], Curve]] = {
     "ours": _default,
+    "ours, front as measured": _measured,
     "ours, with rungs": _with_rungs,
     **{f"{name} in our loop": _by(name) for name in SAMPLERS if name not in (DEFAULT, "random")},
     RANDOM: _random,
@@ -297,23 +336,22 @@ ARMS: Mapping[str, Callable[[Landscape, int, int], Curve]] = {
 }
 
 
-@functools.cache
-def landscape_of(key: str) -> Landscape:
+def landscape_of(key: str, replay: int) -> Landscape:
     """A landscape by its name: a table's path, or 'additive' or 'interacting' with a number."""
     if key.endswith(".csv"):
-        return from_table(Path(key))
+        return from_table(Path(key), replay)
     kind, number = key.split()
-    return invented("small", int(number), {"additive": 0.0, "interacting": 0.3}[kind])
+    return invented("small", int(number), {"additive": 0.0, "interacting": 0.3}[kind], replay)
 
 
 def _curve(key: str, arm: str, replay: int, most: int) -> Curve:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return ARMS[arm](landscape_of(key), replay, most)
+    return ARMS[arm](landscape_of(key, replay), replay, most)
 
 
 def compare(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[str, Any]:
     """Every arm on `seeds` replays: epochs for what random search reaches with so many full trainings, and volumes at equal cost."""
-    most = full_trainings * landscape_of(key).budgets[-1]
+    most = full_trainings * landscape_of(key, 0).budgets[-1]
     running = {arm: [pool.submit(_curve, key, arm, seed, most) for seed in range(_replays(arm, key, seeds))] for arm in ARMS}
     curves = {arm: [future.result() for future in futures] for arm, futures in running.items()}
     target = statistics.median(_at(curve, most) for curve in curves[RANDOM])
@@ -325,27 +363,39 @@ def compare(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[s
 
 
 def _replays(arm: str, key: str, seeds: int) -> int:
-    """The Gaussian process takes a second a proposal: it has a tenth of the seeds, and the table only."""
+    """The Gaussian process takes seconds a proposal: it has a twentieth of the seeds, and the table only; landscapes a fifth."""
     if not arm.startswith("gp"):
-        return seeds
-    return seeds // 10 if key.endswith(".csv") else 0
+        return seeds if key.endswith(".csv") else seeds // 5
+    return seeds // 20 if key.endswith(".csv") else 0
 
 
 def _summary(curves: Sequence[Curve], target: float, most: int) -> dict[str, Any]:
-    until = statistics.median(_until(curve, target) for curve in curves)
+    until = _until(curves, target, most)
     volumes = {str(share): _spread([_at(curve, share * most) for curve in curves]) for share in SHARES}
-    return {"epochs_to_target": until, "cost_ratio_to_random": until / most, "volume_at_share_of_cost": volumes}
+    sizes = {str(share): statistics.mean(_size(curve, share * most) for curve in curves) for share in SHARES}
+    return {
+        "epochs_to_target": until,
+        "cost_ratio_to_random": until / most,
+        "volume_at_share_of_cost": volumes,
+        "recommended_at_share_of_cost": sizes,
+    }
 
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 
 
 def _at(curve: Curve, epochs: float) -> float:
-    return max((volume for spent, volume in curve if spent <= epochs), default=0.0)
+    return next((point.volume for point in reversed(curve) if point.spent <= epochs), 0.0)
 
 
-def _until(curve: Curve, target: float) -> float:
-    return min((spent for spent, volume in curve if volume >= target), default=float("inf"))
+def _size(curve: Curve, epochs: float) -> int:
+    return next((point.size for point in reversed(curve) if point.spent <= epochs), 0)
+
+
+def _until(curves: Sequence[Curve], target: float, most: int) -> float:
+    """The least cost at which the median of the curves is at the target, or above it."""
+    reached = (spent for spent in range(1, most + 1) if statistics.median(_at(curve, spent) for curve in curves) >= target)
+    return next(reached, float("inf"))
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -355,7 +405,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 def _stops(key: str, replay: int, most: int) -> tuple[int, int, int, int]:
     """Stopped candidates; those of them truly on the front of all that was tried; epochs saved; epochs spent."""
-    landscape = landscape_of(key)
+    landscape = landscape_of(key, replay)
     _, records = ours(landscape, replay, most, DEFAULT, rungs=True, startup=STARTUP)
     tried = [r for r in records if r.complete or r.stopped]
     on_front = nondominated(np.array([landscape.value(r) for r in tried]))
@@ -366,7 +416,7 @@ def _stops(key: str, replay: int, most: int) -> tuple[int, int, int, int]:
 
 def false_stops(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[str, float]:
     """How often stopping was wrong, over `seeds` replays, and what it saved."""
-    most = full_trainings * landscape_of(key).budgets[-1]
+    most = full_trainings * landscape_of(key, 0).budgets[-1]
     futures = [pool.submit(_stops, key, seed, most) for seed in range(seeds)]
     stopped, wrong, saved, spent = (sum(column) for column in zip(*(future.result() for future in futures), strict=True))
     return {"stopped": stopped, "wrong": wrong, "rate": wrong / max(stopped, 1), "epochs_saved_share": saved / (saved + spent)}
@@ -388,12 +438,12 @@ def coverage(pool: Executor, studies: int) -> dict[str, Any]:
 
 def _simulated(number: int) -> Hits:
     """One study on an additive landscape, to its end."""
-    landscape = invented("small", number, 0.0)
+    landscape = invented("small", number, 0.0, number)
     study = replace(_study(landscape, number, DEFAULT, rungs=False, startup=STARTUP), trials=24, finals=Finals(leave_one_out=False))
     store = Memory()
 
     def submit(job: Job) -> "Future[Result]":
-        return _done(landscape.observe(job.placement, job.seed, job.epochs, number))
+        return _done(landscape.observe(job.placement, job.seed, job.epochs))
 
     search(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
     finals(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
@@ -425,14 +475,14 @@ def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
 def main() -> None:
     """Replay everything, and write it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the processes to come: their matrices are small
     key = str(asked.table)
-    half = min(200, landscape_of(key).plan.menu.size // 2)
+    half = min(200, landscape_of(key, 0).plan.menu.size // 2)
     found: dict[str, Any] = {
         "seeds": asked.seeds,
         "optuna": optuna.__version__,

@@ -183,7 +183,7 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "all.toml").write_text(EVERYTHING)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bam_search.cli.prepare.cores", lambda: 1)
+    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
     arguments = command(small_npz, "--epochs", 2, "--set", "data.images=500", study="all.toml", plainly=())
     out, _ = here(arguments, monkeypatch, capsys)
     folder = tmp_path / "reports" / "all"

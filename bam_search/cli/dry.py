@@ -45,7 +45,7 @@ def _echo_time(ready: Ready) -> None:
     texts = [placement.text for placement in ready.references.values()] or ["none"]
     speeds = [seconds_per_image(ready.space, ready.sites, text, study.recipe, ready.device, ready.threads) for text in texts]
     mean = images * sum(speeds) / len(speeds)
-    finalists = len(ready.references) + 4 * ready.searches
+    finalists = len(ready.references) + 6 * ready.searches
     total = mean * (study.trials + finalists * study.finals.seeds) / study.workers
     click.echo(
         f"\none training: {images * min(speeds):,.0f} to {images * max(speeds):,.0f} s, measured on the references, {images:,} images each"

@@ -100,7 +100,7 @@ def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
             size = random_size(study, {record.number: record for record in found})
             with progress.progress("random search of the same cost", drawn, size, progress.searched) as told:
                 random_arm(study, plan, store, submit, told)
-        members = finalists(study, list(store.records().values()))
+        members = finalists(study, plan.menu, list(store.records().values()))
         total = (len(members) + len(ablations(study, plan, members))) * study.finals.seeds
         more = f", and at most {study.finals.extra:.0%} more where they cannot be told apart" if study.finals.extra else ""
         _say(

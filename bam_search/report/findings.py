@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bam_search.search.additive import Design, Effect, effects_of, learn
+from bam_search.search.additive import Effect, effects_of, explain
 from bam_search.search.fidelity import at_rung
 from bam_search.search.front import front, hypervolume
 from bam_search.search.means import Difference, Mean, difference, mean, membership, noise, rank_correlation
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record, best_of, proper, startup_of
-from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu
 
 
@@ -124,15 +123,12 @@ def _beside(records: Sequence[Record], pairs: Sequence[tuple[Record, Record]]) -
 
 
 def helps(records: Sequence[Record], menu: Menu) -> Helps | None:
-    """The effects on the validation error, from all complete records on the menu, each placement once; None for fewer than 6."""
-    design = Design.of(menu)
-    rows = {r.id: (design.vector(Placement.parse(r.placement)), r.val_error) for r in records if r.complete}
-    known = [(vector, error) for vector, error in rows.values() if vector is not None]
-    if len(known) < 6:
+    """The effects on the validation error; None if there are too few records."""
+    found = explain(records, menu)
+    if found is None:
         return None
-    vectors, errors = np.array([vector for vector, _ in known]), np.array([error for _, error in known])
-    learned = learn(design, vectors, errors)
-    return Helps(tuple(effects_of(learned, vectors)), learned.left_out, learned.left_out_mean, len(known))
+    learned, vectors = found
+    return Helps(tuple(effects_of(learned, vectors)), learned.left_out, learned.left_out_mean, len(vectors))
 
 
 def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping | None:

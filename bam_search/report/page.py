@@ -109,11 +109,11 @@ READING = (
     "option that a placement does not write has its default: bam is bam(r=16,d=4), se is se(r=16)."
 )
 FINALISTS = (
-    "The references, the front of the search and the best of the random search, trained again with seeds that the search has not seen, on "
-    "all training images, each training measured once on the test set. Intervals are 90 %, Student's t over seeds. 'On the front' is the "
-    "probability that no finalist of at most its costs has a lower mean, given the noise that all finalists together show. 'Promised' and "
-    "'kept' are points better than the first reference, on validation in the search and on test here: what was luck is not kept. Further "
-    "seeds went to those of which membership was least clear."
+    "The references, the front of the search, the front to expect once the noise of single trainings is averaged out, and the best of the "
+    "random search, trained again with seeds that the search has not seen, on all training images, each training measured once on the test "
+    "set. Intervals are 90 %, Student's t over seeds. 'On the front' is the probability that no finalist of at most its costs has a lower "
+    "mean, given the noise that all finalists together show. 'Promised' and 'kept' are points better than the first reference, on "
+    "validation in the search and on test here: what was luck is not kept. Further seeds went to those of which membership was least clear."
 )
 DIFFERENCES = (
     "Differences of test error in points, paired by seed: what a seed does to all placements alike drops out. Negative is better. Each "

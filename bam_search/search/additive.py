@@ -1,4 +1,4 @@
-"""Where attention helps: a small additive model of the error, from all records. numpy only.
+"""Where attention helps: a small additive model of the error, from all records. No library but numpy.
 
 error = intercept + sum over sites of (module there + each of its options' values there) + noise. The same effects also exist once for
 all sites together, so a site that was tried twice borrows from the others. Bayesian linear regression with one prior scale for all
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bam_search.search.record import Record
 from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.search_space import Menu
 
+FEWEST = 6
+"""With fewer records nothing is said of where attention helps."""
 SCALES = np.geomspace(1e-3, 1e2, 26)
 """Prior variances of an effect, in units of the noise's variance."""
 OPTION = 0.5
@@ -160,6 +163,20 @@ def learn(design: Design, vectors: np.ndarray, errors: np.ndarray, weights: np.n
         left_out=float(np.sqrt(np.mean(left_out**2))),
         left_out_mean=float(np.sqrt(np.mean(left_out_mean**2))),
     )
+
+
+def explain(records: Iterable[Record], menu: Menu) -> tuple[Effects, np.ndarray] | None:
+    """The effects on the validation error, and the (n, sites) placements they are from; None if there are fewer than FEWEST.
+
+    From all complete records on the menu, each placement once.
+    """
+    design = Design.of(menu)
+    rows = {r.id: (design.vector(Placement.parse(r.placement)), r.val_error) for r in records if r.complete}
+    known = [(vector, error) for vector, error in rows.values() if vector is not None]
+    if len(known) < FEWEST:
+        return None
+    vectors = np.array([vector for vector, _ in known])
+    return learn(design, vectors, np.array([error for _, error in known])), vectors
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Finalists: the references, the front and the best random candidate, trained again with fresh seeds on all training images.
+"""Finalists: the references, the fronts and the best random candidate, trained again with fresh seeds on all training images.
 
 Each training is measured on the test set once. All have the first seeds; then, within the study's limit, further seeds go to those of
 which it is least clear whether they are on the front. The winner is also trained without each of its sites.
@@ -10,16 +10,20 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
+from bam_search.search.additive import explain
 from bam_search.search.executors import Submit
-from bam_search.search.front import front
+from bam_search.search.front import front, nondominated
 from bam_search.search.loop import Plan, Told, begun, window
 from bam_search.search.means import membership, noise
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record, best_of, proper
 from bam_search.search.store import Store
 from bam_search.search.study import Study
 from bam_search.space.placement import Placement
+from bam_search.space.search_space import Menu
 
 FRESH = 1_000_003
 """Added to the study's seed for the finalists: seeds that the search has not seen, so that no test error is a lucky draw of it."""
@@ -27,21 +31,47 @@ UNCLEAR = (0.05, 0.95)
 """Between these probabilities it is unclear whether a finalist is on the front."""
 
 
-def finalists(study: Study, records: Sequence[Record]) -> list[Record]:
-    """The references, then the members of the front that are none, then the random candidate of least validation error."""
+def finalists(study: Study, menu: Menu, records: Sequence[Record]) -> list[Record]:
+    """The references, then the members of the front and of the expected front, then the random candidate of least validation error."""
     own = proper(records)
-    references = [record for record in own if record.origin == REFERENCE and record.complete]
-    found = references + [record for record in front(own, study.objectives) if record.origin == SEARCH]
+    members = [record for record in own if record.origin == REFERENCE and record.complete]
+    for more in (front(own, study.objectives), expected_front(study, menu, records)):
+        known = {record.number for record in members}
+        members += [record for record in more if record.number not in known and record.origin == SEARCH]
     best = best_of(record for record in records if record.origin == RANDOM)
-    if best is None or best.id in {record.id for record in found}:
-        return found
-    return [*found, best]
+    if best is None or best.id in {record.id for record in members}:
+        return members
+    return [*members, best]
+
+
+def expected_front(study: Study, menu: Menu, records: Sequence[Record]) -> list[Record]:
+    """The references and searched records on the front of the errors that the additive model expects, cheapest first.
+
+    The front as measured is drawn by luck where noise is as large as the differences; the model has every record's noise averaged
+    out. Empty where the model predicts no better than the plain mean.
+    """
+    found = explain(records, menu)
+    if found is None or found[0].left_out >= found[0].left_out_mean:
+        return []
+    learned = found[0]
+
+    def costs(record: Record) -> list[float]:
+        return [record.objective(key) for key in study.costs]
+
+    own = [(record, learned.design.vector(Placement.parse(record.placement))) for record in proper(records) if record.complete]
+    on_menu = [(record, vector) for record, vector in own if vector is not None]
+    if not on_menu:
+        return []
+    errors = learned.expect(learned.design.features(np.array([vector for _, vector in on_menu])))
+    values = np.array([[error, *costs(record)] for error, (record, _) in zip(errors, on_menu, strict=True)])
+    kept = [record for (record, _), keep in zip(on_menu, nondominated(values), strict=True) if keep]
+    return sorted(kept, key=costs)
 
 
 def finals(study: Study, plan: Plan, store: Store, submit: Submit, told: Told) -> None:
     """Train the finalists again; what the store has already is not repeated."""
     records = store.records()
-    members = finalists(study, list(records.values()))
+    members = finalists(study, plan.menu, list(records.values()))
     without = ablations(study, plan, members)
     for record in without:
         if record.number not in records:

@@ -9,9 +9,8 @@ from bam_search.search.record import Record, costs_of
 
 def nondominated(values: np.ndarray) -> np.ndarray:
     """(n, m) values to minimise -> (n,) bool: True where no row is at least as good in all columns and better in one."""
-    no_worse = (values[:, None] <= values[None]).all(2)
-    better = (values[:, None] < values[None]).any(2)
-    return np.asarray(~(no_worse & better).any(0))
+    no_worse = np.logical_and.reduce([column[:, None] <= column for column in values.T])
+    return np.asarray(~(no_worse & ~no_worse.T).any(0))
 
 
 def front(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
@@ -31,16 +30,13 @@ def hypervolume(values: np.ndarray, worst: np.ndarray) -> float:
     By slices along the last column, as in Carlos Fonseca et al., "An improved dimension-sweep algorithm for the hypervolume indicator",
     CEC 2006, without its data structures: fronts here have tens of members.
     """
-    values = np.unique(values[(values < worst).all(1)], axis=0)
+    values = values[(values < worst).all(1)]
     if not len(values):
         return 0.0
     if values.shape[1] == 1:
         return float(worst[0] - values.min())
     values = values[np.argsort(values[:, -1], kind="stable")]
-    ends = np.append(values[1:, -1], worst[-1])
-    depths = ends - values[:, -1]
-    return sum(depth * hypervolume(_front_rows(values[: i + 1, :-1]), worst[:-1]) for i, depth in enumerate(depths) if depth > 0)
-
-
-def _front_rows(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values[nondominated(values)])
+    depths = np.diff(values[:, -1], append=worst[-1])
+    if values.shape[1] == 2:
+        return float(depths @ (worst[0] - np.minimum.accumulate(values[:, 0])))
+    return sum(float(depth) * hypervolume(values[: i + 1, :-1], worst[:-1]) for i, depth in enumerate(depths) if depth > 0)

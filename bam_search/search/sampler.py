@@ -4,6 +4,7 @@ Each proposal depends only on the told records, the seed and the candidate's num
 proposes what it would have proposed.
 """
 
+import math
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,14 +17,16 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from bam_search.errors import UserError
 from bam_search.search.additive import Effects, learn
-from bam_search.search.front import nondominated
+from bam_search.search.front import hypervolume, nondominated
 from bam_search.search.offer import Offer
 from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.search_space import Menu, Options
 
 OFF = "off"
-DRAWS = 50
-"""How often a duplicate or illegal proposal is drawn again, by the sampler, then at random, before the space counts as exhausted."""
+DRAWS = (8, 100)
+"""How often a duplicate or illegal proposal is drawn: by the sampler, and in all (then at random), before the space is exhausted."""
+SEEN = 0.9
+"""The share of the placements not tried yet that one draw looks at."""
 EXHAUSTIVE = 4096
 """A space of at most so many placements is looked at as a whole."""
 POPULATION = 20
@@ -43,27 +46,27 @@ class Chooser(Protocol):
 
 
 class Additive:
-    """The additive model: draw a budget, take the untried placement of least expected error within it.
+    """The additive model: take the untried placement by which the front of expected errors would gain most hypervolume.
 
-    Costs are known before training, so only the error is modelled. Budgets are drawn from the overheads of placements of all sizes, so the
-    front is worked on along its whole length (a bound on all objectives but one: Yacov Haimes et al., IEEE Trans. SMC 1971), and that is
-    exploration enough: effects drawn from their posterior instead of expected did worse (LOG.md).
+    Costs are known before training, so only the error is modelled. What was told counts with its expected error too, not with the one
+    that luck gave it. Effects drawn from their posterior instead of expected did worse (LOG.md).
     """
 
     def __init__(self, offer: Offer) -> None:
         self._offer = offer
         self._vectors: list[np.ndarray] = []
-        self._told: list[tuple[float, ...]] = []
+        self._errors: list[float] = []
         self._weights: list[float] = []
         self._learned: Effects | None = None
         self._all = offer.everything() if offer.menu.size <= EXHAUSTIVE else None
 
     def tell(self, placement: Placement, error: float, overheads: Sequence[float], weight: float) -> None:
-        """See Chooser. A placement that is not on the menu (SE where BAM is searched) teaches nothing."""
+        """See Chooser. A placement that is not on the menu (SE where BAM is searched) teaches nothing; overheads are known anyway."""
+        del overheads
         vector = self._offer.design.vector(placement)
         if vector is not None:
             self._vectors.append(vector)
-            self._told.append((error, *overheads))
+            self._errors.append(error)
             self._weights.append(weight)
             self._learned = None
 
@@ -72,25 +75,37 @@ class Additive:
         if len(self._vectors) < 4:
             return self._offer.spread(seed)
         if self._learned is None:
-            errors = np.array([told[0] for told in self._told])
-            self._learned = learn(self._offer.design, np.array(self._vectors), errors, np.array(self._weights))
+            vectors, errors, weights = np.array(self._vectors), np.array(self._errors), np.array(self._weights)
+            self._learned = learn(self._offer.design, vectors, errors, weights)
         rng = np.random.default_rng(seed)
-        pool = self._pool(rng)
+        told = self._values(self._learned, np.array(self._vectors))
+        front = nondominated(told)
+        pool = self._pool(np.array(self._vectors)[front], rng)
         if not len(pool):
             return self._offer.spread(seed)
-        costs = self._offer.overheads(pool)[:, rng.integers(self._offer.objectives)]
-        pool = pool[costs <= rng.choice(costs)]
-        return self._offer.design.placement(pool[np.argmin(self._learned.expect(self._offer.design.features(pool)))])
+        return self._offer.design.placement(pool[_gains_most(told[front], self._values(self._learned, pool))])
 
-    def _pool(self, rng: np.random.Generator) -> np.ndarray:
-        """(n, sites) placements within the limits that were not told yet."""
+    def _values(self, learned: Effects, vectors: np.ndarray) -> np.ndarray:
+        """(n, sites) placements -> (n, objectives): expected errors and overheads."""
+        errors = learned.expect(self._offer.design.features(vectors))
+        return np.column_stack([errors, self._offer.overheads(vectors)[:, : self._offer.objectives]])
+
+    def _pool(self, front: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(n, sites) placements within the limits that were not told yet, less some that are left out so that further draws differ."""
         pool = self._all
         if pool is None:
-            front = np.array(self._vectors)[nondominated(np.array(self._told))]
             pool = np.concatenate([self._offer.some(500, rng), self._offer.near(front, 500, rng)])
         told = {vector.tobytes() for vector in self._vectors}
         fresh = np.array([vector.tobytes() not in told for vector in pool])
-        return pool[fresh & self._offer.within(pool)]
+        left = pool[fresh & self._offer.within(pool)]
+        return rng.permutation(left)[: math.ceil(SEEN * len(left))]
+
+
+def _gains_most(front: np.ndarray, values: np.ndarray) -> int:
+    """The row of (n, m) `values` to minimise that adds most to the hypervolume of a front."""
+    worst = np.concatenate([front, values]).max(0) + 1e-9
+    best = np.flatnonzero(nondominated(values))  # whatever another row is better than adds less
+    return int(best[np.argmax([hypervolume(np.vstack([front, values[i]]), worst) for i in best])])
 
 
 class ByOptuna:
@@ -192,7 +207,7 @@ class Proposer:
         """The canonical placement for candidate `number`, its id not among `taken`; None if none could be found."""
 
         def drawn(draw: int, seed: int) -> Placement:
-            at_random = number < self._random_until or draw >= DRAWS
+            at_random = number < self._random_until or draw >= DRAWS[0]
             return self._offer.spread(seed) if at_random else self._chooser.draw(seed)
 
         return self._new(str(number), drawn, taken)
@@ -203,7 +218,7 @@ class Proposer:
 
     def _new(self, name: str, drawn: Callable[[int, int], Placement], taken: Collection[str]) -> Placement | None:
         """The first of the placements `drawn` (from the draw's number and a seed) that is legal and new; `name` sets the seeds apart."""
-        for draw in range(2 * DRAWS):
+        for draw in range(DRAWS[1]):
             placement = self._legal(drawn(draw, zlib.crc32(f"{self._seed}:{name}:{draw}".encode())))
             if placement is not None and placement.id not in taken:
                 return placement

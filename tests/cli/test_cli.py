@@ -112,7 +112,7 @@ def here(
     variant = f'space = "{folder / "frail.py"}"\n'
     (folder / "tiny.toml").write_text(f'question = "?"\nreferences = {references}\n[cpu]\n{variant}[gpu]\n{variant}')
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("bam_search.cli.prepare.cores", lambda: 1)
+    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)
     small = ["--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
     finals = ["--set", "finals={seeds=1, leave_one_out=false}", "--set", "random_arm=false"]

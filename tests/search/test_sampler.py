@@ -138,18 +138,16 @@ def test_the_random_search_is_legal_new_and_its_own() -> None:
 
 
 def test_an_error_of_little_weight_says_little() -> None:
-    def leaning(first: float, last: float) -> int:
-        """How many more proposals have attention at layer1 than at layer3, both told to be good, with these weights."""
+    def proposed(error: float, weight: float) -> list[Placement | None]:
+        """What is proposed after a placement was told with this error and weight."""
         chooser = proposer("additive")
-        for site in ("layer1", "layer2", "layer3"):
-            chooser.tell(Placement.parse(f"{site}.0.bn2=bam"), 10.0, [1.0])
-        chooser.tell(Placement.parse("layer1=bam"), 5.0, [1.0], first)
-        chooser.tell(Placement.parse("layer3=bam"), 5.0, [1.0], last)
-        sites = [{site for site, _ in placement.choices} for n in range(40) if (placement := chooser.propose(n, set()))]
-        return sum("layer1" in found for found in sites) - sum("layer3" in found for found in sites)
+        for number, site in enumerate(("layer1", "layer2", "layer3")):
+            chooser.tell(Placement.parse(f"{site}.0.bn2=bam"), 10.0 + number, [1.0])
+        chooser.tell(Placement.parse("layer3=bam"), error, [1.0], weight)
+        return [chooser.propose(n, set()) for n in range(5)]
 
-    assert leaning(1.0, 0.01) > 5
-    assert leaning(0.01, 1.0) < -5
+    assert proposed(5.0, 1e-9) == proposed(15.0, 1e-9)
+    assert proposed(5.0, 1.0) != proposed(15.0, 1.0)
 
 
 def test_options_that_are_illegal_together_are_drawn_again() -> None:
