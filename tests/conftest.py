@@ -54,7 +54,7 @@ def make_record(number: int, error: float | None, overhead: float, **fields: obj
         "macs_conv_fc_overhead": 2 * overhead,
         "macs_overhead": 3 * overhead,
         "activations_overhead": 4 * overhead,
-        "by_operator": {"conv": 2000 + number},
+        "by_operator": {"conv": 2000 + number, "add": 1000},
         "uncounted": {},
         "val_error": error,
         "val_images": None if error is None else 400,

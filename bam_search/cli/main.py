@@ -93,6 +93,28 @@ def export(folder: Path, candidate: int, out: Path | None, weights: Path | None,
 
 
 @cli.command()
+@click.argument("path", metavar="REPORT_DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--plotlyjs",
+    type=click.Choice(("inline", "cdn")),
+    default="inline",
+    show_default=True,
+    help="cdn: a small page that needs the network.",
+)
+@click.option(
+    "--watch", "every", type=click.FloatRange(min=1), metavar="SECONDS", help="Go on: write it again as the study has new candidates."
+)
+@click.option(
+    "--verify", "only_verify", is_flag=True, help="Write nothing: derive every number of the page from its own records, and compare."
+)
+def report(path: Path, plotlyjs: str, every: float | None, only_verify: bool) -> None:
+    """Write a study's page anew, finished or running; or check a page."""
+    from bam_search.cli import report as reporting
+
+    raise SystemExit(reporting.asked(path, plotlyjs, every, only_verify))
+
+
+@cli.command()
 @click.argument("folders", metavar="REPORT_DIR REPORT_DIR ...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("reports/compare"), show_default=True, help="Where to write the page.")
 def compare(folders: tuple[Path, ...], out: Path) -> None:

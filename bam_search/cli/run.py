@@ -18,16 +18,18 @@ from bam_search import __version__
 from bam_search.cli import progress
 from bam_search.cli.compare import check_free, compare
 from bam_search.cli.prepare import Ready, Request, each, prepare
-from bam_search.report.page import Subject, answer_line, verdict_lines, write_report
+from bam_search.report.page import answer_line, verdict_lines, write_report
 from bam_search.report.paper import Paper
+from bam_search.report.payload import Subject
 from bam_search.report.tables import answers
+from bam_search.score.cost import COUNTS
 from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
 from bam_search.score.train import uses_bf16
 from bam_search.search.executors import executor
 from bam_search.search.finals import ablations, finalists, finals
 from bam_search.search.loop import Plan, random_arm, random_size, search
-from bam_search.search.record import RANDOM, SEARCH, Record, proper
+from bam_search.search.record import RANDOM, SEARCH, proper
 from bam_search.search.store import Store, open_store
 from bam_search.search.study import Study
 
@@ -62,6 +64,7 @@ def _run(ready: Ready, data: Dataset, folder: Path) -> int:
     store = open_store(folder, _identity(ready, data), ready.study.objectives)
     # A shell that starts a command in the background has it ignore Ctrl-C's signal: answer it there too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _report(ready, data, task.split, store)  # `report` can then show the study while it runs
     try:
         _train(ready, Plan(data.name, ready.references, ready.sites, ready.menu, ready.costs), task, store)
     except KeyboardInterrupt:
@@ -144,13 +147,30 @@ def _close(ready: Ready, data: Dataset, parts: Split, store: Store) -> int:
 
 
 def _report(ready: Ready, data: Dataset, parts: Split, store: Store) -> Path:
-    records = list(store.records().values())
     warning = "" if data.name == CIFAR else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
-    about = _about(ready, data, parts, records)
+    about = _about(ready, data, parts)
     store.describe(about)
     paper = _paper(ready.study, data, len(parts.fit) + len(parts.validation))
-    subject = Subject(f"bam_search: {ready.name}", ready.study.objectives, warning, about, ready.menu, ready.study.startup, paper)
-    return write_report(store.folder, subject, records)
+    subject = Subject(
+        title=f"bam_search: {ready.name}",
+        objectives=ready.study.objectives,
+        warning=warning,
+        about=about,
+        menu=ready.menu,
+        startup=ready.study.startup,
+        paper=paper,
+        sites=ready.sites,
+        commands=_commands(ready, store.folder),
+        base={key: getattr(ready.costs.base, key) for key in COUNTS},
+    )
+    return write_report(store.folder, subject, list(store.records().values()))
+
+
+def _commands(ready: Ready, folder: Path) -> tuple[str, ...]:
+    """What a reader can do with a candidate: look at its costs, have its code, train it again."""
+    count = shlex.join(["python", "-m", "bam_search", "count", "--space", ready.study.space, "--placement", "{placement}"])
+    export = shlex.join(["python", "-m", "bam_search", "export", str(folder), "--candidate", "{number}"])
+    return count, export
 
 
 def _paper(study: Study, data: Dataset, images: int) -> Paper:
@@ -170,12 +190,9 @@ def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
     return {"bam_search": __version__, "variant": ready.device.variant, **table}
 
 
-def _about(ready: Ready, data: Dataset, parts: Split, records: list[Record]) -> dict[str, str]:
+def _about(ready: Ready, data: Dataset, parts: Split) -> dict[str, str]:
     study, base = ready.study, ready.costs.base
-    own = len(proper(records))
     recipe = ", ".join(f"{key} {value}" for key, value in study.to_dict()["recipe"].items())
-    uncounted = sorted({name for record in records for name in record.uncounted})
-    trained = sum(seconds or 0 for record in records for seconds in (record.seconds, record.test_seconds))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas"))
     return {
         "Question": study.question,
@@ -187,13 +204,10 @@ def _about(ready: Ready, data: Dataset, parts: Split, records: list[Record]) -> 
         f"{len(parts.fit) + len(parts.validation):,} train and {len(parts.test):,} test the finalists; stratified, seed {study.seed}",
         "Backbone": f"{ready.space.name}: {base.params:,} parameters, {base.macs_conv_fc:,} MACs conv + fc, {base.macs:,} MACs all",
         "Space": f"{len(ready.menu.sites)} sites, {ready.menu.size:,} placements",
-        "Search": f"{study.sampler}, {own} of {study.trials} candidates, the first {study.startup} searched ones at random, "
+        "Search": f"{study.sampler}, {study.trials} candidates, the first {study.startup} searched ones at random, "
         f"seed {study.seed}, {study.workers} at a time; minimised: {', '.join(study.objectives)}",
         "References": "; ".join(ready.notes) or "as the study writes them",
         "Recipe": f"{recipe}, which is {_precision(ready)} here",
-        "Failed": str(sum(bool(record.failure) for record in records)),
-        "Training time": f"{trained:,.0f} s, summed over all trainings",
-        "Operators not counted": ", ".join(uncounted) or "none",
         "Versions": f"bam_search {__version__}, Python {platform.python_version()}, {packages}",
     }
 

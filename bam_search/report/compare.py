@@ -226,7 +226,8 @@ def _line(name: str, points: Sequence[Point], cost: str, look: Mapping[str, Any]
 
 def _scatter(name: str, points: Sequence[Point], cost: str, colour: str, shape: str, legend: bool) -> go.Scatter:
     x, y, bars = [getattr(point.record, cost) for point in points], [point.error for point in points], [point.bar for point in points]
-    return markers(name, shape, colour, x, y, bars, [_hover(point) for point in points]).update(showlegend=legend)
+    hovers = {"text": [_hover(point) for point in points], "hovertemplate": "%{text}<extra></extra>"}
+    return markers(name, shape, colour, x, y, bars).update(showlegend=legend, **hovers)
 
 
 def _hover(point: Point) -> str:

@@ -1,14 +1,13 @@
-"""The Pareto figure, in two functions: the numbers from records, then the drawing."""
+"""The figures: numbers from records first, then the drawing. What the page makes of clicks is in assets/page.js."""
 
 import html
-import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from bam_search.report.tables import AXES, error_text, test_text
+from bam_search.report.tables import AXES
 from bam_search.search.front import front
 from bam_search.search.means import mean
 from bam_search.search.record import RANDOM, REFERENCE, SEARCH, Record, proper, standard_error
@@ -19,6 +18,8 @@ REFERENCES = (("diamond", "#d55e00"), ("square", "#cc79a7"), ("triangle-up", "#e
 FRONT = ("circle", "#0072b2")
 DOMINATED = ("circle-open", "#8a8a8a")
 DRAWN = ("cross-thin-open", "#8a8a8a")
+SWITCH = {**AXES, "macs_overhead": "MACs (all operators)", "activations_overhead": "activations"}
+"""The overheads that the figure can be switched to."""
 
 
 @dataclass(frozen=True)
@@ -51,33 +52,122 @@ def stairs(records: Sequence[Record], axis: str) -> list[Record]:
 
 
 def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
-    """Validation error against both overheads, side by side."""
-    figure = make_subplots(1, len(AXES), shared_yaxes=True, horizontal_spacing=0.03)
-    for column, (axis, title) in enumerate(AXES.items(), start=1):
-        line = stairs(proper(records), axis)
-        figure.add_scatter(
-            x=[r.objective(axis) for r in line],
-            y=[r.val_error for r in line],
-            name="front in this panel",
-            legendgroup="line",
+    """Validation error against an overhead, with a switch to the others; a logarithmic scale where they span more than ten times.
+
+    Each point's `customdata` is its candidate's tag; the last trace is empty, for the page's ring around the selected one.
+    """
+    figures = {axis: _traces(records, objectives, axis) for axis in SWITCH}
+    first = next(iter(SWITCH))
+    figure = go.Figure(figures[first])
+    base = next((r for r in records if r.origin == REFERENCE and r.complete), None)
+    if base is not None:
+        figure.add_hline(base.val_error, line={"dash": "dash", "width": 1, "color": DOMINATED[1]}, annotation_text=html.escape(base.name))
+    switch = [
+        {
+            "label": title,
+            "method": "update",
+            "args": [{"x": [t.x for t in traces], "y": [t.y for t in traces]}, {"xaxis.title.text": f"overhead in {title}, %"}],
+        }
+        for (title, traces) in ((SWITCH[axis], traces) for axis, traces in figures.items())
+    ]
+    scales = [{"label": name, "method": "relayout", "args": [{"xaxis.type": name}]} for name in ("linear", "log")]
+    wide = [r.objective(axis) for r in records if r.complete for axis in SWITCH if r.objective(axis) > 0]
+    menus = [switch, scales] if wide and max(wide) > 10 * min(wide) else [switch]
+    figure.update_xaxes(title=f"overhead in {SWITCH[first]}, %", zeroline=True)
+    return laid_out(figure).update_layout(
+        margin={"t": 50},
+        updatemenus=[
+            {"type": "dropdown", "buttons": buttons, "direction": "down", "x": 0.32 * i, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+            for i, buttons in enumerate(menus)
+        ],
+    )
+
+
+def _traces(records: Sequence[Record], objectives: Sequence[str], axis: str) -> list[go.Scatter]:
+    tested = [r for r in records if r.complete and r.test_error is not None]
+    ring = _ring({"mode": "markers", "marker": {"symbol": "circle-open", "size": 20, "line": {"width": 3}, "color": INK}})
+    lines = [
+        _line(
+            "optimistic front: as measured once", stairs(proper(records), axis), axis, [r.val_error for r in stairs(proper(records), axis)]
+        ),
+        *([_confident(tested, axis)] if tested else []),
+    ]
+    points = [_points(group, axis) for group in groups(records, objectives)]
+    return [*lines, *points, _tested(tested, axis), ring]
+
+
+def _confident(tested: Sequence[Record], axis: str) -> go.Scatter:
+    """The front of the upper ends of the finalists' intervals, or of their means where there is one seed."""
+    found = {r.number: mean(r.test_errors) for r in tested}
+    high = {number: one.mean if one.high is None else one.high for number, one in found.items()}
+    kept = front([replace(r, val_error=high[r.number]) for r in tested], ("error", axis))
+    return _line("confident front: upper ends of the finalists' intervals", kept, axis, [r.val_error for r in kept]).update(
+        visible="legendonly", line={"dash": "solid", "color": INK}
+    )
+
+
+def _line(name: str, kept: Sequence[Record], axis: str, errors: Sequence[float | None]) -> go.Scatter:
+    return go.Scatter(
+        x=[r.objective(axis) for r in kept],
+        y=errors,
+        name=name,
+        mode="lines",
+        line={"shape": "hv", "color": FRONT[1], "dash": "dot", "width": 1.5},
+        hoverinfo="skip",
+    )
+
+
+def draw_progress(lines: Mapping[str, Sequence[tuple[int, float]]]) -> go.Figure:
+    """Hypervolume against epochs of training, a line for each arm."""
+    looks = ({"color": FRONT[1]}, {"color": DOMINATED[1], "dash": "dash"})
+    traces = [
+        go.Scatter(
+            x=[spent for spent, _ in line],
+            y=[100 * volume for _, volume in line],
+            name=name,
             mode="lines",
-            line={"shape": "hv", "color": FRONT[1], "dash": "dot", "width": 1.5},
-            hoverinfo="skip",
-            showlegend=column == 1,
-            row=1,
-            col=column,
+            line={"shape": "hv", "width": 2, **look},
+            hovertemplate="%{x} epochs: %{y:.0f} %<extra></extra>",
         )
-        for group in groups(records, objectives):
-            figure.add_trace(_points(group, axis, column == 1), row=1, col=column)
-        tested = [r for r in records if r.complete and r.test_error is not None]
-        figure.add_trace(_tested(tested, axis, column == 1), row=1, col=column)
-        figure.update_xaxes(title=f"overhead in {title}, %", zeroline=True, row=1, col=column)
-    return laid_out(figure)
+        for (name, line), look in zip(lines.items(), looks, strict=False)
+    ]
+    figure = go.Figure(traces)
+    figure.update_xaxes(title="epochs of training spent", rangemode="tozero")
+    return laid_out(figure, "hypervolume, % of the larger arm's").update_layout(height=340)
 
 
-def laid_out(figure: go.Figure) -> go.Figure:
-    """The figure with what all figures of errors have in common: its title of the y-axis, its font and its legend below."""
-    figure.update_yaxes(title="error, %", row=1, col=1)
+def draw_curves(records: Sequence[Record]) -> go.Figure | None:
+    """Validation error after each epoch, a line for each candidate that was measured more than once; None if there is none."""
+    measured = [r for r in records if len(r.val_errors) > 1 and r.origin in (REFERENCE, SEARCH)]
+    if not measured:
+        return None
+    # One trace for all: a trace for each of a thousand candidates would take seconds to draw.
+    figure = go.Figure(
+        go.Scatter(
+            x=[x for r in measured for x in (*range(1, len(r.val_errors) + 1), None)],
+            y=[y for r in measured for y in (*r.val_errors, None)],
+            customdata=[r.tag for r in measured for _ in range(len(r.val_errors) + 1)],
+            name="a candidate",
+            mode="lines+markers",
+            line={"width": 1, "color": FRONT[1]},
+            marker={"size": 4},
+            opacity=0.5,
+            hoverinfo="none",
+        )
+    )
+    figure.add_trace(_ring({"mode": "lines", "line": {"width": 4, "color": REFERENCES[0][1]}}))
+    figure.update_xaxes(title="epoch", dtick=max(1, max(len(r.val_errors) for r in measured) // 10))
+    return laid_out(figure, "validation error, %").update_layout(height=340, showlegend=False)
+
+
+def _ring(look: Mapping[str, Any]) -> go.Scatter:
+    """An empty trace, which the page fills with the points of the selected candidate."""
+    return go.Scatter(x=[], y=[], meta="ring", showlegend=False, hoverinfo="skip", **look)
+
+
+def laid_out(figure: go.Figure, y: str = "error, %") -> go.Figure:
+    """The figure with what all figures have in common: its title of the y-axis, its font and its legend below."""
+    figure.update_layout({"yaxis.title.text": y})
     return figure.update_layout(
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "color": INK},
@@ -85,13 +175,12 @@ def laid_out(figure: go.Figure) -> go.Figure:
         margin={"l": 60, "r": 20, "t": 20, "b": 60},
         legend={"orientation": "h", "y": -0.16, "x": 0},
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)"},
     )
 
 
-def markers(
-    name: str, shape: str, colour: str, x: Sequence[float], y: Sequence[float], bars: Sequence[float], hovers: Sequence[str]
-) -> go.Scatter:
-    """Points with error bars, alike in shape and colour; `name` is text, `hovers` are HTML."""
+def markers(name: str, shape: str, colour: str, x: Sequence[float], y: Sequence[float], bars: Sequence[float]) -> go.Scatter:
+    """Points with error bars, alike in shape and colour; `name` is text."""
     return go.Scatter(
         x=x,
         y=y,
@@ -100,43 +189,25 @@ def markers(
         legendgroup=name,
         mode="markers",
         marker={"symbol": shape, "color": colour, "size": 11, "line": {"width": 1, "color": "white"}},
-        text=hovers,
-        hovertemplate="%{text}<extra></extra>",
     )
 
 
-def _points(group: Group, axis: str, legend: bool) -> go.Scatter:
+def _points(group: Group, axis: str) -> go.Scatter:
     records = group.records
     x, y = [r.objective(axis) for r in records], [r.objective("error") for r in records]
     bars = [standard_error(r.val_error, r.val_images) for r in records if r.val_error is not None and r.val_images is not None]
-    return markers(group.name, group.shape, group.colour, x, y, bars, [_hover(r) for r in records]).update(showlegend=legend)
+    return markers(group.name, group.shape, group.colour, x, y, bars).update(customdata=[r.tag for r in records], hoverinfo="none")
 
 
-def _tested(records: Sequence[Record], axis: str, legend: bool) -> go.Scatter:
+def _tested(records: Sequence[Record], axis: str) -> go.Scatter:
     return go.Scatter(
         x=[r.objective(axis) for r in records],
         y=[r.test_error for r in records],
         name="mean test error of finalists",
-        legendgroup="tested",
-        showlegend=legend,
         visible="legendonly",
         mode="markers",
         marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": INK}},
         error_y={"array": [mean(r.test_errors).sd or 0.0 for r in records], "thickness": 0.8, "width": 2, "color": INK},
-        text=[_hover(r) for r in records],
-        hovertemplate="%{text}<extra></extra>",
+        customdata=[r.tag for r in records],
+        hoverinfo="none",
     )
-
-
-def _hover(record: Record) -> str:
-    placement = "<br>".join(html.escape(line) for line in textwrap.wrap(record.placement, 60))
-    lines = [
-        f"<b>#{record.tag} {html.escape(record.name or record.origin)}</b>",
-        placement,
-        f"validation error {error_text(record)} %",
-        f"test error {test_text(record)} %" if record.test_errors else "",
-        f"parameters {record.params:,} ({record.params_overhead:+.2f} %)",
-        f"MACs conv + fc {record.macs_conv_fc:,} ({record.macs_conv_fc_overhead:+.2f} %)",
-        f"MACs, all operators {record.macs:,} ({record.macs_overhead:+.2f} %)",
-    ]
-    return "<br>".join(line for line in lines if line)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bam_search.search.additive import Effect, effects_of, explain
 from bam_search.search.fidelity import at_rung
-from bam_search.search.front import front, hypervolume
+from bam_search.search.front import front, hypervolume, nondominated
 from bam_search.search.means import Difference, Mean, difference, mean, membership, noise, rank_correlation
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record, best_of, proper, startup_of
 from bam_search.space.search_space import Menu
@@ -151,16 +151,50 @@ def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping |
 
 def arms(records: Sequence[Record], objectives: Sequence[str], startup: int) -> Arms | None:
     """The search beside the random search of equal cost; None if there was none."""
-    searched = [r for r in records if r.origin == SEARCH]
-    drawn = [r for r in records if r.origin == RANDOM]
-    chance = [r for r in (*startup_of(records, startup), *drawn) if r.complete]
-    complete = [r for r in searched if r.complete]
-    if not drawn or not complete or not chance:
+    lines = progress(records, objectives, startup)
+    if len(lines) < 2:
         return None
-    worst = np.array([max(r.objective(key) for r in (*complete, *chance)) for key in objectives]) + 1e-9
-    volumes = [hypervolume(np.array([[r.objective(key) for key in objectives] for r in arm]), worst) for arm in (complete, chance)]
-    most = max(volumes) or 1.0
-    best = [min(r.objective("error") for r in arm) for arm in (complete, chance)]
-    spent = [sum(r.trained_epochs for r in searched), sum(r.epochs for r in chance)]
-    found = [(s, b, v / most) for s, b, v in zip(spent, best, volumes, strict=True)]
+    searched, chance = _arm(records, startup)
+    best = [min(r.objective("error") for r in arm if r.complete) for arm in (searched, chance)]
+    spent = [sum(r.trained_epochs for r in searched), sum(r.epochs for r in chance if r.complete)]
+    found = [(s, b, line[-1][1]) for s, b, line in zip(spent, best, lines.values(), strict=True)]
     return Arms(found[0], found[1])
+
+
+Line = list[tuple[int, float]]
+
+
+def progress(records: Sequence[Record], objectives: Sequence[str], startup: int) -> dict[str, Line]:
+    """For "the search", and "random search" if there was one: epochs spent, and the hypervolume of what was found by then.
+
+    The hypervolume is of validation error and the costs, up to the worst of either arm, as a share of the larger one at its end. Empty
+    if the search has completed nothing.
+    """
+    searched, chance = _arm(records, startup)
+    both = {"the search": searched, "random search": chance}
+    measured = {name: arm for name, arm in both.items() if any(r.complete for r in arm)}
+    if not any(r.complete for r in searched):
+        return {}
+    worst = np.array([max(r.objective(key) for arm in measured.values() for r in arm if r.complete) for key in objectives]) + 1e-9
+    # The random search has no rungs, and the startup that it shares counts as if trained without.
+    lines = {name: _volumes(arm, objectives, worst, rungs=arm is searched) for name, arm in measured.items()}
+    most = max(line[-1][1] for line in lines.values()) or 1.0
+    return {name: [(spent, volume / most) for spent, volume in line] for name, line in lines.items()}
+
+
+def _arm(records: Sequence[Record], startup: int) -> tuple[list[Record], list[Record]]:
+    """The searched candidates, and those of the random search, which begins with the search's startup; without one it has none."""
+    drawn = [r for r in records if r.origin == RANDOM]
+    return [r for r in records if r.origin == SEARCH], [*startup_of(records, startup), *drawn] if drawn else []
+
+
+def _volumes(arm: Sequence[Record], objectives: Sequence[str], worst: np.ndarray, rungs: bool) -> Line:
+    line: Line = []
+    spent, kept = 0, np.zeros((0, len(objectives)))
+    for record in arm:
+        spent += record.trained_epochs if rungs else record.epochs * record.complete
+        if record.complete:
+            kept = np.vstack([kept, [record.objective(key) for key in objectives]])
+            kept = kept[nondominated(kept)]
+            line.append((spent, hypervolume(kept, worst)))
+    return line

@@ -1,17 +1,18 @@
 """The report: one HTML file that opens offline. All text from the study is escaped; plotly.js is in the file once."""
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from bam_search.files import write
-from bam_search.report.figures import draw
-from bam_search.report.findings import Against, ablations, against, arms, helps, stopping, winner
+from bam_search.report.figures import draw, draw_curves, draw_progress
+from bam_search.report.findings import Against, ablations, against, arms, helps, progress, stopping, winner
 from bam_search.report.paper import Paper, paper_table
+from bam_search.report.payload import Subject, as_script, payload
 from bam_search.report.tables import (
     Answer,
     ablation_table,
@@ -26,80 +27,64 @@ from bam_search.report.tables import (
     test_text,
 )
 from bam_search.search.front import front
-from bam_search.search.record import RANDOM, REFERENCE, Record, costs_of, proper
+from bam_search.search.record import RANDOM, REFERENCE, Record, proper
 from bam_search.space.search_space import Menu
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-.warning { background: #fff3cd; border-left: 6px solid #d55e00; padding: .6rem 1rem; font-weight: 600; }
-.note { color: #555; font-size: .9rem; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; } th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; }
-th { border-bottom: 2px solid #888; } td { border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
-pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .8rem; }
-"""
+ASSETS = Path(__file__).parent / "assets"
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What a report is about, beside its records.
-
-    `warning` goes on top if it is not empty (the data are not CIFAR-100), `about` says how the study was run, `menu` what it could choose
-    among; the first `startup` searched candidates were random. `paper` is what the paper says about it.
-    """
-
-    title: str
-    objectives: tuple[str, ...]
-    warning: str
-    about: Mapping[str, str]
-    menu: Menu
-    startup: int
-    paper: Paper = field(default_factory=Paper)
-
-    @property
-    def costs(self) -> tuple[str, ...]:
-        """The objectives beside the error."""
-        return costs_of(self.objectives)
-
-
-def write_report(folder: Path, subject: Subject, records: Sequence[Record]) -> Path:
+def write_report(folder: Path, subject: Subject, records: Sequence[Record], plotlyjs: str = "inline") -> Path:
     """Write index.html, records.csv and front.csv into `folder`, and return the page's path."""
     write(folder / "records.csv", records_csv(records))
     write(folder / "front.csv", front_csv(proper(records), subject.objectives))
-    write(folder / "index.html", page(subject, records))
+    write(folder / "index.html", page(subject, records, plotlyjs))
     return folder / "index.html"
 
 
-def page(subject: Subject, records: Sequence[Record]) -> str:
-    """The whole page as HTML."""
+def page(subject: Subject, records: Sequence[Record], plotlyjs: str = "inline") -> str:
+    """The whole page as HTML, with plotly.js in it ("inline"), or to be loaded from its makers' server ("cdn")."""
     banner = f'<p class="warning">{html.escape(subject.warning)}</p>' if subject.warning else ""
     sections = [
         ("The answer", _answer(records)),
-        ("Accuracy against overhead", embedded(draw(records, subject.objectives)) + paragraph(READING)),
+        ("Accuracy against overhead", embedded(draw(records, subject.objectives)) + DETAIL + paragraph(READING)),
         ("The finalists", html_table(finalist_table(records, subject.costs), FINALISTS)),
         ("Against the references", html_table(difference_table(records, subject.costs), DIFFERENCES)),
         ("The paper's figures beside ours", _paper(subject.paper, records)),
         ("Where attention helps", _helps(records, subject.menu)),
-        ("Was the search worth it?", _worth(records, subject)),
+        ("Was the search worth it?", _progress(records, subject) + _worth(records, subject)),
+        ("Training curves", embedded(curves) if (curves := draw_curves(records)) else ""),
         ("The front of the search", html_table(shown(front(proper(records), subject.objectives)))),
-        ("All candidates", html_table(shown(records)) + _stopped(records) + _failures(records)),
-        ("How it was run", _definitions(subject.about)),
+        ("All candidates", (PARALLEL if records else "") + html_table(shown(records), kind="all") + _stopped(records) + _failures(records)),
+        ("How it was run", _definitions({**subject.about, **_totals(records)})),
     ]
-    return document(subject.title, _subtitle(subject.about) + banner, sections)
+    behaviour = f"{as_script(payload(subject, records))}<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>"
+    return document(subject.title, _subtitle(subject.about) + banner, sections, behaviour, plotlyjs)
 
 
-def document(title: str, top: str, sections: Sequence[tuple[str, str]]) -> str:
-    """A whole page: the title and headings as text, `top` and the sections' contents as HTML; a section without content is left out."""
+def document(title: str, top: str, sections: Sequence[tuple[str, str]], behaviour: str = "", plotlyjs: str = "inline") -> str:
+    """A whole page: the title and headings as text, `top`, the sections' contents and the scripts of its `behaviour` as HTML.
+
+    A section without content is left out. The page can load nothing from anywhere, but for plotly.js where `plotlyjs` is "cdn".
+    """
+    source = f"https://cdn.plot.ly/plotly-{get_plotlyjs_version()}.min.js"
+    library = f'<script src="{source}"></script>' if plotlyjs == "cdn" else f"<script>{get_plotlyjs()}</script>"
+    allowed = f"'unsafe-inline' {source}" if plotlyjs == "cdn" else "'unsafe-inline'"
+    policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    style = (ASSETS / "page.css").read_text(encoding="utf-8")
     body = "\n".join(f"<section><h2>{html.escape(name)}</h2>\n{content}</section>" for name, content in sections if content)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{STYLE}</style></head>
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{html.escape(title)}</title><style>{style}</style>{library}</head>
 <body><h1>{html.escape(title)}</h1>{top}
 {body}
+{behaviour}
 </body></html>
 """
 
 
+DETAIL = '<div id="detail" hidden aria-live="polite"></div>'
+PARALLEL = '<div id="parallel"></div>'
 READING = (
     "Each point is one candidate, trained once and scored on validation images that were held out of its training; bars are one binomial "
     "standard error of those images, and the spread between training seeds comes on top. A member of the front is beaten by no candidate "
@@ -177,7 +162,7 @@ def _helps(records: Sequence[Record], menu: Menu) -> str:
     text = ""
     if found:
         reading = HELPS.format(left_out=found.left_out, left_out_mean=found.left_out_mean, records=found.records)
-        text = html_table(effect_table(found.effects), reading)
+        text = '<div id="heat" class="scroll"></div>' + html_table(effect_table(found.effects), reading)
     if without:
         text += "<h3>The winner without each of its sites</h3>" + html_table(ablation_table(without))
     return text
@@ -187,6 +172,11 @@ def _paper(paper: Paper, records: Sequence[Record]) -> str:
     claim = paragraph(f"The paper, as our source texts report it: {paper.claim}", "") if paper.claim else ""
     figures = html_table(paper_table(paper, records))
     return claim + figures + (paragraph(paper.apart) if claim or figures else "")
+
+
+def _progress(records: Sequence[Record], subject: Subject) -> str:
+    lines = progress(records, subject.objectives, subject.startup)
+    return embedded(draw_progress(lines)) if lines else ""
 
 
 def _worth(records: Sequence[Record], subject: Subject) -> str:
@@ -217,14 +207,43 @@ def _list(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def html_table(frame: pd.DataFrame, reading: str = "") -> str:
-    """A table and how to read it; empty without rows."""
-    return f'<div class="scroll">{frame.to_html(index=False, border=0)}</div>{paragraph(reading)}' if len(frame) else ""
+def html_table(frame: pd.DataFrame, reading: str = "", kind: str = "") -> str:
+    """A table and how to read it; empty without rows. A row whose column "#" is a candidate's tag can be selected."""
+    if not len(frame):
+        return ""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in frame.columns)
+    body = "".join(_table_row(row) for row in frame.to_dict("records"))
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{paragraph(reading)}'
+    )
+
+
+def _table_row(row: Mapping[Hashable, str]) -> str:
+    tag = f' data-tag="{html.escape(row["#"])}"' if "#" in row else ""
+    drawn = ' class="drawn"'  # the page draws the row's placement there
+    cells = (f"<td{drawn if tag and name == 'placement' else ''}>{html.escape(str(value))}</td>" for name, value in row.items())
+    return f"<tr{tag}>{''.join(cells)}</tr>"
 
 
 def _failures(records: Sequence[Record]) -> str:
     texts = [(record, text) for record in records for text in (record.failure, record.test_failure) if text]
     return "".join(f"<h3>Candidate {record.tag} failed</h3><pre>{html.escape(text)}</pre>" for record, text in texts)
+
+
+def _totals(records: Sequence[Record]) -> dict[str, str]:
+    """What came of all trainings together."""
+    own, kept = proper(records), [record for record in records if record.complete]
+    trained = sum(seconds or 0 for record in records for seconds in (record.seconds, record.test_seconds))
+    uncounted = sorted({name for record in records for name in record.uncounted})
+    counts = [f"{len(own)} references and searched ones, {len(records) - len(own)} beside the search", f"{len(kept)} trained to the end"]
+    counts += [
+        f"{sum(bool(getattr(r, key)) for r in records)} {word}" for key, word in (("stopped", "stopped early"), ("failure", "failed"))
+    ]
+    return {
+        "Candidates": ", ".join(counts),
+        "Training time": f"{trained:,.0f} s, summed over all trainings",
+        "Operators not counted": ", ".join(uncounted) or "none",
+    }
 
 
 def _definitions(about: Mapping[str, str]) -> str:
@@ -233,8 +252,9 @@ def _definitions(about: Mapping[str, str]) -> str:
 
 
 def embedded(figure: go.Figure) -> str:
-    """A figure as HTML, with plotly.js: the page's only one."""
-    return str(figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False, "responsive": True}))
+    """A figure as HTML; plotly.js is in the page's head."""
+    config = {"displaylogo": False, "responsive": True, "toImageButtonOptions": {"format": "svg"}}
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
 
 
 def paragraph(text: str, kind: str = "note") -> str:

@@ -88,6 +88,27 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def read_records(folder: Path) -> list[Record]:
+    """The finished candidates of a study that may be running elsewhere; nothing is written. Raises UserError if there is no study."""
+    database = folder / "study.db"
+    if not database.is_file():
+        raise UserError(f"{folder} holds no study.db", "name a study's folder")
+    try:
+        return list(Store(folder, _opened(folder), {}).records().values())
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, KeyError) as error:
+        raise UserError(f"{database} cannot be used: {str(error.__cause__ or error).splitlines()[0]}", MEND) from None
+
+
+def _opened(folder: Path, objectives: Sequence[str] = ()) -> optuna.Study:
+    """The study in the folder's database; made for these objectives if it is not there."""
+    # Optuna's SQLite storage commits each trial in one transaction: a kill leaves it whole.
+    storage = URL.create("sqlite", database=str(folder / "study.db")).render_as_string(hide_password=False)
+    if not objectives:
+        return optuna.load_study(study_name="study", storage=storage)
+    directions = [StudyDirection.MINIMIZE] * len(objectives)
+    return optuna.create_study(study_name="study", storage=storage, directions=directions, load_if_exists=True)
+
+
 def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[str]) -> Store:
     """Open the folder, made if need be. Raises UserError if it holds a study that differs in `identity`, or cannot be written."""
     try:
@@ -103,10 +124,7 @@ def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[s
                 "continue it with its own settings, or start a new one with --out another/folder",
             )
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Optuna's SQLite storage commits each trial in one transaction: a kill leaves it whole.
-        storage = URL.create("sqlite", database=str(folder / "study.db")).render_as_string(hide_password=False)
-        directions = [StudyDirection.MINIMIZE] * len(objectives)
-        study = optuna.create_study(study_name="study", storage=storage, directions=directions, load_if_exists=True)
+        study = _opened(folder, objectives)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(objectives))

@@ -43,7 +43,7 @@ class Rungs:
     """
 
     epochs: tuple[Annotated[int, Ge(1)], ...] = ()
-    margin: Annotated[float, Ge(0)] = 1.0
+    margin: Annotated[float, Ge(0)] = 2.0
     audit: Annotated[float, Ge(0), Le(1)] = 0.1
 
 

@@ -4,17 +4,31 @@ import numpy as np
 from conftest import make_record
 from scipy import stats
 
-from bam_search.report.page import Subject
+from bam_search.report.payload import Subject
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE
 from bam_search.space.search_space import Menu
+from bam_search.space.sites import Site, Sites
 
 OBJECTIVES = ("error", "params_overhead", "macs_conv_fc_overhead")
 MENU = Menu({f"layer{i}": {"bam": {"r": (8, 16), "d": (4,)}} for i in range(1, 10)}, {"bam": {"r": 16, "d": 4}})
 
 
+SITES = Sites(
+    tuple(
+        site
+        for stage, layer in enumerate(("layer1", "layer2"))
+        for site in (
+            Site(f"{layer}.0.bn2", 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("every-block",)),
+            Site(layer, 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("stage-ends", "bottleneck")),
+        )
+    )
+)
+
+
 def subject(**fields: object) -> Subject:
     """What the page is about, of these fields."""
     values: dict[str, object] = {"title": "a study", "objectives": OBJECTIVES, "warning": "", "about": {}, "menu": MENU, "startup": 2}
+    values |= {"sites": SITES, "commands": ("export DIR --candidate {number}", "count --placement '{placement}'")}
     return Subject(**{**values, **fields})  # type: ignore[arg-type]
 
 

@@ -11,9 +11,10 @@ import studied
 from conftest import make_record
 from studied import OBJECTIVES, measured, subject
 
-from bam_search.report.figures import draw, groups, stairs
+from bam_search.report.figures import draw, draw_curves, groups, stairs
 from bam_search.report.page import page, write_report
 from bam_search.search.front import front
+from bam_search.search.means import mean
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
 from bam_search.space.search_space import Menu
 
@@ -54,18 +55,49 @@ def test_the_line_is_the_front_of_its_panel() -> None:
     assert [record.number for record in stairs(RECORDS, "params_overhead")] == [0, 1, 2]
 
 
-def test_both_axes_are_drawn_with_the_placement_in_the_hover() -> None:
+def test_every_axis_can_be_switched_to_and_points_know_their_candidate() -> None:
     figure = draw(RECORDS, OBJECTIVES)
     assert isinstance(figure, go.Figure)
-    points = [trace for trace in figure.data if trace.name == "searched, on the front"]
-    assert [trace.x for trace in points] == [(1.5,), (3.0,)]
-    assert [trace.xaxis for trace in points] == ["x", "x2"]
-    assert all(trace.y == (70.0,) and "layer2=bam" in trace.text[0] and "72.00" in trace.text[0] for trace in points)
-    assert [len(trace.error_y.array) for trace in points] == [1, 1]
-    crosses = [trace for trace in draw(studied.RECORDS, OBJECTIVES).data if trace.name == "mean test error of finalists"]
-    assert [trace.visible for trace in crosses] == ["legendonly", "legendonly"]
-    assert crosses[0].y == pytest.approx((81.3, 76.2, 72.2, 74.2333), abs=1e-3)
-    assert crosses[0].error_y.array[2] == pytest.approx(0.2646, abs=1e-4)  # the standard deviation over seeds
+    names = [trace.name for trace in figure.data]
+    at = names.index("searched, on the front")
+    assert (figure.data[at].x, figure.data[at].y, figure.data[at].customdata) == ((1.5,), (70.0,), ("2",))
+    assert len(figure.data[at].error_y.array) == 1
+    switch, scales = figure.layout.updatemenus
+    assert [button.label for button in switch.buttons] == ["parameters", "MACs (conv + fc)", "MACs (all operators)", "activations"]
+    assert [button.args[0]["x"][at] for button in switch.buttons] == [(1.5,), (3.0,), (4.5,), (6.0,)]  # conftest: 1, 2, 3, 4 times
+    assert all(len(button.args[0]["x"]) == len(names) for button in switch.buttons)
+    assert [button.label for button in scales.buttons] == ["linear", "log"]
+    assert figure.data[-1].meta == "ring"
+    assert not figure.data[-1].x
+
+
+def test_a_logarithmic_scale_is_offered_where_overheads_span_ten_times() -> None:
+    near = [make_record(0, 80.0, 1.0, origin=REFERENCE, name="a"), make_record(1, 79.0, 2.0)]
+    assert len(draw(near, OBJECTIVES).layout.updatemenus) == 1
+    assert len(draw([*near, make_record(2, 79.0, 0.1)], OBJECTIVES).layout.updatemenus) == 2
+
+
+def test_finalists_have_crosses_and_a_confident_front() -> None:
+    figure = draw(studied.RECORDS, OBJECTIVES)
+    (crosses,) = [trace for trace in figure.data if trace.name == "mean test error of finalists"]
+    assert crosses.visible == "legendonly"
+    assert crosses.y == pytest.approx((81.3, 76.2, 72.2, 74.2333), abs=1e-3)
+    assert crosses.error_y.array[2] == pytest.approx(0.2646, abs=1e-4)  # the standard deviation over seeds
+    (confident,) = [trace for trace in figure.data if trace.name and trace.name.startswith("confident front")]
+    assert confident.x == (0.0, 1.0, 1.5)
+    assert confident.y == pytest.approx([mean(r.test_errors).high for r in (studied.BASE, studied.PAPER, studied.WINNER)])
+    assert len(draw([make_record(0, 80.0, 0.0)], OBJECTIVES).data) == 4  # the front, the point, no crosses, the ring
+
+
+def test_curves_are_one_trace_with_gaps_and_none_where_nothing_was_measured_twice() -> None:
+    figure = draw_curves(RECORDS)
+    assert figure is not None
+    lines, ring = figure.data
+    assert lines.x[:3] == (1, 2, None)
+    assert lines.y[:3] == (90.0, 80.0, None)
+    assert lines.customdata[:4] == ("0", "0", "0", "1")
+    assert ring.meta == "ring"
+    assert draw_curves([RECORDS[4]]) is None
 
 
 def test_the_page_opens_offline() -> None:
@@ -137,6 +169,7 @@ def test_the_sections_come_in_order(whole: str) -> None:
         "Against the references",
         "Where attention helps",
         "Was the search worth it?",
+        "Training curves",
         "The front of the search",
         "All candidates",
         "How it was run",
@@ -174,6 +207,7 @@ def test_the_effects_and_ablations_have_their_numbers(whole: str) -> None:
 
 def test_what_the_search_was_worth(whole: str) -> None:
     part = section(whole, "Was the search worth it?")
+    assert '"name":"the search"' in part
     assert "The search: 25 epochs of training, least validation error 70.00 %, hypervolume 100 %" in part
     assert "Random search: 16 epochs of training, least validation error 70.00 %, hypervolume" in part
     assert "Rungs stopped 2 candidates, and saved 10 of 35 epochs (29%)" in part

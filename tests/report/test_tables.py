@@ -137,7 +137,7 @@ def test_csv_files_hold_every_field_and_the_front_alone() -> None:
     table = pd.read_csv(io.StringIO(records_csv(RECORDS)))
     assert list(table["number"]) == [record.number for record in RECORDS]
     assert list(table["val_error"][:4]) == [80.0, 75.0, 70.0, 74.0]
-    assert json.loads(table["by_operator"][1]) == {"conv": 2001}
+    assert json.loads(table["by_operator"][1]) == {"conv": 2001, "add": 1000}
     assert json.loads(table["test_errors"][2]) == [72.0, 72.1, 72.5]
     assert set(table["data"]) == {"CIFAR-100"}
     chosen = pd.read_csv(io.StringIO(front_csv([r for r in RECORDS if r.origin != "random"], OBJECTIVES)))

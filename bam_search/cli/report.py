@@ -1,0 +1,54 @@
+"""`report`: a study's page made again, while the study runs too; and whether a page says what its own data say."""
+
+import time
+from pathlib import Path
+
+import click
+
+from bam_search.errors import UserError
+from bam_search.report.page import write_report
+from bam_search.report.payload import read
+from bam_search.report.verify import verify
+from bam_search.search.store import read_records
+
+SHOWN = 20
+"""So many differences are named, and the others counted."""
+
+
+def show(folder: Path, plotlyjs: str, every: float | None) -> None:
+    """Write the page of the study in `folder` anew, with `every` so often again as it has new records. Raises UserError."""
+    subject, _, _ = read(folder / "index.html")
+    before = None
+    while True:
+        records = read_records(folder)
+        if records != before:
+            page = write_report(folder, subject, records, plotlyjs)
+            click.echo(f"report: {page}" if before is None else f"{len(records)} candidates")
+        if every is None:
+            return
+        before = records
+        time.sleep(every)
+
+
+def check(path: Path) -> int:
+    """Say whether the page holds; the exit code."""
+    page = path / "index.html" if path.is_dir() else path
+    numbers, wrong = verify(page)
+    for line in wrong[:SHOWN]:
+        click.echo(line)
+    if wrong:
+        more = f", {len(wrong) - SHOWN} more not shown" if len(wrong) > SHOWN else ""
+        click.echo(f"error: {page} differs from its own records in {len(wrong)} places{more}", err=True)
+        return 1
+    click.echo(f"verified: {numbers:,} numbers of {page} follow from its records")
+    return 0
+
+
+def asked(path: Path, plotlyjs: str, every: float | None, only_verify: bool) -> int:
+    """Do what the command line asks for; the exit code. Raises UserError."""
+    if only_verify:
+        return check(path)
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder", "name a study's folder; with --verify a page will do")
+    show(path, plotlyjs, every)
+    return 0

@@ -1,0 +1,159 @@
+"""What the page carries as JSON: enough to recompute every number on it, and to draw its placements. Read back by `read`."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bam_search.errors import UserError
+from bam_search.report.findings import ablations, against, arms, finalists, helps, progress, stopping
+from bam_search.report.paper import Paper
+from bam_search.report.tables import answers
+from bam_search.search.additive import Design
+from bam_search.search.front import front
+from bam_search.search.paper import PaperEntry
+from bam_search.search.record import REFERENCE, Record, costs_of, proper
+from bam_search.space.placement import Placement
+from bam_search.space.search_space import Menu
+from bam_search.space.sites import Site, Sites
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about, beside its records.
+
+    `warning` goes on top if it is not empty (the data are not CIFAR-100), `about` says how the study was run, `menu` what it could choose
+    among; the first `startup` searched candidates were random. `sites` are the backbone's, to draw placements; `commands` what a reader
+    can do with a candidate, with {number} and {placement} in them; `base` has the backbone's counts, which overheads are above. `paper` is
+    what the paper says about it.
+    """
+
+    title: str
+    objectives: tuple[str, ...]
+    warning: str
+    about: Mapping[str, str]
+    menu: Menu
+    startup: int
+    paper: Paper = field(default_factory=Paper)
+    sites: Sites = field(default_factory=lambda: Sites(()))
+    commands: tuple[str, ...] = ()
+    base: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives beside the error."""
+        return costs_of(self.objectives)
+
+
+def payload(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
+    """The subject, the records, what was derived from them, and what drawings need: sites, axes, colours of effects."""
+    design = Design.of(subject.menu)
+    placements = {record.tag: _readable(record.placement) for record in records}
+    vectors = {tag: None if placement is None else design.vector(placement) for tag, placement in placements.items()}
+    used = {site for placement in placements.values() if placement for site, _ in placement.choices} | set(subject.menu.sites)
+    return {
+        "title": subject.title,
+        "objectives": subject.objectives,
+        "warning": subject.warning,
+        "about": dict(subject.about),
+        "menu": {"sites": subject.menu.sites, "defaults": subject.menu.defaults},
+        "startup": subject.startup,
+        "paper": asdict(subject.paper),
+        "commands": subject.commands,
+        "base": dict(subject.base),
+        "sites": [asdict(site) for site in subject.sites if site.name in used or site.name in subject.sites.blocks],
+        "axes": [{"site": site, "choices": ["none", *(c.text for c in design.choices[i])]} for i, site in enumerate(design.sites)],
+        "heat": heat(subject, records),
+        "records": [
+            {"tag": record.tag, "at": None if (at := vectors[record.tag]) is None else at.tolist(), **record.to_dict()}
+            for record in records
+        ],
+        "found": found(subject, records),
+    }
+
+
+def found(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
+    """Every number of the page that is not a record's own: fronts, intervals, differences, effects, what the search was worth."""
+    tested = finalists(records, subject.costs)
+    helped, stops, beside = (
+        helps(records, subject.menu),
+        stopping(records, subject.objectives),
+        arms(records, subject.objectives, subject.startup),
+    )
+    return {
+        "front": [record.tag for record in front(proper(records), subject.objectives)],
+        "answers": [[answer.axis, str(answer.budget), answer.record.tag] for answer in answers(records)],
+        "finalists": [
+            {"tag": f.record.tag, "test": asdict(f.test), "chance": f.chance, "promised": f.promised, "kept": f.kept} for f in tested
+        ],
+        "differences": [
+            [a.record.tag, a.other.tag, asdict(a.difference)] for f in tested for a in against(records, f.record, (REFERENCE,))
+        ],
+        "ablations": [[a.record.tag, a.other.tag, asdict(a.difference)] for a in ablations(records)],
+        "helps": helped and asdict(helped),
+        "stopping": stops and asdict(stops),
+        "arms": beside and asdict(beside),
+        "progress": {
+            name: [list(point) for point in line] for name, line in progress(records, subject.objectives, subject.startup).items()
+        },
+    }
+
+
+def heat(subject: Subject, records: Sequence[Record]) -> dict[str, str]:
+    """A colour for each site: blue where attention helps, orange where it hurts, fainter the smaller the effect."""
+    learned = helps(records, subject.menu)
+    effects = [effect for effect in learned.effects if "(" not in effect.name] if learned else []
+    most = max((abs(effect.mean) for effect in effects), default=0.0) or 1.0
+    shades = {effect.name.rpartition("=")[0]: (effect.mean, round(abs(effect.mean) / most, 3)) for effect in effects}
+    return {site: f"rgba({'0,114,178' if mean < 0 else '213,94,0'},{shade})" for site, (mean, shade) in shades.items()}
+
+
+def as_script(values: Mapping[str, Any]) -> str:
+    """JSON that can stand in a script element: no text of it can end the element."""
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    return f'<script type="application/json" id="study">{text.replace("<", chr(92) + "u003c")}</script>'
+
+
+def read(path: Path) -> tuple[Subject, list[Record], dict[str, Any]]:
+    """The subject, the records and the derived numbers of a page. Raises UserError if it is not a page of this version."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        match = re.search(r'<script type="application/json" id="study">(.*?)</script>', text, re.DOTALL)
+        values = json.loads(match.group(1) if match else "")
+        return _subject(values), [Record.from_dict(row) for row in values["records"]], values["found"]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", "name the index.html of a report") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is not the page of a report of this version", "name the index.html of a report") from None
+
+
+def _subject(values: Mapping[str, Any]) -> Subject:
+    menus = {
+        site: {module: {option: tuple(found) for option, found in options.items()} for module, options in modules.items()}
+        for site, modules in values["menu"]["sites"].items()
+    }
+    return Subject(
+        title=values["title"],
+        objectives=tuple(values["objectives"]),
+        warning=values["warning"],
+        about=values["about"],
+        menu=Menu(menus, values["menu"]["defaults"]),
+        startup=values["startup"],
+        paper=Paper(**{**values["paper"], "entries": tuple(PaperEntry(**_tuples(entry)) for entry in values["paper"]["entries"])}),
+        sites=Sites(tuple(Site(**_tuples(site)) for site in values["sites"])),
+        commands=tuple(values["commands"]),
+        base=values["base"],
+    )
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _readable(text: str) -> Placement | None:
+    try:
+        return Placement.parse(text)
+    except UserError:  # of a record that could not be trained because its placement is none
+        return None

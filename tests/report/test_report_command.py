@@ -1,0 +1,92 @@
+"""`report`: a study's page made anew, finished or running; a page checked."""
+
+import time
+from pathlib import Path
+
+import pytest
+from conftest import make_record
+from studied import OBJECTIVES, RECORDS, measured, subject
+
+from bam_search.cli.main import main
+from bam_search.report.page import write_report
+from bam_search.search.record import Record
+from bam_search.search.store import Store, open_store
+
+
+def add(store: Store, records: list[Record]) -> None:
+    for record in records:
+        store.add(record, None, [record.objective(key) for key in OBJECTIVES] if record.complete else [])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A study with one finished candidate, and a page made before there was any."""
+    store = open_store(tmp_path / "study", {"space": "small"}, OBJECTIVES)
+    write_report(store.folder, subject(), [])
+    add(store, [make_record(1, 80.0, 1.0)])
+    return store
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr("sys.argv", ["bam_search", "report", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_the_page_of_a_running_study_is_made_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = store.folder / "index.html"
+    assert "layer1=bam" not in page.read_text()
+    assert command(monkeypatch, store.folder) == 0
+    assert "layer1=bam" in page.read_text()
+    assert capsys.readouterr().out == f"report: {page}\n"
+    assert command(monkeypatch, store.folder, "--plotlyjs", "cdn") == 0
+    assert len(page.read_text()) < 200_000
+    assert command(monkeypatch, store.folder, "--verify") == 0
+
+
+def test_watching_writes_again_when_there_is_something_new(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            add(store, [make_record(2, 70.0, 2.0, **measured(71.0))])
+        if len(slept) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert command(monkeypatch, store.folder, "--watch", 5) == 130
+    assert slept == [5] * 4
+    assert capsys.readouterr().out == f"report: {store.folder / 'index.html'}\n2 candidates\n"
+    assert "layer2=bam" in (store.folder / "index.html").read_text()
+
+
+def test_a_page_that_was_changed_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = write_report(tmp_path, subject(), RECORDS)
+    assert command(monkeypatch, page, "--verify") == 0
+    assert "follow from its records" in capsys.readouterr().out
+    page.write_text(page.read_text().replace("<td>72.20</td>", "<td>62.20</td>"))
+    assert command(monkeypatch, page, "--verify") == 1
+    said = capsys.readouterr()
+    assert "the section 'The finalists' is not what the page's records give" in said.out
+    assert "differs from its own records in 1 places" in said.err
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    write_report(tmp_path, subject(), RECORDS)
+    for words, said in (
+        ((tmp_path,), "holds no study.db"),
+        ((tmp_path / "nowhere",), "is no folder"),
+        ((tmp_path / "nowhere", "--verify"), "cannot be read"),
+        ((tmp_path / "records.csv", "--verify"), "is not the page of a report"),
+    ):
+        assert command(monkeypatch, *words) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "hint:" in error
+        assert "Traceback" not in error

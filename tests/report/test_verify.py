@@ -1,0 +1,96 @@
+"""The data that a page carries: read back whole, and enough to find whatever on the page does not follow from them."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import studied
+from studied import RECORDS, subject
+
+from bam_search.errors import UserError
+from bam_search.report.page import page, write_report
+from bam_search.report.paper import Paper
+from bam_search.report.payload import read
+from bam_search.report.verify import verify
+from bam_search.search.paper import PaperEntry
+from bam_search.space.sites import Sites
+
+PAPER = Paper("a claim", (PaperEntry("no attention", "resnet50", error=(21.5, "S"), params=(23.7, "C")),), "small", "less data", "ours")
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A page of the whole invented study."""
+    return write_report(tmp_path, subject(paper=PAPER, about={"Question": "where?"}), RECORDS)
+
+
+def test_what_a_page_carries_is_what_it_was_made_of(written: Path) -> None:
+    about, records, _ = read(written)
+    assert records == RECORDS
+    used = Sites(tuple(site for site in studied.SITES if site.name in studied.MENU.sites))
+    assert about == subject(paper=PAPER, about={"Question": "where?"}, sites=used)
+    assert page(about, records).count("<section>") == written.read_text().count("<section>")
+
+
+def test_a_page_follows_from_its_own_records(written: Path) -> None:
+    numbers, wrong = verify(written)
+    assert wrong == []
+    assert numbers > 100
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "said"),
+    [
+        ('"test_errors":[72.0,', '"test_errors":[71.0,', "finalists"),  # a record
+        ('"chance":', '"chance":0.123,"was":', "finalists"),  # a derived number
+        ("<td>72.20</td>", "<td>70.20</td>", "'The finalists'"),  # what is shown
+        ("better than no attention: -9.10", "better than no attention: -19.10", "'The answer'"),
+    ],
+)
+def test_a_change_anywhere_is_found(written: Path, there: str, instead: str, said: str) -> None:
+    text = written.read_text()
+    assert there in text
+    written.write_text(text.replace(there, instead, 1))
+    _, wrong = verify(written)
+    assert any(said in line for line in wrong)
+
+
+def test_costs_are_checked_against_the_backbone(tmp_path: Path) -> None:
+    base = {"params": 1000, "macs_conv_fc": 2000, "macs": 3000, "activations": 400}
+    right = [replace(studied.BASE, params=1000, macs_conv_fc=2000, macs=3000, activations=400, by_operator={"conv": 3000})]
+    assert verify(write_report(tmp_path, subject(base=base), right))[1] == []
+    for change in ({"params": 1010}, {"macs_overhead": 1.0}, {"by_operator": {"conv": 2999}}):
+        _, wrong = verify(write_report(tmp_path, subject(base=base), [replace(right[0], **change)]))
+        assert len(wrong) == 1
+        assert wrong[0].startswith("#0:")
+
+
+def test_no_text_ends_the_data(tmp_path: Path) -> None:
+    attack = "</script><script>alert(1)</script><!--"
+    records = [replace(studied.BASE, name=attack, failure=attack), *RECORDS[1:]]
+    path = write_report(tmp_path, subject(title=attack), records)
+    assert "</script><script>alert" not in path.read_text()
+    about, found, _ = read(path)
+    assert (about.title, found) == (attack, records)
+
+
+@pytest.mark.parametrize("text", ["", "<html></html>", '<script type="application/json" id="study">{"title":1}</script>'])
+def test_what_is_no_page_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "index.html").write_text(text)
+    with pytest.raises(UserError, match="is not the page of a report"):
+        read(tmp_path / "index.html")
+    with pytest.raises(UserError, match="cannot be read"):
+        read(tmp_path / "other.html")
+
+
+def test_plotly_is_in_the_page_or_its_address_is() -> None:
+    inline, small = page(subject(), RECORDS), page(subject(), RECORDS, "cdn")
+    assert len(inline) > 10 * len(small)
+    (address,) = re.findall(r'<script src="([^"]+)"', small)
+    assert re.fullmatch(r"https://cdn\.plot\.ly/plotly-[\d.]+\.min\.js", address)
+    policy = re.compile(r'Content-Security-Policy" content="([^"]+)"')
+    assert address in policy.findall(small)[0]
+    assert "https:" not in policy.findall(inline)[0]
+    assert json.loads(re.findall(r'id="study">(.*?)</script>', inline, re.DOTALL)[0])["records"][0]["tag"] == "0"
