@@ -1,6 +1,6 @@
 """How well a search searches, and whether its statistics are honest: replayed on trained tables and on landscapes of known truth.
 
-    python -m benchmarks.search [--seeds 100] [--studies 200] [--out FILE.json]
+    python -m benchmarks.search [--seeds 60] [--studies 200] [--out FILE.json]
 
 Nothing is trained: a replay takes a placement's errors from `placement_table.csv` or from an invented landscape, and runs the study loop
 itself on them. On the table each placement is seen with one of its seeds, drawn anew for each replay, and its truth is the mean of the
@@ -469,7 +469,7 @@ def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
 def main() -> None:
     """Replay everything, and write it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--out", type=Path)
@@ -488,8 +488,8 @@ def main() -> None:
             "table": lambda: compare(pool, key, asked.seeds, half),
             "stopping": lambda: false_stops(pool, key, asked.seeds, half),
             "coverage": lambda: coverage(pool, asked.studies),
-            "additive 1": lambda: compare(pool, "additive 1", asked.seeds // 5, 60),
-            "interacting 1": lambda: compare(pool, "interacting 1", asked.seeds // 5, 60),
+            "additive 1": lambda: compare(pool, "additive 1", asked.seeds // 3, 60),
+            "interacting 1": lambda: compare(pool, "interacting 1", asked.seeds // 3, 60),
         }
         for name, part in parts.items():
             found[name] = part()

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from bam_search.cli.main import main
+from bam_search.report.verify import verify
 
 TINY = ["--device", "cpu", "--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
 PLAINLY = ["--set", "finals.seeds=1", "--set", "random_arm=false", "--set", "finals.leave_one_out=false"]
@@ -162,10 +163,14 @@ def test_a_study_is_interrupted_continued_extended_and_reported(tmp_path: Path, 
     assert list(after["name"][:4]) == ["no attention", "BAM at the bottlenecks", "BAM in every block", "SE in every block"]
     assert set(after["data"]) == {"CIFAR-100"}
     assert [len(json.loads(errors)) for errors in after["test_errors"][:4]] == [1] * 4
+    timed = after["latency_overhead"].notna()
+    assert list(timed) == list(after["test_errors"] != "[]")
+    assert all(low <= high for low, high in map(json.loads, after["latency_interval"][timed]))
     assert set(after["origin"]) == {"reference", "search"}
     assert set(table(folder, "front.csv")["number"]) <= set(after["number"])
     assert done.stdout.startswith("report: reports/placement/index.html")
     assert "plotly" in (folder / "index.html").read_text()
+    assert verify(folder / "index.html")[1] == []
 
     again = run(tmp_path, small_npz, "--trials", 8)
     assert again.returncode == 0
@@ -215,6 +220,7 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     assert re.search(r"^  (better than|worse than|a tie with) everywhere: .*90 % interval .*, n = [23];", out, re.M)
 
     html = (folder / "index.html").read_text()
+    assert verify(folder / "index.html")[1] == []
     for heading in ("The finalists", "Against the references", "Where attention helps", "Was the search worth it?"):
         assert f"<h2>{heading}</h2>" in html
     assert f"Rungs stopped {stopped} candidates, and saved {2 * stopped} of {spent + 2 * stopped} epochs" in html

@@ -1,6 +1,5 @@
 """`export`: a candidate of a report as files that work without it. All that is written is loaded again and compared."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bam_search import __version__
+from bam_search.cli.candidate import find, load_weights
 from bam_search.errors import UserError
 from bam_search.files import write
-from bam_search.model.attach import attach
-from bam_search.model.build import backbone
-from bam_search.model.load import FUNCTION, load
-from bam_search.report.tables import read_records
-from bam_search.score.data import CIFAR_INPUTS
+from bam_search.model.load import FUNCTION
 from bam_search.search.record import Record
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace, run_file
@@ -45,40 +41,18 @@ def export(folder: Path, number: int, out: Path, weights: Path | None, formats: 
     _write_snippet(candidate, out / "model.py")
     for name in formats:
         FORMATS[name](candidate, out / f"model.{name}")
-    told = f"from {weights}" if weights else "untrained: a study keeps no weights; train model.py, and export again with --weights"
+    told = f"from {weights}" if weights else "untrained: a study keeps no weights; `train` makes some, and export again with --weights"
     click.echo(f"weights {told}", err=True)
 
 
 def _candidate(folder: Path, number: int, weights: Path | None) -> Exported:
-    records = {record.number: record for record in read_records(folder)}
-    if number not in records:
-        raise UserError(f"{folder} has no candidate {number}", f"its candidates are 0 to {max(records)}" if records else "it has none")
-    record = records[number]
-    name = _space_name(folder)
-    space = load(name, CIFAR_INPUTS)
-    net = backbone(space, record.seed)
-    attach(net, record.placement, space.input_shape, seed=record.seed)
+    found = find(folder, number)
+    net = found.net(found.record.seed)
     if weights:
-        _load_weights(net, weights)
-    image = torch.rand(2, *space.input_shape, generator=torch.Generator().manual_seed(0))
+        load_weights(net, weights)
+    image = torch.rand(2, *found.space.input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return Exported(record, name, space, net.eval(), image, net(image))
-
-
-def _space_name(folder: Path) -> str:
-    path = folder / "study.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["identity"]["space"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} does not say which space the study searched", "name the folder of a report") from None
-
-
-def _load_weights(net: nn.Module, path: Path) -> None:
-    try:
-        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch has many words for a file that is not a state dict of this model
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is no state dict of this candidate: {first}", "save it with torch.save(net.state_dict(), path)") from None
+        return Exported(found.record, found.name, found.space, net.eval(), image, net(image))
 
 
 def _write_placement(candidate: Exported, path: Path) -> None:

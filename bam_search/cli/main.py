@@ -93,6 +93,38 @@ def export(folder: Path, candidate: int, out: Path | None, weights: Path | None,
 
 
 @cli.command()
+@click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
+@click.option("--candidate", type=int, required=True, metavar="N", help="The number of a candidate of the report.")
+@click.option("--seed", type=int, help="Seed of weights and data order.  [default: the first one of the study's finalists]")
+@click.option("--data", "source", default="auto", metavar="PATH|NAME", help="The data that the study was run on, as for `run`.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write the weights.  [default: REPORT_DIR/candidate-N.pt]")
+def train(folder: Path, candidate: int, seed: int | None, source: str, device: str, out: Path | None) -> None:
+    """Train a candidate of a report as the study trains its finalists, test it, and keep its weights."""
+    from bam_search.cli import train as training
+
+    training.train_candidate(folder, candidate, seed, source, device, out or folder / f"candidate-{candidate}.pt")
+
+
+@cli.command()
+@click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
+@click.option("--candidate", type=int, required=True, metavar="N", help="The number of a candidate of the report.")
+@click.option("--weights", type=click.Path(path_type=Path), required=True, help="A state dict of it, such as `train` writes.")
+@click.option("--data", "source", default="auto", metavar="PATH|NAME", help="The data that the study was run on, as for `run`.")
+@click.option(
+    "--images", "pictures", type=click.Path(path_type=Path, file_okay=False), help="A folder of your own pictures.  [default: test images]"
+)
+@click.option("--count", type=click.IntRange(1, 200), default=8, show_default=True, help="How many images.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: REPORT_DIR/candidate-N-maps.html]")
+def maps(folder: Path, candidate: int, out: Path | None, **asked: Any) -> None:
+    """Show where on an image a trained candidate's attention amplifies, site after site."""
+    from bam_search.cli import maps as showing
+
+    showing.show(folder, candidate, out=out or folder / f"candidate-{candidate}-maps.html", **asked)
+
+
+@cli.command()
 @click.argument("path", metavar="REPORT_DIR", type=click.Path(path_type=Path))
 @click.option(
     "--plotlyjs",

@@ -18,6 +18,7 @@ from bam_search import __version__
 from bam_search.cli import progress
 from bam_search.cli.compare import check_free, compare
 from bam_search.cli.prepare import Ready, Request, each, prepare
+from bam_search.model.build import build
 from bam_search.report.page import answer_line, verdict_lines, write_report
 from bam_search.report.paper import Paper
 from bam_search.report.payload import Subject
@@ -25,6 +26,7 @@ from bam_search.report.tables import answers
 from bam_search.score.cost import COUNTS
 from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
+from bam_search.score.latency import latency
 from bam_search.score.train import uses_bf16
 from bam_search.search.executors import executor
 from bam_search.search.finals import ablations, finalists, finals
@@ -32,6 +34,9 @@ from bam_search.search.loop import Plan, random_arm, random_size, search
 from bam_search.search.record import RANDOM, SEARCH, proper
 from bam_search.search.store import Store, open_store
 from bam_search.search.study import Study
+
+LATENCY_BATCH = 32
+"""Images at once when latency is measured."""
 
 
 def execute(request: Request) -> int:
@@ -113,6 +118,17 @@ def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
         most = total + round(study.finals.extra * len(members) * study.finals.seeds)
         with progress.progress("finalists", len(store.final_seeds()), most, progress.tested) as told:
             finals(study, plan, store, submit, told)
+    _time(ready, store)
+
+
+def _time(ready: Ready, store: Store) -> None:
+    """Measure the latency of the finalists, now that no worker trains."""
+    wanted = [r for r in store.records().values() if r.complete and r.test_errors and r.latency_overhead is None]
+    for record in wanted:
+        net, base = (build(ready.space, ready.sites, placement, record.seed) for placement in (record.placement, "none"))
+        found = latency(net, base, ready.space.input_shape, ready.device, LATENCY_BATCH)
+        overhead, low, high = (100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high))
+        store.add_latency(record.number, overhead, (low, high))
 
 
 def _close(ready: Ready, data: Dataset, parts: Split, store: Store) -> int:
@@ -167,10 +183,15 @@ def _report(ready: Ready, data: Dataset, parts: Split, store: Store) -> Path:
 
 
 def _commands(ready: Ready, folder: Path) -> tuple[str, ...]:
-    """What a reader can do with a candidate: look at its costs, have its code, train it again."""
-    count = shlex.join(["python", "-m", "bam_search", "count", "--space", ready.study.space, "--placement", "{placement}"])
-    export = shlex.join(["python", "-m", "bam_search", "export", str(folder), "--candidate", "{number}"])
-    return count, export
+    """What a reader can do with a candidate: look at its costs, train it again, see where it attends, have its code."""
+    this, weights = [str(folder), "--candidate", "{number}"], str(folder / "candidate-{number}.pt")
+    words = (
+        ["count", "--space", ready.study.space, "--placement", "{placement}"],
+        ["train", *this, "--data", ready.study.data.source, "--out", weights],
+        ["maps", *this, "--data", ready.study.data.source, "--weights", weights],
+        ["export", *this, "--weights", weights],
+    )
+    return tuple(shlex.join(["python", "-m", "bam_search", *part]) for part in words)
 
 
 def _paper(study: Study, data: Dataset, images: int) -> Paper:

@@ -86,6 +86,11 @@ def without(model: nn.Module) -> Iterator[None]:
             site.add_module(CHILD, attention)
 
 
+def attended(model: nn.Module) -> dict[str, nn.Module]:
+    """The sites that have an inserted child, by name."""
+    return {name: site for name, site in model.named_modules() if site in _occupied(model)}
+
+
 def _occupied(model: nn.Module) -> list[nn.Module]:
     return [site for site in model.modules() if isinstance(site._modules.get(CHILD), OURS) and (_calls_children(site) or _hooked(site))]
 

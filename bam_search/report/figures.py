@@ -1,16 +1,18 @@
 """The figures: numbers from records first, then the drawing. What the page makes of clicks is in assets/page.js."""
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from bam_search.report.tables import AXES
 from bam_search.search.front import front
 from bam_search.search.means import mean
-from bam_search.search.record import RANDOM, REFERENCE, SEARCH, Record, proper, standard_error
+from bam_search.search.record import OBJECTIVES, RANDOM, REFERENCE, SEARCH, Record, proper, standard_error
 
 INK = "#222222"
 REFERENCES = (("diamond", "#d55e00"), ("square", "#cc79a7"), ("triangle-up", "#e69f00"), ("star", "#009e73"), ("hexagon", "#882255"))
@@ -18,8 +20,15 @@ REFERENCES = (("diamond", "#d55e00"), ("square", "#cc79a7"), ("triangle-up", "#e
 FRONT = ("circle", "#0072b2")
 DOMINATED = ("circle-open", "#8a8a8a")
 DRAWN = ("cross-thin-open", "#8a8a8a")
-SWITCH = {**AXES, "macs_overhead": "MACs (all operators)", "activations_overhead": "activations"}
-"""The overheads that the figure can be switched to."""
+STOPPED = ("triangle-down-open", "#8a8a8a")
+FAILED = ("x-thin-open", "#d00000")
+SWITCH = {
+    **AXES,
+    "macs_overhead": "MACs (all operators)",
+    "activations_overhead": "activations",
+    "latency_overhead": "latency (measured, finalists only)",
+}
+"""The overheads that the figure can be switched to, where any record has them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,9 @@ def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
 
 def stairs(records: Sequence[Record], axis: str) -> list[Record]:
     """The front of error against this one overhead, cheapest first: the line that is drawn."""
-    return front(records, ("error", axis))
+    complete = sorted((r for r in records if r.complete), key=lambda r: (getattr(r, axis), r.objective("error"), r.number))
+    best = np.minimum.accumulate([math.inf, *(r.objective("error") for r in complete)])
+    return [r for r, before in zip(complete, best, strict=False) if r.objective("error") < before]
 
 
 def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
@@ -56,7 +67,8 @@ def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
 
     Each point's `customdata` is its candidate's tag; the last trace is empty, for the page's ring around the selected one.
     """
-    figures = {axis: _traces(records, objectives, axis) for axis in SWITCH}
+    offered = [axis for axis in SWITCH if axis in OBJECTIVES or any(_at(r, axis) is not None for r in records)]
+    figures = {axis: _traces(records, objectives, axis) for axis in offered}
     first = next(iter(SWITCH))
     figure = go.Figure(figures[first])
     base = next((r for r in records if r.origin == REFERENCE and r.complete), None)
@@ -71,7 +83,7 @@ def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
         for (title, traces) in ((SWITCH[axis], traces) for axis, traces in figures.items())
     ]
     scales = [{"label": name, "method": "relayout", "args": [{"xaxis.type": name}]} for name in ("linear", "log")]
-    wide = [r.objective(axis) for r in records if r.complete for axis in SWITCH if r.objective(axis) > 0]
+    wide = [at for r in records if r.complete for axis in offered if (at := _at(r, axis)) is not None and at > 0]
     menus = [switch, scales] if wide and max(wide) > 10 * min(wide) else [switch]
     figure.update_xaxes(title=f"overhead in {SWITCH[first]}, %", zeroline=True)
     return laid_out(figure).update_layout(
@@ -83,24 +95,45 @@ def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
     )
 
 
+def _at(record: Record, axis: str) -> float | None:
+    """The overhead, in percent; None where it is not known."""
+    found: float | None = getattr(record, axis)
+    return found
+
+
 def _traces(records: Sequence[Record], objectives: Sequence[str], axis: str) -> list[go.Scatter]:
     tested = [r for r in records if r.complete and r.test_error is not None]
+    own = stairs([r for r in proper(records) if _at(r, axis) is not None], axis)
     ring = _ring({"mode": "markers", "marker": {"symbol": "circle-open", "size": 20, "line": {"width": 3}, "color": INK}})
     lines = [
-        _line(
-            "optimistic front: as measured once", stairs(proper(records), axis), axis, [r.val_error for r in stairs(proper(records), axis)]
-        ),
+        _line("optimistic front: as measured once", own, axis, [r.val_error for r in own]),
         *([_confident(tested, axis)] if tested else []),
     ]
     points = [_points(group, axis) for group in groups(records, objectives)]
-    return [*lines, *points, _tested(tested, axis), ring]
+    return [*lines, *points, *_unfinished(records, axis), _tested(tested, axis), ring]
+
+
+def _unfinished(records: Sequence[Record], axis: str) -> list[go.Scatter]:
+    """Stopped candidates at the error of their last rung; failed ones, which have none, above everything."""
+    top = max((error for r in records for error in (r.val_error, *r.rung_errors[-1:]) if error is not None), default=100.0)
+    kinds = {
+        "stopped early, after a shorter training": (STOPPED, [(r, r.rung_errors[-1]) for r in records if r.stopped and r.rung_errors]),
+        "failed": (FAILED, [(r, top + 1) for r in records if r.failure]),
+    }
+    return [
+        markers(name, shape, colour, [_at(r, axis) for r, _ in found], [error for _, error in found], []).update(
+            customdata=[r.tag for r, _ in found], hoverinfo="none"
+        )
+        for name, ((shape, colour), found) in kinds.items()
+        if found
+    ]
 
 
 def _confident(tested: Sequence[Record], axis: str) -> go.Scatter:
     """The front of the upper ends of the finalists' intervals, or of their means where there is one seed."""
     found = {r.number: mean(r.test_errors) for r in tested}
     high = {number: one.mean if one.high is None else one.high for number, one in found.items()}
-    kept = front([replace(r, val_error=high[r.number]) for r in tested], ("error", axis))
+    kept = stairs([replace(r, val_error=high[r.number]) for r in tested if _at(r, axis) is not None], axis)
     return _line("confident front: upper ends of the finalists' intervals", kept, axis, [r.val_error for r in kept]).update(
         visible="legendonly", line={"dash": "solid", "color": INK}
     )
@@ -108,7 +141,7 @@ def _confident(tested: Sequence[Record], axis: str) -> go.Scatter:
 
 def _line(name: str, kept: Sequence[Record], axis: str, errors: Sequence[float | None]) -> go.Scatter:
     return go.Scatter(
-        x=[r.objective(axis) for r in kept],
+        x=[_at(r, axis) for r in kept],
         y=errors,
         name=name,
         mode="lines",
@@ -179,7 +212,7 @@ def laid_out(figure: go.Figure, y: str = "error, %") -> go.Figure:
     )
 
 
-def markers(name: str, shape: str, colour: str, x: Sequence[float], y: Sequence[float], bars: Sequence[float]) -> go.Scatter:
+def markers(name: str, shape: str, colour: str, x: Sequence[float | None], y: Sequence[float], bars: Sequence[float]) -> go.Scatter:
     """Points with error bars, alike in shape and colour; `name` is text."""
     return go.Scatter(
         x=x,
@@ -194,14 +227,14 @@ def markers(name: str, shape: str, colour: str, x: Sequence[float], y: Sequence[
 
 def _points(group: Group, axis: str) -> go.Scatter:
     records = group.records
-    x, y = [r.objective(axis) for r in records], [r.objective("error") for r in records]
+    x, y = [_at(r, axis) for r in records], [r.objective("error") for r in records]
     bars = [standard_error(r.val_error, r.val_images) for r in records if r.val_error is not None and r.val_images is not None]
     return markers(group.name, group.shape, group.colour, x, y, bars).update(customdata=[r.tag for r in records], hoverinfo="none")
 
 
 def _tested(records: Sequence[Record], axis: str) -> go.Scatter:
     return go.Scatter(
-        x=[r.objective(axis) for r in records],
+        x=[_at(r, axis) for r in records],
         y=[r.test_error for r in records],
         name="mean test error of finalists",
         visible="legendonly",

@@ -64,6 +64,7 @@ def payload(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
         "commands": subject.commands,
         "base": dict(subject.base),
         "sites": [asdict(site) for site in subject.sites if site.name in used or site.name in subject.sites.blocks],
+        "blocks": subject.sites.blocks,
         "axes": [{"site": site, "choices": ["none", *(c.text for c in design.choices[i])]} for i, site in enumerate(design.sites)],
         "heat": heat(subject, records),
         "records": [
@@ -84,7 +85,9 @@ def found(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
     )
     return {
         "front": [record.tag for record in front(proper(records), subject.objectives)],
-        "answers": [[answer.axis, str(answer.budget), answer.record.tag] for answer in answers(records)],
+        "answers": [
+            [a.axis, str(a.budget), a.record.tag, a.beside and [a.beside.other.tag, asdict(a.beside.difference)]] for a in answers(records)
+        ],
         "finalists": [
             {"tag": f.record.tag, "test": asdict(f.test), "chance": f.chance, "promised": f.promised, "kept": f.kept} for f in tested
         ],
@@ -142,7 +145,7 @@ def _subject(values: Mapping[str, Any]) -> Subject:
         menu=Menu(menus, values["menu"]["defaults"]),
         startup=values["startup"],
         paper=Paper(**{**values["paper"], "entries": tuple(PaperEntry(**_tuples(entry)) for entry in values["paper"]["entries"])}),
-        sites=Sites(tuple(Site(**_tuples(site)) for site in values["sites"])),
+        sites=Sites(tuple(Site(**_tuples(site)) for site in values["sites"]), blocks=tuple(values["blocks"])),
         commands=tuple(values["commands"]),
         base=values["base"],
     )

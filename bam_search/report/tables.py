@@ -30,11 +30,15 @@ TEXTS = tuple(field.name for field in fields(Record) if field.type in (str, "str
 
 @dataclass(frozen=True)
 class Answer:
-    """The record of least error among those whose overhead on `axis` is at most `budget` percent."""
+    """The record of least error among those whose overhead on `axis` is at most `budget` percent.
+
+    `beside` sets it beside the best other reference within the budget; None where one of the two was not tested.
+    """
 
     axis: str
     budget: float
     record: Record
+    beside: Against | None
 
     @property
     def question(self) -> str:
@@ -55,9 +59,14 @@ def answers(records: Sequence[Record]) -> list[Answer]:
             within = [r for r in contestants if r.objective(axis) <= budget]
             best = min(within, key=lambda r: (r.test_error or r.objective("error"), r.objective(axis), r.number), default=None)
             if best is not None and best is not last:
-                found.append(Answer(axis, budget, best))
+                found.append(Answer(axis, budget, best, _rival(records, best, axis, budget)))
             last = best
     return found
+
+
+def _rival(records: Sequence[Record], record: Record, axis: str, budget: float) -> Against | None:
+    within = [found for found in against(records, record, (REFERENCE,)) if found.other.objective(axis) <= budget]
+    return min(within, key=lambda found: (found.other.test_error, found.other.number), default=None)
 
 
 def records_csv(records: Sequence[Record]) -> str:

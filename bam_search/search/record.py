@@ -23,7 +23,8 @@ class Record:
     fresh seeds `test_seeds` and all training images, each measured once on `test_images`. `macs_conv_fc` is the published convention,
     `macs` the full count, `activations` what convolutions and linear layers put out (see `bam_search.score.cost`). `micro_batches` is 2
     where the device's memory was too small for whole batches (`test_micro_batches`: in a final training). `failure` is a traceback, or
-    what went wrong.
+    what went wrong. `latency_overhead` is measured, not counted: the time of a forward pass above the backbone's on the study's device,
+    with its 95 % interval (see `bam_search.score.latency`); only of finalists.
     """
 
     number: int
@@ -61,6 +62,8 @@ class Record:
     test_seconds: float | None = None
     test_micro_batches: int | None = None
     test_failure: str = ""
+    latency_overhead: float | None = None
+    latency_interval: tuple[float, ...] = ()
 
     @property
     def complete(self) -> bool:

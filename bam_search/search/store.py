@@ -27,6 +27,7 @@ from bam_search.search.record import Record
 
 RECORD = "record"
 FINAL = "final:"
+LATENCY = "latency:"
 MEND = "restore it, or start a new study with --out another/folder"
 
 
@@ -44,7 +45,13 @@ class Store:
         finals: dict[int, dict[int, dict[str, Any]]] = {}
         for (number, seed), fields in sorted(self._finals().items()):
             finals.setdefault(number, {})[seed] = fields
-        return {r.number: replace(r, **_final_fields(finals.get(r.number, {}))) for r in sorted(loaded, key=lambda r: r.number)}
+        timed = {int(key.removeprefix(LATENCY)): json.loads(kept) for key, kept in self.study.user_attrs.items() if key.startswith(LATENCY)}
+        whole = [replace(r, **_final_fields(finals.get(r.number, {})), **_latency_fields(timed.get(r.number))) for r in loaded]
+        return {r.number: r for r in sorted(whole, key=lambda r: r.number)}
+
+    def add_latency(self, number: int, overhead: float, interval: tuple[float, float]) -> None:
+        """Keep a candidate's measured latency above the backbone's, in percent, with its interval."""
+        self.study.set_user_attr(f"{LATENCY}{number}", json.dumps([overhead, *interval]))
 
     def final_seeds(self) -> set[tuple[int, int]]:
         """The final trainings that are done, as (number, seed), those that failed included."""
@@ -86,6 +93,10 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         "test_micro_batches": max((fields["micro_batches"] for fields in scored.values()), default=None),
         "test_failure": failures[0] if failures else "",
     }
+
+
+def _latency_fields(kept: Sequence[float] | None) -> dict[str, Any]:
+    return {} if kept is None else {"latency_overhead": kept[0], "latency_interval": tuple(kept[1:])}
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -19,9 +19,11 @@ SITES = Sites(
         for stage, layer in enumerate(("layer1", "layer2"))
         for site in (
             Site(f"{layer}.0.bn2", 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("every-block",)),
+            Site(f"{layer}.0", 16, 8, 8, stage=stage, block=f"{layer}.0"),
             Site(layer, 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("stage-ends", "bottleneck")),
         )
-    )
+    ),
+    blocks=("layer1.0", "layer2.0"),
 )
 
 

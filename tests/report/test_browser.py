@@ -50,9 +50,10 @@ class Opened:
         """The candidates whose rows are marked."""
         return set(self.page.eval_on_selector_all("tr.chosen", "rows => rows.map(r => r.dataset.tag)"))
 
-    def ring(self, figure: int = 0) -> list[list[float | None]]:
-        """Where a figure has its ring."""
-        last = f"document.querySelectorAll('.plotly-graph-div')[{figure}].data.at(-1)"
+    def ring(self) -> list[list[float | None]]:
+        """Where the first figure has its ring, once it is drawn."""
+        last = "document.querySelector('.plotly-graph-div').data.at(-1)"
+        self.page.wait_for_function(f"{last}.x.length")
         return self.page.evaluate(f"[[...{last}.x], [...{last}.y]]")
 
 
@@ -135,7 +136,7 @@ def test_the_filter_and_the_downloads_agree(opened: Opened) -> None:
     opened.page.get_by_role("searchbox").fill("layer1=bam")
     shown = opened.tags()
     assert shown == ["1", "2", "A2001"]
-    assert "3 of 12" in opened.page.locator(".controls").inner_text()
+    assert "3 of 12" in opened.page.locator(".controls:has(input)").inner_text()
     with opened.page.expect_download() as download:
         opened.page.get_by_role("button", name="CSV").click()
     lines = Path(download.value.path()).read_text().splitlines()
@@ -147,6 +148,13 @@ def test_the_filter_and_the_downloads_agree(opened: Opened) -> None:
     assert [record["tag"] for record in json.loads(Path(download.value.path()).read_text())] == shown
     opened.page.get_by_role("button", name="All", exact=True).click()
     assert len(opened.tags()) == 12
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("SVG", b"<svg"), ("PNG", b"\x89PNG")])
+def test_a_figure_is_saved(opened: Opened, kind: str, begins: bytes) -> None:
+    with opened.page.expect_download() as download:
+        opened.page.get_by_role("button", name=kind).first.click()
+    assert Path(download.value.path()).read_bytes().startswith(begins)
 
 
 def test_brushes_of_the_figure_and_of_the_axes_filter_the_table(opened: Opened) -> None:

@@ -77,6 +77,26 @@ def test_a_logarithmic_scale_is_offered_where_overheads_span_ten_times() -> None
     assert len(draw([*near, make_record(2, 79.0, 0.1)], OBJECTIVES).layout.updatemenus) == 2
 
 
+def test_stopped_and_failed_candidates_have_shapes_of_their_own() -> None:
+    traces = {trace.name: trace for trace in draw(studied.RECORDS, OBJECTIVES).data}
+    stopped, failed = traces["stopped early, after a shorter training"], traces["failed"]
+    assert (stopped.customdata, stopped.x, stopped.y) == (("4", "5"), (1.4, 2.0), (94.0, 87.0))
+    assert (failed.customdata, failed.x) == (("6",), (0.1,))
+    assert failed.y[0] > max(r.val_error for r in studied.RECORDS if r.val_error)
+    shapes = [trace.marker.symbol for trace in traces.values() if trace.mode == "markers" and trace.name]
+    assert len(set(shapes)) == len(shapes) == 8
+
+
+def test_latency_can_be_switched_to_where_it_was_measured() -> None:
+    timed = replace(studied.WINNER, latency_overhead=12.0, latency_interval=(10.0, 14.0))
+    figure = draw([studied.BASE, timed, studied.RISKY], OBJECTIVES)
+    last = figure.layout.updatemenus[0].buttons[-1]
+    assert last.label.startswith("latency")
+    at = [trace.name for trace in figure.data].index("searched, on the front")
+    assert dict(zip(figure.data[at].customdata, last.args[0]["x"][at], strict=True)) == {"2": 12.0, "3": None}
+    assert not any("latency" in button.label for button in draw(studied.RECORDS, OBJECTIVES).layout.updatemenus[0].buttons)
+
+
 def test_finalists_have_crosses_and_a_confident_front() -> None:
     figure = draw(studied.RECORDS, OBJECTIVES)
     (crosses,) = [trace for trace in figure.data if trace.name == "mean test error of finalists"]

@@ -34,15 +34,17 @@ def test_the_best_within_each_budget_by_test_error_where_there_are_finalists() -
     found = [(a.budget, a.record.number) for a in answers(RECORDS) if a.axis == "params_overhead"]
     assert found == [(0.5, 0), (1.0, 1), (2.0, 2)]
     assert answer_line(answers(RECORDS)[2]) == (
-        "at most +2 % parameters: 72.20 ± 0.26 (3) % test error, 70.0 ± 2.3 % validation error, with layer1=bam layer2=bam(r=8)"
+        "at most +2 % parameters: layer1=bam layer2=bam(r=8) (#2), 72.20 ± 0.26 (3) % test error, better than BAM in front by +4.00 points "
+        f"(90 % interval {4 - half_width():+.2f} to {4 + half_width():+.2f}, n = 3)"
     )
-    assert answer_line(answers(RECORDS)[0]).endswith("with none (no attention)")
+    assert answer_line(answers(RECORDS)[0]) == "at most +0.5 % parameters: none (no attention), 81.30 ± 0.26 (3) % test error"
+    assert "better than no attention by +5.10" in answer_line(answers(RECORDS)[1])
 
 
 def test_without_finalists_the_best_is_by_validation_error() -> None:
     records = [replace(r, test_errors=(), test_seeds=()) for r in (BASE, RISKY, WORSE, FAILED)]
     assert [(a.budget, a.record.number) for a in answers(records) if a.axis == "params_overhead"] == [(0.5, 0), (2.0, 3)]
-    assert "test error" not in answer_line(answers(records)[0])
+    assert answer_line(answers(records)[1]) == "at most +2 % parameters: layer3=bam (#3), 74.0 ± 2.2 % validation error"
 
 
 def test_the_verdict_is_on_the_test_set_and_knows_a_tie() -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import make_record
 
 from bam_search.errors import UserError
-from bam_search.search.store import open_store
+from bam_search.search.store import open_store, read_records
 
 OBJECTIVES = ("error", "params_overhead")
 IDENTITY = {"space": "small", "seed": 0, "recipe": {"lr": 0.1, "epochs": 2}, "objectives": OBJECTIVES}
@@ -21,10 +21,12 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
     for record in (late, failed, early):
         store.add(record, None, [record.val_error, record.params_overhead] if record.complete else [])  # type: ignore[list-item]
     store.add_final(2, 1000, {"error": 71.0, "images": 100, "seconds": 2.0, "micro_batches": 1})
+    store.add_latency(2, 12.5, (10.0, 15.0))
     again = open_store(tmp_path, IDENTITY, OBJECTIVES).records()
     assert list(again) == [0, 1, 2]
     tested = {"test_errors": (71.0,), "test_seeds": (1000,), "test_images": 100, "test_seconds": 2.0, "test_micro_batches": 1}
-    assert list(again.values()) == [early, failed, replace(late, **tested)]
+    assert list(again.values()) == [early, failed, replace(late, **tested, latency_overhead=12.5, latency_interval=(10.0, 15.0))]
+    assert read_records(tmp_path) == list(again.values())
 
 
 def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:

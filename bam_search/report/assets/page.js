@@ -6,6 +6,7 @@
   const records = new Map(study.records.map((record) => [record.tag, record]));
   const figures = [...document.querySelectorAll(".plotly-graph-div")];
   const rows = [...document.querySelectorAll("tr[data-tag]")];
+  const chances = new Map(study.found.finalists.map((one) => [one.tag, `${Math.round(100 * one.chance)} % probable`]));
   let chosen = null; // the tag of the selected candidate
   let brushed = null; // the tags that a brush left, null for all
   const linkedTo = [], brushedTo = []; // what hears of a selection, and of a brush
@@ -52,7 +53,8 @@
   function strip(placement, { colourOf = null, scale = 1.8 } = {}) {
     const placed = parsed(placement), width = 26, height = 46;
     const top = scale > 1 ? 0 : 8; // small drawings have no sizes above them
-    const svg = element("svg", { class: "strip", role: "img", "aria-label": placement, width: scale * width * layout.length, height: scale * (height - top),
+    const svg = element("svg", { class: "strip", role: "img", "aria-label": placement,
+      width: scale * width * layout.length, height: scale * (height - top),
       viewBox: `0 ${top} ${width * layout.length} ${height - top}` });
     svg.append(element("line", { class: "trunk", x1: 0, x2: width * layout.length, y1: 17, y2: 17 }));
     let stage = null;
@@ -60,13 +62,16 @@
       const x = i * width;
       if (slot.stage !== stage && slot.stage !== null && scale > 1) svg.append(element("text", { x: x + 1, y: 7 }, slot.size));
       stage = slot.stage;
-      if (slot.block) svg.append(element("rect", { class: "block", x: x + 2, y: 9, width: width - 4, height: 16, rx: 2 }, element("title", {}, slot.block)));
+      if (slot.block) {
+        const shape = { class: "block", x: x + 2, y: 9, width: width - 4, height: 16, rx: 2 };
+        svg.append(element("rect", shape, element("title", {}, slot.block)));
+      }
       slot.sites.forEach((name, n) => {
         const choice = placed.get(name), heat = colourOf && colourOf(name);
         if (!choice && !heat) return;
         const left = x + width / 2 - 6 + 6 * (n - (slot.sites.length - 1) / 2);
-        svg.append(element("rect", { x: left, y: 11, width: 12, height: 12, rx: slot.block ? 2 : 6, fill: heat || COLOURS[choice.module] || "#666" },
-          element("title", {}, name)));
+        const shape = { x: left, y: 11, width: 12, height: 12, rx: slot.block ? 2 : 6, fill: heat || COLOURS[choice.module] || "#666" };
+        svg.append(element("rect", shape, element("title", {}, name)));
         if (!choice) return;
         svg.append(element("text", { x: left + 3, y: 20, style: "fill:#fff" }, choice.module[0].toUpperCase()));
         choice.options.forEach((option, k) => svg.append(element("text", { x: left - 1, y: 33 + 9 * k }, option)));
@@ -78,15 +83,18 @@
   // ---- what is known of a candidate
 
   function facts(record) {
-    const error = record.val_error === null ? (record.stopped ? "stopped" : record.failure ? "failed" : "–") : `${points(record.val_error, 1)} %`;
-    const tests = record.test_errors.length
-      ? `${points(record.test_errors.reduce((a, b) => a + b) / record.test_errors.length)} % (n = ${record.test_errors.length})` : "not tested";
+    const ended = record.stopped ? "stopped" : record.failure ? "failed" : "–", n = record.test_errors.length;
+    const mean = n && record.test_errors.reduce((a, b) => a + b) / n;
+    const interval = record.latency_interval.map(signed).join(" to ");
     return [
-      ["validation error", error], ["mean test error", tests],
+      ["validation error", record.val_error === null ? ended : `${points(record.val_error, 1)} %`],
+      ["mean test error", n ? `${points(mean)} % (n = ${n})` : "not tested"],
+      ...(chances.has(record.tag) ? [["on the front", chances.get(record.tag)]] : []),
       ["parameters", `${record.params.toLocaleString("en")} (${signed(record.params_overhead)} %)`],
       ["MACs, conv + fc", `${record.macs_conv_fc.toLocaleString("en")} (${signed(record.macs_conv_fc_overhead)} %)`],
       ["MACs, all operators", `${record.macs.toLocaleString("en")} (${signed(record.macs_overhead)} %)`],
       ["activations", `${record.activations.toLocaleString("en")} (${signed(record.activations_overhead)} %)`],
+      ...(record.latency_overhead === null ? [] : [["latency", `${signed(record.latency_overhead)} % (${interval})`]]),
     ];
   }
 
@@ -100,9 +108,11 @@
   function curve(errors) {
     const low = Math.min(...errors), span = Math.max(...errors) - low || 1;
     const at = errors.map((error, i) => `${10 + (280 * i) / Math.max(errors.length - 1, 1)},${10 + (60 * (low + span - error)) / span}`);
-    return element("svg", { role: "img", width: 300, height: 96, "aria-label": `validation errors: ${errors.map((e) => points(e)).join(", ")}` },
+    const label = `validation errors: ${errors.map((one) => points(one)).join(", ")}`;
+    const ends = `${points(errors[0], 1)} % → ${points(errors[errors.length - 1], 1)} %, ${errors.length} epochs`;
+    return element("svg", { role: "img", width: 300, height: 96, "aria-label": label },
       element("polyline", { points: at.join(" "), fill: "none", stroke: "#0072b2", "stroke-width": 2 }),
-      element("text", { x: 10, y: 92, style: "fill:var(--ink);font:11px system-ui" }, `${points(errors[0], 1)} % → ${points(errors[errors.length - 1], 1)} %, ${errors.length} epochs`));
+      element("text", { x: 10, y: 92, style: "fill:var(--ink);font:11px system-ui" }, ends));
   }
 
   function detail(record) {
@@ -120,7 +130,7 @@
       record.stopped ? element("p", {}, `Stopped ${record.stopped}`) : null,
       trace ? titled("The traceback", element("pre", {}, trace)) : null,
       titled("Commands", element("pre", {}, study.commands.map((text) =>
-        text.replace("{number}", record.number).replace("{placement}", record.placement)).join("\n"))),
+        text.replaceAll("{number}", record.number).replaceAll("{placement}", () => record.placement)).join("\n"))),
     ].filter((child) => child !== null));
     document.getElementById("detail").hidden = false;
   }
@@ -129,7 +139,7 @@
 
   function choose(tag, scroll = false) {
     if (!records.has(tag)) return;
-    for (const row of rows) if (row.dataset.tag === chosen || row.dataset.tag === tag) row.classList.toggle("chosen", row.dataset.tag === tag);
+    for (const row of rows) row.classList.toggle("chosen", row.dataset.tag === tag);
     chosen = tag;
     detail(records.get(tag));
     for (const hear of linkedTo) hear(tag);
@@ -151,7 +161,8 @@
     }
   }
 
-  linkedTo.push(ring);
+  // After the next paint: a figure of a thousand points takes a tenth of a second to draw, and the row and the detail need not wait.
+  linkedTo.push((tag) => requestAnimationFrame(() => setTimeout(() => chosen === tag && ring(tag))));
 
   // plotly.js decodes arrays that came as base64 into typed arrays in `_inputArray`.
   const value = (array, k) => (array._inputArray || array)[k];
@@ -166,7 +177,7 @@
     const record = records.get(event.points[0].customdata);
     if (!record) return;
     tip.replaceChildren(element("b", {}, `#${record.tag} ${record.name || record.origin}`), element("br"), record.placement, element("br"),
-      strip(record.placement, { scale: 1.2 }), table(facts(record).slice(0, 4)));
+      strip(record.placement, { scale: 1.2 }), table(facts(record)));
     tip.hidden = false;
     const at = event.event, left = Math.min(at.clientX + 14, innerWidth - tip.offsetWidth - 8);
     tip.style.left = `${Math.max(left, 4)}px`;
@@ -191,6 +202,14 @@
   }
 
   for (const figure of figures) {
+    const save = (format) => {
+      const button = element("button", { type: "button" }, format.toUpperCase());
+      const picture = { format, filename: "figure", width: 1100, height: 600, scale: format === "png" ? 2 : 1 };
+      button.addEventListener("click", () => Plotly.downloadImage(figure, picture));
+      return button;
+    };
+    // Beside plotly's own frame, whose height is fixed.
+    figure.parentElement.after(element("div", { class: "controls" }, "save this figure:", save("svg"), save("png")));
     figure.on("plotly_hover", hovered);
     figure.on("plotly_unhover", () => { tip.hidden = true; });
     figure.on("plotly_click", (event) => choose(event.points[0].customdata));
@@ -205,7 +224,8 @@
     // Each axis gives a candidate's place between 0 and 1, and says what its ends are.
     const sites = study.axes.map((axis, i) => ({ name: axis.site, ends: [axis.choices[0], axis.choices[axis.choices.length - 1]],
       at: (record) => record.at[i] / Math.max(axis.choices.length - 1, 1) }));
-    const measured = [["error, %", "val_error"], ["params, +%", "params_overhead"], ["MACs, +%", "macs_conv_fc_overhead"]].map(([name, key]) => {
+    const keys = { "error, %": "val_error", "params, +%": "params_overhead", "MACs, +%": "macs_conv_fc_overhead" };
+    const measured = Object.entries(keys).map(([name, key]) => {
       const all = lines.map((record) => record[key]), low = Math.min(...all), span = Math.max(...all) - low || 1;
       return { name, ends: [points(low), points(low + span)], at: (record) => (record[key] - low) / span };
     });
@@ -255,8 +275,16 @@
         text(i % 2 ? 26 : 12, axis.name), text(38, axis.ends[1]), text(height - 8, axis.ends[0]));
     });
     into.append(svg);
-    linkedTo.push((tag) => { for (const [other, line] of drawn) line.classList.toggle("chosen", other === tag); if (drawn.has(tag)) svg.insertBefore(drawn.get(tag), svg.querySelector("line")); });
-    brushedTo.push(() => { for (const [tag, line] of drawn) line.classList.toggle("out", Boolean(brushed) && !brushed.has(tag)); if (!brushed && brushes.size) { brushes.clear(); for (const one of svg.querySelectorAll(".range")) one.setAttribute("height", 0); } });
+    linkedTo.push((tag) => {
+      for (const [other, line] of drawn) line.classList.toggle("chosen", other === tag);
+      if (drawn.has(tag)) svg.insertBefore(drawn.get(tag), svg.querySelector("line")); // on top of the other lines, below the axes
+    });
+    brushedTo.push(() => {
+      for (const [tag, line] of drawn) line.classList.toggle("out", Boolean(brushed) && !brushed.has(tag));
+      if (brushed) return;
+      brushes.clear();
+      for (const one of svg.querySelectorAll(".range")) one.setAttribute("height", 0);
+    });
   }
 
   // ---- tables
@@ -289,7 +317,8 @@
   }
 
   function controls(made) {
-    const input = element("input", { type: "search", placeholder: "filter: layer3, bam(r=4), failed …", "aria-label": "filter the candidates" });
+    const hint = "filter: layer3, bam(r=4), failed …";
+    const input = element("input", { type: "search", placeholder: hint, "aria-label": "filter the candidates" });
     const count = element("span", { "aria-live": "polite" });
     const own = [...made.tBodies[0].rows];
     const lower = new Map(own.map((row) => [row, [...row.cells].map(textOf).join(" ").toLowerCase()]));
@@ -361,4 +390,5 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
   dress();
   linked();
+  document.body.dataset.ready = "yes";
 })();

@@ -1,0 +1,100 @@
+"""A candidate of a finished report, as a model; and what the report's study.json says of how it was run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bam_search.errors import UserError
+from bam_search.model.attach import attach
+from bam_search.model.build import backbone
+from bam_search.model.load import load
+from bam_search.report.tables import read_records
+from bam_search.score.data import CIFAR_INPUTS, Dataset, Split, locate, split
+from bam_search.score.device import Device, choose
+from bam_search.score.recipe import Recipe
+from bam_search.score.train import Bench
+from bam_search.search.record import Record
+from bam_search.space.search_space import SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A record of a report, the name under which its space is loaded, and the space."""
+
+    record: Record
+    name: str
+    space: SearchSpace
+
+    def net(self, seed: int) -> nn.Module:
+        """Its model, untrained, with the weights that `seed` draws."""
+        net = backbone(self.space, seed)
+        attach(net, self.record.placement, self.space.input_shape, seed=seed)
+        return net
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """How the study of a report trains: on the device that was asked for, with the data that the study had."""
+
+    data: Dataset
+    parts: Split
+    recipe: Recipe
+    device: Device
+    seed: int
+
+    @property
+    def bench(self) -> Bench:
+        """The bench of final trainings, which see all training images."""
+        return Bench.of(self.device, self.recipe, self.parts.train)
+
+
+def find(folder: Path, number: int) -> Candidate:
+    """Candidate `number` of the report in `folder`. Raises UserError."""
+    records = {record.number: record for record in read_records(folder)}
+    if number not in records:
+        raise UserError(f"{folder} has no candidate {number}", f"its candidates are 0 to {max(records)}" if records else "it has none")
+    name = str(_identity(folder)["space"])
+    return Candidate(records[number], name, load(name, CIFAR_INPUTS))
+
+
+def setup(folder: Path, source: str, device: str) -> Setup:
+    """How the study in `folder` trains. Raises UserError if the data at `source` are not the study's."""
+    identity = _identity(folder)
+    try:
+        kept, recipe, seed = identity["data"], Recipe(**identity["recipe"]), int(identity["seed"])
+        digest, images, validation = kept["digest"], kept["images"], float(kept["validation"])
+    except (KeyError, TypeError, ValueError):
+        raise _unknown(folder) from None
+    data = locate(source).load()
+    if data.digest != digest:
+        raise UserError(
+            f"{data.name} ({data.origin}) is not what the study was run on: sha256 {data.digest}, not {digest}", "name it with --data"
+        )
+    return Setup(data, split(data, images, validation, seed), recipe, choose(device), seed)
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a state dict into `net`. Raises UserError if it is none of this model."""
+    try:
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch has many words for a file that is not a state dict of this model
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} is no state dict of this candidate: {first}", "save it with torch.save(net.state_dict(), path)") from None
+
+
+def _identity(folder: Path) -> Mapping[str, Any]:
+    try:
+        identity: Mapping[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))["identity"]
+        identity["space"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _unknown(folder) from None
+    return identity
+
+
+def _unknown(folder: Path) -> UserError:
+    return UserError(f"{folder / 'study.json'} does not say which space the study searched", "name the folder of a report")

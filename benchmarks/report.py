@@ -1,0 +1,127 @@
+"""How fast the report is: built from studies of 1,000 and 10,000 invented candidates, opened and used in headless Chromium.
+
+    python -m benchmarks.report [--sizes 1000,10000] [--out FILE.json]
+
+`build_s` is from records to the file, `bytes` its size, `first_paint_s` from asking for the page to its first paint with text on it, as
+the browser reports it, `ready_s` until the figures are drawn and rows can be clicked, `select_ms` from a click on a row to the next
+paint ("interaction to next paint"; the ring in the figures follows it). Each is the median of `repeats`; needs Playwright and a Chromium
+of the distribution.
+"""
+
+import argparse
+import json
+import platform
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from bam_search.cli.prepare import Request, prepare
+from bam_search.files import write
+from bam_search.report.page import write_report
+from bam_search.report.payload import Subject
+from bam_search.search.loop import Plan, begun, proposer_of
+from bam_search.search.record import REFERENCE, SEARCH, Record
+
+REPEATS = 5
+
+
+def invented(size: int) -> tuple[Subject, list[Record]]:
+    """A placement study of so many candidates with random errors, and three seeds for each reference and the first twenty."""
+    ready = prepare(Request("placement", "cpu", None, (), {"trials": size, "data": {"source": "generated"}}))
+    plan = Plan("invented", ready.references, ready.sites, ready.menu, ready.costs)
+    proposer, rng, taken = proposer_of(ready.study, plan), random.Random(0), set[str]()
+    records = []
+    for number in range(size):
+        known = list(ready.references.items())[number : number + 1]
+        placement = known[0][1] if known else proposer.at_random(number, taken)
+        assert placement is not None
+        taken.add(placement.id)
+        name = known[0][0] if known else ""
+        record = begun(ready.study, plan, number, REFERENCE if known else SEARCH, name, placement)
+        error = 80 - 0.5 * len(placement.choices) + rng.gauss(0, 1)
+        tests = tuple(error + rng.gauss(0, 0.3) for _ in range(3)) if number < 24 else ()
+        fields = {"val_error": error, "val_images": 1500, "val_errors": (error + 9, error + 3, error), "train_losses": (4.0, 3.0, 2.5)}
+        tested = {"test_errors": tests, "test_seeds": tuple(range(len(tests))), "test_images": 10_000, "test_seconds": 10.0}
+        records.append(Record(**{**record.to_dict(), **fields, **(tested if tests else {}), "seconds": 10.0}))
+    subject = Subject("invented", ready.study.objectives, "", {}, ready.menu, ready.study.startup, sites=ready.sites)
+    return subject, records
+
+
+def measure(size: int, browser: Browser, folder: Path) -> dict[str, float]:
+    """The figures for a study of so many candidates."""
+    subject, records = invented(size)
+    builds = [_timed(lambda: write_report(folder, subject, records)) for _ in range(3)]
+    opened = [_opened(browser, folder / "index.html") for _ in range(REPEATS)]
+    medians = {key: statistics.median(one[key] for one in opened) for key in opened[0]}
+    return {"build_s": statistics.median(builds), "bytes": (folder / "index.html").stat().st_size, **medians}
+
+
+def _opened(browser: Browser, path: Path) -> dict[str, float]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    started = time.perf_counter()
+    page.goto(path.as_uri(), wait_until="commit")
+    page.wait_for_selector("body[data-ready]", state="attached", timeout=120_000)
+    ready = time.perf_counter() - started
+    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    selected = [_selected(page, tag) for tag in ("30", "200", "400", "600", "800")]
+    page.close()
+    return {"first_paint_s": paint / 1000, "ready_s": ready, "select_ms": statistics.median(selected)}
+
+
+def _selected(page: Page, tag: str) -> float:
+    """Milliseconds from a click on a row to the next paint, as the browser's Event Timing has them (what "INP" is made of)."""
+    row = page.locator(f"table.all tr[data-tag='{tag}'] td").first
+    row.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # drawings above are made as they come into view, and are no part of the click
+    page.evaluate(
+        """() => {
+            window.took = 0;
+            window.watch ??= new PerformanceObserver(list => { took = Math.max(took, ...list.getEntries().map(one => one.duration)); });
+            watch.observe({type: 'event', durationThreshold: 16});
+        }"""
+    )
+    row.click()
+    page.wait_for_timeout(1000)
+    return float(page.evaluate("took")) or 16.0  # less than the browser reports
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure, and write it down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="1000,10000")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("there is no Chromium here: install the distribution's package")
+    found: dict[str, Any] = {"python": platform.python_version(), "plotly": version("plotly"), "repeats": REPEATS}
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        found["chromium"] = browser.version
+        for size in map(int, asked.sizes.split(",")):
+            found[str(size)] = measure(size, browser, Path(folder))
+            print(f"{size}: {found[str(size)]}", file=sys.stderr)
+        browser.close()
+    text = json.dumps(found, indent=2) + "\n"
+    if asked.out:
+        write(asked.out, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
