@@ -30,7 +30,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bam_search.files import write
 from bam_search.model.attach import resolve
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
@@ -48,6 +47,7 @@ from bam_search.search.loop import Plan, search
 from bam_search.search.store import open_store
 from bam_search.search.study import Study, load_study
 from benchmarks import usual_loop
+from benchmarks.results import deliver
 
 NETS = {"cpu": ("small",), "cuda": ("small", "resnet18", "resnet50")}
 
@@ -382,10 +382,7 @@ def main() -> None:
             "bound": bound(setting, best),
         }
     found["around_training"] = around()  # on the CPU, whatever the device
-    text = json.dumps(found, indent=2) + "\n"
-    if asked.out:
-        write(asked.out, text)
-    print(text)
+    deliver(found, asked.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ of the distribution.
 """
 
 import argparse
-import json
 import platform
 import random
 import shutil
@@ -25,11 +24,11 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bam_search.cli.prepare import Request, prepare
-from bam_search.files import write
 from bam_search.report.page import write_report
 from bam_search.report.payload import Subject
 from bam_search.search.loop import Plan, begun, proposer_of
 from bam_search.search.record import REFERENCE, SEARCH, Record
+from benchmarks.results import deliver
 
 REPEATS = 5
 
@@ -117,10 +116,7 @@ def main() -> None:
             found[str(size)] = measure(size, browser, Path(folder))
             print(f"{size}: {found[str(size)]}", file=sys.stderr)
         browser.close()
-    text = json.dumps(found, indent=2) + "\n"
-    if asked.out:
-        write(asked.out, text)
-    print(text)
+    deliver(found, asked.out)
 
 
 if __name__ == "__main__":

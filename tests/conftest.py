@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the t
 import numpy as np
 import pytest
 
+from bam_search.cli.main import main
 from bam_search.score.generated import generate
 from bam_search.search.record import Record
 
@@ -33,6 +34,14 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("small") / "cifar100.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """The exit code of `python -m bam_search WORDS`, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["bam_search", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
 
 
 def make_record(number: int, error: float | None, overhead: float, **fields: object) -> Record:

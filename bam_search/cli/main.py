@@ -11,6 +11,12 @@ from bam_search.errors import UserError
 
 DEVICES = ("auto", "cuda", "cpu")
 
+# What the commands on a candidate of a finished report share.
+REPORT = click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
+CANDIDATE = click.option("--candidate", type=int, required=True, metavar="N", help="The number of a candidate of the report.")
+STUDY_DATA = click.option("--data", "source", default="auto", metavar="PATH|NAME", help="The data that the study was run on, as for `run`.")
+DEVICE = click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="bam_search")
@@ -80,8 +86,8 @@ def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> N
 
 
 @cli.command()
-@click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
-@click.option("--candidate", type=int, required=True, metavar="N", help="The number of a candidate of the report.")
+@REPORT
+@CANDIDATE
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: REPORT_DIR/candidate-N]")
 @click.option("--weights", type=click.Path(path_type=Path), help="A state dict that you trained, saved by torch.save.")
 @click.option("--format", "formats", multiple=True, type=click.Choice(("pt2", "onnx")), help="Also a torch.export program, or ONNX.")
@@ -93,11 +99,11 @@ def export(folder: Path, candidate: int, out: Path | None, weights: Path | None,
 
 
 @cli.command()
-@click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
-@click.option("--candidate", type=int, required=True, metavar="N", help="The number of a candidate of the report.")
+@REPORT
+@CANDIDATE
 @click.option("--seed", type=int, help="Seed of weights and data order.  [default: the first one of the study's finalists]")
-@click.option("--data", "source", default="auto", metavar="PATH|NAME", help="The data that the study was run on, as for `run`.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@STUDY_DATA
+@DEVICE
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the weights.  [default: REPORT_DIR/candidate-N.pt]")
 def train(folder: Path, candidate: int, seed: int | None, source: str, device: str, out: Path | None) -> None:
     """Train a candidate of a report as the study trains its finalists, test it, and keep its weights."""
@@ -107,15 +113,15 @@ def train(folder: Path, candidate: int, seed: int | None, source: str, device: s
 
 
 @cli.command()
-@click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
-@click.option("--candidate", type=int, required=True, metavar="N", help="The number of a candidate of the report.")
+@REPORT
+@CANDIDATE
 @click.option("--weights", type=click.Path(path_type=Path), required=True, help="A state dict of it, such as `train` writes.")
-@click.option("--data", "source", default="auto", metavar="PATH|NAME", help="The data that the study was run on, as for `run`.")
+@STUDY_DATA
 @click.option(
     "--images", "pictures", type=click.Path(path_type=Path, file_okay=False), help="A folder of your own pictures.  [default: test images]"
 )
 @click.option("--count", type=click.IntRange(1, 200), default=8, show_default=True, help="How many images.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@DEVICE
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: REPORT_DIR/candidate-N-maps.html]")
 def maps(folder: Path, candidate: int, out: Path | None, **asked: Any) -> None:
     """Show where on an image a trained candidate's attention amplifies, site after site."""

@@ -64,7 +64,7 @@ def insert(model: nn.Module, children: Mapping[str, nn.Module]) -> None:
 
 def remove(model: nn.Module) -> None:
     """Take all inserted children out, and their hooks."""
-    for site in _occupied(model):
+    for site in attended(model).values():
         delattr(site, CHILD)
         site.__dict__.pop(HIDDEN, None)
         for hooks in (site._forward_pre_hooks, site._forward_hooks):
@@ -76,7 +76,7 @@ def remove(model: nn.Module) -> None:
 @contextlib.contextmanager
 def without(model: nn.Module) -> Iterator[None]:
     """Within the context the inserted children are out of `model`; then the same ones are in again. Hooks stay, in their order."""
-    taken = {site: site.get_submodule(CHILD) for site in _occupied(model)}
+    taken = {site: site.get_submodule(CHILD) for site in attended(model).values()}
     for site in taken:
         delattr(site, CHILD)
     try:
@@ -88,11 +88,11 @@ def without(model: nn.Module) -> Iterator[None]:
 
 def attended(model: nn.Module) -> dict[str, nn.Module]:
     """The sites that have an inserted child, by name."""
-    return {name: site for name, site in model.named_modules() if site in _occupied(model)}
+    return {name: site for name, site in model.named_modules() if _occupied(site)}
 
 
-def _occupied(model: nn.Module) -> list[nn.Module]:
-    return [site for site in model.modules() if isinstance(site._modules.get(CHILD), OURS) and (_calls_children(site) or _hooked(site))]
+def _occupied(site: nn.Module) -> bool:
+    return isinstance(site._modules.get(CHILD), OURS) and (_calls_children(site) or _hooked(site))
 
 
 def _calls_children(site: nn.Module) -> bool:

@@ -1,7 +1,7 @@
 """The report: one HTML file that opens offline. All text from the study is escaped; plotly.js is in the file once."""
 
 import html
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -67,16 +67,14 @@ def document(title: str, top: str, sections: Sequence[tuple[str, str]], behaviou
     A section without content is left out. The page can load nothing from anywhere, but for plotly.js where `plotlyjs` is "cdn"; "none"
     is for pages without figures.
     """
-    source = f"https://cdn.plot.ly/plotly-{get_plotlyjs_version()}.min.js"
-    libraries = {"inline": f"<script>{get_plotlyjs()}</script>", "cdn": f'<script src="{source}"></script>', "none": ""}
-    allowed = f"'unsafe-inline' {source}" if plotlyjs == "cdn" else "'unsafe-inline'"
-    policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    library, source = LIBRARIES[plotlyjs]()
+    policy = f"default-src 'none'; script-src 'unsafe-inline' {source}; style-src 'unsafe-inline'; img-src data: blob:"
     style = (ASSETS / "page.css").read_text(encoding="utf-8")
     body = "\n".join(f"<section><h2>{html.escape(name)}</h2>\n{content}</section>" for name, content in sections if content)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{html.escape(title)}</title><style>{style}</style>{libraries[plotlyjs]}</head>
+<title>{html.escape(title)}</title><style>{style}</style>{library}</head>
 <body><h1>{html.escape(title)}</h1>{top}
 {body}
 {behaviour}
@@ -84,6 +82,17 @@ def document(title: str, top: str, sections: Sequence[tuple[str, str]], behaviou
 """
 
 
+def _from_cdn() -> tuple[str, str]:
+    source = f"https://cdn.plot.ly/plotly-{get_plotlyjs_version()}.min.js"
+    return f'<script src="{source}"></script>', source
+
+
+LIBRARIES: Mapping[str, Callable[[], tuple[str, str]]] = {
+    "inline": lambda: (f"<script>{get_plotlyjs()}</script>", ""),
+    "cdn": _from_cdn,
+    "none": lambda: ("", ""),
+}
+"""How plotly.js comes into a page: its script element, and the address that the page may load."""
 DETAIL = '<div id="detail" hidden aria-live="polite"></div>'
 PARALLEL = '<div id="parallel"></div>'
 READING = (
@@ -114,6 +123,9 @@ HELPS = (
 )
 
 
+VERDICTS = {"tie": "a tie with", "better": "better than", "worse": "worse than"}
+
+
 def answer_line(answer: Answer) -> str:
     """'at most +2 % parameters: layer1=bam (#7), 81.63 ± 0.21 (3) % test error, better than BAM in every block by 0.60 points (...)'."""
     record, beside = answer.record, answer.beside
@@ -123,8 +135,7 @@ def answer_line(answer: Answer) -> str:
         return said
     d = beside.difference
     interval = "one seed" if d.low is None or d.high is None else f"90 % interval {-d.high:+.2f} to {-d.low:+.2f}"
-    verdict = {"tie": "a tie with", "better": "better than", "worse": "worse than"}[d.word]
-    return f"{said}, {verdict} {beside.other.name} by {-d.mean:+.2f} points ({interval}, n = {d.n})"
+    return f"{said}, {VERDICTS[d.word]} {beside.other.name} by {-d.mean:+.2f} points ({interval}, n = {d.n})"
 
 
 def verdict_lines(records: Sequence[Record]) -> list[str]:
@@ -147,9 +158,8 @@ def _verdict(found: Against) -> str:
     d, record, other = found.difference, found.record, found.other
     name = other.name or f"the best random placement, {other.placement}"
     interval = "no interval with one seed" if d.low is None else f"90 % interval {d.low:+.2f} to {d.high:+.2f}"
-    verdict = {"tie": "a tie with", "better": "better than", "worse": "worse than"}[d.word]
     costs = f"{record.params_overhead:+.2f} % parameters against {other.params_overhead:+.2f} %"
-    return f"{verdict} {name}: {d.mean:+.2f} points of test error, {interval}, n = {d.n}; {costs}"
+    return f"{VERDICTS[d.word]} {name}: {d.mean:+.2f} points of test error, {interval}, n = {d.n}; {costs}"
 
 
 def _subtitle(about: Mapping[str, str]) -> str:

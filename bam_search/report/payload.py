@@ -49,7 +49,7 @@ class Subject:
 
 def payload(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
     """The subject, the records, what was derived from them, and what drawings need: sites, axes, colours of effects."""
-    design = Design.of(subject.menu)
+    design, derived = Design.of(subject.menu), found(subject, records)
     placements = {record.tag: _readable(record.placement) for record in records}
     vectors = {tag: None if placement is None else design.vector(placement) for tag, placement in placements.items()}
     used = {site for placement in placements.values() if placement for site, _ in placement.choices} | set(subject.menu.sites)
@@ -66,12 +66,12 @@ def payload(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
         "sites": [asdict(site) for site in subject.sites if site.name in used or site.name in subject.sites.blocks],
         "blocks": subject.sites.blocks,
         "axes": [{"site": site, "choices": ["none", *(c.text for c in design.choices[i])]} for i, site in enumerate(design.sites)],
-        "heat": heat(subject, records),
+        "heat": heat(derived["helps"]["effects"]) if derived["helps"] else {},
         "records": [
             {"tag": record.tag, "at": None if (at := vectors[record.tag]) is None else at.tolist(), **record.to_dict()}
             for record in records
         ],
-        "found": found(subject, records),
+        "found": derived,
     }
 
 
@@ -104,12 +104,11 @@ def found(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def heat(subject: Subject, records: Sequence[Record]) -> dict[str, str]:
+def heat(effects: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """A colour for each site: blue where attention helps, orange where it hurts, fainter the smaller the effect."""
-    learned = helps(records, subject.menu)
-    effects = [effect for effect in learned.effects if "(" not in effect.name] if learned else []
-    most = max((abs(effect.mean) for effect in effects), default=0.0) or 1.0
-    shades = {effect.name.rpartition("=")[0]: (effect.mean, round(abs(effect.mean) / most, 3)) for effect in effects}
+    means = {effect["name"].rpartition("=")[0]: effect["mean"] for effect in effects if "(" not in effect["name"]}
+    most = max(map(abs, means.values()), default=0.0) or 1.0
+    shades = {site: (mean, round(abs(mean) / most, 3)) for site, mean in means.items()}
     return {site: f"rgba({'0,114,178' if mean < 0 else '213,94,0'},{shade})" for site, (mean, shade) in shades.items()}
 
 

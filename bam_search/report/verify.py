@@ -1,5 +1,6 @@
 """Whether a page says what its own data say: every number derived anew from the records that the page carries, every table made anew."""
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ CLOSE = 1e-9
 def verify(path: Path) -> tuple[int, list[str]]:
     """How many numbers were derived anew, and each difference in a sentence. Raises UserError if it is no page of this version."""
     subject, records, kept = read(path)
-    again = found(subject, records)
-    wrong = [f"{name}: {there!r} on the page, {here!r} from its records" for name, there, here in _unlike("", kept, _plain(again))]
+    again = json.loads(json.dumps(found(subject, records)))
+    wrong = [f"{name}: {there!r} on the page, {here!r} from its records" for name, there, here in _unlike("", kept, again)]
     wrong += list(_costs(subject, records))
     there, here = _sections(path.read_text(encoding="utf-8")), _sections(page(subject, records))
     for name in dict.fromkeys([*there, *here]):
@@ -36,13 +37,6 @@ def _costs(subject: Subject, records: list[Record]) -> Iterator[str]:
                 yield f"#{record.tag}: {key} of {count:,} are {100 * (count - base) / base:+.4f} % over the backbone's, not {said:+.4f} %"
         if record.by_operator and sum(record.by_operator.values()) != record.macs:
             yield f"#{record.tag}: its operators have {sum(record.by_operator.values()):,} MACs together, not {record.macs:,}"
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples are lists."""
-    if isinstance(value, dict):
-        return {key: _plain(other) for key, other in value.items()}
-    return [_plain(other) for other in value] if isinstance(value, (list, tuple)) else value
 
 
 def _unlike(name: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:

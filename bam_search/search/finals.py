@@ -16,7 +16,7 @@ from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.additive import explain
 from bam_search.search.executors import Submit
-from bam_search.search.front import front, nondominated
+from bam_search.search.front import front
 from bam_search.search.loop import Plan, Told, begun, window
 from bam_search.search.means import membership, noise
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record, best_of, proper
@@ -54,18 +54,14 @@ def expected_front(study: Study, menu: Menu, records: Sequence[Record]) -> list[
     if found is None or found[0].left_out >= found[0].left_out_mean:
         return []
     learned = found[0]
-
-    def costs(record: Record) -> list[float]:
-        return [record.objective(key) for key in study.costs]
-
     own = [(record, learned.design.vector(Placement.parse(record.placement))) for record in proper(records) if record.complete]
     on_menu = [(record, vector) for record, vector in own if vector is not None]
     if not on_menu:
         return []
     errors = learned.expect(learned.design.features(np.array([vector for _, vector in on_menu])))
-    values = np.array([[error, *costs(record)] for error, (record, _) in zip(errors, on_menu, strict=True)])
-    kept = [record for (record, _), keep in zip(on_menu, nondominated(values), strict=True) if keep]
-    return sorted(kept, key=costs)
+    expected = [replace(record, val_error=float(error)) for (record, _), error in zip(on_menu, errors, strict=True)]
+    by_number = {record.number: record for record, _ in on_menu}
+    return [by_number[record.number] for record in front(expected, study.objectives)]
 
 
 def finals(study: Study, plan: Plan, store: Store, submit: Submit, told: Told) -> None:

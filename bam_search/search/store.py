@@ -28,6 +28,7 @@ from bam_search.search.record import Record
 RECORD = "record"
 FINAL = "final:"
 LATENCY = "latency:"
+BROKEN = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 MEND = "restore it, or start a new study with --out another/folder"
 
 
@@ -106,8 +107,12 @@ def read_records(folder: Path) -> list[Record]:
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
     try:
         return list(Store(folder, _opened(folder), {}).records().values())
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, KeyError) as error:
-        raise UserError(f"{database} cannot be used: {str(error.__cause__ or error).splitlines()[0]}", MEND) from None
+    except (*BROKEN, KeyError) as error:
+        raise _unusable(database, error) from None
+
+
+def _unusable(database: Path, error: Exception) -> UserError:
+    return UserError(f"{database} cannot be used: {str(error.__cause__ or error).splitlines()[0]}", MEND)
 
 
 def _opened(folder: Path, objectives: Sequence[str] = ()) -> optuna.Study:
@@ -141,8 +146,8 @@ def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[s
             study.set_metric_names(list(objectives))
     except OSError as error:
         raise UserError(f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "try another --out") from None
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise UserError(f"{folder / 'study.db'} cannot be used: {str(error.__cause__ or error).splitlines()[0]}", MEND) from None
+    except BROKEN as error:
+        raise _unusable(folder / "study.db", error) from None
     return Store(folder, study, identity)
 
 

@@ -1,13 +1,11 @@
 """`compare`, as a user calls it: on folders of reports, and on what is none."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_record
+from conftest import make_record, run_command
 
-from bam_search.cli.main import main
 from bam_search.report.tables import records_csv
 
 
@@ -28,11 +26,9 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["bam_search", "compare", *args])
-    with pytest.raises(SystemExit) as caught:
-        main()
+    code = run_command(monkeypatch, "compare", *args)
     out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
+    return code, out, err
 
 
 @pytest.mark.usefixtures("reports")

@@ -1,21 +1,18 @@
 """`count` and `list`, as a user calls them."""
 
 import json
-import sys
 
 import pytest
+from conftest import run_command
 
-from bam_search.cli.main import main
 from bam_search.config import known
 from bam_search.model.attention import ATTENTION
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["bam_search", *args])
-    with pytest.raises(SystemExit) as caught:
-        main()
+    code = run_command(monkeypatch, *args)
     out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
+    return code, out, err
 
 
 def test_json_has_the_schema(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_command
 
-from bam_search.cli.main import main
 from bam_search.model.attach import attach
 from bam_search.model.build import backbone
 from bam_search.space.placement import Placement
@@ -17,13 +17,6 @@ from bam_search.space.search_space import load_space
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
 BOTTLENECK = 1
 """The number of the reference candidate with BAM at the bottlenecks: layer1=bam layer2=bam."""
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["bam_search", "export", *map(str, args)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return int(caught.value.code or 0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -35,7 +28,7 @@ def test_all_that_is_written_is_the_candidate(monkeypatch: pytest.MonkeyPatch, c
     torch.save(net.state_dict(), tmp_path / "trained.pt")
     out = tmp_path / "some where"
     args = ("--candidate", BOTTLENECK, "--out", out, "--weights", tmp_path / "trained.pt", "--format", "pt2", "--format", "onnx")
-    assert run(monkeypatch, REPORT, *args) == 0
+    assert run_command(monkeypatch, "export", REPORT, *args) == 0
     written = {path.name for path in out.iterdir() if not path.name.endswith(".data") and path.is_file()}
     assert written == {"placement.json", "model.py", "model.pt2", "model.onnx"}
     assert len(capsys.readouterr().out.splitlines()) == 4
@@ -58,7 +51,7 @@ def test_all_that_is_written_is_the_candidate(monkeypatch: pytest.MonkeyPatch, c
 def test_a_mistake_is_one_sentence_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: Path, args: list[str], message: str
 ) -> None:
-    assert run(monkeypatch, folder, *args, "--out", tmp_path / "out") == 2
+    assert run_command(monkeypatch, "export", folder, *args, "--out", tmp_path / "out") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -74,12 +67,12 @@ def test_the_space_may_be_a_file_whose_space_has_another_name(
     study = (tmp_path / "report" / "study.json").read_text()
     (tmp_path / "report" / "study.json").write_text(study.replace('"space": "small"', '"space": "mine.py"'))
     monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch, "report", "--candidate", BOTTLENECK) == 0
+    assert run_command(monkeypatch, "export", "report", "--candidate", BOTTLENECK) == 0
     assert "equal outputs" in capsys.readouterr().out
 
 
 def test_a_damaged_report_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shutil.copytree(REPORT, tmp_path / "report")
     (tmp_path / "report" / "records.csv").write_text("number,placement\n1,layer1=bam\n")
-    assert run(monkeypatch, tmp_path / "report", "--candidate", 1) == 2
+    assert run_command(monkeypatch, "export", tmp_path / "report", "--candidate", 1) == 2
     assert "is not the records.csv of a report of this version" in capsys.readouterr().err

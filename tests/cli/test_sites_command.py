@@ -1,22 +1,13 @@
 """`sites`: every submodule is listed once, with its site and cost or the reason against it."""
 
 import json
-import sys
 
 import pytest
-
-from bam_search.cli.main import main
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["bam_search", "sites", *args])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return int(caught.value.code or 0)
+from conftest import run_command
 
 
 def test_the_table_names_every_submodule(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, "small") == 0
+    assert run_command(monkeypatch, "sites", "small") == 0
     out, err = capsys.readouterr()
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert lines["layer1"].split()[1:] == ["32", "16x16", "0", "stage-ends", "bottleneck", "451", "35,456"]
@@ -28,7 +19,7 @@ def test_the_table_names_every_submodule(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_costs_and_reasons_depend_on_the_image(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, "torchvision:resnet18", "--input", "3x32x32", "--target", "/layer[14]/", "--json") == 0
+    assert run_command(monkeypatch, "sites", "torchvision:resnet18", "--input", "3x32x32", "--target", "/layer[14]/", "--json") == 0
     first, last = json.loads(capsys.readouterr().out)
     assert (first["name"], first["height"], first["bam_params"], first["why_not"]) == ("layer1", 8, 1429, "")
     assert (last["name"], last["bam_params"]) == ("layer4", None)
@@ -48,7 +39,7 @@ def test_costs_and_reasons_depend_on_the_image(monkeypatch: pytest.MonkeyPatch, 
 def test_a_mistake_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], message: str
 ) -> None:
-    assert run(monkeypatch, *args) == 2
+    assert run_command(monkeypatch, "sites", *args) == 2
     out, err = capsys.readouterr()
     assert message in err
     assert out == ""

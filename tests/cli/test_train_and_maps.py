@@ -3,27 +3,19 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import run_command
 from PIL import Image
 
-from bam_search.cli.main import main
 from bam_search.score.data import locate
 
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
 BOTTLENECK = 1
 """The number of the reference candidate with BAM at the bottlenecks: layer1=bam layer2=bam."""
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["bam_search", *map(str, args)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return int(caught.value.code or 0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +34,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, small_npz: Path) -> Path:
 def weights(report: Path, small_npz: Path) -> Path:
     """The bottleneck candidate's, trained."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        assert run(monkeypatch, "train", report, "--candidate", BOTTLENECK, "--data", small_npz) == 0
+        assert run_command(monkeypatch, "train", report, "--candidate", BOTTLENECK, "--data", small_npz) == 0
     return report / f"candidate-{BOTTLENECK}.pt"
 
 
@@ -50,14 +42,14 @@ def test_a_candidate_is_trained_the_same_again(
     report: Path, weights: Path, small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     again = tmp_path / "new folder" / "again.pt"
-    assert run(monkeypatch, "train", report, "--candidate", BOTTLENECK, "--data", small_npz, "--out", again) == 0
+    assert run_command(monkeypatch, "train", report, "--candidate", BOTTLENECK, "--data", small_npz, "--out", again) == 0
     said = capsys.readouterr()
     assert re.fullmatch(rf"{re.escape(str(again))}: \d+\.\d\d % test error after 1 epochs, seed 1000003\n", said.out)
     assert "on 600 images" in said.err
     assert "the study measured" in said.err  # the report knows this seed
     one, two = (torch.load(path, weights_only=True) for path in (weights, again))
     assert all(torch.equal(one[key], two[key]) for key in one)
-    assert run(monkeypatch, "train", report, "--candidate", BOTTLENECK, "--data", small_npz, "--out", again, "--seed", 5) == 0
+    assert run_command(monkeypatch, "train", report, "--candidate", BOTTLENECK, "--data", small_npz, "--out", again, "--seed", 5) == 0
     three = torch.load(again, weights_only=True)
     assert not all(torch.equal(one[key], three[key]) for key in one)
     assert "the study measured" not in capsys.readouterr().err
@@ -67,7 +59,7 @@ def test_maps_of_test_images_and_of_own_pictures(
     report: Path, weights: Path, small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("maps", report, "--candidate", BOTTLENECK, "--data", small_npz, "--weights", weights)
-    assert run(monkeypatch, *words, "--count", 3) == 0
+    assert run_command(monkeypatch, *words, "--count", 3) == 0
     page = report / f"candidate-{BOTTLENECK}-maps.html"
     assert capsys.readouterr().out == f"maps: {page}\n"
     assert page.read_text().count("<img ") == 3 * (1 + 2)
@@ -75,7 +67,7 @@ def test_maps_of_test_images_and_of_own_pictures(
     pictures.mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)).save(pictures / "a <b>.png")
     Image.new("L", (20, 20)).save(pictures / "grey.jpg")
-    assert run(monkeypatch, *words, "--images", pictures, "--out", tmp_path / "own.html") == 0
+    assert run_command(monkeypatch, *words, "--images", pictures, "--out", tmp_path / "own.html") == 0
     own = (tmp_path / "own.html").read_text()
     assert own.count("<img ") == 2 * (1 + 2)
     assert "a &lt;b&gt;.png" in own
@@ -100,7 +92,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(
         (("maps", report, "--candidate", 1, *data, *kept, "--images", tmp_path / "empty"), "there are no pictures"),
         (("maps", report, "--candidate", 1, *data, *kept, "--images", tmp_path / "broken"), "cannot be read as a picture"),
     ):
-        assert run(monkeypatch, *words) == 2
+        assert run_command(monkeypatch, *words) == 2
         error = capsys.readouterr().err
         assert said in error
         assert "Traceback" not in error

@@ -4,10 +4,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import make_record
+from conftest import make_record, run_command
 from studied import OBJECTIVES, RECORDS, measured, subject
 
-from bam_search.cli.main import main
 from bam_search.report.page import write_report
 from bam_search.search.record import Record
 from bam_search.search.store import Store, open_store
@@ -27,24 +26,17 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr("sys.argv", ["bam_search", "report", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
-
-
 def test_the_page_of_a_running_study_is_made_anew(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = store.folder / "index.html"
     assert "layer1=bam" not in page.read_text()
-    assert command(monkeypatch, store.folder) == 0
+    assert run_command(monkeypatch, "report", store.folder) == 0
     assert "layer1=bam" in page.read_text()
     assert capsys.readouterr().out == f"report: {page}\n"
-    assert command(monkeypatch, store.folder, "--plotlyjs", "cdn") == 0
+    assert run_command(monkeypatch, "report", store.folder, "--plotlyjs", "cdn") == 0
     assert len(page.read_text()) < 200_000
-    assert command(monkeypatch, store.folder, "--verify") == 0
+    assert run_command(monkeypatch, "report", store.folder, "--verify") == 0
 
 
 def test_watching_writes_again_when_there_is_something_new(
@@ -60,7 +52,7 @@ def test_watching_writes_again_when_there_is_something_new(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", sleep)
-    assert command(monkeypatch, store.folder, "--watch", 5) == 130
+    assert run_command(monkeypatch, "report", store.folder, "--watch", 5) == 130
     assert slept == [5] * 4
     assert capsys.readouterr().out == f"report: {store.folder / 'index.html'}\n2 candidates\n"
     assert "layer2=bam" in (store.folder / "index.html").read_text()
@@ -68,10 +60,10 @@ def test_watching_writes_again_when_there_is_something_new(
 
 def test_a_page_that_was_changed_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     page = write_report(tmp_path, subject(), RECORDS)
-    assert command(monkeypatch, page, "--verify") == 0
+    assert run_command(monkeypatch, "report", page, "--verify") == 0
     assert "follow from its records" in capsys.readouterr().out
     page.write_text(page.read_text().replace("<td>72.20</td>", "<td>62.20</td>"))
-    assert command(monkeypatch, page, "--verify") == 1
+    assert run_command(monkeypatch, "report", page, "--verify") == 1
     said = capsys.readouterr()
     assert "the section 'The finalists' is not what the page's records give" in said.out
     assert "differs from its own records in 1 places" in said.err
@@ -85,7 +77,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ((tmp_path / "nowhere", "--verify"), "cannot be read"),
         ((tmp_path / "records.csv", "--verify"), "is not the page of a report"),
     ):
-        assert command(monkeypatch, *words) == 2
+        assert run_command(monkeypatch, "report", *words) == 2
         error = capsys.readouterr().err
         assert said in error
         assert "hint:" in error
