@@ -19,6 +19,11 @@ from bam_search.errors import UserError, nearest
 T = TypeVar("T")
 Table = dict[str, Any]
 
+LARGEST = 1_000_000
+"""Bytes of a TOML file."""
+NOT_TOML = (ValueError, RecursionError)
+"""What tomllib raises: its own error, others for what is no UTF-8 and for numbers too long, one for brackets without end."""
+
 strict = with_config(ConfigDict(extra="forbid", strict=True))
 """Decorator of every dataclass that is read from TOML: no unknown key, no silent conversion."""
 
@@ -49,10 +54,12 @@ def known(kind: str, suffix: str) -> list[str]:
 def read_toml(path: Path) -> Table:
     """The table in `path`. Raises UserError if it cannot be read or is not TOML."""
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise UserError(f"{path} has {size:,} bytes", f"a study has some thousand, and at most {LARGEST:,} are read")
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except NOT_TOML as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
@@ -80,7 +87,7 @@ def assignment(text: str) -> Table:
         raise UserError(f"--set {text!r} is not KEY=VALUE", "for example --set recipe.lr=0.1")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except NOT_TOML:
         parsed = value.strip()
     nested: Any = parsed
     for part in reversed(key.strip().split(".")):

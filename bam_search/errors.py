@@ -1,11 +1,11 @@
-"""The one exception for what a user can mend: a sentence, and a hint. May touch nothing."""
+"""Sentences instead of tracebacks: what a user can mend, and what went wrong around a study. May touch nothing."""
 
 import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
-    """A mistake of the user's: `message` states it with the value given, `hint` says what to do. The CLI exits with 2."""
+class Sentence(Exception):
+    """`message` states what is wrong with the value that is, `hint` says what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -14,6 +14,14 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UserError(Sentence):
+    """A mistake in what was asked for. The CLI exits with 2."""
+
+
+class Breakdown(Sentence):
+    """A disk, a database, a device or a worker that failed a study on its way; what is finished is kept. The CLI exits with 1."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

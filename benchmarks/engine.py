@@ -2,9 +2,10 @@
 
     python -m benchmarks.engine --data cifar100.npz [--device cpu] [--images 10000] [--rounds 3] [--out FILE.json]
 
-Candidates: both arms train the references of the placement study with its recipe on the same images, each arm a fresh process whose
-whole time counts, the arms in turn, a seed a round; the usual loop has as many DataLoader workers as make it fastest here. Ladder: from
-the usual loop to the engine, one change at a time, images a second of training alone, in turn. Bound: the multiply-adds and the least
+Candidates: both arms train the references of the placement study with its recipe on the same images and the same seeds, as many trainings
+as that study has candidates, each arm a fresh process whose whole time counts, the arms in turn, other seeds each round; the usual loop has
+as many DataLoader workers as make it fastest here. Ladder: from the usual loop to the engine, one change at a time, images a second of
+training alone, in turn. Bound: the multiply-adds and the least
 bytes of a training image over the rates that a matrix product and a copy reach in the same run. Around: what a candidate costs beside
 its training, when 1,000 records are told.
 """
@@ -42,19 +43,21 @@ from bam_search.score.evaluate import Job, Result, Score, Task
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Bench, Epoch
 from bam_search.score.train import train as engine_train
-from bam_search.search.executors import executor
+from bam_search.search.executors import local
 from bam_search.search.loop import Plan, search
 from bam_search.search.store import open_store
 from bam_search.search.study import Study, load_study
 from benchmarks import usual_loop
 from benchmarks.results import deliver
 
+SEEDS = 4
+"""Of each reference in a process: as many trainings as the study has candidates, so that starting a process weighs what it weighs there."""
 NETS = {"cpu": ("small",), "cuda": ("small", "resnet18", "resnet50")}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What both arms share."""
+    """What both arms share; `seed` is the round."""
 
     data: str
     device: str
@@ -80,8 +83,8 @@ def ours(setting: Setting) -> list[float]:
     sites = sites_of(load(study.space, CIFAR_INPUTS))
     device = choose(setting.device)
     task = Task(study.space, sites, setting.split(), study.recipe, device, threads_each(study.workers))
-    with executor(task, study.workers) as submit:
-        futures = [submit(Job(text, setting.seed, study.recipe.epochs)) for text in study.references.values()]
+    with local(task, study.workers, "") as submit:
+        futures = [submit(Job(text, seed, study.recipe.epochs)) for seed, text in _trainings(study, setting)]
         results = [future.result() for future in futures]
     return [result.score.error for result in results if result.score]
 
@@ -91,10 +94,15 @@ def usual(setting: Setting) -> list[float]:
     study, parts = setting.study(), setting.split()
     space = load(study.space, CIFAR_INPUTS)
     sites = sites_of(space)
-    models = (build(space, sites, text, setting.seed) for text in study.references.values())
+    models = (build(space, sites, text, seed) for seed, text in _trainings(study, setting))
     return [
         usual_loop.train(net, parts.fit, parts.validation, study.recipe, choose(setting.device).type, setting.workers) for net in models
     ]
+
+
+def _trainings(study: Study, setting: Setting) -> list[tuple[int, str]]:
+    """Seeds and placements."""
+    return [(SEEDS * setting.seed + seed, text) for seed in range(SEEDS) for text in study.references.values()]
 
 
 ARMS: dict[str, Callable[[Setting], list[float]]] = {"ours": ours, "usual": usual}

@@ -28,7 +28,7 @@ from bam_search.model.menu import menu
 from bam_search.score.data import CIFAR_INPUTS, Split, locate, split
 from bam_search.score.device import choose, threads_each
 from bam_search.score.evaluate import Job, Task
-from bam_search.search.executors import executor
+from bam_search.search.executors import local
 from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu
@@ -90,7 +90,7 @@ def _train(asked: argparse.Namespace) -> None:
     jobs = [Job(t, s, e, final=True) for s in range(asked.seeds) for t in texts for e in asked.epochs if (t, s, e) not in done]
     print(f"{len(texts)} placements, {len(done)} trainings in {asked.out}, {len(jobs)} to come", file=sys.stderr)
     task = Task(asked.space, sites, once, recipe, device, threads_each(workers))
-    with executor(task, workers) as submit, asked.out.open("a", newline="") as file:
+    with local(task, workers, "") as submit, asked.out.open("a", newline="") as file:
         futures = {submit(job): job for job in jobs}
         for future in as_completed(futures):
             job, result = futures[future], future.result()

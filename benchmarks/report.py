@@ -35,7 +35,7 @@ REPEATS = 5
 
 def invented(size: int) -> tuple[Subject, list[Record]]:
     """A placement study of so many candidates with random errors, and three seeds for each reference and the first twenty."""
-    ready = prepare(Request("placement", "cpu", None, (), {"trials": size, "data": {"source": "generated"}}))
+    ready = prepare(Request("placement", "cpu", (), {"trials": size, "data": {"source": "generated"}}))
     plan = Plan("invented", ready.references, ready.sites, ready.menu, ready.costs)
     proposer, rng, taken = proposer_of(ready.study, plan), random.Random(0), set[str]()
     records = []

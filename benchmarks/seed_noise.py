@@ -22,7 +22,7 @@ from bam_search.model.build import sites_of
 from bam_search.score.data import locate, split
 from bam_search.score.device import choose, threads_each
 from bam_search.score.evaluate import Job, Task
-from bam_search.search.executors import executor
+from bam_search.search.executors import local
 from bam_search.search.record import standard_error
 from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
@@ -39,7 +39,7 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
     sites = sites_of(load_space(study.space))
     task = Task(study.space, sites, parts, study.recipe, device, threads_each(study.workers))
     errors: Errors = {name: [] for name in study.references}
-    with executor(task, study.workers) as submit:
+    with local(task, study.workers, "") as submit:
         # Seeds outside, references inside: a drift of the machine meets all references alike.
         epochs, texts = study.recipe.epochs, study.references
         jobs = [(name, submit(Job(text, seed, epochs, final=True))) for seed in range(seeds) for name, text in texts.items()]

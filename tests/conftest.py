@@ -1,8 +1,11 @@
 """Fixtures: a small image file of the right kind, the real CIFAR-100 where it is at hand, and records to report on."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the test processes share the cores
@@ -34,6 +37,34 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("small") / "cifar100.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server of the tests' own, on a socket."""
+    binaries = [Path(found).parent] if (found := shutil.which("initdb")) else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not binaries:
+        pytest.skip("PostgreSQL is not installed: no initdb")
+    # Its server refuses to be run by root.
+    user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+
+    def run(name: str, *words: object) -> None:
+        done = subprocess.run([*user, binaries[-1] / name, *map(str, words)], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert done.returncode == 0, done.stderr
+
+    run("initdb", "-D", folder / "data", "-U", "bam", "--auth=trust", "--no-sync")
+    server = ["-D", folder / "data", "-w", "-l", folder / "log"]
+    run("pg_ctl", *server, "-o", f"-k {folder} -c listen_addresses= -c fsync=off", "start")
+    yield f"postgresql://bam@/postgres?host={folder}"
+    run("pg_ctl", *server, "-m", "immediate", "stop")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test begins first, so that no process is left with it at the end."""
+    items.sort(key=lambda item: "test_whatever_dies" not in item.nodeid)
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:

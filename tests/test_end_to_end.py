@@ -5,16 +5,16 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import run_command
 
-from bam_search.cli.main import main
 from bam_search.report.verify import verify
+from bam_search.score.generated import generate
 
 TINY = ["--device", "cpu", "--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
 PLAINLY = ["--set", "finals.seeds=1", "--set", "random_arm=false", "--set", "finals.leave_one_out=false"]
@@ -51,14 +51,13 @@ def command(data: Path | str, *args: object, study: Path | str = "placement", pl
     return [sys.executable, "-m", "bam_search", "run", "--study", str(study), "--data", str(data), *TINY, *plainly, *map(str, args)]
 
 
-def here(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+def here(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int = 0) -> tuple[str, str]:
     """Run a command to its end in this process, which has imported everything already; what it wrote to stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", arguments[2:])
+    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)
-    with pytest.raises(SystemExit) as caught:
-        main()
+    found = run_command(monkeypatch, *arguments[3:])
     out, err = capsys.readouterr()
-    assert caught.value.code == 0, err
+    assert found == code, err
     return out, err
 
 
@@ -99,29 +98,24 @@ def two_outputs(num_classes):
 """
 
 
-def test_a_model_of_the_users_own_is_searched_without_touching_the_package(tmp_path: Path, small_npz: Path) -> None:
+def test_a_model_of_the_users_own_is_searched_without_touching_the_package(
+    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "mine.py").write_text(MINE)
-    done = run(tmp_path, small_npz, "--space", "elsewhere/mine.py:MyNet", "--trials", 6)
-    assert done.returncode == 0, done.stderr
+    here(command(small_npz, "--space", "elsewhere/mine.py:MyNet", "--trials", 6, "--workers", 1), monkeypatch, capsys)
     records = table(tmp_path / "reports" / "placement")
     assert list(records["placement"][:4]) == ["none", "one=bam", "one.norm=bam two.norm=bam", "one.norm=se two.norm=se"]
     assert len(set(records["id"])) == 6
     assert (records["val_error"].astype(float) > 0).all()
 
-    done = run(tmp_path, small_npz, "--space", "elsewhere/mine.py:two_outputs", "--trials", 6, "--out", "other")
-    assert done.returncode == 2
-    assert "returns tuple for 2 images" in done.stderr
+    _, err = here(command(small_npz, "--space", "elsewhere/mine.py:two_outputs", "--out", "other"), monkeypatch, capsys, code=2)
+    assert "returns tuple for 2 images" in err
     assert not (tmp_path / "other").exists()
 
-    done = subprocess.run(
-        [sys.executable, "-m", "bam_search", "export", "reports/placement", "--candidate", "5"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "equal outputs" in done.stdout
+    assert run_command(monkeypatch, "export", "reports/placement", "--candidate", 5) == 0
+    assert "equal outputs" in capsys.readouterr().out
 
 
 def plain_study(folder: Path, space: str) -> Path:
@@ -135,21 +129,33 @@ def table(folder: Path, name: str = "records.csv") -> pd.DataFrame:
     return pd.read_csv(folder / name, keep_default_na=False)
 
 
-def test_a_study_is_interrupted_continued_extended_and_reported(tmp_path: Path, small_npz: Path) -> None:
-    folder = tmp_path / "reports" / "placement"
-    process = subprocess.Popen(command(small_npz, "--trials", 8), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_a_study_is_stopped_continued_extended_and_reported(
+    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("reports/placement")
+    eight = command(small_npz, "--trials", 8)
+    process = subprocess.Popen(eight, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines = [process.stderr.readline() for _ in range(3)]
-    process.send_signal(signal.SIGINT)
+    assert run_command(monkeypatch, "status", folder) == 0
+    assert f"running as process {process.pid} on " in capsys.readouterr().out
+    _, second = here(eight, monkeypatch, capsys, code=2)
+    assert f"error: reports/placement is driven by process {process.pid} on " in second
+    assert run_command(monkeypatch, "stop", folder) == 0
+    assert f"stopped process {process.pid}; the same command continues: python -m bam_search run" in capsys.readouterr().out
     out, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
     assert lines[0].startswith("placement: the cpu variant runs on ")
     assert "data: CIFAR-100" in lines[0]
-    assert "interrupted; finished candidates are kept" in rest
+    assert "interrupted by SIGTERM; finished candidates are kept" in rest
     assert "Traceback" not in rest
     assert out == ""
     before = table(folder)
     assert 2 <= len(before) < 8
+    assert run_command(monkeypatch, "stop", folder) == 2
+    assert run_command(monkeypatch, "status", folder) == 0
+    assert "interrupted by SIGTERM\nto continue: python -m bam_search run" in capsys.readouterr().out
 
     done = run(tmp_path, small_npz, "--trials", 8)
     assert done.returncode == 0, done.stderr
@@ -172,14 +178,26 @@ def test_a_study_is_interrupted_continued_extended_and_reported(tmp_path: Path, 
     assert "plotly" in (folder / "index.html").read_text()
     assert verify(folder / "index.html")[1] == []
 
-    again = run(tmp_path, small_npz, "--trials", 8)
-    assert again.returncode == 0
-    assert not re.search(r"^\[", again.stderr, re.M)
+    _, again = here(eight, monkeypatch, capsys)
+    assert not re.search(r"^\[", again, re.M)
     assert table(folder).equals(after)
+    assert run_command(monkeypatch, "status", folder, "--json") == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["runs"], status["driver"]["ended"], status["candidates"]) == (False, "finished", {"reference": 4, "search": 4})
 
-    other = run(tmp_path, small_npz, "--trials", 8, "--set", "recipe.lr=0.2")
-    assert other.returncode == 2
-    assert "recipe.lr: 0.1 there, 0.2 now" in other.stderr
+    # One worker trains the same candidates as two did.
+    here(command(small_npz, "--trials", 5, "--workers", 1, "--out", "one"), monkeypatch, capsys)
+    same = ["placement", "params", "macs", "val_images", "val_errors", "train_losses"]
+    pd.testing.assert_frame_equal(table(Path("one"))[same], after[:5][same])
+
+    # Another question is never mixed in; both ways out are open.
+    other = [*command(small_npz, "--trials", 5, "--workers", 1, "--out", "one"), "--set", "recipe.lr=0.2"]
+    _, refused = here(other, monkeypatch, capsys, code=2)
+    assert "recipe.lr: 0.1 there, 0.2 now" in refused
+    assert "--name" in refused
+    out, err = here([*other, "--force-new"], monkeypatch, capsys)
+    aside = [path for path in Path().glob("one-before-*") if f"the study that was there is now {path}" in err]
+    assert len(table(aside[0])) == len(table(Path("one"))) == 5
 
 
 def test_rungs_random_arm_several_seeds_and_leaving_out_together(
@@ -188,7 +206,6 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "all.toml").write_text(EVERYTHING)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
     arguments = command(small_npz, "--epochs", 2, "--set", "data.images=500", study="all.toml", plainly=())
     out, _ = here(arguments, monkeypatch, capsys)
     folder = tmp_path / "reports" / "all"
@@ -231,27 +248,24 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     assert table(folder).equals(records)
 
 
-def test_one_worker_and_two_train_the_same_candidates(tmp_path: Path, small_npz: Path) -> None:
-    errors = []
-    for workers in (1, 2):
-        done = run(tmp_path, small_npz, "--trials", 5, "--workers", workers, "--out", tmp_path / str(workers))
-        assert done.returncode == 0, done.stderr
-        errors.append(table(tmp_path / str(workers))[["placement", "params", "macs", "val_images"]])
-    pd.testing.assert_frame_equal(*errors)
-
-
-def test_generated_images_are_said_to_be_no_cifar(tmp_path: Path) -> None:
-    done = run(tmp_path, "generated", "--trials", 3, study=plain_study(tmp_path, "small"))
-    assert done.returncode == 0, done.stderr
-    folder = tmp_path / "reports" / "plain-generated"
-    assert "NOT CIFAR-100" in done.stderr.splitlines()[0]
-    assert "NOT CIFAR-100" in done.stdout
+def test_generated_images_are_said_to_be_no_cifar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bam_search.score.data.generate", lambda: generate(600, 300))
+    out, err = here(command("generated", "--trials", 2, study=plain_study(tmp_path, "small")), monkeypatch, capsys)
+    folder = Path("reports/plain-generated")
+    assert "NOT CIFAR-100" in err.splitlines()[0]
+    assert "NOT CIFAR-100" in out
     assert "NOT CIFAR-100" in (folder / "index.html").read_text().split("The answer")[0]
     assert set(table(folder)["data"]) == {"generated images, NOT CIFAR-100"}
     assert json.loads((folder / "study.json").read_text())["identity"]["data"]["name"] == "generated images, NOT CIFAR-100"
 
 
-def test_when_every_candidate_fails_the_study_says_so(tmp_path: Path, small_npz: Path) -> None:
+def test_when_every_candidate_fails_the_study_says_so(
+    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     space = tmp_path / "broken.py"
     space.write_text(
         "from torch import nn\nfrom bam_search.space.search_space import SearchSpace\n\n"
@@ -262,31 +276,10 @@ def test_when_every_candidate_fails_the_study_says_so(tmp_path: Path, small_npz:
         "        return self.layer1(x).mean((2, 3))\n\n"
         "def space():\n    return SearchSpace('broken', lambda classes: Net(), sites=('layer1',))\n"
     )
-    done = run(tmp_path, small_npz, "--trials", 2, study=plain_study(tmp_path, str(space)))
-    assert done.returncode == 1
-    assert "no candidate could be trained; the first failed with: RuntimeError: deliberate" in done.stderr
-    assert "Traceback" not in done.stderr
+    _, err = here(command(small_npz, "--trials", 2, study=plain_study(tmp_path, str(space))), monkeypatch, capsys, code=1)
+    assert "no candidate could be trained; the first failed with: RuntimeError: deliberate" in err
+    assert "Traceback" not in err
     assert "RuntimeError: deliberate" in (tmp_path / "reports" / "plain" / "index.html").read_text()
-
-
-def test_when_a_driver_dies_its_workers_end(tmp_path: Path, small_npz: Path) -> None:
-    arguments = command(small_npz, "--trials", 16)
-    with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        process.stderr.readline()
-        process.stderr.readline()  # the first candidate: the workers are at work
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        if not children.is_file():
-            process.kill()
-            pytest.skip("no /proc to see the workers in")
-        workers = [int(pid) for pid in children.read_text().split()]
-        process.kill()
-    assert len(workers) >= 2
-    for _ in range(100):
-        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
-            break
-        time.sleep(0.1)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
 @pytest.mark.slow

@@ -90,11 +90,11 @@ def test_a_space_on_the_command_line_takes_the_place_of_several() -> None:
 
 
 def test_each_space_is_a_request_with_a_folder_of_its_own() -> None:
-    request = Request("networks", "cpu", None, ("spaces=['small', 'torchvision:resnet18', '../mine.py:Net']",), {"seed": 3})
+    request = Request("networks", "cpu", ("spaces=['small', 'torchvision:resnet18', '../mine.py:Net']",), {"seed": 3})
     assert [part.part for part in each(request)] == ["small", "torchvision-resnet18", "mine.py-Net"]
     assert [part.flags["space"] for part in each(request)] == ["small", "torchvision:resnet18", "../mine.py:Net"]
     assert all(part.flags["seed"] == 3 for part in each(request))
-    alone = Request("se", "cpu", None, (), {})
+    alone = Request("se", "cpu", (), {})
     assert each(alone) == [alone]
 
 
@@ -114,13 +114,13 @@ def net(classes):
 
 def test_a_comparison_does_not_search_in_place_of_references_that_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(ONE_STAGE)
-    ready = prepare(Request("depth_control", "cpu", None, (), {"space": f"{tmp_path / 'one.py'}:net"}))
+    ready = prepare(Request("depth_control", "cpu", (), {"space": f"{tmp_path / 'one.py'}:net"}))
     assert (list(ready.references), ready.study.trials, ready.searches) == (["no attention"], 1, False)
     assert len([note for note in ready.notes if note.endswith("left out")]) == 2
 
 
 def test_references_that_come_to_the_same_are_named() -> None:
-    ready = prepare(Request("depth_control", "cpu", None, ("references.again='bottleneck=bam'", "trials=4"), {}))
+    ready = prepare(Request("depth_control", "cpu", ("references.again='bottleneck=bam'", "trials=4"), {}))
     assert ready.notes == ("reference 'again' is the same placement as 'BAM at the bottlenecks' here: layer1=bam layer2=bam",)
 
 

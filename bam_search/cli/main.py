@@ -1,5 +1,7 @@
 """The commands. stdout is data, stderr is talk; exit codes: 0 done, 1 ran but could not deliver, 2 a user's mistake, 130 interrupted."""
 
+import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,15 +9,38 @@ from typing import Any
 import click
 
 from bam_search import __version__
-from bam_search.errors import UserError
+from bam_search.errors import Sentence, UserError
 
 DEVICES = ("auto", "cuda", "cpu")
+EXECUTORS = ("local", "ray")
+LONGEST = 1e8  # seconds, three years: timers take no more
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 # What the commands on a candidate of a finished report share.
 REPORT = click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
 CANDIDATE = click.option("--candidate", type=int, required=True, metavar="N", help="The number of a candidate of the report.")
 STUDY_DATA = click.option("--data", "source", default="auto", metavar="PATH|NAME", help="The data that the study was run on, as for `run`.")
 DEVICE = click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    """'90m', '8h' or '600' as seconds."""
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
+    try:
+        seconds = float(number) * UNITS[unit]
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < LONGEST:
+        raise click.BadParameter(f"{text!r} is no time above zero: write seconds, or 90m, 8h, 1d.")
+    return seconds
+
+
+def _name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"[\w][\w. -]{0,199}", text):
+        raise click.BadParameter(f"{text!r}: letters, digits, '-', '_', '.' and spaces make a name.")
+    return text
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -35,16 +60,28 @@ def cli() -> None:
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="auto: a GPU if there is one.")
 @click.option("--workers", type=int, help="Trainings at the same time.")
 @click.option("--data", "source", metavar="PATH|NAME", help="cifar100.npz, cifar-100-python/, or: auto, cifar100, generated.")
-@click.option("--out", type=click.Path(path_type=Path), help="The study's folder.  [default: reports/<study>]")
+@click.option("--out", type=click.Path(path_type=Path), help="The study's folder.  [default: reports/<name>]")
+@click.option("--name", callback=_name, help="The study's name, in --storage too.  [default: that of its file]")
+@click.option(
+    "--storage", metavar="URL", help="An SQL database for the trials, such as postgresql://user@host/db.  [default: in the folder]"
+)
+@click.option(
+    "--executor", type=click.Choice(EXECUTORS), default="local", show_default=True, help="Who trains: this machine, a Ray cluster."
+)
+@click.option("--address", default="auto", show_default=True, help="The Ray cluster: auto is this machine's, local starts one here.")
+@click.option("--time-limit", callback=_seconds, metavar="TIME", help="End after 90m, 8h, 1d or so many seconds, as Ctrl-C does.")
+@click.option("--max-failures", type=click.IntRange(1), metavar="N", help="Give up when N candidates have failed.")
+@click.option("--force-new", is_flag=True, help="Set a study of this name aside, and begin anew.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key of the study, such as recipe.lr=0.2.")
 @click.option("--dry-run", is_flag=True, help="Show the resolved study, its costs and its time; train and write nothing.")
-def run(device: str, out: Path | None, study: str, assignments: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
+def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
     """Run a study, or continue it; write its report."""
     from bam_search.cli.dry import dry
-    from bam_search.cli.prepare import Request
+    from bam_search.cli.prepare import How, Request
     from bam_search.cli.run import execute
 
-    request = Request(study, device, out, assignments, _table(flags))
+    how = How(**{field: flags.pop(field) for field in How.__dataclass_fields__})
+    request = Request(study, device, assignments, _table(flags), how)
     raise SystemExit(dry(request) if dry_run else execute(request))
 
 
@@ -162,6 +199,25 @@ def compare(folders: tuple[Path, ...], out: Path) -> None:
     comparing.compare(folders, out)
 
 
+@cli.command()
+@click.argument("folder", metavar="STUDY_DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For machines: an object.")
+def status(folder: Path, as_json: bool) -> None:
+    """Say who runs a study, what is under way and what is done."""
+    from bam_search.cli import driver
+
+    click.echo(driver.status_json(folder) if as_json else driver.status_text(folder))
+
+
+@cli.command()
+@click.argument("folder", metavar="STUDY_DIR", type=click.Path(path_type=Path))
+def stop(folder: Path) -> None:
+    """End a study that runs on this machine as Ctrl-C does: what is finished is kept, and `run` continues."""
+    from bam_search.cli import driver
+
+    raise SystemExit(driver.stop(folder))
+
+
 @cli.command(name="list")
 def show_names() -> None:
     """Name the search spaces, attention modules and studies."""
@@ -188,11 +244,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except UserError as error:
+    except Sentence as error:
         click.echo(f"error: {error.message}", err=True)
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else 1)
     except OSError as error:  # a full disk, a folder that went away: nothing that a change of the request would mend
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,25 @@ from bam_search.model.menu import menu
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.data import CIFAR_INPUTS, Source, locate
 from bam_search.score.device import Device, choose, threads_each
+from bam_search.search.storage import Place
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
+
+
+@dataclass(frozen=True)
+class How:
+    """Where and how long a study runs, and by whom: nothing that changes what comes out. Seconds; None is "no limit"."""
+
+    out: Path | None = None
+    name: str | None = None
+    storage: str | None = None
+    executor: str = "local"
+    address: str = "auto"
+    time_limit: float | None = None
+    max_failures: int | None = None
+    force_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,15 +44,15 @@ class Request:
 
     study: str
     device: str
-    out: Path | None
     assignments: tuple[str, ...]
     flags: dict[str, Any]
+    how: How = field(default_factory=How)
     part: str = ""
 
     @property
     def name(self) -> str:
         """The study's name."""
-        return Path(self.study).stem
+        return self.how.name or Path(self.study).stem
 
 
 def each(request: Request) -> list[Request]:
@@ -53,6 +68,7 @@ class Ready:
 
     name: str
     part: str
+    how: How
     device: Device
     study: Study
     source: Source
@@ -84,6 +100,7 @@ def prepare(request: Request) -> Ready:
     device = choose(request.device)
     study = load_study(request.study, device, request.flags, request.assignments)
     source = locate(study.data.source)
+    Place.of(Path(), request.how.storage, request.name)  # a mistake in it is told before anything is read
     space = load(study.space, CIFAR_INPUTS)
     if (space.input_shape, space.classes) != (CIFAR_INPUTS.shape, CIFAR_INPUTS.classes):
         raise UserError(
@@ -99,7 +116,7 @@ def prepare(request: Request) -> Ready:
             raise UserError(f"no reference of the study fits {space.name}", notes[0])
         study = replace(study, trials=len(references))
     name = "/".join(filter(None, (request.name, request.part)))
-    return Ready(name, request.part, device, study, source, space, sites, offered, costs, references, notes)
+    return Ready(name, request.part, request.how, device, study, source, space, sites, offered, costs, references, notes)
 
 
 def _references(study: Study, sites: Sites, costs: CostTable) -> tuple[dict[str, Placement], tuple[str, ...]]:

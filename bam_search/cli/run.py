@@ -1,14 +1,17 @@
 """`run`: from a request to a report, room by room."""
 
+import contextlib
 import datetime
+import itertools
 import math
 import platform
 import shlex
 import signal
 import sys
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -18,6 +21,7 @@ from bam_search import __version__
 from bam_search.cli import progress
 from bam_search.cli.compare import check_free, compare
 from bam_search.cli.prepare import Ready, Request, each, prepare
+from bam_search.errors import Breakdown, Sentence
 from bam_search.model.build import build
 from bam_search.report.page import answer_line, verdict_lines, write_report
 from bam_search.report.paper import Paper
@@ -28,11 +32,13 @@ from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
 from bam_search.score.latency import latency
 from bam_search.score.train import uses_bf16
-from bam_search.search.executors import executor
+from bam_search.search.driver import Driver, driving
+from bam_search.search.executors import EXECUTORS, Submit
 from bam_search.search.finals import ablations, finalists, finals
 from bam_search.search.loop import Plan, random_arm, random_size, search
-from bam_search.search.record import RANDOM, SEARCH, proper
-from bam_search.search.store import Store, open_store
+from bam_search.search.record import RANDOM, SEARCH, Record, proper
+from bam_search.search.storage import Place
+from bam_search.search.store import CHECKPOINTS, Store, open_store, set_aside
 from bam_search.search.study import Study
 
 LATENCY_BATCH = 32
@@ -42,10 +48,11 @@ LATENCY_BATCH = 32
 def execute(request: Request) -> int:
     """Run or continue the study, on each of its spaces, write its reports; the exit code."""
     console = Console(stderr=True)
+    _answer_signals(request.how.time_limit)
     readies = [prepare(part) for part in each(request)]
     with console.status("reading the data"):  # on a terminal only; the first line that stays tells what the data are
         data = readies[0].source.load()
-    folder = request.out or Path("reports") / (request.name if data.name == CIFAR else f"{request.name}-generated")
+    folder = request.how.out or Path("reports") / (request.name if data.name == CIFAR else f"{request.name}-generated")
     if len(readies) == 1:
         return _run(readies[0], data, folder / readies[0].part)
     check_free(folder)
@@ -60,65 +67,128 @@ def execute(request: Request) -> int:
     return max(codes.values())
 
 
+def _answer_signals(limit: float | None) -> None:
+    """A scheduler's SIGTERM, and the end of the time limit, do what Ctrl-C does."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("the time limit" if number == signal.SIGALRM else signal.Signals(number).name)
+
+    # SIGINT too: a shell that starts a command in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, end)
+    signal.setitimer(signal.ITIMER_REAL, limit or 0)
+
+
 def _run(ready: Ready, data: Dataset, folder: Path) -> int:
     """Run or continue the study on one space, write its report into `folder`; the exit code."""
-    task = _task(ready, data)
     _say(f"{ready.first_line}; data: {data.name} ({data.origin})")
     for note in ready.notes:
         _say(note)
-    store = open_store(folder, _identity(ready, data), ready.study.objectives)
-    # A shell that starts a command in the background has it ignore Ctrl-C's signal: answer it there too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    place = Place.of(folder, ready.how.storage, ready.name)
+    if ready.how.force_new and folder.exists():
+        with driving(folder, _command()), place.reserved():
+            for name in set_aside(folder, place):
+                _say(f"the study that was there is now {name}")
+    task = _task(ready, data, folder)
+    with contextlib.ExitStack() as workers:  # first of all: a cluster that is not there leaves nothing written
+        submit = workers.enter_context(EXECUTORS[ready.how.executor](task, ready.study.workers, ready.how.address))
+        with driving(folder, _command()) as driver, place.reserved():
+            store = open_store(folder, _identity(ready, data), ready.study.objectives, place)
+            return _drive(ready, data, task, store, driver, driver.watched(submit), workers)
+
+
+def _drive(ready: Ready, data: Dataset, task: Task, store: Store, driver: Driver, submit: Submit, workers: contextlib.ExitStack) -> int:
+    """Train, write the report, say what came of it; the exit code. `workers` is closed when nothing is left to train."""
     _report(ready, data, task.split, store)  # `report` can then show the study while it runs
     try:
-        _train(ready, Plan(data.name, ready.references, ready.sites, ready.menu, ready.costs), task, store)
-    except KeyboardInterrupt:
+        _train(ready, Plan(data.name, ready.references, ready.sites, ready.menu, ready.costs), task, store, driver, submit)
+        workers.close()  # they would disturb what is timed now
+        driver.tell(stage="latency of the finalists", done=0, total=0)
+        _time(ready, store)
+        code = _close(ready, data, task.split, store)
+        driver.tell(ended="finished" if code == 0 else "could not deliver")
+        return code
+    except KeyboardInterrupt as interrupt:
+        workers.close()
         _report(ready, data, task.split, store)
-        _say("interrupted; finished candidates are kept, and the same command continues:\n  " + _command())
+        driver.tell(ended=f"interrupted by {interrupt}")
+        _say(f"interrupted by {interrupt}; finished candidates are kept, and the same command continues:\n  {_command()}")
         return 130
-    except BrokenProcessPool:
-        _report(ready, data, task.split, store)
-        _say("error: a worker process died, perhaps for lack of memory; finished candidates are kept")
-        _say("hint: the same command continues; with --workers 1 it needs less memory")
-        return 1
-    return _close(ready, data, task.split, store)
+    except (Breakdown, OSError) as error:
+        with contextlib.suppress(Sentence, OSError):  # the disk may be full
+            driver.tell(ended=f"failed: {error}")
+            _report(ready, data, task.split, store)
+        raise
 
 
-def _task(ready: Ready, data: Dataset) -> Task:
+def _task(ready: Ready, data: Dataset, folder: Path) -> Task:
     parts = split(data, ready.study.data.limit, ready.study.data.validation, ready.study.seed)
-    return Task(ready.study.space, ready.sites, parts, ready.study.recipe, ready.device, ready.threads)
+    checkpoints = (folder / CHECKPOINTS).absolute()
+    return Task(ready.study.space, ready.sites, parts, ready.study.recipe, ready.device, ready.threads, checkpoints)
 
 
-def _train(ready: Ready, plan: Plan, task: Task, store: Store) -> None:
+def _train(ready: Ready, plan: Plan, task: Task, store: Store, driver: Driver, submit: Submit) -> None:
+    if done := proper(store.records().values()):
+        _say(f"continuing in {store.folder}: {len(done)} of {ready.study.trials} candidates are finished")
+    failed: set[int] = set()
+
+    @contextlib.contextmanager
+    def stage(title: str, line: progress.Line, done: int, total: int) -> Iterator[progress.Told]:
+        """Who hears of each finished record of a stage: the screen, the folder, and the limit of failures."""
+        driver.tell(stage=title, done=done, total=total)
+        counter = itertools.count(done + 1)
+        with progress.progress(title, done, total, line) as show:
+
+            def told(record: Record) -> None:
+                show(record)
+                driver.tell(done=next(counter))
+                _check_failures(record, failed, ready.how.max_failures)
+
+            yield told
+
+    _stages(ready, plan, task, store, submit, stage)
+
+
+def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
+    """Raises Breakdown if as many candidates have failed as may."""
+    if failure := record.failure or record.test_failure:
+        failed.add(record.number)
+        if len(failed) == most:
+            raise Breakdown(
+                f"{most} failed, which is --max-failures; the last one, #{record.tag}, with: {progress.reason(failure)}",
+                "the report has the tracebacks; the same command continues",
+            )
+
+
+Stage = Callable[[str, progress.Line, int, int], contextlib.AbstractContextManager[progress.Told]]
+
+
+def _stages(ready: Ready, plan: Plan, task: Task, store: Store, submit: Submit, stage: Stage) -> None:
     study = ready.study
     done = proper(store.records().values())
-    if done:
-        _say(f"continuing in {store.folder}: {len(done)} of {study.trials} candidates are finished")
-    with executor(task, study.workers) as submit:
-        with progress.progress("search", len(done), study.trials, progress.searched) as told:
-            search(study, plan, store, submit, told)
-        found = proper(store.records().values())
-        if len(found) < study.trials:
-            _say(f"the space has no further placement within the limits: {len(found)} candidates instead of {study.trials}")
-        searched = any(record.complete and record.origin == SEARCH for record in found)
-        if ready.searches and not searched:
-            return  # there is nothing to compare the references with
-        if study.random_arm and searched:
-            drawn = sum(record.origin == RANDOM for record in store.records().values())
-            size = random_size(study, {record.number: record for record in found})
-            with progress.progress("random search of the same cost", drawn, size, progress.searched) as told:
-                random_arm(study, plan, store, submit, told)
-        members = finalists(study, plan.menu, list(store.records().values()))
-        total = (len(members) + len(ablations(study, plan, members))) * study.finals.seeds
-        more = f", and at most {study.finals.extra:.0%} more where they cannot be told apart" if study.finals.extra else ""
-        _say(
-            f"finalists: {len(members)}, {total} trainings on all {len(task.split.train):,} training images with fresh seeds{more}; "
-            "each is tested once"
-        )
-        most = total + round(study.finals.extra * len(members) * study.finals.seeds)
-        with progress.progress("finalists", len(store.final_seeds()), most, progress.tested) as told:
-            finals(study, plan, store, submit, told)
-    _time(ready, store)
+    with stage("search", progress.searched, len(done), study.trials) as told:
+        search(study, plan, store, submit, told)
+    found = proper(store.records().values())
+    if len(found) < study.trials:
+        _say(f"the space has no further placement within the limits: {len(found)} candidates instead of {study.trials}")
+    searched = any(record.complete and record.origin == SEARCH for record in found)
+    if ready.searches and not searched:
+        return  # there is nothing to compare the references with
+    if study.random_arm and searched:
+        drawn = sum(record.origin == RANDOM for record in store.records().values())
+        size = random_size(study, {record.number: record for record in found})
+        with stage("random search of the same cost", progress.searched, drawn, size) as told:
+            random_arm(study, plan, store, submit, told)
+    members = finalists(study, plan.menu, list(store.records().values()))
+    total = (len(members) + len(ablations(study, plan, members))) * study.finals.seeds
+    more = f", and at most {study.finals.extra:.0%} more where they cannot be told apart" if study.finals.extra else ""
+    _say(
+        f"finalists: {len(members)}, {total} trainings on all {len(task.split.train):,} training images with fresh seeds{more}; "
+        "each is tested once"
+    )
+    most = total + round(study.finals.extra * len(members) * study.finals.seeds)
+    with stage("finalists", progress.tested, len(store.final_seeds()), most) as told:
+        finals(study, plan, store, submit, told)
 
 
 def _time(ready: Ready, store: Store) -> None:

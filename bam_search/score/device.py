@@ -46,6 +46,13 @@ def threads_each(workers: int) -> int:
     return max(1, cores() // workers)
 
 
+def claim(device: Device, number: int) -> None:
+    """Take a GPU, in a process that is number `number` of several; on a CPU nothing is to be done. Raises what CUDA raises if it cannot."""
+    if device.type == "cuda":
+        torch.cuda.set_device(number % torch.cuda.device_count())
+        torch.zeros(1, device="cuda")
+
+
 def _cpu(reason: str) -> Device:
     can = torch.cpu.get_capabilities()
     bf16 = any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))

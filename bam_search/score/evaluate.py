@@ -1,15 +1,18 @@
 """The one place where a placement meets training: a job in, a result out. Runs in the driver or in a worker process."""
 
 import functools
+import hashlib
 import time
 import traceback
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from bam_search.model.build import build
 from bam_search.model.load import load
+from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
@@ -20,7 +23,10 @@ from bam_search.space.sites import Sites
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What all jobs of a study share. It is sent to each worker once, so it names the space instead of holding its functions."""
+    """What all jobs of a study share. It is sent to each worker once, so it names the space instead of holding its functions.
+
+    `checkpoints` is the folder for trainings in progress, that of one study only; None keeps none.
+    """
 
     space: str
     sites: Sites
@@ -28,6 +34,7 @@ class Task:
     recipe: Recipe
     device: Device
     threads: int
+    checkpoints: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Result:
 
 
 def evaluate(task: Task, job: Job) -> Result:
-    """Build, train and measure one placement. A crash is a result with its traceback, never an exception.
+    """Build, train and measure one placement. A crash is a result with its traceback; raises only what the device itself raises.
 
     Where the device's memory is too small, once more with batches in two halves.
     """
@@ -81,12 +88,25 @@ def evaluate(task: Task, job: Job) -> Result:
 
 def _attempt(task: Task, job: Job, micro_batches: int) -> Result | None:
     """The result; None if the device's memory is too small."""
+    checkpoint = _checkpoint(task, job, micro_batches)
     try:
-        return Result(_score(task, job, build(_space(task.space), task.sites, job.placement, job.seed), micro_batches))
+        result = Result(_score(task, job, build(_space(task.space), task.sites, job.placement, job.seed), micro_batches, checkpoint))
     except torch.OutOfMemoryError:
-        return None
+        result = None
+    except torch.AcceleratorError:  # says nothing of the candidate, and no other can train in this process
+        raise
     except Exception:  # a candidate that crashes is a record, and the study goes on
-        return Result(None, traceback.format_exc())
+        result = Result(None, traceback.format_exc())
+    if checkpoint:
+        checkpoint.drop()
+    return result
+
+
+def _checkpoint(task: Task, job: Job, micro_batches: int) -> Checkpoint | None:
+    if task.checkpoints is None:
+        return None
+    name = hashlib.sha256(repr((job, micro_batches)).encode()).hexdigest()[:16]
+    return Checkpoint(task.checkpoints / f"{name}.pt")
 
 
 @functools.cache  # a file is not run again, nor a user's function asked what it gives, for each candidate
@@ -99,8 +119,9 @@ def _bench(device: Device, recipe: Recipe, images: Images) -> Bench:
     return Bench.of(device, recipe, images)
 
 
-def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int) -> Score:
-    started = time.perf_counter()
+def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int, checkpoint: Checkpoint | None) -> Score:
+    saved = checkpoint.load() if checkpoint else None
+    started = time.perf_counter() - (saved.seconds if saved else 0)
     images = task.split.train if job.final else task.split.fit
     held_out = task.split.test if job.final else task.split.validation
     bench = _bench(task.device, task.recipe, images)
@@ -108,6 +129,6 @@ def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int) -> 
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
     measure = None if job.final else partial(error, model, held_out, bench)
     recipe = replace(task.recipe, epochs=job.epochs)
-    epochs = train(model, images, recipe, job.seed, bench, measure, micro_batches)
+    epochs = train(model, images, recipe, job.seed, bench, measure, micro_batches, saved, checkpoint.save if checkpoint else None)
     final_error = epochs[-1].error if epochs[-1].error is not None else error(model, held_out, bench)
     return Score(final_error, len(held_out), epochs, time.perf_counter() - started, micro_batches)

@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,16 @@ class Epoch:
 
     loss: float
     error: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A training after some of its epochs, and the wall seconds these took: all that the rest depends on."""
+
+    epochs: tuple[Epoch, ...]
+    seconds: float
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,25 +90,31 @@ def train(
     bench: Bench,
     measure: Callable[[], float] | None = None,
     micro_batches: int = 1,
+    saved: Saved | None = None,
+    keep: Callable[[Saved], None] | None = None,
 ) -> tuple[Epoch, ...]:
     """Train `model` in place on `images`; `measure`, if given, is called after each epoch for the error.
 
-    The order of the images, their crops and flips depend on (seed, epoch) only. With more than one of `micro_batches` a batch goes
+    The order of the images, their crops and flips, and torch's own random numbers (dropout) depend on (seed, epoch) only. So a training
+    goes on from one that was `saved`; `keep` hears of each epoch but the last. With more than one of `micro_batches` a batch goes
     through in that many parts whose gradients add up; normalisations then see the parts. Raises Diverged, TooSlow, and ValueError
     if a batch cannot be filled with two images.
     """
-    deadline = time.monotonic() + (recipe.seconds or math.inf)
+    began = time.monotonic() - (saved.seconds if saved else 0)
+    deadline = began + (recipe.seconds or math.inf)
     device = bench.device.type
     pixels, labels = _padded(images, device), torch.from_numpy(images.y).to(device)
     batch = min(recipe.batch, len(images))
     steps_per_epoch = len(images) // batch
     steps = recipe.epochs * steps_per_epoch
-    optimizer = torch.optim.SGD(
-        model.parameters(), recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay, fused=True
-    )
-    epochs = []
-    for number in range(recipe.epochs):
+    optimizer = _optimizer(model, recipe)
+    if saved:
+        model.load_state_dict(saved.model)
+        optimizer.load_state_dict(saved.optimizer)
+    epochs = list(saved.epochs) if saved else []
+    for number in range(len(epochs), recipe.epochs):
         model.train()
+        torch.manual_seed(zlib.crc32(f"{seed}:{number}:model".encode()))
         total = torch.zeros((), device=device)
         for step, taken in enumerate(_epoch(len(images), batch, seed, number, recipe, device)):
             if time.monotonic() > deadline:
@@ -115,7 +132,16 @@ def train(
         if not math.isfinite(mean_loss):
             raise Diverged(f"the training loss became {mean_loss} in epoch {number + 1} of {recipe.epochs}")
         epochs.append(Epoch(mean_loss, measure() if measure else None))
+        if keep and len(epochs) < recipe.epochs:
+            keep(Saved(tuple(epochs), time.monotonic() - began, model.state_dict(), optimizer.state_dict()))
     return tuple(epochs)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    nesterov = recipe.momentum > 0
+    return torch.optim.SGD(
+        model.parameters(), recipe.lr, momentum=recipe.momentum, nesterov=nesterov, weight_decay=recipe.weight_decay, fused=True
+    )
 
 
 def error(model: nn.Module, images: Images, bench: Bench) -> float:

@@ -1,38 +1,54 @@
-"""Who evaluates: the driver itself, or a pool of local processes. One small interface, that of concurrent.futures."""
+"""Who evaluates: this process, local worker processes, or a Ray cluster. One small interface, that of concurrent.futures.
+
+A job that loses its worker is begun again; one that loses ATTEMPTS of them is a result that says so. What is nobody's fault but the
+machine's, a worker that cannot even start, is a Breakdown, and no result.
+"""
 
 import contextlib
 import multiprocessing
 import os
+import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 
+from bam_search.errors import Breakdown
+from bam_search.score.device import claim
 from bam_search.score.evaluate import Job, Result, Task, evaluate
+from bam_search.search.on_ray import on_ray
 
 Submit = Callable[[Job], "Future[Result]"]
+Executor = Callable[[Task, int, str], contextlib.AbstractContextManager[Submit]]
 
-_task: Task | None = None
-"""In a worker process only: what its jobs share, sent once when the process starts."""
+ATTEMPTS = 3
+"""How often a job is begun whose worker dies, and how often a worker is started that does not come up."""
+GRACE = 60.0
+"""Seconds beside a training's own time limit, for building, measuring and an answer; then the worker is taken to hang."""
 
 
 @contextlib.contextmanager
-def executor(task: Task, workers: int) -> Iterator[Submit]:
-    """A function that takes jobs: with one worker in this process, at once; with more in as many processes.
+def local(task: Task, workers: int, address: str) -> Iterator[Submit]:
+    """A function that takes jobs: on a CPU with one worker in this process, at once; else in `workers` processes.
 
-    Leaving the context ends the processes, also those that are still training.
+    Processes share the GPUs out evenly. Leaving the context ends them, also those that are still training.
     """
-    if workers == 1:
+    del address
+    if workers == 1 and task.device.type == "cpu":
         yield lambda job: _finished(evaluate(task, job))
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(task,))
+    pool = _Pool(task, workers)
     try:
-        yield lambda job: pool.submit(_evaluate, job)
+        yield pool.submit
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
+        pool.close()
+
+
+EXECUTORS: Mapping[str, Executor] = {"local": local, "ray": on_ray}
+"""Executors by name: each takes the task, the number of workers, and the address of a cluster."""
 
 
 def _finished(result: Result) -> "Future[Result]":
@@ -41,11 +57,128 @@ def _finished(result: Result) -> "Future[Result]":
     return future
 
 
-def _start(task: Task) -> None:
-    global _task
-    _task = task
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
+class _Died(Exception):
+    """A worker process ended, or its device is lost to it; the text says how."""
+
+
+class _Pool:
+    """As many threads as workers; each feeds a process of its own, so that one that dies takes nobody along."""
+
+    def __init__(self, task: Task, workers: int) -> None:
+        self._task = task
+        self._jobs: queue.SimpleQueue[tuple[Job, Future[Result]] | None] = queue.SimpleQueue()
+        self._processes: dict[int, SpawnProcess] = {}
+        self._starting = threading.Lock()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._serve, args=(number,), daemon=True) for number in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> "Future[Result]":
+        """The future result of a job, which waits for a free worker."""
+        future: Future[Result] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def close(self) -> None:
+        """End all processes, whatever they do."""
+        with self._starting:
+            self._closed = True
+            for process in self._processes.values():
+                process.kill()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, number: int) -> None:
+        # Processes inherit the mask: Ctrl-C and a scheduler's SIGTERM are the driver's to answer.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        connection: Connection | None = None
+        while (item := self._jobs.get()) is not None:
+            job, future = item
+            said = ""
+            for _ in range(ATTEMPTS):
+                try:
+                    connection = connection or self._start(number)
+                    future.set_result(self._ask(number, connection, job))
+                    break
+                except Breakdown as error:
+                    future.set_exception(error)
+                    break
+                except _Died as died:
+                    said, connection = str(died), None
+                    if self._closed:
+                        return
+            else:
+                future.set_result(Result(None, f"WorkerDied: {ATTEMPTS} worker processes that trained this candidate ended: {said}"))
+
+    def _start(self, number: int) -> Connection:
+        """Start the process of this number. Raises Breakdown if it does not come up."""
+        for _ in range(ATTEMPTS):
+            ours, theirs = multiprocessing.get_context("spawn").Pipe()
+            process = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, self._task, number), daemon=True)
+            with self._starting:
+                if self._closed:
+                    raise _Died("the study ended")
+                self._processes[number] = process
+                with contextlib.suppress(BrokenPipeError):  # it died while it was told its task: the answer is missing
+                    process.start()
+            theirs.close()
+            try:
+                said = self._answer(number, ours, None)
+            except _Died as died:
+                said = str(died)
+            if not said:
+                return ours
+            process.kill()
+        raise Breakdown(f"a worker process cannot start: {str(said).strip().splitlines()[-1]}", "finished candidates are kept")
+
+    def _ask(self, number: int, connection: Connection, job: Job) -> Result:
+        """The result of a job. Raises _Died."""
+        limit = self._task.recipe.seconds
+        try:
+            connection.send(job)
+        except OSError:
+            raise _Died(self._end(number)) from None
+        answer = self._answer(number, connection, None if limit is None else 2 * limit + GRACE)  # it may be tried again with half batches
+        if answer is None:
+            self._processes[number].kill()
+            return Result(None, f"TooSlow: the worker gave no answer {GRACE:g} s after the time limit of {limit:g} s, and was ended")
+        if isinstance(answer, str):
+            raise _Died(answer)
+        return answer
+
+    def _answer(self, number: int, connection: Connection, seconds: float | None) -> Result | str | None:
+        """What the process says next; None if that takes longer than `seconds`. Raises _Died."""
+        try:
+            return connection.recv() if connection.poll(seconds) else None
+        except (EOFError, OSError):
+            raise _Died(self._end(number)) from None
+
+    def _end(self, number: int) -> str:
+        """How a process ended that ended."""
+        process = self._processes[number]
+        process.join(10)
+        code = process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return f"killed by {name}" + (", as a system does that runs out of memory" if name == "SIGKILL" else "")
+        return f"ended with exit code {code}"
+
+
+def _work(connection: Connection, task: Task, number: int) -> None:
+    """A worker process: ready, then one answer a job; a text is the last word of one that cannot go on."""
     threading.Thread(target=_end_with_driver, daemon=True).start()
+    try:
+        claim(task.device, number)
+        connection.send("")
+        while True:
+            connection.send(evaluate(task, connection.recv()))
+    except EOFError:
+        return
+    except Exception as error:  # the device failed, not the candidate: a fresh process may have better luck
+        connection.send("".join(traceback.format_exception_only(error)).strip())
 
 
 def _end_with_driver() -> None:
@@ -53,8 +186,3 @@ def _end_with_driver() -> None:
     assert driver is not None
     driver.join()
     os._exit(1)
-
-
-def _evaluate(job: Job) -> Result:
-    assert _task is not None
-    return evaluate(_task, job)

@@ -1,85 +1,113 @@
 """The study's folder: an Optuna study of finished candidates, the resolved study beside it, and the tables made from them.
 
-    study.db      Optuna's own storage (SQLite; optuna-dashboard opens it): one finished trial a candidate, its record as an attribute
+    study.db      Optuna's own storage (SQLite; optuna-dashboard opens it): one finished trial a candidate, its record as an attribute;
+                  or these trials are in the database that --storage names
     study.json    the question as resolved, the data, the machine: what a continued run must agree with
     records.csv   every record        front.csv   the front        index.html   the report
+    checkpoints/  trainings that were cut off
 
-The trials in study.db are the truth; the rest is written from them, each file at once or not at all.
+The trials are the truth; the rest is written from them, each file at once or not at all.
 """
 
+import contextlib
 import json
+import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import URL  # Optuna's own storage library; it quotes odd folder names
-from sqlalchemy.exc import SQLAlchemyError
 
 from bam_search.config import flat
-from bam_search.errors import UserError
+from bam_search.errors import Breakdown, UserError
 from bam_search.files import write
 from bam_search.search.record import Record
+from bam_search.search.storage import BROKEN, Place, first_line
 
 RECORD = "record"
 FINAL = "final:"
 LATENCY = "latency:"
-BROKEN = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
-MEND = "restore it, or start a new study with --out another/folder"
+IDENTITY = "identity"
+STUDY = "study.json"
+CHECKPOINTS = "checkpoints"
+WAYS_OUT = "continue it with its own settings, give this one a --name of its own, or set the old one aside with --force-new"
 
 
-@dataclass(frozen=True, eq=False)
 class Store:
-    """An open study folder with one writer."""
+    """An open study with one writer: what is read once from its trials, and grows with them."""
 
-    folder: Path
-    study: optuna.Study
-    identity: Mapping[str, Any]
+    def __init__(self, folder: Path, study: optuna.Study, identity: Mapping[str, Any], place: Place | None = None) -> None:
+        self.folder = folder
+        self._study = study
+        self._identity = identity
+        self._place = place
+        self._records = {
+            r.number: r for r in (Record.from_dict(json.loads(t.user_attrs[RECORD])) for t in study.get_trials(deepcopy=False))
+        }
+        self._finals: dict[int, dict[int, Mapping[str, Any]]] = {}
+        for key, kept in study.user_attrs.items():
+            if key.startswith(FINAL):
+                number, seed = map(int, key.removeprefix(FINAL).split(":"))
+                self._finals.setdefault(number, {})[seed] = json.loads(kept)
+            elif key.startswith(LATENCY):
+                self._timed(int(key.removeprefix(LATENCY)), json.loads(kept))
+        for number in self._finals:
+            self._tested(number)
 
     def records(self) -> dict[int, Record]:
         """The finished candidates by number, with their test scores where these are known."""
-        loaded = [Record.from_dict(json.loads(trial.user_attrs[RECORD])) for trial in self.study.get_trials(deepcopy=False)]
-        finals: dict[int, dict[int, dict[str, Any]]] = {}
-        for (number, seed), fields in sorted(self._finals().items()):
-            finals.setdefault(number, {})[seed] = fields
-        timed = {int(key.removeprefix(LATENCY)): json.loads(kept) for key, kept in self.study.user_attrs.items() if key.startswith(LATENCY)}
-        whole = [replace(r, **_final_fields(finals.get(r.number, {})), **_latency_fields(timed.get(r.number))) for r in loaded]
-        return {r.number: r for r in sorted(whole, key=lambda r: r.number)}
-
-    def add_latency(self, number: int, overhead: float, interval: tuple[float, float]) -> None:
-        """Keep a candidate's measured latency above the backbone's, in percent, with its interval."""
-        self.study.set_user_attr(f"{LATENCY}{number}", json.dumps([overhead, *interval]))
+        return dict(sorted(self._records.items()))
 
     def final_seeds(self) -> set[tuple[int, int]]:
         """The final trainings that are done, as (number, seed), those that failed included."""
-        return set(self._finals())
-
-    def _finals(self) -> dict[tuple[int, int], dict[str, Any]]:
-        keys = [key for key in self.study.user_attrs if key.startswith(FINAL)]
-        attrs = self.study.user_attrs
-        return {(int(key.split(":")[1]), int(key.split(":")[2])): json.loads(attrs[key]) for key in keys}
+        return {(number, seed) for number, by_seed in self._finals.items() for seed in by_seed}
 
     def add(self, record: Record, trial: FrozenTrial | None, values: Sequence[float]) -> None:
-        """Keep a finished candidate: in `trial` if it is on the menu, else in one without parameters."""
+        """Keep a finished candidate: in `trial` if it is on the menu, else in one without parameters. Raises Breakdown."""
         if not record.complete:
             trial = optuna.create_trial(state=TrialState.FAIL if record.failure else TrialState.PRUNED)
         elif trial is None:
             trial = optuna.create_trial(values=list(values))
         trial.set_user_attr(RECORD, json.dumps(record.to_dict()))
         trial.set_user_attr("placement", record.placement)
-        self.study.add_trial(trial)
+        with self._writing():
+            self._study.add_trial(trial)
+        self._records[record.number] = record
+
+    def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
+        """Keep what came of a final training with `seed`: error, images, seconds and micro_batches, or failure. Raises Breakdown."""
+        with self._writing():
+            self._study.set_user_attr(f"{FINAL}{number}:{seed}", json.dumps(dict(fields)))
+        self._finals.setdefault(number, {})[seed] = fields
+        self._tested(number)
+
+    def add_latency(self, number: int, overhead: float, interval: tuple[float, float]) -> None:
+        """Keep a candidate's measured latency above the backbone's, in percent, with its interval. Raises Breakdown."""
+        with self._writing():
+            self._study.set_user_attr(f"{LATENCY}{number}", json.dumps([overhead, *interval]))
+        self._timed(number, (overhead, *interval))
 
     def describe(self, about: Mapping[str, str]) -> None:
         """Keep how the study was run, last time, beside its identity."""
-        write(self.folder / "study.json", json.dumps({"identity": self.identity, "about": about}, indent=2))
+        write(self.folder / STUDY, json.dumps({"identity": self._identity, **_storage_of(self._place), "about": about}, indent=2))
 
-    def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
-        """Keep what came of a final training with `seed`: error, images, seconds and micro_batches, or failure."""
-        self.study.set_user_attr(f"{FINAL}{number}:{seed}", json.dumps(dict(fields)))
+    def _tested(self, number: int) -> None:
+        by_seed = dict(sorted(self._finals[number].items()))
+        self._records[number] = replace(self._records[number], **_final_fields(by_seed))
+
+    def _timed(self, number: int, kept: Sequence[float]) -> None:
+        self._records[number] = replace(self._records[number], latency_overhead=kept[0], latency_interval=tuple(kept[1:]))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except BROKEN as error:
+            where = self._place.text if self._place and not self._place.embedded else self.folder
+            raise Breakdown(f"the study in {where} cannot be written: {first_line(error)}", "what was finished before is kept") from None
 
 
 def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -96,72 +124,94 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _latency_fields(kept: Sequence[float] | None) -> dict[str, Any]:
-    return {} if kept is None else {"latency_overhead": kept[0], "latency_interval": tuple(kept[1:])}
+def _storage_of(place: Place | None) -> dict[str, Any]:
+    """What study.json says of a study whose trials are elsewhere; never a password."""
+    return {} if place is None or place.embedded else {"storage": {"url": place.text, "name": place.name}}
 
 
 def read_records(folder: Path) -> list[Record]:
     """The finished candidates of a study that may be running elsewhere; nothing is written. Raises UserError if there is no study."""
-    database = folder / "study.db"
-    if not database.is_file():
+    storage = _read(folder).get("storage") or {}
+    place = Place.of(folder, storage.get("url"), storage.get("name", ""))
+    if not place.exists():
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
+    with place.usable():
+        try:
+            return list(Store(folder, place.open(), {}).records().values())
+        except KeyError:
+            raise UserError(f"{place.text} holds trials that are no study's of bam_search", "name a study's folder") from None
+
+
+def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[str], place: Place | None = None) -> Store:
+    """Open the study, made if need be; by default in the folder. Raises UserError if it differs in `identity`, or cannot be written."""
+    place = place or Place.of(folder, None, "")
+    now = {**json.loads(json.dumps(identity)), **_storage_of(place)}
     try:
-        return list(Store(folder, _opened(folder), {}).records().values())
-    except (*BROKEN, KeyError) as error:
-        raise _unusable(database, error) from None
-
-
-def _unusable(database: Path, error: Exception) -> UserError:
-    return UserError(f"{database} cannot be used: {str(error.__cause__ or error).splitlines()[0]}", MEND)
-
-
-def _opened(folder: Path, objectives: Sequence[str] = ()) -> optuna.Study:
-    """The study in the folder's database; made for these objectives if it is not there."""
-    # Optuna's SQLite storage commits each trial in one transaction: a kill leaves it whole.
-    storage = URL.create("sqlite", database=str(folder / "study.db")).render_as_string(hide_password=False)
-    if not objectives:
-        return optuna.load_study(study_name="study", storage=storage)
-    directions = [StudyDirection.MINIMIZE] * len(objectives)
-    return optuna.create_study(study_name="study", storage=storage, directions=directions, load_if_exists=True)
-
-
-def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[str]) -> Store:
-    """Open the folder, made if need be. Raises UserError if it holds a study that differs in `identity`, or cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        before = _identity_in(folder)
-        if before is None and (folder / "study.db").exists():
-            raise UserError(f"{folder} holds a study.db without the study.json that says what it is", MEND)
-        if before is None:
-            write(folder / "study.json", json.dumps({"identity": identity}, indent=2))
-        elif before != json.loads(json.dumps(identity)):
-            raise UserError(
-                f"{folder} holds a study that was run differently:\n{_difference(before, identity)}",
-                "continue it with its own settings, or start a new one with --out another/folder",
-            )
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = _opened(folder, objectives)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(list(objectives))
+        (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        before = _read(folder)
+        if before:
+            _check(folder, {**before["identity"], **({"storage": before["storage"]} if "storage" in before else {})}, now)
+        if not place.exists():
+            with place.usable(), _quiet():
+                place.create(objectives, {IDENTITY: json.dumps(identity)})
+        with place.usable():
+            study = place.open()
+            _check(place.text if not place.embedded else folder, {**_kept_identity(study, place), **_storage_of(place)}, now)
+            store = Store(folder, study, identity, place)
+        if not before:
+            store.describe({})
     except OSError as error:
         raise UserError(f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "try another --out") from None
-    except BROKEN as error:
-        raise _unusable(folder / "study.db", error) from None
-    return Store(folder, study, identity)
+    except KeyError:
+        raise UserError(f"{place.text} holds trials that are no study's of bam_search", WAYS_OUT) from None
+    return store
 
 
-def _identity_in(folder: Path) -> dict[str, Any] | None:
-    path = folder / "study.json"
+def set_aside(folder: Path, place: Place) -> list[str]:
+    """Give what is there of a study another name, so that a new one can take its place; the new names."""
+    mark = time.strftime("before-%Y%m%d-%H%M%S")
+    moved = []
+    if not place.embedded and place.exists():
+        with place.usable():
+            place.rename(f"{place.name}-{mark}")
+        moved.append(f"{place.name}-{mark} in {place.text}")
+    if (folder / STUDY).exists() or (folder / "study.db").exists():
+        aside = folder.with_name(f"{folder.name}-{mark}")
+        folder.rename(aside)
+        moved.append(str(aside))
+    return moved
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """What study.json says; nothing if there is none."""
+    path = folder / STUDY
     if not path.exists():
-        return None
+        return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
+        table = json.loads(path.read_text(encoding="utf-8"))
+        return {**table, "identity": dict(table["identity"])}
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged: it is not the study.json of a run", MEND) from None
+        raise UserError(
+            f"{path} is damaged: it is not the study.json of a run", "restore it, or set the study aside with --force-new"
+        ) from None
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _kept_identity(study: optuna.Study, place: Place) -> dict[str, Any]:
+    if IDENTITY not in study.user_attrs:
+        raise UserError(f"{place.text} holds a study {place.name!r} that is none of this version of bam_search", WAYS_OUT)
+    return dict(json.loads(study.user_attrs[IDENTITY]))
+
+
+def _check(where: object, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     old, new = flat(before), flat(now)
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    return "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in changed)
+    if changed:
+        lines = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in changed)
+        raise UserError(f"{where} holds a study that was run differently:\n{lines}", WAYS_OUT)

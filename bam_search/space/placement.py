@@ -85,7 +85,7 @@ class Placement:
         try:
             table = json.loads(text)
             return cls.of({str(site): Choice.of(str(c["module"]), _options(c.get("options", {}))) for site, c in table.items()})
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UserError("this JSON is no placement", 'it reads like {"layer1": {"module": "bam", "options": {"r": 8}}}') from None
 
     def __str__(self) -> str:

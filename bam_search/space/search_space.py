@@ -70,7 +70,7 @@ def load_space(name: str) -> SearchSpace:
         loaded = run_file(path).space()
     except UserError:
         raise
-    except Exception as error:  # whatever a user's file raises, the user wants to read it as theirs
+    except (Exception, SystemExit) as error:  # whatever a user's file raises, the user wants to read it as theirs
         raise UserError(
             f"search space {path} failed: {type(error).__name__}: {error}", "it needs a function space() -> SearchSpace"
         ) from error
@@ -92,6 +92,6 @@ def run_file(path: Path) -> Any:
         sys.path.append(str(path.resolve().parent))  # its neighbours can then be imported
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises, the user wants to read it as theirs
+    except (Exception, SystemExit) as error:  # whatever a user's file raises, the user wants to read it as theirs
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

@@ -1,6 +1,7 @@
 """Sites, and the targets that name sets of them. Names and numbers only: `bam_search.model.sites` finds them in a model."""
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -125,6 +126,8 @@ def is_regex(target: str) -> bool:
 
 def _compiled(target: str) -> re.Pattern[str]:
     try:
-        return re.compile(target[1:-1])
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of what Python will read otherwise one day
+            return re.compile(target[1:-1])
+    except (re.error, FutureWarning, OverflowError, RecursionError) as error:
         raise UserError(f"{target} is no regular expression: {error}", "a glob such as layer3.*.bn3 may do") from None

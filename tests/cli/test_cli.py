@@ -1,13 +1,17 @@
 """The command line: help without torch, and mistakes that exit with 2, in one sentence, and write nothing."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import run_command
 
 from bam_search.cli.main import main
+from bam_search.search.store import read_records
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -37,6 +41,14 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         (["run", "--study", "placement", "--set", "sampler=additiv"], "did you mean 'additive'"),
         (["run", "--study", "placement", "--data", "nowhere.npz"], "--data 'nowhere.npz'"),
         (["run", "--study", "placement", "--data", "broken.npz"], "broken.npz cannot be read"),
+        (["run", "--study", "placement", "--time-limit", "soon"], "'soon' is no time above zero"),
+        (["run", "--study", "placement", "--time-limit", "-1h"], "'-1h' is no time above zero"),
+        (["run", "--study", "placement", "--max-failures", "0"], "0 is not in the range"),
+        (["run", "--study", "placement", "--name", "../up"], "'../up': letters, digits"),
+        (["run", "--study", "placement", "--executor", "slurm"], "'slurm' is not one of"),
+        (["run", "--study", "placement", "--data", "generated", "--storage", "nonsense"], "--storage 'nonsense' is no URL of a database"),
+        (["status", "nowhere"], "nowhere holds no study.db"),
+        (["stop", "nowhere"], "no process runs the study in nowhere"),
         (["rnu"], "No such command 'rnu'"),
     ],
 )
@@ -55,27 +67,35 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["broken.npz"]
 
 
-def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "bam_search", "run", "--study", "placement", "--dry-run", "--device", "cpu", "--space"]
-    done = subprocess.run([*arguments, "torchvision:resnet18"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert "space = torchvision:resnet18" in done.stdout
-    assert (
-        "reference 'BAM at the bottlenecks': at layer3: bam(r=16,d=4): the dilation 4 is more than the map's side, 2; bam(d=2)"
-        in done.stderr
-    )
-    assert "reference 'BAM in every block': at layer3.0.bn2 and 1 more" in done.stderr
+DRY = ("run", "--study", "placement", "--dry-run", "--device", "cpu")
+
+
+def dry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *args: str) -> tuple[str, str]:
+    """A dry run in this process: stdout and stderr."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
+    assert run_command(monkeypatch, *DRY, *args) == 0
+    return capsys.readouterr()
+
+
+def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = dry(monkeypatch, capsys, tmp_path, "--space", "torchvision:resnet18")
+    assert "space = torchvision:resnet18" in out
+    assert "reference 'BAM at the bottlenecks': at layer3: bam(r=16,d=4): the dilation 4 is more than the map's side, 2; bam(d=2)" in err
+    assert "reference 'BAM in every block': at layer3.0.bn2 and 1 more" in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dry_run_shows_the_study_and_writes_nothing(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "bam_search", "run", "--study", "placement", "--dry-run", "--device", "cpu", "--epochs", "3"]
-    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("placement: the cpu variant runs on ")
-    assert "--device cpu asks for it" in done.stderr
+def test_dry_run_shows_the_study_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = dry(monkeypatch, capsys, tmp_path, "--epochs", "3")
+    assert err.startswith("placement: the cpu variant runs on ")
+    assert "--device cpu asks for it" in err
     for part in ("recipe.epochs = 3", "space small: 6 sites, 14,115,049 placements", "322,140", "12,292,608", "min for 16 candidates"):
-        assert part in done.stdout
+        assert part in out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,12 +120,19 @@ def net(num_classes):
 
 def space():
     from bam_search.space.search_space import SearchSpace
-    return SearchSpace("frail", Net, sites=("one", "two"), modules={"bam": {"r": (2, 4), "d": (1,)}})
+    return SearchSpace("frail", Net, sites=("one", "two"), modules={"bam": {"r": (2, 4), "d": (1,)}, "se": {"r": (2, 4, 8)}})
 """
 
 
 def here(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, data: Path, references: str, fails: str, *args: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    data: Path,
+    references: str,
+    fails: str,
+    *args: str,
+    signals: bool = False,
 ) -> tuple[int, str, str]:
     """Run a tiny study in this process: exit code, stdout, stderr. `fails` is an expression of `attended`, when a training crashes."""
     (folder / "frail.py").write_text(FRAIL.replace("FAILS", fails))
@@ -113,7 +140,8 @@ def here(
     (folder / "tiny.toml").write_text(f'question = "?"\nreferences = {references}\n[cpu]\n{variant}[gpu]\n{variant}')
     monkeypatch.chdir(folder)
     monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
-    monkeypatch.setattr(signal, "signal", lambda *_args: None)
+    if not signals:
+        monkeypatch.setattr(signal, "signal", lambda *_args: None)
     small = ["--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
     finals = ["--set", "finals={seeds=1, leave_one_out=false}", "--set", "random_arm=false"]
     monkeypatch.setattr(
@@ -161,6 +189,53 @@ def test_trainings_that_take_too_long_all_fail_in_one_sentence(
     assert "took more than 1e-06 s" in err
 
 
+def test_so_many_failures_end_the_study_and_the_same_command_continues(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+) -> None:
+    arguments = ("--trials", "6", "--max-failures", "2")
+    for done in (3, 5):
+        code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "attended", *arguments)
+        assert (code, out) == (1, "")
+        assert "error: 2 failed, which is --max-failures; the last one, #" in err
+        assert "RuntimeError: deliberate at ['" in err
+        assert len(read_records(tmp_path / "reports" / "tiny")) == done
+        status = json.loads((tmp_path / "reports" / "tiny" / "driver.json").read_text())
+        assert status["ended"].startswith("failed: 2 failed")
+
+
+def test_the_time_limit_ends_a_study_like_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    try:
+        arguments = ("--trials", "20", "--epochs", "10000", "--time-limit", "4")
+        code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "False", *arguments, signals=True)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert (code, out) == (130, "")
+    assert "interrupted by the time limit; finished candidates are kept, and the same command continues:\n  python -m bam_search run" in err
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(tmp_path: Path, small_npz: Path) -> None:
+    (tmp_path / "frail.py").write_text(FRAIL.replace("FAILS", "False"))
+    (tmp_path / "tiny.toml").write_text('question = "?"\nreferences = {}\n[cpu]\nspace = "frail.py"\n[gpu]\nspace = "frail.py"\n')
+    small = ["--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50", "--workers", "1"]
+    words = ["bam_search", "run", "--study", "tiny.toml", "--device", "cpu", "--data", str(small_npz), "--trials", "9", *small]
+    # A file may not grow beyond what the database has after some candidates: what a full disk does, and root cannot ignore.
+    code = f"import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))\nsys.argv = {words!r}\n"
+    code += "from bam_search.report import page\nfrom bam_search.cli import run\n"
+    code += "run.write_report = lambda folder, *_: folder\nfrom bam_search.cli.main import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1, done.stderr
+    assert "error: the study in reports/tiny cannot be written: " in done.stderr
+    assert "Traceback" not in done.stderr
+    told = re.findall(r"^\[ *\d+/\d+\]  #(\d+)", done.stderr, re.M)
+    assert 0 < len(told) < 9
+    assert [str(record.number) for record in read_records(tmp_path / "reports" / "tiny")] == told
+
+
 def test_a_study_of_references_alone_and_one_within_limits_are_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
 ) -> None:
@@ -170,8 +245,8 @@ def test_a_study_of_references_alone_and_one_within_limits_are_done(
     assert "The references beside the first one:\n  both: a tie with plain: " in out
     assert "no interval with one seed, n = 1" in out
     code, out, err = here(
-        monkeypatch, capsys, tmp_path, small_npz, two, "False", "--trials", "20", "--set", "max_params_overhead=30", "--out", "other"
+        monkeypatch, capsys, tmp_path, small_npz, two, "False", "--trials", "30", "--set", "max_params_overhead=30", "--out", "other"
     )
     assert code == 0, err
     assert "the space has no further placement within the limits: " in err
-    assert "candidates instead of 20" in err
+    assert "candidates instead of 30" in err

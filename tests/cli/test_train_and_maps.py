@@ -76,6 +76,7 @@ def test_maps_of_test_images_and_of_own_pictures(
 def test_mistakes_are_one_sentence_and_write_nothing(
     report: Path, weights: Path, small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("bam_search.score.data.generate", lambda: generate(600, 300))
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_text("no picture")

@@ -36,7 +36,7 @@ def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
     store.add(stopped, None, [])
     store.add(audited, None, [80.0, 1.0])
     assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records().values()) == [stopped, audited]
-    states = [trial.state.name for trial in store.study.get_trials()]
+    states = [trial.state.name for trial in store._study.get_trials()]
     assert states == ["PRUNED", "COMPLETE"]
 
 
@@ -86,14 +86,20 @@ def test_a_damaged_folder_is_one_sentence(tmp_path: Path, content: str) -> None:
         open_store(tmp_path, IDENTITY, OBJECTIVES)
 
 
-def test_a_damaged_or_lone_database_is_one_sentence(tmp_path: Path) -> None:
+def test_a_damaged_database_is_one_sentence(tmp_path: Path) -> None:
     open_store(tmp_path, IDENTITY, OBJECTIVES)
     (tmp_path / "study.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(UserError, match=r"study\.db cannot be used"):
         open_store(tmp_path, IDENTITY, OBJECTIVES)
+
+
+def test_a_database_without_its_study_json_is_known_all_the_same(tmp_path: Path) -> None:
+    open_store(tmp_path, IDENTITY, OBJECTIVES).add(make_record(0, 80.0, 1.5), None, [80.0, 1.5])
     (tmp_path / "study.json").unlink()
-    with pytest.raises(UserError, match=r"without the study\.json"):
-        open_store(tmp_path, IDENTITY, OBJECTIVES)
+    with pytest.raises(UserError, match="seed: 0 there, 1 now"):
+        open_store(tmp_path, {**IDENTITY, "seed": 1}, OBJECTIVES)
+    assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records()) == [0]
+    assert (tmp_path / "study.json").is_file()
 
 
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:

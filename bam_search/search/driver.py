@@ -1,0 +1,133 @@
+"""Who drives a study: one process at a time, by a lock on its folder that ends with the process; and what it is doing, for others to read.
+
+lock          held by the driver, however it ends; empty
+driver.json   the driver, its stage and its trainings under way; how it ended, when it has
+"""
+
+import contextlib
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bam_search.errors import UserError
+from bam_search.files import write
+from bam_search.score.evaluate import Job, Result
+from bam_search.search.executors import Submit
+
+PATIENCE = 1.0
+"""Seconds to wait for the lock: one that only looks whether it is held holds it for an instant."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A training that is under way, or next in line. `since`: seconds since 1970."""
+
+    placement: str
+    seed: int
+    epochs: int
+    final: bool
+    since: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """A driver: the process, its command, since when it drives, what it does and how much of that is done; how it ended, once it has."""
+
+    host: str
+    pid: int
+    command: str
+    since: float
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    running: tuple[Running, ...] = ()
+    ended: str = ""
+
+
+class Driver:
+    """The process that holds a study's folder. It tells the folder what it does."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self._path = folder / "driver.json"
+        self._status = Status(platform.node(), os.getpid(), command, time.time())
+        self._writing = threading.Lock()  # jobs end in other threads
+        self._running: dict[int, Running] = {}
+        self.tell()
+
+    def tell(self, **changed: Any) -> None:
+        """Write down what has changed of the status."""
+        with self._writing:
+            self._status = replace(self._status, running=tuple(self._running.values()), **changed)
+            write(self._path, json.dumps(asdict(self._status), indent=2))
+
+    def watched(self, submit: Submit) -> Submit:
+        """The same executor, with its jobs in the status."""
+
+        def watch(job: Job) -> "Future[Result]":
+            with self._writing:
+                self._running[id(job)] = Running(job.placement, job.seed, job.epochs, job.final, time.time())
+            self.tell()
+            future = submit(job)
+            future.add_done_callback(lambda _done: self._over(job))
+            return future
+
+        return watch
+
+    def _over(self, job: Job) -> None:
+        with self._writing:
+            del self._running[id(job)]
+
+
+@contextlib.contextmanager
+def driving(folder: Path, command: str) -> Iterator[Driver]:
+    """The driver of the study in `folder`, which is made if need be. Raises UserError if there is another one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(_busy(folder), f"wait, or end it with `python -m bam_search stop {folder}`") from None
+    try:
+        yield Driver(folder, command)
+    finally:
+        lock.release()
+
+
+def look(folder: Path) -> tuple[Status | None, bool]:
+    """The last driver of a study, None if there was none, and whether it still drives. Raises UserError if `folder` is none of a study."""
+    try:
+        table = json.loads((folder / "driver.json").read_text(encoding="utf-8"))
+        table["running"] = tuple(Running(**running) for running in table["running"])
+        status = Status(**table)
+    except FileNotFoundError:
+        return None, False
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{folder / 'driver.json'} cannot be read: {error}", "name a study's folder") from None
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return status, True
+    lock.release()
+    return status, False
+
+
+def _busy(folder: Path) -> str:
+    status, _ = look(folder)
+    if status is None:
+        return f"{folder} is being started by another process"
+    return f"{folder} is driven by process {status.pid} on {status.host}, since {when(status.since)}: {status.command}"
+
+
+def when(seconds: float) -> str:
+    """'2026-11-22 12:30:05', local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,0 +1,130 @@
+"""Workers that die, hang, or cannot start: the others go on, and a job is begun again."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bam_search.errors import Breakdown, UserError
+from bam_search.model.build import sites_of
+from bam_search.model.load import load
+from bam_search.score.data import CIFAR_INPUTS, Dataset, Images, Split, split
+from bam_search.score.device import Device, choose
+from bam_search.score.evaluate import Job, Task, evaluate
+from bam_search.score.generated import generate
+from bam_search.score.recipe import Recipe
+from bam_search.search import executors
+from bam_search.search.executors import local
+from bam_search.search.on_ray import on_ray
+
+FRAIL = """
+import os, pathlib, signal, time
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1))
+        self.two = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        if self.training:
+            fate = hasattr(self.one, "attention") + 2 * hasattr(self.two, "attention")
+            once = pathlib.Path(__file__).with_name("died")
+            if fate == 1 and not once.exists():  # attention at one: dies the first time
+                once.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if fate == 2:  # attention at two: always dies
+                os._exit(7)
+            if fate == 3:  # at both: hangs
+                time.sleep(1000)
+        return self.head(self.two(self.one(x)).mean((2, 3)))
+"""
+
+
+@pytest.fixture(scope="module")
+def parts() -> Split:
+    x, y, x_test, y_test = generate(400, 100)
+    return split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
+
+
+@pytest.fixture
+def task(tmp_path: Path, parts: Split) -> Task:
+    (tmp_path / "frail.py").write_text(FRAIL)
+    name = f"{tmp_path / 'frail.py'}:Net"
+    return Task(name, sites_of(load(name, CIFAR_INPUTS)), parts, Recipe(epochs=1, batch=100), choose("cpu"), 1)
+
+
+def test_a_worker_that_dies_or_hangs_takes_nobody_along(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "GRACE", 0.0)
+    limited = replace(task, recipe=replace(task.recipe, seconds=5.0))
+    jobs = [Job(text, 0, 1) for text in ("one=se(r=2)", "one=se(r=2) two=se(r=2)", "two=se(r=2)", "none")]
+    with local(limited, 2, "") as submit:
+        once, hangs, always, plain = (submit(job).result for job in jobs)
+        assert once(100).score is not None
+        assert plain(100).score is not None
+        assert always(100).failure == "WorkerDied: 3 worker processes that trained this candidate ended: ended with exit code 7"
+        assert hangs(100).failure.startswith("TooSlow: the worker gave no answer")
+        (Path(task.space.partition(":")[0]).parent / "died").touch()
+        mine = evaluate(task, jobs[0]).score
+        theirs = once(0).score
+        assert mine is not None
+        assert theirs is not None
+        assert mine.per_epoch == theirs.per_epoch  # begun again, it is the same training
+
+
+def test_leaving_ends_workers_that_train(task: Task) -> None:
+    with local(task, 2, "") as submit:
+        submit(Job("one=se(r=2) two=se(r=2)", 0, 1))
+        assert submit(Job("none", 0, 1)).result(100).score is not None
+        children = _children()
+        assert len(children) == 2
+    assert not set(children) & set(_children())
+
+
+def _children() -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                command = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if int(fields[1]) == os.getpid() and fields[0] != "Z" and "spawn_main" in command:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_worker_that_cannot_start_is_a_breakdown_and_no_result(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "ATTEMPTS", 1)
+    lost = Device("cuda", "a GPU that fell off", "", True)
+    with local(replace(task, device=lost), 1, "") as submit, pytest.raises(Breakdown, match="a worker process cannot start: "):
+        submit(Job("none", 0, 1)).result(100)
+
+
+def test_signals_are_the_drivers_to_answer(task: Task) -> None:
+    with local(task, 2, "") as submit:
+        assert submit(Job("none", 0, 1)).result(100).score is not None
+        for child in _children():
+            os.kill(child, signal.SIGINT)
+            os.kill(child, signal.SIGTERM)
+        before = _children()
+        assert submit(Job("none", 1, 1)).result(100).score is not None
+        assert set(before) <= set(_children())
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(task: Task) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(UserError, match=r"--address '127\.0\.0\.1:1'"), on_ray(task, 2, "127.0.0.1:1"):
+        raise AssertionError("there is no cluster")
+
+
+@pytest.fixture(autouse=True)
+def _no_children() -> Iterator[None]:
+    yield
+    assert not _children()

@@ -1,0 +1,44 @@
+"""The short form of the fault campaign (`benchmarks/faults.py`): whatever dies, nothing finished is lost, and nothing runs twice."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import faults
+
+TRIALS = 5
+BRIEFLY = (
+    "--set",
+    "random_arm=false",
+    "--set",
+    "finals={seeds=1, most=1, leave_one_out=false}",
+    "--set",
+    "rungs.epochs=[]",
+    "--epochs",
+    "1",
+)
+
+
+def test_whatever_dies_the_study_ends_as_if_nothing_had(small_npz: Path, postgresql: str) -> None:
+    data = str(small_npz)
+    expected = faults.undisturbed(data, TRIALS, *BRIEFLY)
+    for kills, storage in ((2, None), (1, postgresql)):
+        found = faults.campaign(data, expected, kills, TRIALS, *BRIEFLY, seed=kills, storage=storage, longest=10)
+        assert found["kills"] == kills
+        assert [found[key] for key in ("lost", "repeated", "orphans", "unequal")] == [0, 0, 0, 0], found
+    pytest.importorskip("ray")
+    assert faults.ray_loses_a_node(data, expected, TRIALS, *BRIEFLY) == {"ray_node_lost_records_identical": True}
+
+
+def test_broken_input_is_read_or_refused() -> None:
+    found = faults.mutations(500, seed=1)
+    assert found["accepted"] > 20
+    assert found["refused"] > 20
+    assert (found["tracebacks"], found["hangs"]) == (0, 0), found["examples"][:3]
+
+
+def test_the_figures_of_a_large_study_are_measured() -> None:
+    assert faults.results_per_s(30)["results_per_s"] > 1
+    found = faults.large(60)
+    assert found["open"] > 0
+    assert found["open_mib"] > 100
