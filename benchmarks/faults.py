@@ -440,15 +440,19 @@ def results_per_s(records: int = 300) -> dict[str, float]:
 
 def large(records: int) -> dict[str, float]:
     """Seconds and memory of opening a study of so many records and asking for its next candidate, in a fresh process."""
-    study, plan = invented(records)
     with tempfile.TemporaryDirectory() as folder:
-        store = open_store(Path(folder), {}, study.objectives)
-        with contextlib.suppress(StopIteration):
-            search(replace(study, sampler="random", startup=0), plan, store, at_once, lambda _record: None)
+        filled(Path(folder), records)
         code = f"from benchmarks.faults import reopened; reopened({str(folder)!r}, {records})"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     return {f"{key}_{records // 1000}k" if records >= 1000 else key: value for key, value in found.items()}
+
+
+def filled(folder: Path, records: int) -> None:
+    """Make a study of so many finished candidates."""
+    study, plan = invented(records)
+    store = open_store(folder, {}, study.objectives)
+    search(replace(study, sampler="random", startup=0), plan, store, at_once, lambda _record: None)
 
 
 def reopened(folder: str, records: int) -> None:

@@ -9,8 +9,13 @@ from bam_search.search.record import Record, costs_of
 
 def nondominated(values: np.ndarray) -> np.ndarray:
     """(n, m) values to minimise -> (n,) bool: True where no row is at least as good in all columns and better in one."""
-    no_worse = np.logical_and.reduce([column[:, None] <= column for column in values.T])
-    return np.asarray(~(no_worse & ~no_worse.T).any(0))
+    kept = np.zeros(len(values), dtype=bool)
+    left = np.lexsort(values.T[::-1])
+    while len(left):
+        first = values[left[0]]  # the first in lexical order is better than none, and none of the rest is better than it
+        kept[left[(values[left] == first).all(1)]] = True
+        left = left[~(first <= values[left]).all(1)]
+    return kept
 
 
 def front(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
@@ -40,3 +45,19 @@ def hypervolume(values: np.ndarray, worst: np.ndarray) -> float:
     if values.shape[1] == 2:
         return float(depths @ (worst[0] - np.minimum.accumulate(values[:, 0])))
     return sum(float(depth) * hypervolume(values[: i + 1, :-1], worst[:-1]) for i, depth in enumerate(depths) if depth > 0)
+
+
+def gains(front: np.ndarray, values: np.ndarray, worst: np.ndarray) -> np.ndarray:
+    """(n, m) and (k, m) values to minimise, all below `worst` -> (k,): the hypervolume that each row of `values` would add to the front."""
+    if front.shape[1] != 3:
+        there = hypervolume(front, worst)
+        return np.array([hypervolume(np.vstack([front, value]), worst) - there for value in values])
+    # A grid over the first two columns; `depth` is how far down the last one is still free in each cell.
+    xs, ys = (np.unique(np.append(front[:, i], values[:, i].min())) for i in (0, 1))
+    depth = np.full((len(xs), len(ys)), worst[2])
+    np.minimum.at(depth, (np.searchsorted(xs, front[:, 0]), np.searchsorted(ys, front[:, 1])), front[:, 2])
+    depth = np.minimum.accumulate(np.minimum.accumulate(depth, axis=0), axis=1)
+    wide, high = (
+        np.diff(np.maximum(np.append(side, end), values[:, i, None])) for i, (side, end) in enumerate(((xs, worst[0]), (ys, worst[1])))
+    )
+    return np.array([w @ np.maximum(depth - z, 0) @ h for w, h, z in zip(wide, high, values[:, 2], strict=True)])

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from bam_search.errors import UserError
 from bam_search.search.additive import Effects, learn
-from bam_search.search.front import hypervolume, nondominated
+from bam_search.search.front import gains, nondominated
 from bam_search.search.offer import Offer
 from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.search_space import Menu, Options
@@ -105,7 +105,7 @@ def _gains_most(front: np.ndarray, values: np.ndarray) -> int:
     """The row of (n, m) `values` to minimise that adds most to the hypervolume of a front."""
     worst = np.concatenate([front, values]).max(0) + 1e-9
     best = np.flatnonzero(nondominated(values))  # whatever another row is better than adds less
-    return int(best[np.argmax([hypervolume(np.vstack([front, values[i]]), worst) for i in best])])
+    return int(best[np.argmax(gains(front, values[best], worst))])
 
 
 class ByOptuna:

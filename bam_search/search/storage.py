@@ -4,6 +4,7 @@ https://optuna.readthedocs.io/en/stable/reference/storages.html
 """
 
 import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ BROKEN = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 DATABASE = "study.db"
 EMBEDDED = "study"
 """The study's name in its own database."""
+ATTRIBUTES = (
+    "SELECT a.value_json FROM studies s JOIN trials t ON t.study_id = s.study_id JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
+    "WHERE s.study_name = :name AND a.key = :key ORDER BY t.trial_id"
+)
 LOCKS = {"postgresql": "SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"}
 """Where a database keeps two drivers of one study apart, whatever their folders: a lock that ends with its connection."""
 
@@ -59,6 +64,15 @@ class Place:
     def open(self) -> optuna.Study:
         """The study, which exists."""
         return optuna.load_study(study_name=self.name, storage=self._storage())
+
+    def attributes(self, key: str) -> list[str]:
+        """What each trial of the study, in order, has as its user attribute `key`, a text.
+
+        Straight from Optuna's tables: its own way builds all there is to each trial, which takes seconds and 300 MiB for 10,000 of them.
+        """
+        engine = create_engine(self.url, poolclass=NullPool)
+        with engine.connect() as connection:
+            return [json.loads(row[0]) for row in connection.execute(text(ATTRIBUTES), {"name": self.name, "key": key})]
 
     def create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
         """Make the study, whole or not at all where it has a database of its own."""
@@ -115,8 +129,9 @@ class Place:
 
     def _storage(self) -> RDBStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Writes are minutes apart: a connection each, so that none is idle, or was dropped by a server that restarted.
-        return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs={"poolclass": NullPool})
+        # Writes are minutes apart: to a server a connection each, so that none is idle, or was dropped when it restarted.
+        pool = {} if self.embedded else {"poolclass": NullPool}
+        return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs=pool)
 
 
 def first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ import contextlib
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,14 @@ WAYS_OUT = "continue it with its own settings, give this one a --name of its own
 class Store:
     """An open study with one writer: what is read once from its trials, and grows with them."""
 
-    def __init__(self, folder: Path, study: optuna.Study, identity: Mapping[str, Any], place: Place | None = None) -> None:
+    def __init__(
+        self, folder: Path, study: optuna.Study, identity: Mapping[str, Any], place: Place | None = None, texts: Iterable[str] = ()
+    ) -> None:
         self.folder = folder
         self._study = study
         self._identity = identity
         self._place = place
-        self._records = {
-            r.number: r for r in (Record.from_dict(json.loads(t.user_attrs[RECORD])) for t in study.get_trials(deepcopy=False))
-        }
+        self._records = {record.number: record for record in (Record.from_dict(json.loads(text)) for text in texts)}
         self._finals: dict[int, dict[int, Mapping[str, Any]]] = {}
         for key, kept in study.user_attrs.items():
             if key.startswith(FINAL):
@@ -137,7 +137,7 @@ def read_records(folder: Path) -> list[Record]:
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
     with place.usable():
         try:
-            return list(Store(folder, place.open(), {}).records().values())
+            return list(Store(folder, place.open(), {}, place, place.attributes(RECORD)).records().values())
         except KeyError:
             raise UserError(f"{place.text} holds trials that are no study's of bam_search", "name a study's folder") from None
 
@@ -157,7 +157,7 @@ def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[s
         with place.usable():
             study = place.open()
             _check(place.text if not place.embedded else folder, {**_kept_identity(study, place), **_storage_of(place)}, now)
-            store = Store(folder, study, identity, place)
+            store = Store(folder, study, identity, place, place.attributes(RECORD))
         if not before:
             store.describe({})
     except OSError as error:

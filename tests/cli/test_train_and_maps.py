@@ -12,6 +12,7 @@ from conftest import run_command
 from PIL import Image
 
 from bam_search.score.data import locate
+from bam_search.score.generated import generate
 
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
 BOTTLENECK = 1
@@ -76,7 +77,7 @@ def test_maps_of_test_images_and_of_own_pictures(
 def test_mistakes_are_one_sentence_and_write_nothing(
     report: Path, weights: Path, small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bam_search.score.data.generate", lambda: generate(600, 300))
+    monkeypatch.setattr("bam_search.score.data.generate", lambda: generate(500, 200))
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_text("no picture")

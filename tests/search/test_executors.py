@@ -77,12 +77,17 @@ def test_a_worker_that_dies_or_hangs_takes_nobody_along(task: Task, monkeypatch:
         assert mine.per_epoch == theirs.per_epoch  # begun again, it is the same training
 
 
-def test_leaving_ends_workers_that_train(task: Task) -> None:
+def test_signals_are_the_drivers_to_answer_and_leaving_ends_workers_that_train(task: Task) -> None:
     with local(task, 2, "") as submit:
         submit(Job("one=se(r=2) two=se(r=2)", 0, 1))
         assert submit(Job("none", 0, 1)).result(100).score is not None
         children = _children()
         assert len(children) == 2
+        for child in children:
+            os.kill(child, signal.SIGINT)
+            os.kill(child, signal.SIGTERM)
+        assert submit(Job("none", 1, 1)).result(100).score is not None
+        assert _children() == children
     assert not set(children) & set(_children())
 
 
@@ -105,17 +110,6 @@ def test_a_worker_that_cannot_start_is_a_breakdown_and_no_result(task: Task, mon
     lost = Device("cuda", "a GPU that fell off", "", True)
     with local(replace(task, device=lost), 1, "") as submit, pytest.raises(Breakdown, match="a worker process cannot start: "):
         submit(Job("none", 0, 1)).result(100)
-
-
-def test_signals_are_the_drivers_to_answer(task: Task) -> None:
-    with local(task, 2, "") as submit:
-        assert submit(Job("none", 0, 1)).result(100).score is not None
-        for child in _children():
-            os.kill(child, signal.SIGINT)
-            os.kill(child, signal.SIGTERM)
-        before = _children()
-        assert submit(Job("none", 1, 1)).result(100).score is not None
-        assert set(before) <= set(_children())
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(task: Task) -> None:

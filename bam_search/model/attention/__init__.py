@@ -57,7 +57,8 @@ def _needs_like(module: str) -> bool:
     return "like" in inspect.signature(ATTENTION[module]).parameters
 
 
-def _options(module: str) -> dict[str, inspect.Parameter]:
+@functools.cache
+def _options(module: str) -> Mapping[str, inspect.Parameter]:
     if module not in ATTENTION:
         raise UserError(f"there is no attention module {module!r}", nearest(module, ATTENTION))
     parameters = inspect.signature(ATTENTION[module], eval_str=True).parameters.values()
