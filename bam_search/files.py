@@ -12,6 +12,8 @@ def write(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a machine that dies now leaves the old file or the new one, not an empty one
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:

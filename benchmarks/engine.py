@@ -173,20 +173,25 @@ LADDER = {
     "fused optimizer": Rung(on_device=True, no_item=True, channels_last=True, bf16=True, fused=True),
     "the engine": Rung(engine=True),
 }
-TOGETHER = "the engine, one single-thread process a core"
+TOGETHER = {
+    "cpu": {"the engine, one single-thread process a core": cores()},
+    "cuda": {f"the engine, {n} processes on one GPU": n for n in (2, 4, 8)},
+}
+"""The engine in several processes at once, as `--workers` has them."""
 
 
 def ladder(setting: Setting, rounds: int) -> dict[str, Any]:
     """Images a second of training the bare net, each rung in turn."""
-    speeds: dict[str, list[float]] = {name: [] for name in (*LADDER, TOGETHER)}
+    together = TOGETHER[setting.device]
+    speeds: dict[str, list[float]] = {name: [] for name in (*LADDER, *together)}
     images = setting.split().fit.take(slice(0, 4096))  # type: ignore[arg-type]
     for _ in range(rounds):
         for name, rung in LADDER.items():
             speeds[name].append(_alone(_speed, setting, rung, images, cores()))
-        if setting.device == "cpu":
-            speeds[TOGETHER].append(_together(setting, images))
-        _say("  ".join(f"{values[-1]:,.0f}" for values in speeds.values() if values))
-    return {name: _spread(values) for name, values in speeds.items() if values}
+        for name, processes in together.items():
+            speeds[name].append(_together(setting, images, processes))
+        _say("  ".join(f"{values[-1]:,.0f}" for values in speeds.values()))
+    return {name: _spread(values) for name, values in speeds.items()}
 
 
 def _alone(function: Callable[..., float], *args: object) -> float:
@@ -195,9 +200,9 @@ def _alone(function: Callable[..., float], *args: object) -> float:
         return pool.submit(function, *args).result()
 
 
-def _together(setting: Setting, images: Images) -> float:
-    with ProcessPoolExecutor(cores(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_speed, setting, Rung(engine=True), images, 1) for _ in range(cores())]
+def _together(setting: Setting, images: Images, processes: int) -> float:
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_speed, setting, Rung(engine=True), images, threads_each(processes)) for _ in range(processes)]
         return sum(future.result() for future in futures)
 
 
@@ -381,7 +386,7 @@ def main() -> None:
     for net in NETS[asked.device]:
         setting = with_best_workers(Setting(asked.data, asked.device, net, asked.images, 0))
         rungs = ladder(setting, asked.rounds)
-        best = max(rungs[name]["median"] for name in (TOGETHER, "the engine") if name in rungs)
+        best = max(rungs[name]["median"] for name in (*TOGETHER[asked.device], "the engine"))
         compared = candidates(setting, asked.rounds)
         found["nets"][net] = {
             **compared,

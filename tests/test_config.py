@@ -90,7 +90,10 @@ def test_find_suggests_the_nearest_name() -> None:
     assert {"resnet18", "resnet50", "small"} <= set(known("search_spaces", ".py"))
 
 
-@pytest.mark.parametrize("content", [b"a = ", b"\xff\xfe"])
+HOSTILE = [b"a = ", b"\xff\xfe", b"a = " + b"[" * 10_000, b"a = " + b"9" * 10_000, b"\0", b"# ten megabytes\n" * 700_000]
+
+
+@pytest.mark.parametrize("content", HOSTILE, ids=["cut off", "no UTF-8", "brackets", "digits", "zero", "large"])
 def test_unreadable_toml_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "study.toml"
     path.write_bytes(content)

@@ -134,13 +134,13 @@ def test_a_study_is_stopped_continued_extended_and_reported(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = Path("reports/placement")
-    six = command(small_npz, "--trials", 6)
-    process = subprocess.Popen(six, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eight = command(small_npz, "--trials", 8)
+    process = subprocess.Popen(eight, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines = [process.stderr.readline() for _ in range(3)]
     assert run_command(monkeypatch, "status", folder) == 0
     assert f"running as process {process.pid} on " in capsys.readouterr().out
-    _, second = here(six, monkeypatch, capsys, code=2)
+    _, second = here(eight, monkeypatch, capsys, code=2)
     assert f"error: reports/placement is driven by process {process.pid} on " in second
     assert run_command(monkeypatch, "stop", folder) == 0
     assert f"stopped process {process.pid}; the same command continues: python -m bam_search run" in capsys.readouterr().out
@@ -152,16 +152,16 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert "Traceback" not in rest
     assert out == ""
     before = table(folder)
-    assert 2 <= len(before) < 6
+    assert 2 <= len(before) < 8
     assert run_command(monkeypatch, "stop", folder) == 2
     assert run_command(monkeypatch, "status", folder) == 0
     assert "interrupted by SIGTERM\nto continue: python -m bam_search run" in capsys.readouterr().out
 
-    done = run(tmp_path, small_npz, "--trials", 6)
+    done = run(tmp_path, small_npz, "--trials", 8)
     assert done.returncode == 0, done.stderr
-    assert f"continuing in reports/placement: {len(before)} of 6 candidates are finished" in done.stderr
+    assert f"continuing in reports/placement: {len(before)} of 8 candidates are finished" in done.stderr
     after = table(folder)
-    assert list(after["number"]) == list(range(6))
+    assert list(after["number"]) == list(range(8))
     kept = after[after["number"].isin(before["number"])].reset_index(drop=True)
     # Finished candidates were not trained again: even their seconds are the same.
     columns = ["number", "placement", "val_error", "train_losses", "seconds"]
@@ -178,12 +178,12 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert "plotly" in (folder / "index.html").read_text()
     assert verify(folder / "index.html")[1] == []
 
-    _, again = here(six, monkeypatch, capsys)
+    _, again = here(eight, monkeypatch, capsys)
     assert not re.search(r"^\[", again, re.M)
     assert table(folder).equals(after)
     assert run_command(monkeypatch, "status", folder, "--json") == 0
     status = json.loads(capsys.readouterr().out)
-    assert (status["runs"], status["driver"]["ended"], status["candidates"]) == (False, "finished", {"reference": 4, "search": 2})
+    assert (status["runs"], status["driver"]["ended"], status["candidates"]) == (False, "finished", {"reference": 4, "search": 4})
 
     # One worker trains the same candidates as two did.
     here(command(small_npz, "--trials", 5, "--workers", 1, "--out", "one"), monkeypatch, capsys)

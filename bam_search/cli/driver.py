@@ -1,5 +1,6 @@
 """`status` and `stop`: what a study does that runs in another process, and its end."""
 
+import contextlib
 import json
 import os
 import platform
@@ -41,7 +42,8 @@ def stop(folder: Path) -> int:
         raise UserError(f"no process runs the study in {folder}", "`run` continues it")
     if last.host != platform.node():
         raise UserError(f"the study in {folder} runs on {last.host}, as process {last.pid}", "stop it there")
-    os.kill(last.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(last.pid, signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE
     while look(folder)[1]:
         if time.monotonic() > deadline:

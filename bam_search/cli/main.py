@@ -68,7 +68,7 @@ def cli() -> None:
 @click.option(
     "--executor", type=click.Choice(EXECUTORS), default="local", show_default=True, help="Who trains: this machine, a Ray cluster."
 )
-@click.option("--address", default="auto", show_default=True, help="The Ray cluster: auto is this machine's, local starts one here.")
+@click.option("--address", help="The Ray cluster: auto is the one of this machine, local starts one here.  [default: auto]")
 @click.option("--time-limit", callback=_seconds, metavar="TIME", help="End after 90m, 8h, 1d or so many seconds, as Ctrl-C does.")
 @click.option("--max-failures", type=click.IntRange(1), metavar="N", help="Give up when N candidates have failed.")
 @click.option("--force-new", is_flag=True, help="Set a study of this name aside, and begin anew.")

@@ -32,7 +32,7 @@ class How:
     name: str | None = None
     storage: str | None = None
     executor: str = "local"
-    address: str = "auto"
+    address: str | None = None
     time_limit: float | None = None
     max_failures: int | None = None
     force_new: bool = False
@@ -100,7 +100,7 @@ def prepare(request: Request) -> Ready:
     device = choose(request.device)
     study = load_study(request.study, device, request.flags, request.assignments)
     source = locate(study.data.source)
-    Place.of(Path(), request.how.storage, request.name)  # a mistake in it is told before anything is read
+    _check_how(request.how)
     space = load(study.space, CIFAR_INPUTS)
     if (space.input_shape, space.classes) != (CIFAR_INPUTS.shape, CIFAR_INPUTS.classes):
         raise UserError(
@@ -117,6 +117,12 @@ def prepare(request: Request) -> Ready:
         study = replace(study, trials=len(references))
     name = "/".join(filter(None, (request.name, request.part)))
     return Ready(name, request.part, request.how, device, study, source, space, sites, offered, costs, references, notes)
+
+
+def _check_how(how: How) -> None:
+    Place.of(Path(), how.storage, "")  # a mistake in it is told before anything is read
+    if how.address and how.executor != "ray":
+        raise UserError(f"--address {how.address!r} is of a Ray cluster, and --executor is {how.executor}", "add --executor ray")
 
 
 def _references(study: Study, sites: Sites, costs: CostTable) -> tuple[dict[str, Placement], tuple[str, ...]]:

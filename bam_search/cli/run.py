@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import hashlib
 import itertools
 import math
 import platform
@@ -15,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import click
+import torch
 from rich.console import Console
 
 from bam_search import __version__
@@ -32,7 +34,7 @@ from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
 from bam_search.score.latency import latency
 from bam_search.score.train import uses_bf16
-from bam_search.search.driver import Driver, driving
+from bam_search.search.driver import LOCK, STATUS, Driver, driving
 from bam_search.search.executors import EXECUTORS, Submit
 from bam_search.search.finals import ablations, finalists, finals
 from bam_search.search.loop import Plan, random_arm, random_size, search
@@ -85,14 +87,12 @@ def _run(ready: Ready, data: Dataset, folder: Path) -> int:
     for note in ready.notes:
         _say(note)
     place = Place.of(folder, ready.how.storage, ready.name)
-    if ready.how.force_new and folder.exists():
-        with driving(folder, _command()), place.reserved():
-            for name in set_aside(folder, place):
-                _say(f"the study that was there is now {name}")
     task = _task(ready, data, folder)
     with contextlib.ExitStack() as workers:  # first of all: a cluster that is not there leaves nothing written
-        submit = workers.enter_context(EXECUTORS[ready.how.executor](task, ready.study.workers, ready.how.address))
+        submit = workers.enter_context(EXECUTORS[ready.how.executor](task, ready.study.workers, ready.how.address or "auto"))
         with driving(folder, _command()) as driver, place.reserved():
+            for name in set_aside(folder, place, but=(LOCK, STATUS)) if ready.how.force_new else ():
+                _say(f"the study that was there is now {name}")
             store = open_store(folder, _identity(ready, data), ready.study.objectives, place)
             return _drive(ready, data, task, store, driver, driver.watched(submit), workers)
 
@@ -196,7 +196,11 @@ def _time(ready: Ready, store: Store) -> None:
     wanted = [r for r in store.records().values() if r.complete and r.test_errors and r.latency_overhead is None]
     for record in wanted:
         net, base = (build(ready.space, ready.sites, placement, record.seed) for placement in (record.placement, "none"))
-        found = latency(net, base, ready.space.input_shape, ready.device, LATENCY_BATCH)
+        try:
+            found = latency(net, base, ready.space.input_shape, ready.device, LATENCY_BATCH)
+        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise Breakdown(f"the latency of #{record.tag} cannot be measured: {first}", "the same command continues") from None
         overhead, low, high = (100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high))
         store.add_latency(record.number, overhead, (low, high))
 
@@ -278,7 +282,9 @@ def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
         del table[free]
     table["data"] = {"name": data.name, "digest": data.digest, "images": table["data"]["images"], "validation": table["data"]["validation"]}
     table["recipe"]["precision"] = _precision(ready)
-    return {"bam_search": __version__, "variant": ready.device.variant, **table}
+    file = Path(ready.study.space.partition(":")[0])
+    digest = {"space_file": hashlib.sha256(file.read_bytes()).hexdigest()[:12]} if file.suffix == ".py" else {}
+    return {"bam_search": __version__, "variant": ready.device.variant, **digest, **table}
 
 
 def _about(ready: Ready, data: Dataset, parts: Split) -> dict[str, str]:

@@ -72,12 +72,18 @@ class Result:
     failure: str = ""
 
 
+def prepare(task: Task) -> None:
+    """Load what all jobs share. Raises UserError if the space cannot be loaded (here): no candidate's fault."""
+    _space(task.space)
+
+
 def evaluate(task: Task, job: Job) -> Result:
     """Build, train and measure one placement. A crash is a result with its traceback; raises only what the device itself raises.
 
     Where the device's memory is too small, once more with batches in two halves.
     """
     torch.set_num_threads(task.threads)
+    prepare(task)
     result = _attempt(task, job, micro_batches=1)
     if result is None:
         if task.device.type == "cuda":

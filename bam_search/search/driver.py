@@ -5,6 +5,7 @@ driver.json   the driver, its stage and its trainings under way; how it ended, w
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -14,15 +15,15 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, TextIO
 
 from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.executors import Submit
 
+LOCK = "lock"
+STATUS = "driver.json"
 PATIENCE = 1.0
 """Seconds to wait for the lock: one that only looks whether it is held holds it for an instant."""
 
@@ -57,7 +58,7 @@ class Driver:
     """The process that holds a study's folder. It tells the folder what it does."""
 
     def __init__(self, folder: Path, command: str) -> None:
-        self._path = folder / "driver.json"
+        self._path = folder / STATUS
         self._status = Status(platform.node(), os.getpid(), command, time.time())
         self._writing = threading.Lock()  # jobs end in other threads
         self._running: dict[int, Running] = {}
@@ -89,36 +90,75 @@ class Driver:
 
 @contextlib.contextmanager
 def driving(folder: Path, command: str) -> Iterator[Driver]:
-    """The driver of the study in `folder`, which is made if need be. Raises UserError if there is another one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock", timeout=PATIENCE)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(_busy(folder), f"wait, or end it with `python -m bam_search stop {folder}`") from None
-    try:
-        yield Driver(folder, command)
-    finally:
-        lock.release()
+    """The driver of the study in `folder`, which is made if need be; a UserError on the way leaves the folder as it was.
+
+    Raises UserError if there is another driver, or the folder cannot be used.
+    """
+    new, told = not folder.exists(), folder / STATUS
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / LOCK).open("a"))
+            if not _locked(lock):
+                raise UserError(_busy(folder), f"wait, or end it with `python -m bam_search stop {folder}`")
+            before = told.read_text(encoding="utf-8") if told.exists() else None
+            driver = Driver(folder, command)
+        except OSError as error:
+            raise UserError(f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "try another --out") from None
+        try:
+            yield driver
+        except UserError:
+            _as_it_was(folder, before, new)
+            raise
+
+
+def _locked(file: TextIO) -> bool:
+    """Whether the lock could be had, for as long as the file is open; processes that are started do not inherit it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+
+
+def _as_it_was(folder: Path, before: str | None, new: bool) -> None:
+    if before is not None:
+        write(folder / STATUS, before)
+    else:
+        (folder / STATUS).unlink(missing_ok=True)
+    if new:
+        (folder / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else came there
+            folder.rmdir()
 
 
 def look(folder: Path) -> tuple[Status | None, bool]:
     """The last driver of a study, None if there was none, and whether it still drives. Raises UserError if `folder` is none of a study."""
     try:
-        table = json.loads((folder / "driver.json").read_text(encoding="utf-8"))
+        table = json.loads((folder / STATUS).read_text(encoding="utf-8"))
         table["running"] = tuple(Running(**running) for running in table["running"])
         status = Status(**table)
     except FileNotFoundError:
         return None, False
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{folder / 'driver.json'} cannot be read: {error}", "name a study's folder") from None
-    lock = FileLock(folder / "lock")
+        raise UserError(f"{folder / STATUS} cannot be read: {error}", "name a study's folder") from None
+    return status, _held(folder / LOCK)
+
+
+def _held(path: Path) -> bool:
+    """Whether somebody has the lock; shared, so that two who look do not take each other for a driver."""
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return status, True
-    lock.release()
-    return status, False
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _busy(folder: Path) -> str:

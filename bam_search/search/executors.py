@@ -6,6 +6,7 @@ machine's, a worker that cannot even start, is a Breakdown, and no result.
 
 import contextlib
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import queue
 import signal
@@ -18,7 +19,7 @@ from multiprocessing.context import SpawnProcess
 
 from bam_search.errors import Breakdown
 from bam_search.score.device import claim
-from bam_search.score.evaluate import Job, Result, Task, evaluate
+from bam_search.score.evaluate import Job, Result, Task, evaluate, prepare
 from bam_search.search.on_ray import on_ray
 
 Submit = Callable[[Job], "Future[Result]"]
@@ -26,6 +27,7 @@ Executor = Callable[[Task, int, str], contextlib.AbstractContextManager[Submit]]
 
 ATTEMPTS = 3
 """How often a job is begun whose worker dies, and how often a worker is started that does not come up."""
+KEPT = "finished candidates are kept, and the same command continues"
 GRACE = 60.0
 """Seconds beside a training's own time limit, for building, measuring and an answer; then the worker is taken to hang."""
 
@@ -70,6 +72,8 @@ class _Pool:
         self._processes: dict[int, SpawnProcess] = {}
         self._starting = threading.Lock()
         self._closed = False
+        # Started by the first process otherwise, in its thread, and it would take the signal mask of that away.
+        multiprocessing.resource_tracker.ensure_running()
         self._threads = [threading.Thread(target=self._serve, args=(number,), daemon=True) for number in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -85,7 +89,8 @@ class _Pool:
         with self._starting:
             self._closed = True
             for process in self._processes.values():
-                process.kill()
+                if process.pid is not None:
+                    process.kill()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
@@ -102,14 +107,16 @@ class _Pool:
                 try:
                     connection = connection or self._start(number)
                     future.set_result(self._ask(number, connection, job))
-                    break
-                except Breakdown as error:
-                    future.set_exception(error)
+                    connection = None if connection.closed else connection
                     break
                 except _Died as died:
                     said, connection = str(died), None
                     if self._closed:
                         return
+                except Exception as error:  # whatever it is, the study must hear of it
+                    future.set_exception(error if isinstance(error, Breakdown) else Breakdown(f"a worker cannot be used: {error}", KEPT))
+                    connection = None
+                    break
             else:
                 future.set_result(Result(None, f"WorkerDied: {ATTEMPTS} worker processes that trained this candidate ended: {said}"))
 
@@ -117,37 +124,45 @@ class _Pool:
         """Start the process of this number. Raises Breakdown if it does not come up."""
         for _ in range(ATTEMPTS):
             ours, theirs = multiprocessing.get_context("spawn").Pipe()
-            process = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, self._task, number), daemon=True)
+            process = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, number), daemon=True)
             with self._starting:
                 if self._closed:
                     raise _Died("the study ended")
+                process.start()
                 self._processes[number] = process
-                with contextlib.suppress(BrokenPipeError):  # it died while it was told its task: the answer is missing
-                    process.start()
             theirs.close()
             try:
+                # Not as an argument: that is written while the pipe's other end is still open here, and a death would go unnoticed.
+                self._tell(number, ours, self._task)
                 said = self._answer(number, ours, None)
             except _Died as died:
                 said = str(died)
             if not said:
                 return ours
             process.kill()
-        raise Breakdown(f"a worker process cannot start: {str(said).strip().splitlines()[-1]}", "finished candidates are kept")
+            ours.close()
+        raise Breakdown(f"a worker process cannot start: {str(said).strip().splitlines()[-1]}", KEPT)
 
     def _ask(self, number: int, connection: Connection, job: Job) -> Result:
         """The result of a job. Raises _Died."""
         limit = self._task.recipe.seconds
-        try:
-            connection.send(job)
-        except OSError:
-            raise _Died(self._end(number)) from None
-        answer = self._answer(number, connection, None if limit is None else 2 * limit + GRACE)  # it may be tried again with half batches
+        patience = None if limit is None else 2 * limit + GRACE  # it may be tried again with half batches
+        self._tell(number, connection, job)
+        answer = self._answer(number, connection, patience)
         if answer is None:
             self._processes[number].kill()
-            return Result(None, f"TooSlow: the worker gave no answer {GRACE:g} s after the time limit of {limit:g} s, and was ended")
+            connection.close()
+            return Result(None, f"TooSlow: the worker gave no answer in {patience:g} s, with a time limit of {limit:g} s, and was ended")
         if isinstance(answer, str):
             raise _Died(answer)
         return answer
+
+    def _tell(self, number: int, connection: Connection, what: Task | Job) -> None:
+        """Send something to the process. Raises _Died."""
+        try:
+            connection.send(what)
+        except OSError:
+            raise _Died(self._end(number)) from None
 
     def _answer(self, number: int, connection: Connection, seconds: float | None) -> Result | str | None:
         """What the process says next; None if that takes longer than `seconds`. Raises _Died."""
@@ -167,15 +182,17 @@ class _Pool:
         return f"ended with exit code {code}"
 
 
-def _work(connection: Connection, task: Task, number: int) -> None:
-    """A worker process: ready, then one answer a job; a text is the last word of one that cannot go on."""
+def _work(connection: Connection, number: int) -> None:
+    """A worker process: its task, ready, then one answer a job; a text is the last word of one that cannot go on."""
     threading.Thread(target=_end_with_driver, daemon=True).start()
     try:
+        task: Task = connection.recv()
         claim(task.device, number)
+        prepare(task)
         connection.send("")
         while True:
             connection.send(evaluate(task, connection.recv()))
-    except EOFError:
+    except (EOFError, OSError):  # the driver has closed the pipe
         return
     except Exception as error:  # the device failed, not the candidate: a fresh process may have better luck
         connection.send("".join(traceback.format_exception_only(error)).strip())

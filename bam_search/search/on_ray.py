@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bam_search.errors import UserError
-from bam_search.score.evaluate import Job, Result, Task, evaluate
+from bam_search.errors import Breakdown, UserError
+from bam_search.score.device import claim
+from bam_search.score.evaluate import Job, Result, Task, evaluate, prepare
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -45,7 +46,7 @@ def on_ray(task: Task, workers: int, address: str) -> Iterator[Callable[[Job], "
             future: Future[Result] = Future()
             # In a list: Ray would fetch the task for each job, and each would prepare its images anew.
             asked: Future[Result] = remote.remote([kept], job, str(Path.cwd())).future()
-            asked.add_done_callback(lambda done: future.set_result(_result(done)))
+            asked.add_done_callback(lambda done: _settle(future, done))
             return future
 
         yield submit
@@ -64,7 +65,7 @@ def _connected(address: str) -> Any:
     try:
         dashboard = False if address == "local" else None  # nothing listens that was not asked for
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, RuntimeError) as error:  # RuntimeError: another version of Ray or Python
         first = str(error).strip().splitlines()[0]
         raise UserError(f"--address {address!r}: {first}", "start a cluster with `ray start --head`, or use --address local") from None
     if threading.current_thread() is threading.main_thread():
@@ -82,28 +83,38 @@ def _check_there(address: str) -> None:
 
 
 def _share(gpus: float, workers: int) -> float:
-    """The GPUs that each of so many workers has, at most one; Ray counts in ten-thousandths."""
+    """The GPUs that each of so many workers has: one, or as small a part of one as lets all of them train at once."""
     if not gpus:
         raise UserError("the Ray cluster has no GPU", "start its nodes with --num-gpus, or use --device cpu")
-    return min(1.0, math.floor(10_000 * gpus / workers) / 10_000)
+    return 1 / math.ceil(workers / gpus)
 
 
-def _result(done: "Future[Result]") -> Result:
+def _settle(future: "Future[Result]", done: "Future[Result]") -> None:
+    """What came of a task: its result; a record of what its workers died of; or a Breakdown, where it is the cluster's fault."""
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+
     error = done.exception()
     if error is None:
-        return done.result()
+        future.set_result(done.result())
+        return
     text = "".join(traceback.format_exception_only(error)).strip()
-    return Result(None, f"WorkerDied: {1 + RETRIES} workers that trained this candidate ended: {text}")
+    if isinstance(error, (NodeDiedError, OutOfMemoryError, WorkerCrashedError)):
+        future.set_result(Result(None, f"WorkerDied: {1 + RETRIES} workers that trained this candidate ended: {text}"))
+    else:
+        future.set_exception(Breakdown(f"the Ray cluster cannot train: {text.splitlines()[-1]}", "finished candidates are kept"))
 
 
 def _on_node(kept: "list[ObjectRef[Task]]", job: Job, folder: str) -> Result:
     """In a worker of the cluster."""
     with contextlib.suppress(OSError):  # the space may be a file named from there; one that ships needs no folder
         os.chdir(folder)
+    # Ray's arrays are read-only, as all workers of a node share them: nothing here writes to them.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    task = _fetched(kept[0])
+    claim(task.device, 0)  # of the GPUs that Ray lets this process see
+    prepare(task)
     try:
-        # Ray's arrays are read-only, as all workers of a node share them: nothing here writes to them.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return evaluate(_fetched(kept[0]), job)
+        return evaluate(task, job)
     except Exception:  # the device failed, not the candidate: Ray begins it again in a fresh process
         traceback.print_exc()
         os._exit(1)

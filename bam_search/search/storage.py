@@ -5,6 +5,7 @@ https://optuna.readthedocs.io/en/stable/reference/storages.html
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from optuna.study import StudyDirection
 from sqlalchemy import URL, NullPool, create_engine, make_url, text  # Optuna's own storage library
 from sqlalchemy.exc import SQLAlchemyError
 
-from bam_search.errors import UserError
+from bam_search.errors import Breakdown, UserError
 
 BROKEN = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 DATABASE = "study.db"
@@ -47,12 +48,14 @@ class Place:
             url = make_url(storage)
         except (SQLAlchemyError, ValueError):
             raise UserError(f"--storage {storage!r} is no URL of a database", "for example postgresql://user@host/database") from None
+        if url.password or "password" in url.query:  # the report says how it was run
+            raise UserError("--storage has a password in it, and commands are written down", "put it into PGPASSWORD or ~/.pgpass")
         return cls(url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url, name)
 
     @property
     def text(self) -> str:
-        """The URL without its password."""
-        return self.url._replace(password=None).render_as_string()
+        """The URL."""
+        return self.url.render_as_string()
 
     def exists(self) -> bool:
         """Whether the study is there. Raises UserError if the database cannot be asked."""
@@ -81,22 +84,31 @@ class Place:
         final = Path(str(self.url.database))
         beside = final.with_suffix(".new")
         beside.unlink(missing_ok=True)
-        Place(self.url.set(database=str(beside)), self.name)._create(objectives, attributes)
-        beside.replace(final)
+        try:
+            Place(self.url.set(database=str(beside)), self.name)._create(objectives, attributes)
+            beside.replace(final)
+        finally:
+            beside.unlink(missing_ok=True)
         return None
 
     def _create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
         directions = [StudyDirection.MINIMIZE] * len(objectives)
         study = optuna.create_study(study_name=self.name, storage=self._storage(), directions=directions)
-        study.set_metric_names(list(objectives))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(objectives))
         for key, value in attributes.items():
             study.set_user_attr(key, value)
+
+    def delete(self) -> None:
+        """Delete a study in a shared database."""
+        optuna.delete_study(study_name=self.name, storage=self._storage())
 
     def rename(self, name: str) -> None:
         """Give a study in a shared database another name: a copy, then the old one is deleted."""
         storage = self._storage()
         optuna.copy_study(from_study_name=self.name, from_storage=storage, to_storage=storage, to_study_name=name)
-        optuna.delete_study(study_name=self.name, storage=storage)
+        self.delete()
 
     @contextlib.contextmanager
     def reserved(self) -> Iterator[None]:
@@ -124,6 +136,8 @@ class Place:
             raise UserError(f"{self.text} needs the database's Python package", "pip install '.[postgresql]' for PostgreSQL") from None
         except (*BROKEN, RuntimeError) as error:  # Optuna's word for tables of another version
             where = str(self.url.database) if self.embedded else self.text
+            if any(word in str(error) for word in ("disk is full", "disk I/O error")):
+                raise Breakdown(f"{where} cannot be written: {first_line(error)}") from None
             hint = "restore it, or start a new study with --out another/folder" if self.embedded else "is the server up, and the URL right?"
             raise UserError(f"{where} cannot be used: {first_line(error)}", hint) from None
 

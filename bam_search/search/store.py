@@ -10,10 +10,10 @@ The trials are the truth; the rest is written from them, each file at once or no
 """
 
 import contextlib
+import errno
 import json
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from bam_search.config import flat
 from bam_search.errors import Breakdown, UserError
 from bam_search.files import write
 from bam_search.search.record import Record
-from bam_search.search.storage import BROKEN, Place, first_line
+from bam_search.search.storage import BROKEN, DATABASE, Place, first_line
 
 RECORD = "record"
 FINAL = "final:"
@@ -147,46 +147,59 @@ def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[s
     place = place or Place.of(folder, None, "")
     now = {**json.loads(json.dumps(identity)), **_storage_of(place)}
     try:
-        (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         before = _read(folder)
         if before:
             _check(folder, {**before["identity"], **({"storage": before["storage"]} if "storage" in before else {})}, now)
+        if not place.embedded and place.exists() and _unfinished(place):
+            place.delete()  # whoever made it died before it was whole; we hold its lock
         if not place.exists():
-            with place.usable(), _quiet():
+            with place.usable():
                 place.create(objectives, {IDENTITY: json.dumps(identity)})
         with place.usable():
             study = place.open()
             _check(place.text if not place.embedded else folder, {**_kept_identity(study, place), **_storage_of(place)}, now)
             store = Store(folder, study, identity, place, place.attributes(RECORD))
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)
         if not before:
             store.describe({})
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise Breakdown(f"the study folder {str(folder)!r} cannot be written: {error.strerror}") from None
         raise UserError(f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "try another --out") from None
     except KeyError:
         raise UserError(f"{place.text} holds trials that are no study's of bam_search", WAYS_OUT) from None
     return store
 
 
-def set_aside(folder: Path, place: Place) -> list[str]:
-    """Give what is there of a study another name, so that a new one can take its place; the new names."""
+def _unfinished(place: Place) -> bool:
+    with place.usable():
+        study = place.open()
+        return IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False)
+
+
+def set_aside(folder: Path, place: Place, but: Collection[str] = ()) -> list[str]:
+    """Give what is there of a study another name, so that a new one can take its place; the new names.
+
+    In the folder remain the files named in `but`, which are the driver's.
+    """
+    folder = folder.resolve()  # "." has no name
     mark = time.strftime("before-%Y%m%d-%H%M%S")
     moved = []
     if not place.embedded and place.exists():
         with place.usable():
             place.rename(f"{place.name}-{mark}")
         moved.append(f"{place.name}-{mark} in {place.text}")
-    if (folder / STUDY).exists() or (folder / "study.db").exists():
+    if (folder / STUDY).exists() or (folder / DATABASE).exists():
         aside = folder.with_name(f"{folder.name}-{mark}")
-        folder.rename(aside)
+        aside.mkdir()
+        for path in sorted(
+            folder.iterdir(), key=lambda path: path.name == DATABASE
+        ):  # the trials last: until then they are where they were
+            if path.name not in but:
+                path.rename(aside / path.name)
         moved.append(str(aside))
     return moved
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A placement: which attention module sits at which site, with which options. It is text: `layer1=bam layer3=bam(r=8,d=2)`."""
 
+import functools
 import hashlib
 import json
 import re
@@ -51,6 +52,7 @@ class Placement:
         return cls(tuple(choices.items()))
 
     @classmethod
+    @functools.lru_cache(maxsize=4096)  # a study reads each of its records' texts more than once
     def parse(cls, text: str) -> "Placement":
         """Read a placement. Raises UserError for what is not `target=module(option=value,...)`, or a target named twice."""
         if text.strip() in ("", "none"):

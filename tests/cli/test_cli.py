@@ -47,6 +47,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         (["run", "--study", "placement", "--name", "../up"], "'../up': letters, digits"),
         (["run", "--study", "placement", "--executor", "slurm"], "'slurm' is not one of"),
         (["run", "--study", "placement", "--data", "generated", "--storage", "nonsense"], "--storage 'nonsense' is no URL of a database"),
+        (["run", "--study", "placement", "--data", "generated", "--address", "auto"], "--address 'auto' is of a Ray cluster"),
         (["status", "nowhere"], "nowhere holds no study.db"),
         (["stop", "nowhere"], "no process runs the study in nowhere"),
         (["rnu"], "No such command 'rnu'"),

@@ -239,6 +239,12 @@ def test_attention_that_is_there_already_is_looked_past() -> None:
     assert find_sites(net, (3, 32, 32)) == before
 
 
+@pytest.mark.parametrize("target", ["/(/", "/[[a]/", "/a{99999999999}/"])
+def test_a_regular_expression_that_is_none_is_one_sentence(target: str) -> None:
+    with pytest.raises(UserError, match="is no regular expression"):
+        sites_of(load_space("small")).select(target)
+
+
 def test_regular_expressions_and_lists() -> None:
     sites = sites_of(load_space("resnet18"))
     assert [s.name for s in sites.select(r"/layer[12]\.\d\.bn2/")] == ["layer1.0.bn2", "layer1.1.bn2", "layer2.0.bn2", "layer2.1.bn2"]

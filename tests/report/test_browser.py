@@ -61,10 +61,16 @@ def written(folder: Path, records: list[Record], **about: object) -> Path:
     return write_report(folder, subject(**about), records)
 
 
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the whole invented study."""
+    return written(tmp_path_factory.mktemp("page"), RECORDS)
+
+
 @pytest.fixture
-def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
-    """The whole invented study; nothing may have gone wrong by the end of the test."""
-    made = Opened(browser, written(tmp_path, RECORDS))
+def opened(browser: Browser, everything: Path) -> Iterator[Opened]:
+    """That page, opened; nothing may have gone wrong by the end of the test."""
+    made = Opened(browser, everything)
     yield made
     assert made.said == []
     made.page.close()
@@ -92,7 +98,7 @@ def test_keys_do_what_a_click_does(opened: Opened) -> None:
     assert opened.chosen() == {"7"}
 
 
-def test_a_point_a_line_and_an_address_select_too(opened: Opened, browser: Browser, tmp_path: Path) -> None:
+def test_a_point_a_line_and_an_address_select_too(opened: Opened, browser: Browser, everything: Path) -> None:
     point = "document.querySelector('.plotly-graph-div').emit('plotly_click', {points: [{customdata: '3'}]})"
     opened.page.evaluate(point)
     assert opened.chosen() == {"3"}
@@ -101,9 +107,9 @@ def test_a_point_a_line_and_an_address_select_too(opened: Opened, browser: Brows
     opened.page.evaluate("location.hash = '#candidate-6'")
     opened.page.wait_for_function("document.querySelector('#detail pre').textContent.includes('ValueError: no')")
     assert opened.chosen() == {"6"}
-    linked = Opened(browser, tmp_path / "index.html", "#candidate-R1")
+    linked = Opened(browser, everything, "#candidate-R1")
     assert linked.chosen() == {"R1"}
-    assert Opened(browser, tmp_path / "index.html", "#candidate-99").chosen() == set()
+    assert Opened(browser, everything, "#candidate-99").chosen() == set()
 
 
 def test_hovering_shows_the_placement_drawn(opened: Opened) -> None:
@@ -216,7 +222,7 @@ def test_a_study_of_nothing_and_one_of_failures_open(browser: Browser, tmp_path:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_sticks_out_at_any_width(browser: Browser, tmp_path: Path, width: int) -> None:
-    opened = Opened(browser, written(tmp_path, RECORDS), "#candidate-2", width)
+def test_nothing_sticks_out_at_any_width(browser: Browser, everything: Path, width: int) -> None:
+    opened = Opened(browser, everything, "#candidate-2", width)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     assert opened.said == []

@@ -84,6 +84,23 @@ def test_looking_does_not_keep_a_driver_out(tmp_path: Path) -> None:
         looker.wait()
 
 
+def test_a_users_mistake_on_the_way_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    def mistake(folder: Path) -> None:
+        with pytest.raises(UserError, match="no such thing"), driving(folder, "mistaken"):
+            raise UserError("no such thing")
+
+    mistake(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+    with driving(tmp_path / "old", "first") as driver:
+        driver.tell(ended="finished")
+    before = look(tmp_path / "old")
+    mistake(tmp_path / "old")
+    assert look(tmp_path / "old") == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be used"), driving(tmp_path / "file" / "folder", "it"):
+        raise AssertionError("a folder in a file")
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"running": [{}]}'])
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "driver.json").write_text(content)

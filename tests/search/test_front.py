@@ -6,7 +6,7 @@ from conftest import make_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bam_search.search.front import front, hypervolume, nondominated
+from bam_search.search.front import front, gains, hypervolume, nondominated
 
 rows = st.integers(1, 3).flatmap(lambda m: st.lists(st.tuples(*[st.integers(0, 4)] * m), min_size=1, max_size=20))
 
@@ -57,3 +57,14 @@ def test_the_hypervolume_of_whole_numbers_is_a_count_of_cells(values: list[tuple
     cells = np.array(np.meshgrid(*[range(4)] * 3)).reshape(3, -1).T
     covered = (np.array(values)[None] <= cells[:, None]).all(2).any(1)
     assert hypervolume(np.array(values, dtype=float), np.full(3, 4.0)) == covered.sum()
+
+
+@pytest.mark.parametrize("dimensions", [2, 3, 4])
+@pytest.mark.parametrize("digits", [1, 6])
+def test_a_gain_is_the_difference_of_two_hypervolumes(dimensions: int, digits: int) -> None:
+    rng = np.random.default_rng(dimensions)
+    for n in (1, 5, 20):
+        points, others = rng.random((n, dimensions)).round(digits), rng.random((30, dimensions)).round(digits)
+        found, worst = points[nondominated(points)], np.full(dimensions, 1.1)
+        expected = [hypervolume(np.vstack([found, other]), worst) - hypervolume(found, worst) for other in others]
+        assert gains(found, others, worst) == pytest.approx(expected, abs=1e-12)

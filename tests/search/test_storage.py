@@ -98,10 +98,18 @@ def test_two_drivers_of_one_study_in_postgresql_are_kept_apart(postgresql: str, 
         pass
 
 
-def test_a_password_is_never_written_down(tmp_path: Path) -> None:
-    place = Place.of(tmp_path, "postgresql://me:secret@host/db", "it")
-    assert place.text == "postgresql+psycopg://me@host/db"
-    assert place.url.password == "secret"
+@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "postgresql://me@host/db?password=secret"])
+def test_a_password_is_refused_as_commands_are_written_down(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="has a password in it") as caught:
+        Place.of(tmp_path, url, "it")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_shared_study_whose_maker_died_half_way_is_made_anew(postgresql: str, tmp_path: Path) -> None:
+    place = Place.of(tmp_path, postgresql, "half")
+    place._create(OBJECTIVES, {})
+    assert open_store(tmp_path, IDENTITY, OBJECTIVES, place).records() == {}
+    assert open_store(tmp_path, IDENTITY, OBJECTIVES, place).records() == {}
 
 
 @pytest.mark.parametrize(

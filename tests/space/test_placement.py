@@ -26,7 +26,9 @@ def test_json_and_from_json_are_inverse(placement: Placement) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "3", '{"layer1": "bam"}', '{"layer1": {"options": {}}}', '{"layer1": {"module": "bam", "options": [8]}}']
+    "text",
+    ["", "[]", "3", '{"layer1": "bam"}', '{"layer1": {"options": {}}}', '{"layer1": {"module": "bam", "options": [8]}}', "[" * 100_000],
+    ids=range(7),
 )
 def test_json_that_is_no_placement_is_one_sentence(text: str) -> None:
     with pytest.raises(UserError, match="this JSON is no placement"):

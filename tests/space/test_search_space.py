@@ -21,6 +21,8 @@ def test_menu_size_counts_every_placement() -> None:
         ("def space(): raise ValueError('deliberate')", "deliberate"),
         ("import nonexistent_module", "nonexistent_module"),
         ("def space(:", "SyntaxError"),
+        ("import sys; sys.exit(0)", "SystemExit"),
+        ("def space(): raise SystemExit(3)", "SystemExit"),
     ],
 )
 def test_a_broken_space_file_is_one_sentence(tmp_path: Path, source: str, message: str) -> None:
