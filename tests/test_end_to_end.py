@@ -1,6 +1,7 @@
 """A real study with real, tiny trainings, as a user runs it: to the end, interrupted and continued, failing, on generated images."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from conftest import run_command
 
 from bam_search.report.verify import verify
 from bam_search.score.generated import generate
+from bam_search.search.driver import driving
 
 TINY = ["--device", "cpu", "--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
 PLAINLY = ["--set", "finals.seeds=1", "--set", "random_arm=false", "--set", "finals.leave_one_out=false"]
@@ -134,14 +136,12 @@ def test_a_study_is_stopped_continued_extended_and_reported(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = Path("reports/placement")
-    eight = command(small_npz, "--trials", 8)
-    process = subprocess.Popen(eight, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    whole = command(small_npz, "--trials", 8)
+    process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines = [process.stderr.readline() for _ in range(3)]
     assert run_command(monkeypatch, "status", folder) == 0
     assert f"running as process {process.pid} on " in capsys.readouterr().out
-    _, second = here(eight, monkeypatch, capsys, code=2)
-    assert f"error: reports/placement is driven by process {process.pid} on " in second
     assert run_command(monkeypatch, "stop", folder) == 0
     assert f"stopped process {process.pid}; the same command continues: python -m bam_search run" in capsys.readouterr().out
     out, rest = process.communicate(timeout=60)
@@ -178,7 +178,11 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert "plotly" in (folder / "index.html").read_text()
     assert verify(folder / "index.html")[1] == []
 
-    _, again = here(eight, monkeypatch, capsys)
+    with driving(folder, "run --study it"):
+        _, second = here(whole, monkeypatch, capsys, code=2)
+    assert f"error: reports/placement is driven by process {os.getpid()} on " in second
+    assert second.splitlines()[-2].endswith(": run --study it")
+    _, again = here(whole, monkeypatch, capsys)
     assert not re.search(r"^\[", again, re.M)
     assert table(folder).equals(after)
     assert run_command(monkeypatch, "status", folder, "--json") == 0
@@ -196,7 +200,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert "recipe.lr: 0.1 there, 0.2 now" in refused
     assert "--name" in refused
     out, err = here([*other, "--force-new"], monkeypatch, capsys)
-    aside = [path for path in Path().glob("one-before-*") if f"the study that was there is now {path}" in err]
+    aside = [path for path in Path().glob("one-before-*") if f"the study that was there is now {path.resolve()}" in err]
     assert len(table(aside[0])) == len(table(Path("one"))) == 5
 
 
