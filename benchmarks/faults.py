@@ -447,7 +447,7 @@ def large(records: int) -> dict[str, float]:
         code = f"from benchmarks.faults import reopened; reopened({str(folder)!r}, {records})"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
-    return {f"{key}_{records // 1000}k" if records >= 1000 else key: value for key, value in found.items()}
+    return {f"open_{records // 1000}k_{unit}": value for unit, value in found.items()}
 
 
 def filled(folder: Path, records: int) -> None:
@@ -466,7 +466,7 @@ def reopened(folder: str, records: int) -> None:
     seconds = time.perf_counter() - started
     # Not getrusage: its maximum is inherited from the process that started this one.
     (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({"open": seconds, "open_mib": int(peak.split()[1]) / 1024}))
+    print(json.dumps({"s": seconds, "mib": int(peak.split()[1]) / 1024}))
 
 
 def _say(text: str) -> None:

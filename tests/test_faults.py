@@ -44,6 +44,6 @@ def test_the_figures_of_a_large_study_are_measured(tmp_path: Path, capsys: pytes
     faults.filled(tmp_path, 60)
     faults.reopened(str(tmp_path), 60)
     found = json.loads(capsys.readouterr().out)
-    assert 0 < found["open"] < 100
-    assert found["open_mib"] > 100
+    assert 0 < found["s"] < 100
+    assert found["mib"] > 100
     assert len(read_records(tmp_path)) == 61  # the next candidate was asked for

@@ -123,6 +123,8 @@ def test_a_shared_study_whose_maker_died_half_way_is_made_anew(postgresql: str, 
     ],
 )
 def test_a_database_that_cannot_be_had_is_one_sentence(tmp_path: Path, url: str, message: str) -> None:
+    if url.startswith("postgresql"):
+        pytest.importorskip("psycopg")
     with pytest.raises(UserError, match=message):
         open_store(tmp_path, IDENTITY, OBJECTIVES, Place.of(tmp_path, url, "it"))
 
