@@ -64,7 +64,8 @@ def _driver_lines(last: Status | None, drives: bool) -> list[str]:
         return ["no process has run it here"]
     if not drives:
         how = last.ended or f"died, the last that is known of it being {last.done} of {last.total} of: {last.stage}"
-        return [f"not running; process {last.pid} on {last.host}, since {when(last.since)}: {how}", f"to continue: {last.command}"]
+        line = f"not running; process {last.pid} on {last.host}, since {when(last.since)}: {how}"
+        return [line] if last.ended == "finished" else [line, f"to continue: {last.command}"]
     now = time.time()
     lines = [f"running as process {last.pid} on {last.host} since {when(last.since)}, {_span(now - last.since)}: {last.command}"]
     if last.stage:
