@@ -24,6 +24,11 @@ class Breakdown(Sentence):
     """A disk, a database, a device or a worker that failed a study on its way; what is finished is kept. The CLI exits with 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, its name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint: the known name closest to `name`, or the list of them all."""
     names = list(known)

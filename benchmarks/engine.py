@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,23 +31,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bam_search.model.attach import resolve
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.model.menu import menu
 from bam_search.score.cost import count
-from bam_search.score.cost_table import cost_table
 from bam_search.score.data import CIFAR_INPUTS, Images, Split, locate, split
 from bam_search.score.device import Device, choose, cores, threads_each
-from bam_search.score.evaluate import Job, Result, Score, Task
+from bam_search.score.evaluate import Job, Task
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Bench, Epoch
+from bam_search.score.train import Bench
 from bam_search.score.train import train as engine_train
 from bam_search.search.executors import local
-from bam_search.search.loop import Plan, search
+from bam_search.search.loop import search
 from bam_search.search.store import open_store
 from bam_search.search.study import Study, load_study
 from benchmarks import usual_loop
+from benchmarks.invented import at_once, invented
 from benchmarks.results import deliver
 
 SEEDS = 4
@@ -315,27 +313,16 @@ def _best(work: Callable[[], object], device: str) -> float:
 
 def around(records: int = 1000) -> dict[str, Any]:
     """Milliseconds a candidate takes beside its training, with `records` told: the loop of a study whose trainings take no time."""
-    flags = {"space": "resnet18", "trials": records + 20, "workers": 1, "startup": records}
-    study = load_study("placement", choose("cpu"), flags, [])
+    study, plan = invented(records + 20, startup=records)
     space = load(study.space, CIFAR_INPUTS)
-    sites = sites_of(space)
-    costs = cost_table(space, sites)
-    references = {name: resolve(text, sites) for name, text in study.references.items()}
-    plan = Plan("invented", references, sites, menu(space, sites), costs)
     ends: list[float] = []
-
-    def at_once(job: Job) -> Future[Result]:
-        future: Future[Result] = Future()
-        future.set_result(Result(Score(50 + len(job.placement) % 40, 1000, (Epoch(3.0, 50.0),), 0.0)))
-        return future
-
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder) / "study", {}, study.objectives)
         search(study, plan, store, at_once, lambda _record: ends.append(time.perf_counter()))
     gaps = [1000 * (b - a) for a, b in zip(ends[-20:], ends[-19:], strict=False)]
     started = time.perf_counter()
     for _ in range(5):
-        build(space, sites, "bottleneck=bam", 0)
+        build(space, plan.sites, "bottleneck=bam", 0)
     return {"records": records, "ask_count_tell_write_ms": _spread(gaps), "build_ms": 1000 * (time.perf_counter() - started) / 5}
 
 

@@ -44,17 +44,17 @@ from bam_search.model.menu import menu
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import CIFAR_INPUTS, generated, split
 from bam_search.score.device import choose
-from bam_search.score.evaluate import Job, Result, Score, Task
+from bam_search.score.evaluate import Job, Result, Task
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Epoch
 from bam_search.search.front import front
-from bam_search.search.loop import Plan, search
+from bam_search.search.loop import search
 from bam_search.search.on_ray import on_ray
 from bam_search.search.record import Record, proper
 from bam_search.search.storage import Place
 from bam_search.search.store import Store, open_store, read_records
-from bam_search.search.study import Study, load_study
+from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
+from benchmarks.invented import at_once, invented
 from benchmarks.results import deliver
 
 ROOT = Path(__file__).parent.parent
@@ -108,13 +108,10 @@ def seen(folder: Path, place: Place) -> dict[str, tuple[Any, ...]]:
     """What a study's store holds now, by what tells one training from another: scores and seconds."""
     if not (folder / "study.json").exists() or not place.exists():
         return {}
-    study = place.open()
-    numbers = [json.loads(trial.user_attrs["record"])["number"] for trial in study.get_trials()]
-    found: dict[str, tuple[Any, ...]] = {"twice": (len(numbers) - len(set(numbers)),)}
-    for trial in study.get_trials():
-        record = json.loads(trial.user_attrs["record"])
-        found[f"#{Record.from_dict(record).tag}"] = (record["placement"], record["val_error"], record["seconds"], record["failure"])
-    return found | {key: (kept,) for key, kept in study.user_attrs.items() if key.startswith("final:")}
+    records = [Record.from_dict(json.loads(text)) for text in place.attributes("record")]
+    found: dict[str, tuple[Any, ...]] = {"twice": (len(records) - len({record.number for record in records}),)}
+    found |= {f"#{r.tag}": (r.placement, r.val_error, r.seconds, r.failure) for r in records}
+    return found | {key: (kept,) for key, kept in place.open().user_attrs.items() if key.startswith("final:")}
 
 
 def undisturbed(data: str, trials: int, *more: str) -> list[Record]:
@@ -217,32 +214,7 @@ def _equal(one: Sequence[Record], other: Sequence[Record]) -> bool:
 
 # ---- mutations
 
-ODD = [
-    "",
-    "nan",
-    "inf",
-    "-1",
-    "9" * 400,
-    "1e999",
-    "[",
-    "]",
-    "{",
-    "}",
-    '"',
-    "'",
-    "=",
-    "\\",
-    "\0",
-    "\n",
-    "(",
-    ")",
-    ",",
-    ".",
-    "*",
-    "/",
-    "é",
-    "\U0001f600",
-]
+ODD = ["", "nan", "inf", "-1", "9" * 400, "1e999", *"[]{}\"'=\\\0\n(),.*/é\U0001f600"]
 ODD += ["[[[" * 500, "none", "bam", "block", "true", "1979-05-27", "0x", "_", "#", "layer1", "=bam", "..", "r=0", "d=99999999999999999999"]
 
 
@@ -409,25 +381,6 @@ def ray_loses_a_node(data: str, expected: Sequence[Record], trials: int, *more: 
 
 
 # ---- large
-
-
-def invented(records: int) -> tuple[Study, Plan]:
-    """A study of ResNet18 whose trainings take no time."""
-    flags = {"space": "resnet18", "trials": records, "workers": 1, "startup": 12}
-    study = load_study("placement", choose("cpu"), flags, [])
-    space = load(study.space, CIFAR_INPUTS)
-    sites = sites_of(space)
-    references = {name: resolve(text, sites) for name, text in study.references.items()}
-    return study, Plan("invented", references, sites, menu(space, sites), cost_table(space, sites))
-
-
-def at_once(job: Job) -> "Future[Result]":
-    """A score that depends on the job alone."""
-    rng = random.Random(job.placement)
-    error = 60 - sum(random.Random(word).uniform(-0.5, 1) for word in Placement.parse(job.placement).text.split()) + rng.gauss(0, 0.5)
-    future: Future[Result] = Future()
-    future.set_result(Result(Score(error, 1000, (Epoch(3.0, 70.0), Epoch(2.0, error)), 1.0)))
-    return future
 
 
 def results_per_s(records: int = 300) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bam_search.errors import UserError
+from bam_search.errors import UserError, first_line
 from bam_search.model.attach import attach
 from bam_search.model.build import backbone
 from bam_search.model.load import load
@@ -83,8 +83,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
     try:
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch has many words for a file that is not a state dict of this model
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is no state dict of this candidate: {first}", "save it with torch.save(net.state_dict(), path)") from None
+        said = first_line(error)
+        raise UserError(f"{path} is no state dict of this candidate: {said}", "save it with torch.save(net.state_dict(), path)") from None
 
 
 def _identity(folder: Path) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from bam_search import __version__
 from bam_search.cli import progress
 from bam_search.cli.compare import check_free, compare
 from bam_search.cli.prepare import Ready, Request, each, prepare
-from bam_search.errors import Breakdown, Sentence
+from bam_search.errors import Breakdown, Sentence, first_line
 from bam_search.model.build import build
 from bam_search.report.page import answer_line, verdict_lines, write_report
 from bam_search.report.paper import Paper
@@ -128,8 +128,6 @@ def _task(ready: Ready, data: Dataset, folder: Path) -> Task:
 
 
 def _train(ready: Ready, plan: Plan, task: Task, store: Store, driver: Driver, submit: Submit) -> None:
-    if done := proper(store.records().values()):
-        _say(f"continuing in {store.folder}: {len(done)} of {ready.study.trials} candidates are finished")
     failed: set[int] = set()
 
     @contextlib.contextmanager
@@ -165,7 +163,8 @@ Stage = Callable[[str, progress.Line, int, int], contextlib.AbstractContextManag
 
 def _stages(ready: Ready, plan: Plan, task: Task, store: Store, submit: Submit, stage: Stage) -> None:
     study = ready.study
-    done = proper(store.records().values())
+    if done := proper(store.records().values()):
+        _say(f"continuing in {store.folder}: {len(done)} of {study.trials} candidates are finished")
     with stage("search", progress.searched, len(done), study.trials) as told:
         search(study, plan, store, submit, told)
     found = proper(store.records().values())
@@ -199,8 +198,8 @@ def _time(ready: Ready, store: Store) -> None:
         try:
             found = latency(net, base, ready.space.input_shape, ready.device, LATENCY_BATCH)
         except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise Breakdown(f"the latency of #{record.tag} cannot be measured: {first}", "the same command continues") from None
+            said = first_line(error)
+            raise Breakdown(f"the latency of #{record.tag} cannot be measured: {said}", "the same command continues") from None
         overhead, low, high = (100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high))
         store.add_latency(record.number, overhead, (low, high))
 

@@ -5,7 +5,6 @@ training is merely not shortened: a study's own books are its store.
 """
 
 import contextlib
-import os
 import pickle
 import time
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from bam_search.files import beginning, whole
 from bam_search.score.train import Epoch, Saved
 
 WORTH = 60.0
@@ -47,17 +47,12 @@ class Checkpoint:
             "model": saved.model,
             "optimizer": saved.optimizer,
         }
-        beside = self.path.with_suffix(".part")
-        with contextlib.suppress(OSError, RuntimeError):
-            with beside.open("wb") as file:
-                torch.save(table, file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.path)
+        with contextlib.suppress(OSError, RuntimeError), whole(self.path) as file:
+            torch.save(table, file)
         self._last = time.monotonic()
 
     def drop(self) -> None:
         """The training ended: nothing is kept any more."""
-        for path in (self.path, self.path.with_suffix(".part")):
+        for path in (self.path, *self.path.parent.glob(f"{beginning(self.path)}*")):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

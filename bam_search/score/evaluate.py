@@ -72,6 +72,15 @@ class Result:
     failure: str = ""
 
 
+ATTEMPTS = 3
+"""How often a job is begun whose worker dies, and how often a worker is started that does not come up."""
+
+
+def worker_died(said: str) -> Result:
+    """The result of a job whose workers all ended before it did; `said` is how the last one ended."""
+    return Result(None, f"WorkerDied: {ATTEMPTS} worker processes that trained this candidate ended: {said}")
+
+
 def prepare(task: Task) -> None:
     """Load what all jobs share. Raises UserError if the space cannot be loaded (here): no candidate's fault."""
     _space(task.space)

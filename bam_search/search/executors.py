@@ -19,14 +19,12 @@ from multiprocessing.context import SpawnProcess
 
 from bam_search.errors import Breakdown
 from bam_search.score.device import claim
-from bam_search.score.evaluate import Job, Result, Task, evaluate, prepare
+from bam_search.score.evaluate import ATTEMPTS, Job, Result, Task, evaluate, prepare, worker_died
 from bam_search.search.on_ray import on_ray
 
 Submit = Callable[[Job], "Future[Result]"]
 Executor = Callable[[Task, int, str], contextlib.AbstractContextManager[Submit]]
 
-ATTEMPTS = 3
-"""How often a job is begun whose worker dies, and how often a worker is started that does not come up."""
 KEPT = "finished candidates are kept, and the same command continues"
 GRACE = 60.0
 """Seconds beside a training's own time limit, for building, measuring and an answer; then the worker is taken to hang."""
@@ -89,8 +87,7 @@ class _Pool:
         with self._starting:
             self._closed = True
             for process in self._processes.values():
-                if process.pid is not None:
-                    process.kill()
+                process.kill()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
@@ -118,7 +115,7 @@ class _Pool:
                     connection = None
                     break
             else:
-                future.set_result(Result(None, f"WorkerDied: {ATTEMPTS} worker processes that trained this candidate ended: {said}"))
+                future.set_result(worker_died(said))
 
     def _start(self, number: int) -> Connection:
         """Start the process of this number. Raises Breakdown if it does not come up."""

@@ -19,14 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bam_search.errors import Breakdown, UserError
+from bam_search.errors import Breakdown, UserError, first_line
 from bam_search.score.device import claim
-from bam_search.score.evaluate import Job, Result, Task, evaluate, prepare
+from bam_search.score.evaluate import ATTEMPTS, Job, Result, Task, evaluate, prepare, worker_died
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-
-RETRIES = 2
 
 
 @contextlib.contextmanager
@@ -40,7 +38,7 @@ def on_ray(task: Task, workers: int, address: str) -> Iterator[Callable[[Job], "
     try:
         share = _share(ray.cluster_resources().get("GPU", 0), workers) if task.device.type == "cuda" else 0
         kept = ray.put(replace(task, threads=1))
-        remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES)(_on_node)
+        remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=ATTEMPTS - 1)(_on_node)
 
         def submit(job: Job) -> "Future[Result]":
             future: Future[Result] = Future()
@@ -66,11 +64,14 @@ def _connected(address: str) -> Any:
         dashboard = False if address == "local" else None  # nothing listens that was not asked for
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
     except (ConnectionError, ValueError, RuntimeError) as error:  # RuntimeError: another version of Ray or Python
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"--address {address!r}: {first}", "start a cluster with `ray start --head`, or use --address local") from None
+        raise _unreachable(address, error) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, answer)  # Ray has put its own in place: the driver would end without finishing its books
     return ray
+
+
+def _unreachable(address: str, error: Exception) -> UserError:
+    return UserError(f"--address {address!r}: {first_line(error)}", "start a cluster with `ray start --head`, or use --address local")
 
 
 def _check_there(address: str) -> None:
@@ -79,7 +80,7 @@ def _check_there(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise UserError(f"--address {address!r}: {error}", "start a cluster with `ray start --head`, or use --address local") from None
+        raise _unreachable(address, error) from None
 
 
 def _share(gpus: float, workers: int) -> float:
@@ -99,7 +100,7 @@ def _settle(future: "Future[Result]", done: "Future[Result]") -> None:
         return
     text = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, (NodeDiedError, OutOfMemoryError, WorkerCrashedError)):
-        future.set_result(Result(None, f"WorkerDied: {1 + RETRIES} workers that trained this candidate ended: {text}"))
+        future.set_result(worker_died(text))
     else:
         future.set_exception(Breakdown(f"the Ray cluster cannot train: {text.splitlines()[-1]}", "finished candidates are kept"))
 

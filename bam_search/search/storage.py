@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from sqlalchemy import URL, NullPool, create_engine, make_url, text  # Optuna's own storage library
 from sqlalchemy.exc import SQLAlchemyError
 
-from bam_search.errors import Breakdown, UserError
+from bam_search.errors import Breakdown, UserError, first_line
 
 BROKEN = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 DATABASE = "study.db"
@@ -80,7 +80,8 @@ class Place:
     def create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
         """Make the study, whole or not at all where it has a database of its own."""
         if not self.embedded:
-            return self._create(objectives, attributes)
+            self._create(objectives, attributes)
+            return
         final = Path(str(self.url.database))
         beside = final.with_suffix(".new")
         beside.unlink(missing_ok=True)
@@ -89,7 +90,6 @@ class Place:
             beside.replace(final)
         finally:
             beside.unlink(missing_ok=True)
-        return None
 
     def _create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
         directions = [StudyDirection.MINIMIZE] * len(objectives)
@@ -137,9 +137,9 @@ class Place:
         except (*BROKEN, RuntimeError) as error:  # Optuna's word for tables of another version
             where = str(self.url.database) if self.embedded else self.text
             if any(word in str(error) for word in ("disk is full", "disk I/O error")):
-                raise Breakdown(f"{where} cannot be written: {first_line(error)}") from None
+                raise Breakdown(f"{where} cannot be written: {said(error)}") from None
             hint = "restore it, or start a new study with --out another/folder" if self.embedded else "is the server up, and the URL right?"
-            raise UserError(f"{where} cannot be used: {first_line(error)}", hint) from None
+            raise UserError(f"{where} cannot be used: {said(error)}", hint) from None
 
     def _storage(self) -> RDBStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -148,6 +148,6 @@ class Place:
         return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs=pool)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what a database said."""
-    return str(error.__cause__ or error).strip().splitlines()[0]
+def said(error: Exception) -> str:
+    """The first line of what a database said, which Optuna wraps."""
+    return first_line(error.__cause__ or error)

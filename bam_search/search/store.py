@@ -25,7 +25,7 @@ from bam_search.config import flat
 from bam_search.errors import Breakdown, UserError
 from bam_search.files import write
 from bam_search.search.record import Record
-from bam_search.search.storage import BROKEN, DATABASE, Place, first_line
+from bam_search.search.storage import BROKEN, DATABASE, Place, said
 
 RECORD = "record"
 FINAL = "final:"
@@ -107,7 +107,7 @@ class Store:
             yield
         except BROKEN as error:
             where = self._place.text if self._place and not self._place.embedded else self.folder
-            raise Breakdown(f"the study in {where} cannot be written: {first_line(error)}", "what was finished before is kept") from None
+            raise Breakdown(f"the study in {where} cannot be written: {said(error)}", "what was finished before is kept") from None
 
 
 def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -145,12 +145,13 @@ def read_records(folder: Path) -> list[Record]:
 def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[str], place: Place | None = None) -> Store:
     """Open the study, made if need be; by default in the folder. Raises UserError if it differs in `identity`, or cannot be written."""
     place = place or Place.of(folder, None, "")
-    now = {**json.loads(json.dumps(identity)), **_storage_of(place)}
+    now = json.loads(json.dumps(identity))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = _read(folder)
         if before:
-            _check(folder, {**before["identity"], **({"storage": before["storage"]} if "storage" in before else {})}, now)
+            there = {"storage": before["storage"]} if "storage" in before else {}
+            _check(folder, {**before["identity"], **there}, {**now, **_storage_of(place)})
         if not place.embedded and place.exists() and _unfinished(place):
             place.delete()  # whoever made it died before it was whole; we hold its lock
         if not place.exists():
@@ -158,7 +159,7 @@ def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[s
                 place.create(objectives, {IDENTITY: json.dumps(identity)})
         with place.usable():
             study = place.open()
-            _check(place.text if not place.embedded else folder, {**_kept_identity(study, place), **_storage_of(place)}, now)
+            _check(folder if place.embedded else place.text, _kept_identity(study, place), now)
             store = Store(folder, study, identity, place, place.attributes(RECORD))
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         if not before:
