@@ -1,7 +1,9 @@
-"""Handing over what a benchmark found."""
+"""Handing over what a benchmark found: figures to a file, talk to stderr."""
 
 import json
-from collections.abc import Mapping
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,3 +16,20 @@ def deliver(found: Mapping[str, Any], out: Path | None) -> None:
     if out:
         write(out, text)
     print(text)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """What is told of several measurements of one thing."""
+    return {
+        "median": statistics.median(values),
+        "mean": statistics.mean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "least": min(values),
+        "most": max(values),
+        "n": len(values),
+    }
+
+
+def say(text: str) -> None:
+    """How far a benchmark is."""
+    print(text, file=sys.stderr, flush=True)

@@ -10,28 +10,28 @@ from bam_search.model.build import build, sites_of
 from bam_search.score.device import choose
 from bam_search.score.generated import generate
 from bam_search.space.search_space import load_space
-from benchmarks import engine, usual_loop
+from benchmarks import arms, engine, ladder, usual_loop
 
 
 @pytest.fixture(scope="module")
-def setting(tmp_path_factory: pytest.TempPathFactory) -> engine.Setting:
+def setting(tmp_path_factory: pytest.TempPathFactory) -> arms.Setting:
     path = tmp_path_factory.mktemp("data") / "cifar100.npz"
     x_train, y_train, x_test, y_test = generate(1000, 200)
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return engine.Setting(str(path), "cpu", "small", 1000, 0)
+    return arms.Setting(str(path), "cpu", "small", 1000, 0)
 
 
-@pytest.mark.parametrize("name", engine.LADDER)
-def test_every_rung_changes_the_weights(setting: engine.Setting, name: str) -> None:
+@pytest.mark.parametrize("name", ladder.STEPS)
+def test_every_rung_changes_the_weights(setting: arms.Setting, name: str) -> None:
     space = load_space("small")
     net = build(space, sites_of(space), "none", 0)
     before = net.get_submodule("fc").weight.clone()  # type: ignore[operator]
     images = setting.split().fit
-    engine._runner(net, engine.LADDER[name], images, setting.study().recipe, choose("cpu"))()
+    ladder.runner(net, ladder.STEPS[name], images, setting.study().recipe, choose("cpu"))()
     assert not before.equal(net.get_submodule("fc").weight)  # type: ignore[arg-type]
 
 
-def test_the_usual_loop_learns_and_measures(setting: engine.Setting) -> None:
+def test_the_usual_loop_learns_and_measures(setting: arms.Setting) -> None:
     parts, recipe = setting.split(), setting.study().recipe
     net = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 100))
     error = usual_loop.train(net, parts.fit, parts.fit, recipe, "cpu", workers=0)
@@ -40,7 +40,24 @@ def test_the_usual_loop_learns_and_measures(setting: engine.Setting) -> None:
 
 def test_a_training_image_moves_what_its_convolutions_read_and_write() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
-    assert list(engine._numbers(net)) == [3 * 32 * 32 + 8 * 32 * 32, 8 + 5]
+    assert list(ladder.numbers(net)) == [3 * 32 * 32 + 8 * 32 * 32, 8 + 5]
+
+
+def test_a_further_placement_and_the_goal_are_trained_by_the_engine(setting: arms.Setting) -> None:
+    seconds = engine.further(setting)
+    assert [len(times) for times in seconds.values()] == [3]
+    found = engine.goal(setting, epochs=1, seeds=1)
+    assert found["n"] == 1
+    assert 50 < found["mean"] <= 100
+
+
+def test_on_a_gpu_each_way_of_stepping_is_measured_and_the_best_number_of_processes_is_taken() -> None:
+    assert {**engine.STEPPING["cuda"]} == {"eager": {"cuda_graph": False}, "as it is": {}, "blocks compiled": {"compile": True}}
+    found = {name: {"median": 1.0} for name in (*ladder.LADDER["cuda"], *ladder.TOGETHER["cuda"])}
+    assert ladder.best(found, "cuda") == (1.0, 1)
+    found["the engine, 4 processes on one GPU"] = {"median": 3.0}
+    found["the engine, blocks compiled"] = {"median": 9.0}  # not what a study does by default
+    assert ladder.best(found, "cuda") == (3.0, 4)
 
 
 def test_what_is_around_training_is_measured_without_training() -> None:

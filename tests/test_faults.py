@@ -8,7 +8,7 @@ import pytest
 from bam_search.search.store import read_records
 from benchmarks import faults
 
-TRIALS = 5
+TRIALS = 4
 BRIEFLY = (
     "--set",
     "random_arm=false",

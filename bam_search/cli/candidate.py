@@ -14,10 +14,10 @@ from bam_search.model.attach import attach
 from bam_search.model.build import backbone
 from bam_search.model.load import load
 from bam_search.report.tables import read_records
+from bam_search.score.bench import Bench
 from bam_search.score.data import CIFAR_INPUTS, Dataset, Split, locate, split
 from bam_search.score.device import Device, choose
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Bench
 from bam_search.search.record import Record
 from bam_search.space.search_space import SearchSpace
 

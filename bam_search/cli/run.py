@@ -29,11 +29,11 @@ from bam_search.report.page import answer_line, verdict_lines, write_report
 from bam_search.report.paper import Paper
 from bam_search.report.payload import Subject
 from bam_search.report.tables import answers
+from bam_search.score.bench import uses_bf16
 from bam_search.score.cost import COUNTS
 from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
 from bam_search.score.latency import latency
-from bam_search.score.train import uses_bf16
 from bam_search.search.driver import LOCK, STATUS, Driver, driving
 from bam_search.search.executors import EXECUTORS, Submit
 from bam_search.search.finals import ablations, finalists, finals

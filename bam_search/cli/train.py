@@ -19,7 +19,7 @@ def train_candidate(folder: Path, number: int, seed: int | None, source: str, de
         f"training #{number}, {candidate.record.placement}, on {len(how.parts.train):,} images of {how.data.name}, seed {seed}", err=True
     )
     bench = how.bench
-    epochs: tuple[Epoch, ...] = train(net, how.parts.train, how.recipe, seed, bench)
+    epochs: tuple[Epoch, ...] = train(net, bench, how.recipe, seed)
     found = error(net, how.parts.test, bench)
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)

@@ -1,17 +1,20 @@
 """What a study will cost before it runs: the dearest placement of a menu, and the seconds of a training, measured on this device."""
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from bam_search.model.build import build
+from bam_search.score.batches import Batches, Order
+from bam_search.score.bench import Bench
 from bam_search.score.cost_table import CostTable
 from bam_search.score.data import CLASSES, Images
 from bam_search.score.device import Device
+from bam_search.score.graph import EAGER, stream
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Bench, train
+from bam_search.score.step import Step
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu, SearchSpace
 from bam_search.space.sites import Sites
@@ -30,16 +33,27 @@ def seconds_per_image(
     `threads` are the CPU threads of one worker.
     """
     torch.set_num_threads(threads)
-    model = build(space, sites, placement, seed=0).to(device.type)
+    model = build(space, sites, placement, seed=0).to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = _noise(recipe.batch)
     bench = Bench.of(device, recipe, images)
-    once = replace(recipe, epochs=1)
-    train(model, images, replace(recipe, epochs=3), 0, bench)
-    started, batches = time.perf_counter(), 0
-    while time.perf_counter() - started < at_least:
-        train(model, images, once, 0, bench)
-        batches += 1
-    return (time.perf_counter() - started) / (batches * len(images))
+    batches = Batches.of(bench.stock, recipe.batch)
+    batches.deal(Order.of(len(images), 0, 0, recipe))
+    step, taken = Step.first(model.train(), bench, batches, recipe, 1), 0
+    with stream(device.type):
+        take = step.taker()
+        for _ in range(2 * EAGER):
+            _once(step, take)
+        started = time.perf_counter()
+        while time.perf_counter() - started < at_least:
+            _once(step, take)
+            taken += 1
+        return (time.perf_counter() - started) / (taken * len(images))
+
+
+def _once(step: Step, take: Callable[[], None]) -> None:
+    step.number.zero_()
+    take()
+    float(step.loss)  # waits for the device
 
 
 def _noise(n: int) -> Images:

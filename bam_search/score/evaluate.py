@@ -4,6 +4,7 @@ import functools
 import hashlib
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ import torch
 
 from bam_search.model.build import build
 from bam_search.model.load import load
+from bam_search.score.bench import Bench
 from bam_search.score.checkpoint import Checkpoint
+from bam_search.score.compiled import compiled
 from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Bench, Epoch, error, train
+from bam_search.score.train import Epoch, error, train
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
 
@@ -129,7 +132,7 @@ def _space(name: str) -> SearchSpace:
     return load(name, CIFAR_INPUTS)
 
 
-@functools.lru_cache(maxsize=2)  # the fit and the whole of one split: their statistics take as long as some 2,000 images of training
+@functools.lru_cache(maxsize=1)  # finalists, which train on other images, come last; a bench takes as long as some 2,000 images
 def _bench(device: Device, recipe: Recipe, images: Images) -> Bench:
     return Bench.of(device, recipe, images)
 
@@ -144,6 +147,7 @@ def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int, che
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
     measure = None if job.final else partial(error, model, held_out, bench)
     recipe = replace(task.recipe, epochs=job.epochs)
-    epochs = train(model, images, recipe, job.seed, bench, measure, micro_batches, saved, checkpoint.save if checkpoint else None)
+    with compiled(model, task.sites.blocks) if recipe.compile else nullcontext():
+        epochs = train(model, bench, recipe, job.seed, measure, micro_batches, saved, checkpoint.save if checkpoint else None)
     final_error = epochs[-1].error if epochs[-1].error is not None else error(model, held_out, bench)
     return Score(final_error, len(held_out), epochs, time.perf_counter() - started, micro_batches)

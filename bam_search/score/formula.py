@@ -53,7 +53,7 @@ def _bam(c: int, s: int, *, r: int, d: int, n: int, branches: str, combine: str,
     gate = {"both": whole, "channel": c, "spatial": whole if end_bn else s}[branches]
     found = _Sum()
     if branches != "spatial":
-        found.add(mean=whole, linear=2 * c * m, batch_norm=2 * m + 2 * c * end_bn, relu=m)
+        found.add(sum=whole, div=c, linear=2 * c * m, batch_norm=2 * m + 2 * c * end_bn, relu=m)
         found.params += 2 * c * m + 3 * m + c + 2 * c * end_bn
         found.activations += m + c
     if branches != "channel":
@@ -71,7 +71,7 @@ def _bam(c: int, s: int, *, r: int, d: int, n: int, branches: str, combine: str,
 def _se(c: int, s: int, *, r: int) -> Increment:
     m = c // r
     found = _Sum(params=2 * c * m + m + c, activations=m + c)
-    found.add(mean=c * s, linear=2 * c * m, relu=m, sigmoid=c, mul=c * s)
+    found.add(sum=c * s, div=c, linear=2 * c * m, relu=m, sigmoid=c, mul=c * s)
     return found.increment()
 
 
@@ -79,14 +79,14 @@ def _cbam(c: int, s: int, *, r: int, k: int) -> Increment:
     m = c // r
     found = _Sum(params=2 * c * m + 2 * k**2, activations=2 * (m + c) + s)
     found.add(adaptive_max_pool2d=c * s, conv=4 * c * m + 2 * k**2 * s, relu=2 * m, add=c)
-    found.add(sigmoid=c + s, mul=2 * c * s, mean=2 * c * s, amax=c * s)
+    found.add(sigmoid=c + s, mul=2 * c * s, sum=c * s, div=c, mean=c * s, amax=c * s)
     return found.increment()
 
 
 def _eca(c: int, s: int, *, gamma: int, b: int) -> Increment:
     k = kernel(c, gamma, b)
     found = _Sum(params=k, activations=c)
-    found.add(mean=c * s, conv=c * k, sigmoid=c, mul=c * s)
+    found.add(sum=c * s, div=c, conv=c * k, sigmoid=c, mul=c * s)
     return found.increment()
 
 

@@ -16,8 +16,9 @@ class Recipe:
     `augment`: "crop-flip" pads by 4, crops at random and flips half of the images, as usual for CIFAR; trainings of one or two
     epochs learn more without the crop. `alternate` flips each image in every other epoch instead of at random (Keller Jordan, "94% on
     CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, https://arxiv.org/abs/2404.00498). `precision`: "bf16" trains under bfloat16
-    autocast, "fp32" does not, "auto" takes bf16 where the hardware has it. A training that takes longer than `seconds` is stopped, and
-    its record says so.
+    autocast, "fp32" does not, "auto" takes bf16 where the hardware has it. With `cuda_graph` the training step is one CUDA graph on a GPU;
+    a model that waits for the GPU, or draws random numbers in Python, needs it to be false. `compile` compiles each block once a process
+    (torch.compile). A training that takes longer than `seconds` is stopped, and its record says so.
     """
 
     epochs: Annotated[int, Ge(1), Le(10_000)] = 10
@@ -30,6 +31,8 @@ class Recipe:
     augment: Literal["crop-flip", "flip", "none"] = "crop-flip"
     alternate: bool = False
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    cuda_graph: bool = True
+    compile: bool = False
     seconds: Annotated[float, Gt(0)] | None = None
 
     def lr_at(self, step: int, steps: int) -> float:

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from bam_search.errors import Breakdown
-from bam_search.score.device import claim
+from bam_search.score.device import MEMORY, claim
 from bam_search.score.evaluate import ATTEMPTS, Job, Result, Task, evaluate, prepare, worker_died
 from bam_search.search.on_ray import on_ray
 
@@ -72,6 +72,8 @@ class _Pool:
         self._closed = False
         # Started by the first process otherwise, in its thread, and it would take the signal mask of that away.
         multiprocessing.resource_tracker.ensure_running()
+        for name, value in MEMORY.items():  # read as a process starts, so these reach the workers alone
+            os.environ.setdefault(name, value)
         self._threads = [threading.Thread(target=self._serve, args=(number,), daemon=True) for number in range(workers)]
         for thread in self._threads:
             thread.start()

@@ -9,13 +9,15 @@ import torch
 from torch import nn
 
 from bam_search.model.build import sites_of
+from bam_search.score.batches import Order
+from bam_search.score.bench import Bench
 from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.data import Dataset, Images, split
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Task, evaluate
 from bam_search.score.generated import generate
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Bench, Epoch, Saved, _epoch, train
+from bam_search.score.train import Epoch, Saved, train
 from bam_search.space.search_space import load_space
 
 CPU = choose("cpu")
@@ -42,7 +44,7 @@ class Cut(Exception):
 
 def trained(net: nn.Module, saved: Saved | None = None, keep: Callable[[Saved], None] | None = None) -> tuple[Epoch, ...]:
     recipe = Recipe(epochs=4, batch=50, precision="fp32")
-    return train(net, IMAGES, recipe, 3, Bench.of(CPU, recipe, IMAGES), saved=saved, keep=keep)
+    return train(net, Bench.of(CPU, recipe, IMAGES), recipe, 3, saved=saved, keep=keep)
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
@@ -128,7 +130,8 @@ def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mo
     evaluate(task, replace(job, seed=1))  # another training, with a file of its own
     assert len(list(tmp_path.iterdir())) == 1
     began: list[int] = []
-    monkeypatch.setattr("bam_search.score.train._epoch", lambda *args: began.append(args[3]) or _epoch(*args))  # type: ignore[func-returns-value]
+    of = Order.of
+    monkeypatch.setattr(Order, "of", lambda *args: began.append(args[2]) or of(*args))  # type: ignore[func-returns-value]
     again = evaluate(task, job).score
     assert again is not None
     assert (again.per_epoch, again.error) == (expected.per_epoch, expected.error)

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from bam_search.model.build import build, sites_of
+from bam_search.score.bench import Bench
 from bam_search.score.data import Images
 from bam_search.score.device import choose
 from bam_search.score.generated import generate
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Bench, Diverged, TooSlow, _epoch, error, train
+from bam_search.score.train import Diverged, TooSlow, error, train
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 
@@ -43,43 +44,6 @@ def test_every_budget_has_its_complete_schedule(steps: int, warmup: float) -> No
         assert rates[-1] < 0.05
 
 
-def test_an_epoch_visits_each_image_once_and_only_shifts_and_flips() -> None:
-    batches = _epoch(100, 30, seed=0, epoch=0, recipe=Recipe(), device="cpu")
-    index = torch.cat([batch[0] for batch in batches])
-    assert len(batches) == 3
-    assert len(set(index.tolist())) == 90
-    for _, rows, columns in batches:
-        assert torch.equal(rows - rows[:, :1], torch.arange(32).expand_as(rows))
-        steps = columns[:, 1:] - columns[:, :-1]
-        assert set(steps.flatten().tolist()) == {-1, 1}
-        assert all(len(set(line.tolist())) == 1 for line in steps)
-        assert min(rows.min(), columns.min()) >= 0
-        assert max(rows.max(), columns.max()) < 40
-    shifts = torch.cat([batch[1][:, 0] for batch in batches])
-    assert set(shifts.tolist()) == set(range(9))
-
-
-def test_less_augmentation_takes_the_whole_image() -> None:
-    for augment, directions in (("flip", {-1, 1}), ("none", {1})):
-        batches = _epoch(100, 50, seed=0, epoch=0, recipe=Recipe(augment=augment), device="cpu")  # type: ignore[arg-type]
-        rows, columns = (torch.cat([batch[part] for batch in batches]) for part in (1, 2))
-        assert torch.equal(rows, torch.arange(4, 36).expand_as(rows))
-        assert torch.equal(columns.sort(1).values, rows)
-        assert set((columns[:, 1] - columns[:, 0]).tolist()) == directions
-
-
-def test_alternating_flips_show_each_image_both_ways_in_two_epochs() -> None:
-    recipe = Recipe(alternate=True)
-    flips = []
-    for epoch in range(4):
-        batches = _epoch(100, 50, seed=3, epoch=epoch, recipe=recipe, device="cpu")
-        index, columns = (torch.cat([batch[part] for batch in batches]) for part in (0, 2))
-        flips.append((columns[:, 1] < columns[:, 0])[index.argsort()])
-    assert torch.equal(flips[0], ~flips[1])
-    assert torch.equal(flips[0], flips[2])
-    assert 20 < flips[0].sum() < 80
-
-
 def test_micro_batches_add_up_to_the_batch() -> None:
     class Plain(nn.Module):  # no normalisation, which would see the parts
         def __init__(self) -> None:
@@ -93,8 +57,8 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     recipe = Recipe(epochs=2, batch=50, lr=0.01, precision="fp32")
     bench = Bench.of(CPU, recipe, images())
     whole, halves = Plain(), Plain()
-    one = train(whole, images(), recipe, 0, bench)
-    two = train(halves, images(), recipe, 0, bench, micro_batches=2)
+    one = train(whole, bench, recipe, 0)
+    two = train(halves, bench, recipe, 0, micro_batches=2)
     assert [e.loss for e in one] == pytest.approx([e.loss for e in two], rel=1e-5)
     assert torch.allclose(whole.layers[1].weight, halves.layers[1].weight, atol=1e-5)
 
@@ -102,15 +66,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
 def test_a_training_over_its_time_limit_is_stopped() -> None:
     recipe = Recipe(epochs=1000, batch=50, seconds=0.5)
     with pytest.raises(TooSlow, match=r"more than 0\.5 s, and was in epoch \d+ of 1000"):
-        train(small(), images(), recipe, 0, Bench.of(CPU, recipe, images()))
-
-
-def test_the_order_depends_on_seed_and_epoch_only() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        return torch.cat([batch[0] for batch in _epoch(64, 16, seed, epoch, Recipe(), "cpu")]).tolist()
-
-    assert order(1, 2) == order(1, 2)
-    assert order(1, 2) != order(1, 3) != order(2, 3)
+        train(small(), Bench.of(CPU, recipe, images()), recipe, 0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -121,18 +77,18 @@ def test_the_same_seed_is_the_same_training_bit_for_bit(precision: str) -> None:
     results = []
     for _ in range(2):
         model = small()
-        epochs = train(model, images(), recipe, 5, bench)
+        epochs = train(model, bench, recipe, 5)
         results.append((epochs, torch.cat([p.flatten() for p in model.parameters()])))
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
-    assert train(small(), images(), recipe, 6, bench) != results[0][0]
+    assert train(small(), bench, recipe, 6) != results[0][0]
 
 
 def test_training_lowers_the_loss_and_measures_each_epoch() -> None:
     recipe = Recipe(epochs=4, batch=50, lr=0.05)
     bench = Bench.of(CPU, recipe, images())
     model = small()
-    epochs = train(model, images(), recipe, 0, bench, lambda: error(model, images(), bench))
+    epochs = train(model, bench, recipe, 0, lambda: error(model, images(), bench))
     assert epochs[-1].loss < epochs[0].loss
     assert [epoch.error for epoch in epochs][-1] == error(model, images(), bench)
     assert len(epochs) == 4
@@ -142,7 +98,7 @@ def test_divergence_is_noticed() -> None:
     recipe = Recipe(epochs=3, batch=50, lr=100.0, momentum=0.99)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 28 * 28, 100))
     with pytest.raises(Diverged, match="in epoch"):
-        train(model, images(), recipe, 0, Bench.of(CPU, recipe, images()))
+        train(model, Bench.of(CPU, recipe, images()), recipe, 0)
 
 
 def test_error_is_the_share_of_wrong_answers_in_percent() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bam_search.errors import UserError
 from bam_search.model.attention.options import hidden, positive
-from bam_search.model.attention.pool import Pool
+from bam_search.model.pool import Pool
 
 COMBINE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"product": torch.mul, "max": torch.maximum}
 """How two branches become one, beside "sum", which the spatial branch does as it ends."""

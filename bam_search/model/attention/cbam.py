@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bam_search.model.attention.options import hidden
-from bam_search.model.attention.pool import Pool
+from bam_search.model.pool import Pool
 
 
 class CBAM(nn.Module):

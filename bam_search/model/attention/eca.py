@@ -9,7 +9,7 @@ import math
 from torch import Tensor, nn
 
 from bam_search.model.attention.options import positive
-from bam_search.model.attention.pool import Pool
+from bam_search.model.pool import Pool
 
 
 def kernel(channels: int, gamma: int, b: int) -> int:

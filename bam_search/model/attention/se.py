@@ -7,7 +7,7 @@ F' = F * sigmoid(W2 relu(W1 mean(F))) (eq. 2-4), here with biases, as in BAM's c
 from torch import Tensor, nn
 
 from bam_search.model.attention.options import hidden
-from bam_search.model.attention.pool import Pool
+from bam_search.model.pool import Pool
 
 
 class SE(nn.Module):

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1704.04861 (table 1).
 from torch import Tensor, nn
 
 from bam_search.model.backbones.draw import drawn
+from bam_search.model.pool import Pool
 
 STAGES = ((128, 2), (256, 2), (512, 6), (1024, 2))
 """Channels at width 1.0, and depthwise separable blocks, of each stage."""
@@ -24,7 +25,7 @@ class MobileNetV1(nn.Module):
             stage = [nn.Sequential(*_separable(before if not j else after, after, 1 if j else 2)) for j in range(blocks)]
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
             before = after
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.avgpool = Pool()
         self.fc = nn.Linear(before, classes)
         drawn(self)
 
@@ -32,7 +33,7 @@ class MobileNetV1(nn.Module):
         x = self.stem(x)
         for i in range(len(STAGES)):
             x = self.get_submodule(f"layer{i + 1}")(x)
-        return self.fc(self.avgpool(x).flatten(1))
+        return self.fc(self.avgpool(x))
 
 
 def _separable(before: int, after: int, stride: int) -> list[nn.Module]:

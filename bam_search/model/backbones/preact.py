@@ -9,6 +9,7 @@ BN-ReLU.
 from torch import Tensor, nn
 
 from bam_search.model.backbones.draw import drawn
+from bam_search.model.pool import Pool
 
 
 class PreActBlock(nn.Module):
@@ -59,7 +60,7 @@ class PreActNet(nn.Module):
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
         self.bn = nn.BatchNorm2d(before)
         self.relu = nn.ReLU(inplace=True)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.avgpool = Pool()
         self.fc = nn.Linear(before, classes)
         drawn(self)
 
@@ -67,7 +68,7 @@ class PreActNet(nn.Module):
         x = self.conv1(x)
         for stage in ("layer1", "layer2", "layer3"):
             x = self.get_submodule(stage)(x)
-        return self.fc(self.avgpool(self.relu(self.bn(x))).flatten(1))
+        return self.fc(self.avgpool(self.relu(self.bn(x))))
 
 
 def preresnet110(classes: int) -> PreActNet:

@@ -13,6 +13,7 @@ from torchvision.models import squeezenet1_1, vgg16
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from bam_search.model.backbones.draw import Net, drawn
+from bam_search.model.pool import Pool
 
 StrideOn = Literal["1x1", "3x3"]
 """Which convolution of a bottleneck block has the stride."""
@@ -105,14 +106,14 @@ class ThreeStages(nn.Module):
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.layer1, self.layer2, self.layer3 = stages
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.avgpool = Pool()
         self.fc = nn.Linear(features, classes)
         drawn(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(self.avgpool(x).flatten(1))
+        return self.fc(self.avgpool(x))
 
 
 def small(classes: int) -> ThreeStages:

@@ -1,0 +1,50 @@
+"""What trainings on the same images share: the device, the precision, the images on the device, and how they enter a model."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bam_search.score.batches import CHANNELS, SIDE, Stock
+from bam_search.score.data import Images
+from bam_search.score.device import Device
+from bam_search.score.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """The training images on the device; `mean` and `std` are theirs, a channel, repeated over a whole image's pixels: (32 * 32 * 3,).
+
+    Repeated, because arithmetic on three numbers at a time takes twice as long on a CPU.
+    """
+
+    device: Device
+    bf16: bool
+    stock: Stock
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, device: Device, recipe: Recipe, images: Images) -> "Bench":
+        """The bench for these training images: mean and standard deviation per channel, over all pixels."""
+        # From histograms: exact, and without a float copy of all images.
+        histograms = torch.stack([torch.bincount(torch.from_numpy(images.x[..., c]).flatten(), minlength=256) for c in range(CHANNELS)])
+        levels = torch.arange(256, dtype=torch.float64)
+        share = histograms.double() / histograms.sum(1, keepdim=True)
+        mean = share @ levels
+        std = (share @ levels**2 - mean**2).sqrt()
+        mean, std = (per_channel.float().repeat(SIDE * SIDE).to(device.type) for per_channel in (mean, std))
+        return cls(device, uses_bf16(recipe, device), Stock.of(images, device.type), mean, std)
+
+    def forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        """(B, 32, 32, 3) uint8 -> (B, classes) float32 logits, under autocast where the bench is bf16."""
+        x = ((pixels.flatten(1).float() - self.mean) / self.std).view_as(pixels)
+        x = x.permute(0, 3, 1, 2)  # channels-last in memory, without a copy
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits: Tensor = model(x)
+        return logits.float()
+
+
+def uses_bf16(recipe: Recipe, device: Device) -> bool:
+    """Whether the recipe means bfloat16 on this device."""
+    return recipe.precision == "bf16" or (recipe.precision == "auto" and device.bf16)

@@ -1,0 +1,72 @@
+"""Each block of a network compiled by itself: a new placement of blocks that are known needs no further compilation.
+
+Compiling a whole network takes longer than a short training, and each placement is another network.
+https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch._dynamo import config
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+from bam_search.errors import first_line
+from bam_search.model.insert import CHILD, attended
+
+GRAPHS = 10_000
+"""The most graphs that all blocks of all placements may need in a process: beyond torch's own limit of 8 it would go on uncompiled."""
+
+
+class NotCompiled(Exception):
+    """A block cannot be compiled whole."""
+
+
+@contextlib.contextmanager
+def compiled(model: nn.Module, blocks: Sequence[str], backend: str | Callable[..., Any] = "inductor") -> Iterator[None]:
+    """Within the context the named blocks, and the attention that lies in none of them, run compiled while they train.
+
+    Measuring runs them as they are: it would need graphs of its own, for each number of images. A block that cannot be one graph is an
+    error, never silently left as it is. Raises NotCompiled.
+    """
+    parts = [model.get_submodule(name) for name in _parts(model, blocks)]
+    with _settings():
+        for part in parts:
+            fast = torch.compile(part._call_impl, backend=backend, fullgraph=True, dynamic=False)
+            part._compiled_call_impl = partial(_while_training, part, fast)
+        try:
+            yield
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+            raise NotCompiled(f"a block cannot be compiled: {first_line(error)} (recipe.compile = false trains the model)") from error
+        finally:
+            for part in parts:
+                part._compiled_call_impl = None
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    with (
+        warnings.catch_warnings(),
+        config.patch(
+            recompile_limit=GRAPHS,
+            accumulated_recompile_limit=GRAPHS,
+            fail_on_recompile_limit_hit=True,
+            # Not guarded by default: then a block would run without the attention of a later placement, the code of an earlier one.
+            skip_nnmodule_hook_guards=False,
+        ),
+    ):
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")  # the compiler's own doing
+        yield
+
+
+def _while_training(part: nn.Module, fast: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return (fast if part.training else part._call_impl)(*args, **kwargs)
+
+
+def _parts(model: nn.Module, blocks: Sequence[str]) -> list[str]:
+    attention = [f"{site}.{CHILD}" for site in attended(model)]
+    return [*blocks, *(name for name in attention if not any(name.startswith(f"{block}.") for block in blocks))]

@@ -1,0 +1,74 @@
+"""A function that is called again and again becomes one CUDA graph: the GPU no longer waits for Python between its kernels.
+
+https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs (whole-network capture). Knows nothing of training.
+"""
+
+import contextlib
+import functools
+import gc
+from collections.abc import Callable, Iterator
+
+import torch
+
+from bam_search.errors import first_line
+
+EAGER = 3
+"""Calls that run as they are before the capture: libraries choose their kernels in them, and an optimizer makes its buffers."""
+
+
+class NotOneGraph(Exception):
+    """The function cannot be captured: something in it waits for the device."""
+
+
+def replayed(function: Callable[[], None], capture: Callable[[Callable[[], None]], Callable[[], None]]) -> Callable[[], None]:
+    """`function` as it is for its first calls, then captured once and replayed: what it decides in Python is then decided for good.
+
+    `capture` takes a function and gives one that does the same again, on the same memory.
+    """
+    eager = iter(range(EAGER))
+    replay: Callable[[], None] | None = None
+
+    def call() -> None:
+        nonlocal replay
+        if next(eager, None) is not None:
+            function()
+            return
+        replay = replay or capture(function)
+        replay()
+
+    return call
+
+
+def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
+    """Capture `function` on the stream of `stream`. Raises NotOneGraph; memory that runs out is torch's own error."""
+    gc.collect()  # what Python finds dead during the capture could free device memory, which is not allowed there
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+            function()
+    except RuntimeError as error:
+        for found in (error, error.__context__):  # a capture that breaks off may end in an error of its own
+            if isinstance(found, torch.OutOfMemoryError):
+                raise found from None
+        raise NotOneGraph(
+            f"a training step of this model cannot be one CUDA graph: {first_line(error)} (recipe.cuda_graph = false trains it)"
+        ) from error
+    return graph.replay
+
+
+@contextlib.contextmanager
+def stream(device: str) -> Iterator[None]:
+    """Within the context the device's work is queued where it can be captured; on a CPU nothing is to be done."""
+    if device != "cuda":
+        yield
+        return
+    before, own = torch.cuda.current_stream(), _own_stream()
+    own.wait_stream(before)
+    with torch.cuda.stream(own):
+        yield
+    before.wait_stream(own)
+
+
+@functools.cache  # one for the process: libraries keep a workspace for each stream
+def _own_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()

@@ -1,0 +1,73 @@
+"""One training step, of which nothing is decided in Python: all that changes from step to step lies on the device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bam_search.score.batches import Batches
+from bam_search.score.bench import Bench
+from bam_search.score.graph import cuda_graph, replayed
+from bam_search.score.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Forward, backward and optimizer on the next batch, in `micro_batches` parts whose gradients add up.
+
+    `number`, (1,) int64, is the steps taken so far, `rates`, (steps,), the learning rate of each and `rate` that of this one; `loss` adds
+    up the mean loss of each batch. `replays` says whether steps are to be one CUDA graph.
+    """
+
+    model: nn.Module
+    bench: Bench
+    batches: Batches
+    optimizer: torch.optim.SGD
+    label_smoothing: float
+    micro_batches: int
+    number: Tensor
+    rates: Tensor
+    rate: Tensor
+    loss: Tensor
+    replays: bool
+
+    @classmethod
+    def first(cls, model: nn.Module, bench: Bench, batches: Batches, recipe: Recipe, micro_batches: int) -> "Step":
+        """The first of a training of the recipe's epochs."""
+        steps = recipe.epochs * len(batches)
+        rates = torch.tensor([recipe.lr_at(number, steps) for number in range(steps)], device=bench.device.type)
+        rate, loss = rates.new_zeros(()), rates.new_zeros(())
+        number = torch.zeros(1, dtype=torch.int64, device=rates.device)
+        optimizer = _optimizer(model, recipe, rate)
+        replays = recipe.cuda_graph and bench.device.type == "cuda"
+        return cls(model, bench, batches, optimizer, recipe.label_smoothing, micro_batches, number, rates, rate, loss, replays)
+
+    def taker(self) -> Callable[[], None]:
+        """A function that takes one step at each call, as fast as the device allows."""
+        return replayed(self.take, cuda_graph) if self.replays else self.take
+
+    def take(self) -> None:
+        """Take the step."""
+        self.rate.copy_(self.rates.index_select(0, self.number)[0])
+        self.optimizer.zero_grad(set_to_none=True)
+        batch = self.batches.labels.shape[1]
+        for pixels, labels in self.batches.parts(self.number % len(self.batches), self.micro_batches):
+            logits = self.bench.forward(self.model, pixels)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing) * (len(labels) / batch)
+            loss.backward()
+            self.loss.add_(loss.detach())
+        self.optimizer.step()
+        self.number.add_(1)
+
+    def resume(self, optimizer: dict[str, object], number: int) -> None:
+        """Go on from a training that was saved with this state dict of the optimizer after so many steps."""
+        self.optimizer.load_state_dict(optimizer)
+        self.optimizer.param_groups[0]["lr"] = self.rate  # loaded as a number of its own, which the steps would not reach
+        self.number.fill_(number)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe, rate: Tensor) -> torch.optim.SGD:
+    momentum, decay = recipe.momentum, recipe.weight_decay
+    return torch.optim.SGD(model.parameters(), rate, momentum=momentum, nesterov=momentum > 0, weight_decay=decay, fused=True)

@@ -1,0 +1,103 @@
+"""Blocks are compiled once: another placement of known blocks needs no new graph, runs its own attention, and trains the same."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bam_search.model.build import build, sites_of
+from bam_search.score.compiled import NotCompiled, compiled
+from bam_search.space.search_space import load_space
+
+SMALL = load_space("small")
+SITES = sites_of(SMALL)
+X = torch.randn(4, 3, 32, 32)
+
+
+def net(text: str) -> nn.Module:
+    return build(SMALL, SITES, text, 0).train()
+
+
+class Counting:
+    """A compiler that only counts the graphs it is given."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, module: Any, _example: Any) -> Callable[..., Any]:
+        self.graphs += 1
+        return module.forward  # type: ignore[no-any-return]
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    torch._dynamo.reset()
+
+
+def outputs(model: nn.Module, backend: Any, blocks: tuple[str, ...] = SITES.blocks) -> torch.Tensor:
+    with compiled(model, blocks, backend):
+        return model(X)  # type: ignore[no-any-return]
+
+
+def test_a_further_placement_of_known_blocks_needs_no_new_graph_and_runs_its_own_attention() -> None:
+    counting = Counting()
+    first = ("none", "bottleneck=bam", "every-block=bam(r=8) layer2=se", "layer3.0.bn2=se")
+    for text in first:
+        assert torch.equal(outputs(net(text), counting), net(text)(X))
+    known = counting.graphs
+    assert known > len(SITES.blocks)
+    for text in ("none", "layer1=bam", "layer2=bam layer3.0.bn2=se", "layer1.0.bn2=bam(r=8) layer2=bam"):
+        assert torch.equal(outputs(net(text), counting), net(text)(X))
+    assert counting.graphs == known
+    assert torch.equal(outputs(net("layer1=bam(r=4)"), counting), net("layer1=bam(r=4)")(X))
+    assert counting.graphs == known + 1
+
+
+def test_more_graphs_than_torch_allows_by_default_are_all_compiled() -> None:
+    counting = Counting()
+    for d in range(1, 13):
+        model = net(f"layer1=bam(d={d})")
+        assert torch.equal(outputs(model, counting), net(f"layer1=bam(d={d})")(X))
+    assert counting.graphs == len(SITES.blocks) + 12
+
+
+def test_measuring_runs_the_blocks_as_they_are_and_afterwards_nothing_is_left() -> None:
+    counting, model = Counting(), net("bottleneck=bam every-block=se")
+    before = list(model.state_dict())
+    with compiled(model, SITES.blocks, counting):
+        model.eval()(X)
+    assert counting.graphs == 0
+    assert all(module._compiled_call_impl is None for module in model.modules())
+    assert list(model.state_dict()) == before
+
+
+def test_a_block_that_is_not_one_graph_is_an_error() -> None:
+    class Deciding(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if x.sum() > 0 else x
+
+    model = nn.Sequential(Deciding()).train()
+    with pytest.raises(NotCompiled, match=r"a block cannot be compiled: .+ \(recipe.compile = false"):
+        outputs(model, "eager", ("0",))
+    assert model[0]._compiled_call_impl is None
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_as_the_blocks_do() -> None:
+    from bam_search.score.bench import Bench
+    from bam_search.score.data import Images
+    from bam_search.score.device import choose
+    from bam_search.score.generated import generate
+    from bam_search.score.recipe import Recipe
+    from bam_search.score.train import error, train
+
+    x, y, _, _ = generate(200, 0)
+    recipe = Recipe(epochs=2, batch=50, precision="fp32", lr=0.02)
+    bench = Bench.of(choose("cpu"), recipe, Images(x, y))
+    plain, fast = net("bottleneck=bam"), net("bottleneck=bam")
+    expected = train(plain, bench, recipe, 0, lambda: error(plain, Images(x, y), bench))
+    with compiled(fast, SITES.blocks):
+        got = train(fast, bench, recipe, 0, lambda: error(fast, Images(x, y), bench))
+    assert [epoch.loss for epoch in got] == pytest.approx([epoch.loss for epoch in expected], rel=1e-3)

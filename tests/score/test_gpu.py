@@ -1,0 +1,96 @@
+"""What only a GPU can show: the step as a real CUDA graph, compiled blocks in it, several processes on it. Skipped without one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bam_search.model.build import sites_of
+from bam_search.score.bench import Bench
+from bam_search.score.data import Dataset, Images, split
+from bam_search.score.device import choose, cores
+from bam_search.score.evaluate import Job, Task, evaluate
+from bam_search.score.generated import generate
+from bam_search.score.graph import NotOneGraph
+from bam_search.score.recipe import Recipe
+from bam_search.score.train import train
+from bam_search.search.executors import local
+from bam_search.space.search_space import load_space
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+
+SMALL = load_space("small")
+SITES = sites_of(SMALL)
+RECIPE = Recipe(epochs=3, batch=50, lr=0.02)
+EVERYTHING = "layer1=cbam layer2=eca layer3=gc every-block=bam"
+
+
+def task(recipe: Recipe) -> Task:
+    x, y, x_test, y_test = generate(1000, 200)
+    parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
+    return Task("small", SITES, parts, recipe, choose("cuda"), cores())
+
+
+def losses(recipe: Recipe, text: str = EVERYTHING, seed: int = 0) -> list[float]:
+    score = evaluate(task(recipe), Job(text, seed, recipe.epochs)).score
+    assert score is not None
+    return [epoch.loss for epoch in score.per_epoch]
+
+
+@pytest.mark.parametrize("how", [{"cuda_graph": True}, {"cuda_graph": True, "compile": True}, {"compile": True}])
+def test_the_graph_and_compiled_blocks_train_as_the_plain_step_does(how: dict[str, bool]) -> None:
+    plain = losses(replace(RECIPE, cuda_graph=False, precision="fp32"))
+    assert losses(replace(RECIPE, precision="fp32", **how)) == pytest.approx(plain, rel=5e-3)  # type: ignore[arg-type]
+
+
+def test_the_same_seed_is_the_same_training_within_a_tolerance() -> None:
+    assert losses(RECIPE) == pytest.approx(losses(RECIPE), rel=1e-2)
+    assert losses(RECIPE) != losses(RECIPE, seed=1)
+
+
+def test_random_numbers_of_a_graph_are_new_in_each_step() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3072, 100)
+            self.register_buffer("seen", torch.zeros(64))
+            self.register_buffer("at", torch.zeros(1, dtype=torch.int64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.index_copy_(0, self.at, torch.rand(1, device=x.device))  # type: ignore[operator]
+            self.at.add_(1)  # type: ignore[operator]
+            return self.fc(x.flatten(1))
+
+    x, y, _, _ = generate(500, 0)
+    net = Noisy().cuda()
+    train(net, Bench.of(choose("cuda"), RECIPE, Images(x, y)), replace(RECIPE, epochs=1), 0)
+    assert len(set(net.seen[:10].tolist())) == 10  # type: ignore[index]
+
+
+def test_a_model_that_waits_for_the_device_is_told_what_to_do_and_trains_without_a_graph() -> None:
+    class Waiting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3072, 100)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x.flatten(1)) * (2.0 if x.mean().item() > 0 else 1.0)
+
+    x, y, _, _ = generate(500, 0)
+    bench = Bench.of(choose("cuda"), RECIPE, Images(x, y))
+    with pytest.raises(NotOneGraph, match=r"recipe\.cuda_graph = false"):
+        train(Waiting().cuda(), bench, RECIPE, 0)
+    train(Waiting().cuda(), bench, replace(RECIPE, cuda_graph=False), 0)
+    assert losses(RECIPE)  # the process can go on
+
+
+def test_two_processes_on_one_gpu_give_what_one_gives(tmp_path: Path) -> None:
+    about = replace(task(RECIPE), checkpoints=tmp_path)
+    with local(about, 2, "") as submit:
+        results = [submit(Job("bottleneck=bam", seed, 3)) for seed in (0, 1)]
+        scores = [future.result().score for future in results]
+    for seed, score in enumerate(scores):
+        assert score is not None
+        assert [epoch.loss for epoch in score.per_epoch] == pytest.approx(losses(RECIPE, "bottleneck=bam", seed), rel=1e-2)

@@ -1,0 +1,109 @@
+"""A training step as a graph: replaying is the same training, bit for bit, in a recording that does on a CPU what CUDA graphs do."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from recorded import recorded
+from torch import nn
+
+from bam_search.model.build import build, sites_of
+from bam_search.score.bench import Bench
+from bam_search.score.data import Images
+from bam_search.score.device import choose
+from bam_search.score.generated import generate
+from bam_search.score.graph import EAGER, NotOneGraph, cuda_graph, replayed
+from bam_search.score.recipe import Recipe
+from bam_search.score.step import Step
+from bam_search.score.train import Epoch, error, train
+from bam_search.space.search_space import load_space
+
+SMALL = load_space("small")
+SITES = sites_of(SMALL)
+CPU = choose("cpu")
+RECIPE = Recipe(epochs=2, batch=25, precision="bf16")
+
+
+def images(n: int = 200) -> Images:
+    x, y, _, _ = generate(n, 0)
+    return Images(x, y)
+
+
+class Dropping(nn.Module):
+    """Draws random numbers as it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(192, 100))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class Waiting(Dropping):
+    """Asks the device for a number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) * (2.0 if x.mean().item() > 0 else 1.0)
+
+
+def net(text: str) -> nn.Module:
+    return Dropping() if text == "dropout" else build(SMALL, SITES, text, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def trained(text: str, micro_batches: int) -> tuple[tuple[Epoch, ...], torch.Tensor]:
+    model, bench = net(text), Bench.of(CPU, RECIPE, images())
+    epochs = train(model, bench, RECIPE, 3, lambda: error(model, images(60), bench), micro_batches)
+    return epochs, torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("text", ["bottleneck=bam every-block=se", "layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc", "dropout"])
+def test_replaying_the_step_is_the_same_training(text: str, micro_batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    expected = trained(text, micro_batches)
+    taken = []
+    take = Step.take
+    monkeypatch.setattr(Step, "take", lambda self: taken.append(1) or take(self))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Step, "taker", lambda self: replayed(self.take, recorded))
+    epochs, weights = trained(text, micro_batches)
+    assert len(taken) == EAGER + 1  # of 16 steps: what Python decides in one is never decided again
+    assert epochs == expected[0]
+    assert torch.equal(weights, expected[1])
+
+
+def test_a_step_that_waits_for_the_device_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Step, "taker", lambda self: replayed(self.take, recorded))
+    with pytest.raises(RuntimeError, match="not permitted"):
+        train(Waiting(), Bench.of(CPU, RECIPE, images()), RECIPE, 0)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "text"),
+    [
+        (RuntimeError("operation not permitted\nmore"), NotOneGraph, r"CUDA graph: operation not permitted \(recipe.cuda_graph = false"),
+        (torch.OutOfMemoryError("too little"), torch.OutOfMemoryError, "too little"),
+    ],
+)
+def test_what_cannot_be_captured_says_what_to_do_and_short_memory_stays_what_it_is(
+    raised: Exception, expected: type[Exception], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def breaking_off(*_args: Any, **_kwargs: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if isinstance(raised, torch.OutOfMemoryError):
+                raise RuntimeError("the capture was invalidated")
+
+    def function() -> None:
+        raise raised
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", breaking_off)
+    with pytest.raises(expected, match=text):
+        cuda_graph(function)
