@@ -61,6 +61,8 @@ def ours(setting: Setting) -> list[float]:
     with local(task, study.workers, "") as submit:
         futures = [submit(Job(text, seed, study.recipe.epochs)) for seed, text in _trainings(study, setting)]
         results = [future.result() for future in futures]
+    if failures := [result.failure for result in results if not result.score]:
+        raise RuntimeError(failures[0])
     return [result.score.error for result in results if result.score]
 
 

@@ -1,6 +1,7 @@
 """The trial engine against the usual loop (`benchmarks/usual_loop.py`): candidates an hour, images a second, and what each step adds.
 
-    python -m benchmarks.engine --data cifar100.npz [--device cpu] [--images 10000] [--rounds 3] [--nets small] [--out FILE.json]
+    python -m benchmarks.engine --data cifar100.npz [--device cpu] [--images 10000] [--rounds 3] [--nets small] [--parts ladder bound ...]
+        [--out FILE.json]
 
 Candidates: both arms train the references of the placement study with its recipe on the same images and the same seeds, as many trainings
 as that study has candidates, each arm a fresh process whose whole time counts, the arms in turn, other seeds each round; the usual loop has
@@ -9,6 +10,8 @@ one change at a time, images a second of training alone, in turn; on a GPU with 
 several processes. Further placement: the seconds until another placement of a known backbone trains. Bound: the multiply-adds and the
 least bytes of a training image over the rates that a matrix product and a copy reach in the same run. Around: what a candidate costs
 beside its training, when 1,000 records are told. Goal, on a GPU: the test error of ResNet18 after 30 epochs.
+
+FILE is written after each part, and what other calls have put there stays: a machine that is lent for minutes can measure part by part.
 """
 
 import argparse
@@ -28,15 +31,15 @@ import torch
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
 from bam_search.score.data import CIFAR_INPUTS
-from bam_search.score.device import choose, cores
-from bam_search.score.evaluate import Job, Task, evaluate
+from bam_search.score.device import choose, claim, cores
+from bam_search.score.evaluate import Job, Result, Score, Task, evaluate
 from bam_search.score.graph import EAGER
 from bam_search.search.loop import search
 from bam_search.search.store import open_store
 from benchmarks.arms import ARMS, Setting
 from benchmarks.invented import at_once, invented
-from benchmarks.ladder import IMAGES, Rung, alone, best, bound, ladder, speed
-from benchmarks.results import deliver, say, spread
+from benchmarks.ladder import IMAGES, Rung, alone, best, bound, environment, ladder, speed
+from benchmarks.results import keep, say, spread
 
 NETS = {"cpu": ("small",), "cuda": ("small", "resnet18", "resnet50")}
 
@@ -57,7 +60,7 @@ def candidates(setting: Setting, rounds: int) -> dict[str, Any]:
         for arm in ARMS:
             started = time.perf_counter()
             command = [sys.executable, "-m", "benchmarks.arms", arm, json.dumps(asdict(replace(setting, seed=seed)))]
-            done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             seconds = time.perf_counter() - started
             taken[arm].append({**done, "seconds": seconds, "candidates_per_hour": 3600 * len(done["errors"]) / seconds})
             say(f"{arm:6} seed {seed}: {taken[arm][-1]['candidates_per_hour']:8.1f} candidates/hour, errors {done['errors']}")
@@ -87,9 +90,10 @@ STEPPING: Mapping[str, Mapping[str, dict[str, Any]]] = {
 def further(setting: Setting) -> dict[str, list[float]]:
     """By way of stepping, the seconds of a training of seven steps: of a placement that a process meets first, and of two further ones.
 
-    By then the blocks are compiled and a CUDA graph is captured, so training at full speed has begun.
+    By then the blocks are compiled, from nothing, and a CUDA graph is captured, so training at full speed has begun.
     """
-    return {name: alone(_firsts, setting, how) for name, how in STEPPING[setting.device].items()}
+    with tempfile.TemporaryDirectory() as folder, environment({"TORCHINDUCTOR_CACHE_DIR": folder}):
+        return {name: alone(_firsts, setting, how) for name, how in STEPPING[setting.device].items()}
 
 
 def _firsts(setting: Setting, how: dict[str, Any]) -> list[float]:
@@ -97,14 +101,19 @@ def _firsts(setting: Setting, how: dict[str, Any]) -> list[float]:
     few = replace(parts, fit=setting.some((EAGER + 4) * study.recipe.batch), validation=setting.some(100))
     recipe = replace(study.recipe, **how)
     task = Task(study.space, sites_of(load(study.space, CIFAR_INPUTS)), few, recipe, choose(setting.device), cores())
+    claim(task.device, 0)
     seconds = []
     for text in ("bottleneck=bam", "layer2=bam", "layer1=bam"):
         started = time.perf_counter()
-        result = evaluate(task, Job(text, 0, 1))
-        if not result.score:
-            raise SystemExit(result.failure)
+        _score(evaluate(task, Job(text, 0, 1)))
         seconds.append(time.perf_counter() - started)
     return seconds
+
+
+def _score(result: Result) -> Score:
+    if not result.score:
+        raise RuntimeError(result.failure)
+    return result.score
 
 
 def goal(setting: Setting, epochs: int = 30, seeds: int = 3) -> dict[str, float]:
@@ -112,8 +121,7 @@ def goal(setting: Setting, epochs: int = 30, seeds: int = 3) -> dict[str, float]
     study = setting.study()
     whole = replace(setting, images=None).split()
     task = Task(study.space, sites_of(load(study.space, CIFAR_INPUTS)), whole, study.recipe, choose(setting.device), cores())
-    results = [evaluate(task, Job("none", seed, epochs, final=True)) for seed in range(seeds)]
-    return spread([result.score.error for result in results if result.score])
+    return spread([_score(evaluate(task, Job("none", seed, epochs, final=True))).error for seed in range(seeds)])
 
 
 def around(records: int = 1000) -> dict[str, Any]:
@@ -131,43 +139,62 @@ def around(records: int = 1000) -> dict[str, Any]:
     return {"records": records, "ask_count_tell_write_ms": spread(gaps), "build_ms": 1000 * (time.perf_counter() - started) / 5}
 
 
-def measure(setting: Setting, rounds: int) -> dict[str, Any]:
-    """All that is told of one net."""
+def climb(setting: Setting, rounds: int) -> dict[str, Any]:
+    """The ladder, from the usual loop as fast as it is here, and the engine's best."""
     setting = with_best_workers(setting)
     rungs = ladder(setting, rounds)
     images_per_s, processes = best(rungs, setting.device)
-    setting = replace(setting, processes=processes)
     return {
-        "images_per_s": images_per_s,
-        "images_per_s_ratio": images_per_s / rungs["usual loop"]["median"],
-        **candidates(setting, rounds),
         "usual_loop_workers": setting.workers,
         "processes": processes,
+        "images_per_s": images_per_s,
+        "images_per_s_ratio": images_per_s / rungs["usual loop"]["median"],
         "ladder_images_per_s": rungs,
-        "further_placement_s": further(setting),
-        "bound": bound(setting, images_per_s),
     }
 
 
+PARTS = ("ladder", "candidates", "further", "bound", "around", "goal")
+"""In this order: candidates and bound need what the ladder has found."""
+
+
+def of_net(part: str, setting: Setting, rounds: int, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What one part tells of one net; `known` is what is already told of it."""
+    if part == "ladder":
+        return climb(setting, rounds)
+    if part == "candidates":
+        return candidates(replace(setting, workers=known["usual_loop_workers"], processes=known["processes"]), rounds)
+    if part == "further":
+        return {"further_placement_s": further(setting)}
+    return {"bound": bound(setting, known["images_per_s"])}
+
+
 def main() -> None:
-    """Measure everything, and write it down."""
+    """Measure, and write down what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar100")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nets", nargs="+", help="search spaces; by default small, on a GPU resnet18 and resnet50 too")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     device = choose(asked.device)
-    found: dict[str, Any] = {"device": device.name, "bf16": device.bf16, "cores": cores(), "torch": torch.__version__}
-    found |= {"python": platform.python_version(), "images": asked.images, "nets": {}}
+    found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out and asked.out.exists() else {"nets": {}}
+    found |= {"device": device.name, "bf16": device.bf16, "cores": cores(), "torch": torch.__version__}
+    found |= {"python": platform.python_version(), "images": asked.images}
     for net in asked.nets or NETS[asked.device]:
-        found["nets"][net] = measure(Setting(asked.data, asked.device, net, asked.images, 0), asked.rounds)
-    found["around_training"] = around()  # on the CPU, whatever the device
-    if asked.device == "cuda":
+        known = found["nets"].setdefault(net, {})
+        for part in [part for part in PARTS[:4] if part in asked.parts]:
+            known |= of_net(part, Setting(asked.data, asked.device, net, asked.images, 0), asked.rounds, known)
+            keep(found, asked.out)
+    if "around" in asked.parts:
+        found["around_training"] = around()  # on the CPU, whatever the device
+        keep(found, asked.out)
+    if "goal" in asked.parts and asked.device == "cuda":
         found["resnet18_30_epochs_test_error"] = goal(Setting(asked.data, "cuda", "resnet18", asked.images, 0))
-    deliver(found, asked.out)
+        keep(found, asked.out)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

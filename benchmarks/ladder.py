@@ -7,9 +7,13 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from queue import Empty
 from typing import TypeVar
 
 import torch
@@ -18,13 +22,15 @@ from torch.nn import functional
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
+from bam_search.score.batches import Batches, Order
 from bam_search.score.bench import Bench
 from bam_search.score.compiled import compiled
 from bam_search.score.cost import count
 from bam_search.score.data import CIFAR_INPUTS, Images
 from bam_search.score.device import MEMORY, Device, choose, cores, threads_each
+from bam_search.score.graph import stream
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import train as engine_train
+from bam_search.score.step import Step
 from benchmarks import usual_loop
 from benchmarks.arms import Setting
 from benchmarks.results import say, spread
@@ -75,46 +81,68 @@ SERVED = {f"{name}, under MPS": n for name, n in TOGETHER["cuda"].items()}
 """The same where NVIDIA's Multi-Process Service lets kernels of several processes run at once."""
 MPS = "nvidia-cuda-mps-control"
 IMAGES = {"cpu": 4096, "cuda": 20_000}
+EPOCHS, AT_LEAST = 1000, {"cpu": 0.0, "cuda": 3.0}
+"""More epochs than are ever trained, and the least seconds over which a speed is measured."""
 
 
 def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
-    """Images a second, each rung in turn."""
-    rungs, together = LADDER[setting.device], TOGETHER[setting.device]
-    served = SERVED if setting.device == "cuda" and shutil.which(MPS) else {}
-    speeds: dict[str, list[float]] = {name: [] for name in (*rungs, *together, *served)}
+    """Images a second, each rung in turn. What cannot run here is left out, and stderr says why."""
+    rungs: dict[str, Callable[[], float]] = {}
     images = setting.some(IMAGES[setting.device])
+    for name, rung in LADDER[setting.device].items():
+        rungs[name] = partial(alone, speed, setting, rung, images, cores())
+    for name, processes in TOGETHER[setting.device].items():
+        rungs[name] = partial(together, setting, images, processes)
+    if setting.device == "cuda" and shutil.which(MPS):
+        for name, processes in SERVED.items():
+            rungs[name] = partial(_served, setting, images, processes)
+    speeds: dict[str, list[float]] = {name: [] for name in rungs}
     for _ in range(rounds):
-        for name, rung in rungs.items():
-            speeds[name].append(alone(speed, setting, rung, images, cores()))
-        for name, processes in together.items():
-            speeds[name].append(_together(setting, images, processes))
-        for name, processes in served.items():
-            with _service():
-                speeds[name].append(_together(setting, images, processes))
-        say("  ".join(f"{values[-1]:,.0f}" for values in speeds.values()))
-    return {name: spread(values) for name, values in speeds.items()}
+        for name, run in rungs.items():
+            try:
+                speeds[name].append(run())
+            except Exception as error:  # a rung that cannot run here, as where there is no compiler, must not cost the others
+                say(f"{name}: {type(error).__name__}: {error}")
+        say("  ".join(f"{values[-1]:,.0f}" if values else "-" for values in speeds.values()))
+    return {name: spread(values) for name, values in speeds.items() if values}
 
 
 def best(found: dict[str, dict[str, float]], device: str) -> tuple[float, int]:
     """The most images a second of the engine as it is, and the processes that reach it."""
-    packed = {ENGINE: 1, **TOGETHER[device]}
+    packed = {name: n for name, n in {ENGINE: 1, **TOGETHER[device]}.items() if name in found}
     fastest = max(packed, key=lambda name: found[name]["median"])
     return found[fastest]["median"], packed[fastest]
+
+
+def _served(setting: Setting, images: Images, processes: int) -> float:
+    with _service():
+        return together(setting, images, processes)
 
 
 @contextlib.contextmanager
 def _service() -> Iterator[None]:
     """NVIDIA's Multi-Process Service, for processes that are started within the context."""
-    with tempfile.TemporaryDirectory() as folder:
-        places = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        os.environ.update(places)
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        environment({"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}),
+    ):
         try:
             subprocess.run([MPS, "-d"], check=True)
             yield
         finally:
             subprocess.run([MPS], input="quit\n", text=True, check=False)
-            for name in places:
-                del os.environ[name]
+
+
+@contextlib.contextmanager
+def environment(more: Mapping[str, str]) -> Iterator[None]:
+    """Variables that processes have which are started within the context."""
+    before = dict(os.environ)
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def alone(function: Callable[..., T], *args: object) -> T:
@@ -123,83 +151,95 @@ def alone(function: Callable[..., T], *args: object) -> T:
         return pool.submit(function, *args).result()
 
 
-def _together(setting: Setting, images: Images, processes: int) -> float:
-    """Processes that start as the engine's workers do."""
-    before = dict(os.environ)
-    os.environ.update(MEMORY)
-    try:
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-            rung = LADDER[setting.device][ENGINE]
-            futures = [pool.submit(speed, setting, rung, images, threads_each(processes)) for _ in range(processes)]
-            return sum(future.result() for future in futures)
-    finally:
-        for name in MEMORY.keys() - before.keys():
-            del os.environ[name]
+def together(setting: Setting, images: Images, processes: int) -> float:
+    """The engine in processes that start as its workers do; the sum over a time in which all of them train."""
+    spawn = multiprocessing.get_context("spawn")
+    barrier, queue = spawn.Barrier(processes), spawn.Queue()
+    args = (barrier, queue, setting, images, threads_each(processes))
+    with environment(MEMORY):
+        started = [spawn.Process(target=_beside, args=args) for _ in range(processes)]
+        for process in started:
+            process.start()
+    speeds: list[float] = []
+    while len(speeds) < processes:
+        try:
+            speeds.append(queue.get(timeout=5))
+        except Empty:
+            if any(process.exitcode for process in started):
+                barrier.abort()
+                raise RuntimeError("a process of several ended") from None
+    return sum(speeds)
 
 
-def speed(setting: Setting, rung: Rung, images: Images, threads: int) -> float:
-    """Images a second, over an epoch after one that warms up; of the engine on a GPU over four, as they are short."""
+def _beside(barrier: Barrier, queue: "Queue[float]", setting: Setting, images: Images, threads: int) -> None:
+    queue.put(speed(setting, LADDER[setting.device][ENGINE], images, threads, barrier.wait))
+
+
+def speed(setting: Setting, rung: Rung, images: Images, threads: int, ready: Callable[[], object] = lambda: None) -> float:
+    """Images a second, over whole epochs after one that warms up, compiles and captures; then `ready` is called."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = rung.autotune
     study, device = setting.study(), choose(setting.device)
     space = load(study.space, CIFAR_INPUTS)
     sites = sites_of(space)
     net = build(space, sites, "none", 0)
-    recipe = replace(study.recipe, epochs=1, augment="crop-flip", cuda_graph=rung.cuda_graph)
+    recipe = replace(study.recipe, epochs=EPOCHS, augment="crop-flip", cuda_graph=rung.cuda_graph)
+    with compiled(net, sites.blocks) if rung.compile else contextlib.nullcontext():
+        epochs = trained(net, rung, images, recipe, device, setting.workers)
+        next(epochs)
+        ready()
+        started, n = time.perf_counter(), 0
+        while n == 0 or time.perf_counter() - started < AT_LEAST[device.type]:
+            next(epochs)
+            n += 1
+        return n * len(images) / (time.perf_counter() - started)
+
+
+def trained(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device, workers: int = 0) -> Iterator[object]:
+    """Train the net as the rung does, an epoch at a time; each ends when the device is done with it."""
     if rung.engine:
-        epochs = 4 if device.type == "cuda" else 1
-        with compiled(net, sites.blocks) if rung.compile else contextlib.nullcontext():
-            return epochs * len(images) / _seconds(net, images, replace(recipe, epochs=1 + epochs), device)
-    run = runner(net, rung, images, recipe, device, setting.workers)
-    run()
-    _wait(device)
-    started = time.perf_counter()
-    run()
-    _wait(device)
-    return len(images) / (time.perf_counter() - started)
-
-
-def _seconds(net: nn.Module, images: Images, recipe: Recipe, device: Device) -> float:
-    """What the engine takes for all epochs but the first, in which it compiles and captures."""
-    bench, ends = Bench.of(device, recipe, images), []
-    model = net.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def tell() -> float:
-        ends.append(time.perf_counter())
-        return 0.0
-
-    engine_train(model, bench, recipe, 0, tell)
-    return ends[-1] - ends[0]
-
-
-def runner(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device, workers: int = 0) -> Callable[[], object]:
-    """An epoch of a loop that is not the engine's."""
+        return _engine(net, images, recipe, device)
     if rung.on_device:
-        return lambda: _batched(net, rung, images, recipe, device)
-    few = images.take(slice(0, 256))  # type: ignore[arg-type]
-    return lambda: usual_loop.train(net, images, few, recipe, device.type, workers)
+        return _batched(net, rung, images, recipe, device)
+    return usual_loop.epochs(net, images, recipe, device.type, workers)
 
 
-def _batched(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device) -> None:
+def _engine(net: nn.Module, images: Images, recipe: Recipe, device: Device) -> Iterator[object]:
+    bench = Bench.of(device, recipe, images)
+    batches = Batches.of(bench.stock, min(recipe.batch, len(images)))
+    model = net.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with stream(device.type):
+        step = Step.first(model.train(), bench, batches, recipe, 1)
+        take = step.taker()
+        for epoch in range(recipe.epochs):
+            batches.deal(Order.of(len(images), 0, epoch, recipe))
+            for _ in range(len(batches)):
+                take()
+            yield float(step.loss)
+
+
+def _batched(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device) -> Iterator[object]:
     """The usual loop with images on the device, and the changes of a rung."""
     layout = torch.channels_last if rung.channels_last else torch.contiguous_format
     net.to(device.type, memory_format=layout).train()  # type: ignore[call-overload]
     pixels = functional.pad(torch.from_numpy(images.x), (0, 0, 4, 4, 4, 4)).to(device.type)
     labels = torch.from_numpy(images.y).to(device.type)
     optimizer = torch.optim.SGD(net.parameters(), recipe.lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=rung.fused)
-    running = 0.0
     side = torch.arange(32, device=device.type)
-    for index in torch.randperm(len(images), device=device.type).split(recipe.batch):
-        rows, columns = (torch.randint(0, 9, (len(index), 1), device=device.type) + side for _ in range(2))
-        columns = torch.where(torch.rand((len(index), 1), device=device.type) < 0.5, columns.flip(1), columns)
-        x = pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float().div(255)
-        with torch.autocast(device.type, torch.bfloat16, enabled=rung.bf16):
-            logits = net(x.contiguous(memory_format=layout))
-        loss = functional.cross_entropy(logits.float(), labels[index])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        running += 0.0 if rung.no_item else loss.item()
+    for _ in range(recipe.epochs):
+        running = torch.zeros((), device=device.type)
+        for index in torch.randperm(len(images), device=device.type).split(recipe.batch):
+            rows, columns = (torch.randint(0, 9, (len(index), 1), device=device.type) + side for _ in range(2))
+            columns = torch.where(torch.rand((len(index), 1), device=device.type) < 0.5, columns.flip(1), columns)
+            x = pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float().div(255)
+            with torch.autocast(device.type, torch.bfloat16, enabled=rung.bf16):
+                logits = net(x.contiguous(memory_format=layout))
+            loss = functional.cross_entropy(logits.float(), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            running += loss.detach() if rung.no_item else loss.item()
+        yield float(running)
 
 
 def bound(setting: Setting, images_per_s: float) -> dict[str, float]:
@@ -244,7 +284,7 @@ def _product_rate(device: str) -> float:
 
 def _copy_rate(device: str) -> float:
     """Bytes a second, read and written, of a copy: the best of several."""
-    a = torch.zeros(2**28, dtype=torch.uint8, device=device)
+    a = torch.zeros(2**32 if device == "cuda" else 2**28, dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
     return 2 * a.numel() / _least(lambda: b.copy_(a), device)
 
@@ -252,14 +292,14 @@ def _copy_rate(device: str) -> float:
 def _least(work: Callable[[], object], device: str) -> float:
     times = []
     for _ in range(8):
-        _wait(choose(device))
+        _wait(device)
         started = time.perf_counter()
         work()
-        _wait(choose(device))
+        _wait(device)
         times.append(time.perf_counter() - started)
     return min(times)
 
 
-def _wait(device: Device) -> None:
-    if device.type == "cuda":
+def _wait(device: str) -> None:
+    if device == "cuda":
         torch.cuda.synchronize()

@@ -12,10 +12,14 @@ from bam_search.files import write
 
 def deliver(found: Mapping[str, Any], out: Path | None) -> None:
     """Print the figures as JSON, and write them to `out` if there is one."""
-    text = json.dumps(found, indent=2) + "\n"
+    keep(found, out)
+    print(json.dumps(found, indent=2))
+
+
+def keep(found: Mapping[str, Any], out: Path | None) -> None:
+    """Write the figures to `out` if there is one."""
     if out:
-        write(out, text)
-    print(text)
+        write(out, json.dumps(found, indent=2) + "\n")
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

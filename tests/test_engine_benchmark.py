@@ -21,13 +21,13 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> arms.Setting:
     return arms.Setting(str(path), "cpu", "small", 1000, 0)
 
 
-@pytest.mark.parametrize("name", ladder.STEPS)
+@pytest.mark.parametrize("name", ladder.LADDER["cpu"])
 def test_every_rung_changes_the_weights(setting: arms.Setting, name: str) -> None:
     space = load_space("small")
     net = build(space, sites_of(space), "none", 0)
     before = net.get_submodule("fc").weight.clone()  # type: ignore[operator]
     images = setting.split().fit
-    ladder.runner(net, ladder.STEPS[name], images, setting.study().recipe, choose("cpu"))()
+    next(ladder.trained(net, ladder.LADDER["cpu"][name], images, setting.study().recipe, choose("cpu")))
     assert not before.equal(net.get_submodule("fc").weight)  # type: ignore[arg-type]
 
 
