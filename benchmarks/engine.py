@@ -31,7 +31,7 @@ import torch
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
 from bam_search.score.data import CIFAR_INPUTS
-from bam_search.score.device import choose, claim, cores
+from bam_search.score.device import choose, claim, cores, threads_each
 from bam_search.score.evaluate import Job, Result, Score, Task, evaluate
 from bam_search.score.graph import EAGER
 from bam_search.search.loop import search
@@ -100,7 +100,7 @@ def _firsts(setting: Setting, how: dict[str, Any]) -> list[float]:
     study, parts = setting.study(), setting.split()
     few = replace(parts, fit=setting.some((EAGER + 4) * study.recipe.batch), validation=setting.some(100))
     recipe = replace(study.recipe, **how)
-    task = Task(study.space, sites_of(load(study.space, CIFAR_INPUTS)), few, recipe, choose(setting.device), cores())
+    task = Task(study.space, sites_of(load(study.space, CIFAR_INPUTS)), few, recipe, choose(setting.device), threads_each(study.workers))
     claim(task.device, 0)
     seconds = []
     for text in ("bottleneck=bam", "layer2=bam", "layer1=bam"):
@@ -120,7 +120,9 @@ def goal(setting: Setting, epochs: int = 30, seeds: int = 3) -> dict[str, float]
     """The test error of the net without attention, trained on all training images."""
     study = setting.study()
     whole = replace(setting, images=None).split()
-    task = Task(study.space, sites_of(load(study.space, CIFAR_INPUTS)), whole, study.recipe, choose(setting.device), cores())
+    task = Task(
+        study.space, sites_of(load(study.space, CIFAR_INPUTS)), whole, study.recipe, choose(setting.device), threads_each(study.workers)
+    )
     return spread([_score(evaluate(task, Job("none", seed, epochs, final=True))).error for seed in range(seeds)])
 
 

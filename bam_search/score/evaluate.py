@@ -1,6 +1,7 @@
 """The one place where a placement meets training: a job in, a result out. Runs in the driver or in a worker process."""
 
 import functools
+import gc
 import hashlib
 import time
 import traceback
@@ -18,6 +19,7 @@ from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
+from bam_search.score.graph import NotOneGraph
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Epoch, error, train
 from bam_search.space.search_space import SearchSpace
@@ -69,10 +71,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job came to: a score, or the traceback of what went wrong."""
+    """What a job came to: a score, or the traceback of what went wrong. `worn`: the process that trained it should train no other."""
 
     score: Score | None
     failure: str = ""
+    worn: bool = False
 
 
 ATTEMPTS = 3
@@ -99,6 +102,7 @@ def evaluate(task: Task, job: Job) -> Result:
     result = _attempt(task, job, micro_batches=1)
     if result is None:
         if task.device.type == "cuda":
+            gc.collect()  # the model that did not fit
             torch.cuda.empty_cache()
         result = _attempt(task, job, micro_batches=2)
     return result or Result(None, f"OutOfMemoryError: {task.device.name} has too little memory for half a batch of {task.recipe.batch}")
@@ -111,6 +115,8 @@ def _attempt(task: Task, job: Job, micro_batches: int) -> Result | None:
         result = Result(_score(task, job, build(_space(task.space), task.sites, job.placement, job.seed), micro_batches, checkpoint))
     except torch.OutOfMemoryError:
         result = None
+    except NotOneGraph:
+        result = Result(None, traceback.format_exc(), worn=True)
     except torch.AcceleratorError:  # says nothing of the candidate, and no other can train in this process
         raise
     except Exception:  # a candidate that crashes is a record, and the study goes on

@@ -40,18 +40,23 @@ def replayed(function: Callable[[], None], capture: Callable[[Callable[[], None]
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
-    """Capture `function` on the stream of `stream`. Raises NotOneGraph; memory that runs out is torch's own error."""
+    """Capture `function` on the current stream, which must be that of `stream`. Raises NotOneGraph, and torch's own errors.
+
+    After NotOneGraph the process should train no more: some versions of torch go on as if they were capturing.
+    """
     gc.collect()  # what Python finds dead during the capture could free device memory, which is not allowed there
+    torch.cuda.synchronize()  # a fault of the steps before is the device's
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
             function()
     except RuntimeError as error:
-        for found in (error, error.__context__):  # a capture that breaks off may end in an error of its own
-            if isinstance(found, torch.OutOfMemoryError):
-                raise found from None
+        if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__context__, torch.OutOfMemoryError):
+            raise torch.OutOfMemoryError(first_line(error)) from None
+        graph.reset()
+        said = first_line(error.__context__ or error)  # as it breaks off, the capture ends in an error of its own
         raise NotOneGraph(
-            f"a training step of this model cannot be one CUDA graph: {first_line(error)} (recipe.cuda_graph = false trains it)"
+            f"a training step of this model cannot be one CUDA graph: {said} (recipe.cuda_graph = false trains it)"
         ) from error
     return graph.replay
 
@@ -64,9 +69,11 @@ def stream(device: str) -> Iterator[None]:
         return
     before, own = torch.cuda.current_stream(), _own_stream()
     own.wait_stream(before)
-    with torch.cuda.stream(own):
-        yield
-    before.wait_stream(own)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:  # also where a training is given up whose steps are still queued: its memory is about to be used again
+        before.wait_stream(own)
 
 
 @functools.cache  # one for the process: libraries keep a workspace for each stream

@@ -72,8 +72,8 @@ class _Pool:
         self._closed = False
         # Started by the first process otherwise, in its thread, and it would take the signal mask of that away.
         multiprocessing.resource_tracker.ensure_running()
-        for name, value in MEMORY.items():  # read as a process starts, so these reach the workers alone
-            os.environ.setdefault(name, value)
+        for name, value in {**MEMORY, "TORCHINDUCTOR_COMPILE_THREADS": str(task.threads)}.items():
+            os.environ.setdefault(name, value)  # read as a process starts, so these reach the workers alone
         self._threads = [threading.Thread(target=self._serve, args=(number,), daemon=True) for number in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -154,6 +154,9 @@ class _Pool:
             return Result(None, f"TooSlow: the worker gave no answer in {patience:g} s, with a time limit of {limit:g} s, and was ended")
         if isinstance(answer, str):
             raise _Died(answer)
+        if answer.worn:
+            self._processes[number].kill()
+            connection.close()
         return answer
 
     def _tell(self, number: int, connection: Connection, what: Task | Job) -> None:

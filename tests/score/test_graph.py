@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,8 +85,8 @@ def test_a_step_that_waits_for_the_device_cannot_be_recorded(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("raised", "expected", "text"),
     [
-        (RuntimeError("operation not permitted\nmore"), NotOneGraph, r"CUDA graph: operation not permitted \(recipe.cuda_graph = false"),
-        (torch.OutOfMemoryError("too little"), torch.OutOfMemoryError, "too little"),
+        (RuntimeError("not permitted\nmore"), NotOneGraph, r"one CUDA graph: not permitted \(recipe.cuda_graph = false"),
+        (torch.OutOfMemoryError("too little"), torch.OutOfMemoryError, "the capture was invalidated"),
     ],
 )
 def test_what_cannot_be_captured_says_what_to_do_and_short_memory_stays_what_it_is(
@@ -96,14 +97,16 @@ def test_what_cannot_be_captured_says_what_to_do_and_short_memory_stays_what_it_
         try:
             yield
         finally:
-            if isinstance(raised, torch.OutOfMemoryError):
-                raise RuntimeError("the capture was invalidated")
+            raise RuntimeError("the capture was invalidated")
 
     def function() -> None:
         raise raised
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    reset: list[int] = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(reset=lambda: reset.append(1)))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "graph", breaking_off)
     with pytest.raises(expected, match=text):
         cuda_graph(function)
+    assert bool(reset) == (expected is NotOneGraph)

@@ -46,6 +46,22 @@ class Net(nn.Module):
 """
 
 
+WORN = """
+import os
+from torch import nn
+from bam_search.score.graph import NotOneGraph
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(7200, num_classes))
+
+    def forward(self, x):
+        if self.training:
+            raise NotOneGraph(f"in process {os.getpid()}")
+        return super().forward(x)
+"""
+
+
 @pytest.fixture(scope="module")
 def parts() -> Split:
     x, y, x_test, y_test = generate(400, 100)
@@ -57,6 +73,17 @@ def task(tmp_path: Path, parts: Split) -> Task:
     (tmp_path / "frail.py").write_text(FRAIL)
     name = f"{tmp_path / 'frail.py'}:Net"
     return Task(name, sites_of(load(name, CIFAR_INPUTS)), parts, Recipe(epochs=1, batch=100), choose("cpu"), 1)
+
+
+def test_a_process_that_should_train_no_more_is_replaced_and_its_result_kept(tmp_path: Path, parts: Split) -> None:
+    (tmp_path / "worn.py").write_text(WORN)
+    name = f"{tmp_path / 'worn.py'}:Net"
+    task = Task(name, sites_of(load(name, CIFAR_INPUTS)), parts, Recipe(epochs=1, batch=100), choose("cpu"), 1)
+    with local(task, 2, "") as submit:
+        failures = [future.result(100).failure for future in [submit(Job("none", seed, 1)) for seed in range(4)]]
+    said = [failure.splitlines()[-1] for failure in failures]
+    assert all("NotOneGraph: in process" in line for line in said)
+    assert len(set(said)) == 4
 
 
 def test_a_worker_that_dies_or_hangs_takes_nobody_along(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
