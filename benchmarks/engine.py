@@ -181,11 +181,14 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    device = choose(asked.device)
+    device, nets = choose(asked.device), asked.nets or NETS[asked.device]
     found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out and asked.out.exists() else {"nets": {}}
     found |= {"device": device.name, "bf16": device.bf16, "cores": cores(), "torch": torch.__version__}
     found |= {"python": platform.python_version(), "images": asked.images}
-    for net in asked.nets or NETS[asked.device]:
+    needed = {"candidates", "bound"} & set(asked.parts)
+    if needed and "ladder" not in asked.parts and not all("processes" in found["nets"].get(net, {}) for net in nets):
+        parser.error(f"--parts {' '.join(sorted(needed))} needs the ladder of each net, in this call or in --out")
+    for net in nets:
         known = found["nets"].setdefault(net, {})
         for part in [part for part in PARTS[:4] if part in asked.parts]:
             known |= of_net(part, Setting(asked.data, asked.device, net, asked.images, 0), asked.rounds, known)
