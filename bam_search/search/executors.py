@@ -94,6 +94,8 @@ class _Pool:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
+        for process in self._processes.values():
+            process.join(10)
 
     def _serve(self, number: int) -> None:
         # Processes inherit the mask: Ctrl-C and a scheduler's SIGTERM are the driver's to answer.
@@ -156,6 +158,7 @@ class _Pool:
             raise _Died(answer)
         if answer.worn:
             self._processes[number].kill()
+            self._processes[number].join(10)
             connection.close()
         return answer
 
