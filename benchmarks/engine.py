@@ -26,6 +26,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bam_search.model.build import build, sites_of
@@ -98,7 +99,8 @@ def further(setting: Setting) -> dict[str, list[float]]:
 
 def _firsts(setting: Setting, how: dict[str, Any]) -> list[float]:
     study, parts = setting.study(), setting.split()
-    few = replace(parts, fit=setting.some((EAGER + 4) * study.recipe.batch), validation=setting.some(100))
+    images = parts.fit.take(np.arange(len(parts.fit))[: (EAGER + 4) * study.recipe.batch])
+    few = replace(parts, fit=images, validation=images.take(np.arange(100)))
     recipe = replace(study.recipe, **how)
     task = Task(study.space, sites_of(load(study.space, CIFAR_INPUTS)), few, recipe, choose(setting.device), threads_each(study.workers))
     claim(task.device, 0)

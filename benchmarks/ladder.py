@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.score.batches import Batches, Order
+from bam_search.score.batches import Order
 from bam_search.score.bench import Bench
 from bam_search.score.compiled import compiled
 from bam_search.score.cost import count
@@ -206,14 +206,13 @@ def trained(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: 
 
 def _engine(net: nn.Module, images: Images, recipe: Recipe, device: Device) -> Iterator[object]:
     bench = Bench.of(device, recipe, images)
-    batches = Batches.of(bench.stock, min(recipe.batch, len(images)))
     model = net.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with stream(device.type):
-        step = Step.first(model.train(), bench, batches, recipe, 1)
+        step = Step.first(model.train(), bench, recipe)
         take = step.taker()
         for epoch in range(recipe.epochs):
-            batches.deal(Order.of(len(images), 0, epoch, recipe))
-            for _ in range(len(batches)):
+            step.batches.deal(Order.of(len(images), 0, epoch, recipe))
+            for _ in range(len(step.batches)):
                 take()
             yield float(step.loss)
 

@@ -51,8 +51,8 @@ class Order:
         """The order that (seed, epoch) draw, whatever is trained."""
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{epoch}".encode()))
         index = torch.randperm(n, generator=generator)
-        top, left = (torch.randint(0, 2 * PAD + 1, (n, 1), generator=generator)[:, 0] for _ in range(2))
-        flipped = torch.rand((n, 1), generator=generator)[:, 0] < 0.5
+        top, left = (torch.randint(0, 2 * PAD + 1, (n,), generator=generator) for _ in range(2))
+        flipped = torch.rand(n, generator=generator) < 0.5
         if recipe.alternate:
             first = torch.Generator().manual_seed(zlib.crc32(f"{seed}:flips".encode()))
             flipped = ((torch.rand(n, generator=first) < 0.5) ^ bool(epoch % 2))[index]

@@ -1,5 +1,6 @@
 """What trainings on the same images share: the device, the precision, the images on the device, and how they enter a model."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -13,14 +14,14 @@ from bam_search.score.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """The training images on the device; `mean` and `std` are theirs, a channel, repeated over a whole image's pixels: (32 * 32 * 3,).
+    """The training images; `mean` and `std` are theirs, a channel, repeated over a whole image's pixels: (32 * 32 * 3,), on the device.
 
     Repeated, because arithmetic on three numbers at a time takes twice as long on a CPU.
     """
 
     device: Device
     bf16: bool
-    stock: Stock
+    images: Images
     mean: Tensor
     std: Tensor
 
@@ -34,7 +35,12 @@ class Bench:
         mean = share @ levels
         std = (share @ levels**2 - mean**2).sqrt()
         mean, std = (per_channel.float().repeat(SIDE * SIDE).to(device.type) for per_channel in (mean, std))
-        return cls(device, uses_bf16(recipe, device), Stock.of(images, device.type), mean, std)
+        return cls(device, uses_bf16(recipe, device), images, mean, std)
+
+    @functools.cached_property
+    def stock(self) -> Stock:
+        """The images on the device: made when something trains, as what only measures needs none."""
+        return Stock.of(self.images, self.device.type)
 
     def forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
         """(B, 32, 32, 3) uint8 -> (B, classes) float32 logits, under autocast where the bench is bf16."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import CIFAR100
 
-from bam_search.errors import UserError
+from bam_search.errors import UserError, first_line
 from bam_search.model.load import Inputs
 from bam_search.score.generated import generate
 
@@ -157,7 +157,7 @@ def _keras(path: Path) -> Dataset:
             x_train, y_train, x_test, y_test = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
     except BROKEN as error:
         raise UserError(
-            f"{path} cannot be read as a CIFAR-100 npz: {_first_line(error)}",
+            f"{path} cannot be read as a CIFAR-100 npz: {first_line(error)}",
             "it needs x_train, y_train, x_test, y_test, as Keras has them",
         ) from None
     parts = [_checked(path, "train", x_train, y_train), _checked(path, "test", x_test, y_test)]
@@ -172,7 +172,7 @@ def _torchvision(root: Path, download: bool = False) -> Dataset:
         if download:
             raise
         raise UserError(
-            f"{root / FOLDER} cannot be read as CIFAR-100: {_first_line(error)}",
+            f"{root / FOLDER} cannot be read as CIFAR-100: {first_line(error)}",
             "it must be the unchanged folder of the archive (md5-checked)",
         ) from None
     return Dataset(CIFAR, str(root / FOLDER), *parts)
@@ -183,7 +183,7 @@ def _download() -> Dataset:
         return _torchvision_download()
     except BROKEN as error:
         raise UserError(
-            f"CIFAR-100 is not under {PLACE}/ and the download failed: {_first_line(error)}",
+            f"CIFAR-100 is not under {PLACE}/ and the download failed: {first_line(error)}",
             f"put cifar100.npz or {FOLDER}/ under {PLACE}/, or give its path with --data",
         ) from None
 
@@ -192,7 +192,7 @@ def _download_or_generate() -> Dataset:
     try:
         return _torchvision_download()
     except BROKEN as error:
-        return generated(f"no cifar100.npz or {FOLDER}/ under {PLACE}/, and the download failed: {_first_line(error)}")
+        return generated(f"no cifar100.npz or {FOLDER}/ under {PLACE}/, and the download failed: {first_line(error)}")
 
 
 def _torchvision_download() -> Dataset:
@@ -229,7 +229,3 @@ def _checked(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> Images:
     if found[0] < 0 or found[-1] >= CLASSES or (part == "train" and len(found) < CLASSES):
         raise UserError(f"{path}: y_{part} has {len(found)} classes, from {found[0]} to {found[-1]}", hint)
     return Images(x, y.reshape(-1).astype(np.int64))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from bam_search.model.build import build
-from bam_search.score.batches import Batches, Order
+from bam_search.score.batches import Order
 from bam_search.score.bench import Bench
 from bam_search.score.cost_table import CostTable
 from bam_search.score.data import CLASSES, Images
@@ -36,9 +36,8 @@ def seconds_per_image(
     model = build(space, sites, placement, seed=0).to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = _noise(recipe.batch)
     bench = Bench.of(device, recipe, images)
-    batches = Batches.of(bench.stock, recipe.batch)
-    batches.deal(Order.of(len(images), 0, 0, recipe))
-    step, taken = Step.first(model.train(), bench, batches, recipe, 1), 0
+    step, taken = Step.first(model.train(), bench, recipe), 0
+    step.batches.deal(Order.of(len(images), 0, 0, recipe))
     with stream(device.type):
         take = step.taker()
         for _ in range(2 * EAGER):

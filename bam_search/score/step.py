@@ -34,8 +34,9 @@ class Step:
     replays: bool
 
     @classmethod
-    def first(cls, model: nn.Module, bench: Bench, batches: Batches, recipe: Recipe, micro_batches: int) -> "Step":
-        """The first of a training of the recipe's epochs."""
+    def first(cls, model: nn.Module, bench: Bench, recipe: Recipe, micro_batches: int = 1) -> "Step":
+        """The first of a training of the recipe's epochs on the images of the bench."""
+        batches = Batches.of(bench.stock, min(recipe.batch, len(bench.stock)))
         steps = recipe.epochs * len(batches)
         rates = torch.tensor([recipe.lr_at(number, steps) for number in range(steps)], device=bench.device.type)
         rate, loss = rates.new_zeros(()), rates.new_zeros(())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bam_search.score.batches import Batches, Order
+from bam_search.score.batches import Order
 from bam_search.score.bench import Bench
 from bam_search.score.data import Images
 from bam_search.score.graph import stream
@@ -83,8 +83,8 @@ def _train(
     keep: Callable[[Saved], None] | None,
 ) -> tuple[Epoch, ...]:
     began = time.monotonic() - (saved.seconds if saved else 0)
-    batches = Batches.of(bench.stock, min(recipe.batch, len(bench.stock)))
-    step = Step.first(model, bench, batches, recipe, micro_batches)
+    step = Step.first(model, bench, recipe, micro_batches)
+    batches = step.batches
     epochs = list(saved.epochs) if saved else []
     if saved:
         model.load_state_dict(saved.model)

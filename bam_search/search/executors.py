@@ -140,8 +140,7 @@ class _Pool:
                 said = str(died)
             if not said:
                 return ours
-            process.kill()
-            ours.close()
+            self._discard(number, ours)
         raise Breakdown(f"a worker process cannot start: {str(said).strip().splitlines()[-1]}", KEPT)
 
     def _ask(self, number: int, connection: Connection, job: Job) -> Result:
@@ -151,16 +150,19 @@ class _Pool:
         self._tell(number, connection, job)
         answer = self._answer(number, connection, patience)
         if answer is None:
-            self._processes[number].kill()
-            connection.close()
+            self._discard(number, connection)
             return Result(None, f"TooSlow: the worker gave no answer in {patience:g} s, with a time limit of {limit:g} s, and was ended")
         if isinstance(answer, str):
             raise _Died(answer)
         if answer.worn:
-            self._processes[number].kill()
-            self._processes[number].join(10)
-            connection.close()
+            self._discard(number, connection)
         return answer
+
+    def _discard(self, number: int, connection: Connection) -> None:
+        """End a process; the closed connection says that the next job needs another."""
+        self._processes[number].kill()
+        self._processes[number].join(10)
+        connection.close()
 
     def _tell(self, number: int, connection: Connection, what: Task | Job) -> None:
         """Send something to the process. Raises _Died."""
