@@ -1,10 +1,12 @@
-"""Every placement of one small space, really trained: what samplers and rungs are replayed on (`benchmarks/search.py`).
+"""Placements of one small space, really trained: what samplers and rungs are replayed on (`benchmarks/search.py`).
 
-    python -m benchmarks.placement_table --data cifar100.npz [--space small_grid] [--seeds 3] [--epochs 1 3] [--out FILE.csv]
+    python -m benchmarks.placement_table --data cifar100.npz [--space small_grid] [--seeds 3] [--epochs 2 6] [--images 9000]
+        [--set recipe.lr=0.2 ...] [--placements none layer3=bam ...] [--out FILE.csv]
 
-One row a training: placement, seed, epochs, the error in percent on held-out training images, seconds. Each number of epochs is a
-training of its own with a complete learning-rate decay. Rows are appended as they come, and the same command continues; what was trained
-and how stands in FILE.json beside it. The images that train and the images that score are the same for all rows.
+One row a training: placement, seed, epochs, the error in percent and the mean loss on held-out training images, the mean training loss of
+each epoch, seconds. Each number of epochs is a training of its own with a complete learning-rate decay. Rows are appended as they come,
+and the same command continues; what was trained and how stands in FILE.json beside it. The images that train and the images that score
+are the same for all rows. Without `--placements` every placement of the space is trained.
 """
 
 import argparse
@@ -27,14 +29,14 @@ from bam_search.model.load import load
 from bam_search.model.menu import menu
 from bam_search.score.data import CIFAR_INPUTS, Split, locate, split
 from bam_search.score.device import choose, threads_each
-from bam_search.score.evaluate import Job, Task
+from bam_search.score.evaluate import Job, Score, Task
 from bam_search.search.executors import local
 from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu
 from bam_search.space.sites import Sites
 
-COLUMNS = ("placement", "seed", "epochs", "error", "seconds")
+COLUMNS = ("placement", "seed", "epochs", "error", "loss", "train_losses", "seconds")
 
 
 def placements(offered: Menu, sites: Sites) -> list[Placement]:
@@ -50,18 +52,20 @@ def main() -> None:
     parser.add_argument("--data", default="cifar100")
     parser.add_argument("--space", default="small_grid")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--images", type=int, default=6000, help="that train")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[2, 6])
+    parser.add_argument("--images", type=int, default=9000, help="that train")
     parser.add_argument("--held-out", type=int, default=5000, help="that score")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of the study, as for `run`")
+    parser.add_argument("--placements", nargs="+", help="[default: all of the space]")
     parser.add_argument("--workers", type=int, help="[default: as the placement study has it]")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/placement_table.csv"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/placement_table_2.csv"))
     _train(parser.parse_args())
 
 
 def _train(asked: argparse.Namespace) -> None:
     device = choose(asked.device)
-    study = load_study("placement", device, {}, [])
+    study = load_study("placement", device, {}, asked.set)
     workers = asked.workers or study.workers
     recipe = replace(study.recipe, epochs=max(asked.epochs))
     space = load(asked.space, CIFAR_INPUTS)
@@ -85,7 +89,8 @@ def _train(asked: argparse.Namespace) -> None:
     }
     _agree(asked.out.with_suffix(".json"), about)
     done = _done(asked.out)
-    texts = [placement.text for placement in placements(menu(space, sites), sites)]
+    texts = [resolve(text, sites).text for text in asked.placements or ()]
+    texts = texts or [placement.text for placement in placements(menu(space, sites), sites)]
     # Seeds outside: whenever it is stopped, every placement has about as many.
     jobs = [Job(t, s, e, final=True) for s in range(asked.seeds) for t in texts for e in asked.epochs if (t, s, e) not in done]
     print(f"{len(texts)} placements, {len(done)} trainings in {asked.out}, {len(jobs)} to come", file=sys.stderr)
@@ -95,8 +100,13 @@ def _train(asked: argparse.Namespace) -> None:
         for future in as_completed(futures):
             job, result = futures[future], future.result()
             assert result.score is not None, result.failure
-            csv.writer(file).writerow((job.placement, job.seed, job.epochs, result.score.error, round(result.score.seconds, 2)))
+            csv.writer(file).writerow(_row(job, result.score))
             file.flush()
+
+
+def _row(job: Job, score: Score) -> tuple[object, ...]:
+    losses = " ".join(f"{epoch.loss:.4f}" for epoch in score.per_epoch)
+    return job.placement, job.seed, job.epochs, round(score.error, 4), round(score.loss, 5), losses, round(score.seconds, 2)
 
 
 def _agree(path: Path, about: dict[str, object]) -> None:

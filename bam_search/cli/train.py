@@ -6,7 +6,8 @@ import click
 import torch
 
 from bam_search.cli.candidate import find, setup
-from bam_search.score.train import Epoch, error, train
+from bam_search.score.measure import error
+from bam_search.score.train import Epoch, train
 from bam_search.search.finals import FRESH
 
 

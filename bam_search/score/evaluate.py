@@ -3,11 +3,11 @@
 import functools
 import gc
 import hashlib
+import math
 import time
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,8 +20,9 @@ from bam_search.score.compiled import compiled
 from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
 from bam_search.score.graph import NotOneGraph
+from bam_search.score.measure import HeldOut, Meter
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Epoch, error, train
+from bam_search.score.train import Epoch, train
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
 
@@ -59,7 +60,8 @@ class Job:
 class Score:
     """The error in percent on `images` images, the training curve, and the wall seconds of training and measuring.
 
-    `micro_batches` is 2 where the memory was too small for whole batches: normalisations then saw halves.
+    `micro_batches` is 2 where the memory was too small for whole batches: normalisations then saw halves. `loss` is the mean cross-entropy
+    on the images that were measured.
     """
 
     error: float
@@ -67,6 +69,7 @@ class Score:
     per_epoch: tuple[Epoch, ...]
     seconds: float
     micro_batches: int = 1
+    loss: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,11 @@ def _bench(device: Device, recipe: Recipe, images: Images) -> Bench:
     return Bench.of(device, recipe, images)
 
 
+@functools.lru_cache(maxsize=1)  # likewise
+def _held_out(device: Device, images: Images) -> HeldOut:
+    return HeldOut.of(images, device.type)
+
+
 def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int, checkpoint: Checkpoint | None) -> Score:
     saved = checkpoint.load() if checkpoint else None
     started = time.perf_counter() - (saved.seconds if saved else 0)
@@ -150,10 +158,12 @@ def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int, che
     held_out = task.split.test if job.final else task.split.validation
     bench = _bench(task.device, task.recipe, images)
     model.to(task.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    meter = Meter.of(model, bench, _held_out(task.device, held_out), task.recipe.cuda_graph)
+    measure = meter.start()
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
-    measure = None if job.final else partial(error, model, held_out, bench)
+    each_epoch = None if job.final else lambda: measure().error
     recipe = replace(task.recipe, epochs=job.epochs)
     with compiled(model, task.sites.blocks) if recipe.compile else nullcontext():
-        epochs = train(model, bench, recipe, job.seed, measure, micro_batches, saved, checkpoint.save if checkpoint else None)
-    final_error = epochs[-1].error if epochs[-1].error is not None else error(model, held_out, bench)
-    return Score(final_error, len(held_out), epochs, time.perf_counter() - started, micro_batches)
+        epochs = train(model, bench, recipe, job.seed, each_epoch, micro_batches, saved, checkpoint.save if checkpoint else None)
+    found = measure() if job.final else meter.measured()
+    return Score(found.error, len(held_out), epochs, time.perf_counter() - started, micro_batches, found.loss)

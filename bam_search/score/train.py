@@ -1,4 +1,4 @@
-"""Train a model on images that live on its device, and measure its error. Takes an nn.Module: knows no placement.
+"""Train a model on images that live on its device. Takes an nn.Module: knows no placement.
 
 The host waits for the device once an epoch.
 """
@@ -15,13 +15,9 @@ from torch import nn
 
 from bam_search.score.batches import Order
 from bam_search.score.bench import Bench
-from bam_search.score.data import Images
 from bam_search.score.graph import stream
 from bam_search.score.recipe import Recipe
 from bam_search.score.step import Step
-
-EVAL_BATCH = {"cpu": 125, "cuda": 1000}
-"""Images that are measured at a time: as many as stay in a core's cache, or fill a GPU."""
 
 
 class Diverged(Exception):
@@ -111,16 +107,3 @@ def _train(
 def _in_time(began: float, epoch: int, recipe: Recipe) -> None:
     if recipe.seconds and time.monotonic() - began > recipe.seconds:
         raise TooSlow(f"the training took more than {recipe.seconds:g} s, and was in epoch {epoch + 1} of {recipe.epochs}")
-
-
-def error(model: nn.Module, images: Images, bench: Bench) -> float:
-    """Top-1 error of `model` on `images`, in percent, in eval mode."""
-    model.eval()
-    wrong = torch.zeros((), dtype=torch.int64, device=bench.device.type)
-    with torch.inference_mode():
-        for start in range(0, len(images), EVAL_BATCH[bench.device.type]):
-            part = slice(start, start + EVAL_BATCH[bench.device.type])
-            pixels = torch.from_numpy(images.x[part]).to(bench.device.type)
-            labels = torch.from_numpy(images.y[part]).to(bench.device.type)
-            wrong += (bench.forward(model, pixels).argmax(1) != labels).sum()
-    return 100 * int(wrong) / len(images)

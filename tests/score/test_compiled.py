@@ -90,8 +90,9 @@ def test_compiled_blocks_train_as_the_blocks_do() -> None:
     from bam_search.score.data import Images
     from bam_search.score.device import choose
     from bam_search.score.generated import generate
+    from bam_search.score.measure import error
     from bam_search.score.recipe import Recipe
-    from bam_search.score.train import error, train
+    from bam_search.score.train import train
 
     x, y, _, _ = generate(200, 0)
     recipe = Recipe(epochs=2, batch=50, precision="fp32", lr=0.02)

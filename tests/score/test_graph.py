@@ -16,9 +16,10 @@ from bam_search.score.data import Images
 from bam_search.score.device import choose
 from bam_search.score.generated import generate
 from bam_search.score.graph import EAGER, NotOneGraph, cuda_graph, replayed
+from bam_search.score.measure import HeldOut, Meter, error
 from bam_search.score.recipe import Recipe
 from bam_search.score.step import Step
-from bam_search.score.train import Epoch, error, train
+from bam_search.score.train import Epoch, train
 from bam_search.space.search_space import load_space
 
 SMALL = load_space("small")
@@ -51,6 +52,14 @@ class Waiting(Dropping):
         return self.layers(x) * (2.0 if x.mean().item() > 0 else 1.0)
 
 
+def calls_of(kind: type[Step] | type[Meter], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each time that `kind` takes something in Python."""
+    taken: list[int] = []
+    take = kind.take
+    monkeypatch.setattr(kind, "take", lambda self: taken.append(1) or take(self))  # type: ignore[func-returns-value]
+    return taken
+
+
 def net(text: str) -> nn.Module:
     return Dropping() if text == "dropout" else build(SMALL, SITES, text, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -66,9 +75,7 @@ def trained(text: str, micro_batches: int) -> tuple[tuple[Epoch, ...], torch.Ten
 def test_replaying_the_step_is_the_same_training(text: str, micro_batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     expected = trained(text, micro_batches)
-    taken = []
-    take = Step.take
-    monkeypatch.setattr(Step, "take", lambda self: taken.append(1) or take(self))  # type: ignore[func-returns-value]
+    taken = calls_of(Step, monkeypatch)
     monkeypatch.setattr(Step, "taker", lambda self: replayed(self.take, recorded))
     epochs, weights = trained(text, micro_batches)
     assert len(taken) == EAGER + 1  # of 16 steps: what Python decides in one is never decided again
@@ -80,6 +87,31 @@ def test_a_step_that_waits_for_the_device_cannot_be_recorded(monkeypatch: pytest
     monkeypatch.setattr(Step, "taker", lambda self: replayed(self.take, recorded))
     with pytest.raises(RuntimeError, match="not permitted"):
         train(Waiting(), Bench.of(CPU, RECIPE, images()), RECIPE, 0)
+
+
+@pytest.mark.parametrize("n", [625, 640])
+def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    model, bench = net("bottleneck=bam"), Bench.of(CPU, RECIPE, images())
+    held_out = images(n)
+    expected = []
+    for seed in (0, 1):  # the weights change between two measurements, as they do from epoch to epoch
+        train(model, bench, RECIPE, seed)
+        with torch.inference_mode():
+            logits = torch.cat([bench.forward(model.eval(), part) for part in torch.from_numpy(held_out.x).split(125)])
+        labels = torch.from_numpy(held_out.y)
+        loss = float(nn.functional.cross_entropy(logits.double(), labels))
+        expected.append((100 * int((logits.argmax(1) != labels).sum()) / n, pytest.approx(loss, rel=1e-5)))
+    model = net("bottleneck=bam")
+    taken = calls_of(Meter, monkeypatch)
+    monkeypatch.setattr(Meter, "taker", lambda self: replayed(self.take, recorded))
+    measure, found = Meter.of(model, bench, HeldOut.of(held_out, "cpu")).start(), []
+    for seed in (0, 1):
+        train(model, bench, RECIPE, seed)
+        measured = measure()
+        found.append((measured.error, measured.loss))
+    assert found == expected
+    assert len(taken) == EAGER + 1  # of 10 to 12 batches
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from bam_search.score.bench import Bench
 from bam_search.score.data import Images
 from bam_search.score.device import choose
 from bam_search.score.generated import generate
+from bam_search.score.measure import error
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Diverged, TooSlow, error, train
+from bam_search.score.train import Diverged, TooSlow, train
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 

@@ -1,0 +1,105 @@
+"""Measure a model on held-out images: its top-1 error and its mean loss. Takes an nn.Module: knows no placement."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bam_search.score.bench import Bench
+from bam_search.score.data import Images
+from bam_search.score.graph import cuda_graph, replayed, stream
+
+BATCH = {"cpu": 125, "cuda": 1000}
+"""Images that are measured at a time: as many as stay in a core's cache, or fill a GPU."""
+NO_LABEL = -1
+"""The label of an image that only fills the last batch: it equals no answer, and the loss leaves it out."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The top-1 error in percent, and the mean cross-entropy without label smoothing."""
+
+    error: float
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """`n` images in full batches on a device: `pixels` (steps, B, 32, 32, 3) uint8 and `labels` (steps, B) int64."""
+
+    pixels: Tensor
+    labels: Tensor
+    n: int
+
+    @classmethod
+    def of(cls, images: Images, device: str) -> "HeldOut":
+        """The images; black ones without a label fill the last batch, so that all batches have one shape."""
+        batch, missing = BATCH[device], -len(images) % BATCH[device]
+        pixels = functional.pad(torch.from_numpy(images.x), (0, 0, 0, 0, 0, 0, 0, missing))
+        labels = functional.pad(torch.from_numpy(images.y), (0, missing), value=NO_LABEL)
+        pixels = pixels.view(-1, batch, *pixels.shape[1:])
+        return cls(pixels.to(device), labels.view(-1, batch).to(device), len(images))
+
+
+@dataclass(frozen=True, eq=False)
+class Meter:
+    """A model and the images that it is measured on. `number`, (1,) int64, is the next batch; `correct` and `loss` are sums so far.
+
+    All three lie on the device, so that nothing is decided in Python. `replays` says whether a batch is to be one CUDA graph.
+    """
+
+    model: nn.Module
+    bench: Bench
+    held_out: HeldOut
+    number: Tensor
+    correct: Tensor
+    loss: Tensor
+    replays: bool
+
+    @classmethod
+    def of(cls, model: nn.Module, bench: Bench, held_out: HeldOut, replays: bool = False) -> "Meter":
+        """A meter that has measured nothing yet."""
+        number = torch.zeros(1, dtype=torch.int64, device=bench.device.type)
+        loss = torch.zeros((), dtype=torch.float64, device=bench.device.type)
+        return cls(model, bench, held_out, number, number.new_zeros(()), loss, replays and bench.device.type == "cuda")
+
+    def taker(self) -> Callable[[], None]:
+        """A function that takes the next batch at each call, as fast as the device allows."""
+        return replayed(self.take, cuda_graph) if self.replays else self.take
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Count the right answers of the next batch, and add its loss."""
+        pixels = self.held_out.pixels.index_select(0, self.number)[0]
+        labels = self.held_out.labels.index_select(0, self.number)[0]
+        logits = self.bench.forward(self.model, pixels)
+        self.correct.add_((logits.argmax(1) == labels).sum())
+        self.loss.add_(functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL))
+        self.number.add_(1)
+
+    def start(self) -> Callable[[], Measured]:
+        """A function that measures the model as it is at each call, in eval mode, and waits for the device."""
+        take = self.taker()
+
+        def measure() -> Measured:
+            self.model.eval()
+            for total in (self.number, self.correct, self.loss):
+                total.zero_()
+            with stream(self.bench.device.type):
+                for _ in range(len(self.held_out.labels)):
+                    take()
+            return self.measured()
+
+        return measure
+
+    def measured(self) -> Measured:
+        """What the last measurement found."""
+        wrong = self.held_out.n - int(self.correct)
+        return Measured(100 * wrong / self.held_out.n, float(self.loss) / self.held_out.n)
+
+
+def error(model: nn.Module, images: Images, bench: Bench) -> float:
+    """Top-1 error of `model` on `images`, in percent, in eval mode."""
+    return Meter.of(model, bench, HeldOut.of(images, bench.device.type)).start()().error
