@@ -36,10 +36,11 @@ class Setting:
     seed: int
     workers: int = 0  # of the usual loop's DataLoader
     processes: int | None = None  # of the engine; None: as many as the study has
+    batch: int = usual_loop.BATCH  # of the engine
 
     def study(self) -> Study:
         """The placement study on this net, with the usual loop's batches: then both arms take the same steps."""
-        flags = {"space": self.net, "data": {"images": self.images or "all"}, "seed": self.seed, "recipe": {"batch": usual_loop.BATCH}}
+        flags = {"space": self.net, "data": {"images": self.images or "all"}, "seed": self.seed, "recipe": {"batch": self.batch}}
         more = {} if self.processes is None else {"workers": self.processes}
         return load_study("placement", choose(self.device), flags | more, [])
 

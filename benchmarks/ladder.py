@@ -95,7 +95,7 @@ def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
         rungs[name] = partial(together, setting, images, processes)
     if setting.device == "cuda" and shutil.which(MPS):
         for name, processes in SERVED.items():
-            rungs[name] = partial(_served, setting, images, processes)
+            rungs[name] = partial(served, setting, images, processes)
     speeds: dict[str, list[float]] = {name: [] for name in rungs}
     for _ in range(rounds):
         for name, run in rungs.items():
@@ -114,7 +114,8 @@ def best(found: dict[str, dict[str, float]], device: str) -> tuple[float, int]:
     return found[fastest]["median"], packed[fastest]
 
 
-def _served(setting: Setting, images: Images, processes: int) -> float:
+def served(setting: Setting, images: Images, processes: int) -> float:
+    """`together` under MPS."""
     with _service():
         return together(setting, images, processes)
 

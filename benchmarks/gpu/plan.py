@@ -1,0 +1,145 @@
+"""The study that fits into some minutes, and how long it will take: from what earlier stages have measured."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.gpu.parts import SMALL
+from benchmarks.gpu.suite import PART
+
+Known = Mapping[str, Mapping[str, Any]]
+"""What was found, by stage and part."""
+SIZES = ((24, 3), (20, 3), (16, 3), (14, 3), (12, 2))
+"""Candidates and final seeds, the best first."""
+LEAST_EPOCHS, MOST_EPOCHS = 3, 15
+REFERENCES = 4
+FINALISTS_OF_SEARCHED = 0.3
+"""So many of the searched candidates become finalists, as a rule; the references all do, and one more."""
+TOGETHER = "the engine, 2 processes at once"
+TWO_PROCESSES = "test_two_processes_on_one_gpu_give_what_one_gives"
+BETWEEN = 0.3
+"""Seconds from the end of a training to the next one's: a result is kept, a proposal made and sent."""
+OVERLAP = 1.5
+"""How much faster two processes get through what is around their trainings."""
+SLACK = 0.85
+"""The share of the time that a plan fills."""
+HELD_OUT, TEST = 0.1, 10_000
+"""The share of training images that validates, and the images that test."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a training costs here.
+
+    `images_per_s` train in one process and `measured_per_s` are measured; `around` are the seconds until a training is at full speed and
+    after it, `fixed` those of a study beside its trainings. With `workers` at a time all trains `gain` times as fast. `source` says where
+    the figures come from.
+    """
+
+    images_per_s: float
+    measured_per_s: float
+    around: float
+    fixed: float
+    workers: int
+    gain: float
+    cuda_graph: bool
+    source: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A placement study, and the seconds that it should take."""
+
+    space: str
+    trials: int
+    seeds: int
+    epochs: int
+    workers: int
+    cuda_graph: bool
+    seconds: float
+    rates: Rates
+
+
+def rates(known: Known) -> Rates:
+    """What earlier stages know of trainings of ResNet18; where they know nothing, what a slow start would give."""
+    phases = [found for found in known.get("kernels", {}).values() if found.get("images_per_s")]
+    main = [found for found in phases if found["net"] == "resnet18"]
+    study = known.get("first-study", {}).get("study") or {}
+    gain, workers = _together(known)
+    fixed = study.get("beside_trainings_s", 45.0)
+    graph = not study.get("not_one_graph", False)
+    if not main:
+        speeds = _engine(known)
+        speed = 0.8 * min(speeds) if speeds else 20_000.0
+        source = "the engine's speed, and guesses" if speeds else "guesses"
+        return Rates(speed, 60_000.0, 3.0, fixed, workers, gain, graph, source)
+    speed = statistics.harmonic_mean([found["images_per_s"] for found in main])
+    measured = statistics.harmonic_mean([found["evaluation"]["images_per_s"] for found in main])
+    begin = statistics.median(found["to_full_speed_s"] for found in main)  # the first of a process takes longer
+    build = statistics.mean(found["seconds"]["build"] for found in main)
+    told = study.get("training_s", 0.0) - study.get("images_each", 0) / speed  # in the study's own clock, which begins after building
+    around = max(begin, build + told) + BETWEEN
+    fixed = max(10.0, fixed - study.get("trainings", 0) * (build + BETWEEN))
+    return Rates(speed, measured, around, fixed, workers, gain, graph, "kernels, first-study")
+
+
+def _engine(known: Known) -> list[float]:
+    """Images a second that rungs of the engine have reached on ResNet18."""
+    rungs = known.get("resnet18", {}).items()
+    return [found["images_per_s"] for name, found in rungs if name.startswith("the engine") and found]
+
+
+def _together(known: Known) -> tuple[float, int]:
+    """How much faster two processes train than one, and how many to take: two if these gave what one gives."""
+    outcomes = (known.get("tests", {}).get(PART) or {}).get("outcomes", {})
+    if outcomes.get(TWO_PROCESSES) != "PASSED":
+        return 1.0, 1
+    rungs = known.get("resnet18", {})
+    one = [found["images_per_s"] for name, found in rungs.items() if name == "the engine, batch 256" and found]
+    two = [found["images_per_s"] for name, found in rungs.items() if name.startswith(TOGETHER) and found]
+    return (max(1.0, two[0] / one[0]) if one and two else 1.0), 2
+
+
+def estimated(costs: Rates, images: int, trials: int, seeds: int, epochs: int) -> float:
+    """The seconds of a study on so many training images, references alone beside the searched ones."""
+    finals = finalists(trials) * seeds
+    fit, held_out = (1 - HELD_OUT) * images, HELD_OUT * images
+    searching = trials * epochs * (fit / costs.images_per_s + held_out / costs.measured_per_s)
+    testing = finals * (epochs * images / costs.images_per_s + TEST / costs.measured_per_s)
+    around = (trials + finals) * costs.around / (OVERLAP if costs.workers > 1 else 1)
+    return costs.fixed + (searching + testing) / costs.gain + around
+
+
+def finalists(trials: int) -> int:
+    """How many candidates are trained again."""
+    return round(REFERENCES + 1 + FINALISTS_OF_SEARCHED * trials)
+
+
+def plan(known: Known, seconds: float, images: int) -> Plan:
+    """The study for so many seconds: of ResNet18 if at least the smallest one fits, else of the small net."""
+    costs = rates(known)
+    for trials, seeds in SIZES:
+        if (epochs := fitting(costs, SLACK * seconds, images, trials, seeds)) >= LEAST_EPOCHS:
+            return _plan("resnet18", costs, images, trials, seeds, min(epochs, MOST_EPOCHS))
+    costs = Rates(**{**vars(costs), "images_per_s": 3 * costs.images_per_s, "around": costs.around / 2})
+    trials, seeds = SIZES[0]
+    epochs = fitting(costs, SLACK * seconds, images, trials, seeds)
+    return _plan(SMALL, costs, images, trials, seeds, max(1, min(epochs, MOST_EPOCHS)))
+
+
+def fitting(costs: Rates, seconds: float, images: int, trials: int, seeds: int) -> int:
+    """The most whole epochs with which such a study takes no longer."""
+    none, one = (estimated(costs, images, trials, seeds, epochs) for epochs in (0, 1))
+    return int((seconds - none) / (one - none))
+
+
+def _plan(space: str, costs: Rates, images: int, trials: int, seeds: int, epochs: int) -> Plan:
+    seconds = estimated(costs, images, trials, seeds, epochs)
+    return Plan(space, trials, seeds, epochs, costs.workers, costs.cuda_graph, seconds, costs)
+
+
+def tiny() -> Plan:
+    """A study that a CPU does in seconds."""
+    costs = Rates(2000.0, 4000.0, 0.2, 10.0, 1, 1.0, True, "guesses")
+    return _plan(SMALL, costs, 600, 5, 1, 1)

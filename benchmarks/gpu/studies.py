@@ -1,0 +1,170 @@
+"""Two placement studies, each run as a user runs it: a short one on ResNet18, and one that is planned for the time that is left."""
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bam_search.report.verify import verify
+from bam_search.search.record import Record
+from bam_search.search.store import read_records
+from benchmarks.gpu.commands import lines, started
+from benchmarks.gpu.parts import Absent, Part, Unfinished, Work
+from benchmarks.gpu.plan import HELD_OUT, plan, tiny
+from benchmarks.gpu.stages import STUDY
+
+ALWAYS = ("random_arm=false", "finals.leave_one_out=false", "finals.extra=0.0")
+TINY = ("data.images=600", "data.validation=0.2", "recipe.batch=60")
+"""As many images as there must be, one a class in each part."""
+IMAGES, TINY_IMAGES = 50_000, 600
+ENDING = 25.0
+"""Seconds that a study may need after its time limit: for its page and its closing lines."""
+SHORT = 120.0
+"""Seconds of the short study at most."""
+PROGRESS = re.compile(r"\[ *\d+/\d+\]")
+ABOUT = re.compile(r"about ([\d,.]+) (s|sec|seconds|min|minutes|h|hours)\b")
+UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+INTERRUPTED = 130
+DEFAULT_TRIALS = 40
+"""Candidates of the study whose time the dry run tells."""
+
+
+def first(work: Work) -> list[Part]:
+    """The stage of the short study, and of the dry run of a long one."""
+    short = ("--space", work.space("resnet18"), "--epochs", "1", "--trials", "4" if work.tiny else "6", "--workers", "1")
+    seeds = ("startup=1", "finals.seeds=1")
+    return [
+        Part("study", SHORT, lambda: one_epoch(work, [*short, *sets(*seeds)])),
+        Part("dry run", 60, lambda: dry_run(work)),
+    ]
+
+
+def sets(*assignments: str) -> list[str]:
+    """`--set` before each."""
+    return [word for assignment in assignments for word in ("--set", assignment)]
+
+
+def words(work: Work, out: Path, more: list[str], seconds: float) -> list[str]:
+    """The command line of a placement study that is written into `out`, and interrupted after so many seconds."""
+    common = ["run", "--study", "placement", "--device", work.device, "--data", work.data]
+    small = sets(*TINY) if work.tiny else []
+    limit = ["--out", str(out), "--time-limit", f"{seconds:.0f}s"]
+    return [*common, *sets(*ALWAYS), *more, *small, *limit]
+
+
+def one_epoch(work: Work, more: list[str]) -> Iterator[dict[str, Any]]:
+    """What the study left. Raises if a candidate failed, or the study."""
+    folder = work.temporary / "first"
+    found = _ran(words(work, folder, [*more, "--force-new"], max(10.0, min(SHORT, work.seconds) - ENDING)))
+    images = TINY_IMAGES if work.tiny else IMAGES
+    yield found | _left(folder) | _clocks(folder, found["seconds"], images)
+    _check(found | _left(folder), folder)
+
+
+def _ran(command: list[str]) -> dict[str, Any]:
+    """The wall seconds of a study's command, its exit code, and what it said beside a line a candidate."""
+    began = time.perf_counter()
+    said: list[str] = []
+    with started("bam_search", command) as process:
+        said += [line for line in lines(process) if not PROGRESS.match(line)]
+        code = process.wait()
+    return {"exit_code": code, "seconds": round(time.perf_counter() - began, 2), "said": said[-25:]}
+
+
+def _left(folder: Path) -> dict[str, Any]:
+    """From the records of a study: how many trainings there were, and what failed."""
+    records = _records(folder)
+    failures = [record.failure or record.test_failure for record in records]
+    last = [failure.strip().splitlines()[-1] for failure in failures if failure]
+    trained = [record for record in records if record.seconds is not None]
+    return {
+        "candidates": len(trained),
+        "finalists": sum(bool(record.test_seeds) for record in records),
+        "trainings": len(trained) + sum(len(record.test_seeds) for record in records),
+        "not_one_graph": any("cannot be one CUDA graph" in failure for failure in last),
+        "failures": last,
+    }
+
+
+def _clocks(folder: Path, seconds: float, images: int) -> dict[str, float]:
+    """Of a study that trains one after the other: the seconds of a search's training, and those beside all trainings."""
+    records = _records(folder)
+    searched = [record.seconds for record in records if record.seconds is not None]
+    tested = [record.test_seconds for record in records if record.test_seconds is not None]
+    return {
+        "training_s": sum(searched) / max(1, len(searched)),
+        "images_each": round((1 - HELD_OUT) * images),
+        "beside_trainings_s": seconds - sum(searched) - sum(tested),
+    }
+
+
+def _records(folder: Path) -> list[Record]:
+    return read_records(folder) if (folder / "study.db").exists() else []
+
+
+def _check(found: Mapping[str, Any], folder: Path) -> int:
+    """How many numbers of the study's page follow from its records. Raises if one does not, if a candidate failed, or the study."""
+    if found["exit_code"] or found["failures"]:
+        raise RuntimeError(f"the study ended with exit code {found['exit_code']}; failed: {found['failures']}")
+    numbers, wrong = verify(folder / "index.html")
+    if wrong:
+        raise RuntimeError(f"the page differs from its records in {len(wrong)} places: {wrong[0]}")
+    return numbers
+
+
+def dry_run(work: Work) -> dict[str, Any]:
+    """The minutes of a ResNet18 study of 40 candidates with its finals, as `--dry-run` tells them."""
+    if work.tiny:
+        raise Absent("a tiny run plans no such study")
+    command = ["run", "--study", "placement", "--space", "resnet18", "--trials", str(DEFAULT_TRIALS)]
+    command += ["--device", work.device, "--data", work.data, "--dry-run"]
+    with started("bam_search", command) as process:
+        said = list(lines(process))
+        code = process.wait()
+    if code:
+        raise RuntimeError(f"the dry run ended with exit code {code}")
+    return {"minutes": minutes(said), "said": [line for line in said if "about" in line]}
+
+
+def minutes(said: list[str]) -> float:
+    """The minutes that a dry run tells of the whole study. Raises ValueError if it tells none."""
+    told = [match for line in said if "study" in line and (match := ABOUT.search(line))]
+    if not told:
+        raise ValueError("the dry run tells no time of the study")
+    number, unit = told[-1].groups()
+    return float(number.replace(",", "")) * UNIT[unit[0]]
+
+
+def planned(work: Work) -> list[Part]:
+    """The stage of the long study. Its plan is kept, so that the study of an earlier call is continued as it was planned."""
+    made: dict[str, Any] = dict(work.found(STUDY, "plan"))
+
+    def planning() -> dict[str, Any]:
+        made.update(asdict(tiny() if work.tiny else plan(work.known, work.seconds - ENDING, IMAGES)))
+        return made
+
+    return [
+        Part("plan", 20, planning),
+        Part("study", 7200, lambda: long(work, made)),
+    ]
+
+
+def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """How long the planned study took beside what was planned. Raises Unfinished if its time was over."""
+    if not made:
+        raise RuntimeError("there is no plan")
+    before = work.spent.get("study", 0.0)
+    graph = f"recipe.cuda_graph={'true' if made['cuda_graph'] else 'false'}"
+    startup = f"startup={max(1, made['trials'] // 4)}"
+    more = ["--space", made["space"], "--epochs", str(made["epochs"]), "--trials", str(made["trials"])]
+    more += ["--workers", str(made["workers"]), *sets(startup, f"finals.seeds={made['seeds']}", graph)]
+    folder = work.temporary / STUDY
+    found = _ran(words(work, folder, more, max(5.0, work.seconds - ENDING)))
+    found["seconds"] += before
+    found |= {"estimated_s": made["seconds"], "took_of_estimate": found["seconds"] / made["seconds"]}
+    yield found | _left(folder)
+    if found["exit_code"] == INTERRUPTED:
+        raise Unfinished(f"stopped after {found['seconds']:.0f} s; another call continues it")
+    yield found | _left(folder) | {"verified_numbers": _check(found | _left(folder), folder)}
