@@ -142,4 +142,4 @@ def _plan(space: str, costs: Rates, images: int, trials: int, seeds: int, epochs
 def tiny() -> Plan:
     """A study that a CPU does in seconds."""
     costs = Rates(2000.0, 4000.0, 0.2, 10.0, 1, 1.0, True, "guesses")
-    return _plan(SMALL, costs, 600, 5, 1, 1)
+    return _plan(SMALL, costs, 200, 5, 1, 1)

@@ -16,9 +16,9 @@ from benchmarks.gpu.plan import HELD_OUT, plan, tiny
 from benchmarks.gpu.stages import STUDY
 
 ALWAYS = ("random_arm=false", "finals.leave_one_out=false", "finals.extra=0.0")
-TINY = ("data.images=600", "data.validation=0.2", "recipe.batch=60")
+TINY = ("data.images=200", "data.validation=0.5", "recipe.batch=50")
 """As many images as there must be, one a class in each part."""
-IMAGES, TINY_IMAGES = 50_000, 600
+IMAGES, TINY_IMAGES = 50_000, 200
 ENDING = 25.0
 """Seconds that a study may need after its time limit: for its page and its closing lines."""
 SHORT = 120.0
