@@ -23,6 +23,11 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
 
+COMPILING = (
+    "recipe.compile: nearly every candidate of a search compiles anew, as each site, r and d is code of its own; that takes up to a minute "
+    "each, and pays only where a training takes much longer"
+)
+
 
 @dataclass(frozen=True)
 class How:
@@ -88,6 +93,13 @@ class Ready:
     def searches(self) -> bool:
         """Whether there is anything beside the references: a study of as many trials as references only compares these."""
         return self.study.trials > len(self.study.references)
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What the user should know of the request before it runs."""
+        if self.searches and self.study.recipe.compile:
+            return (COMPILING,)
+        return ()
 
     @property
     def threads(self) -> int:
