@@ -97,9 +97,8 @@ class Ready:
     @property
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
-        if self.searches and self.study.recipe.compile:
-            return (COMPILING,)
-        return ()
+        compiling = (COMPILING,) if self.searches and self.study.recipe.compile else ()
+        return (*compiling, *([_left_out(self.menu.left_out)] if self.searches and self.menu.left_out else []))
 
     @property
     def threads(self) -> int:
@@ -129,6 +128,11 @@ def prepare(request: Request) -> Ready:
         study = replace(study, trials=len(references))
     name = "/".join(filter(None, (request.name, request.part)))
     return Ready(name, request.part, request.how, device, study, source, space, sites, offered, costs, references, notes)
+
+
+def _left_out(sites: tuple[str, ...]) -> str:
+    words = "1 site is" if len(sites) == 1 else f"{len(sites)} sites are"
+    return f"{words} not searched, as no module with any of its options is legal there: {', '.join(sites)}"
 
 
 def _check_how(how: How) -> None:

@@ -44,6 +44,7 @@ from bam_search.search.record import RANDOM, SEARCH, Record, proper
 from bam_search.search.storage import Place
 from bam_search.search.store import CHECKPOINTS, Store, open_store, set_aside
 from bam_search.search.study import Study
+from bam_search.words import counted
 
 AT_LEAST = 0.2
 """Seconds for which a speed is measured before the study."""
@@ -268,7 +269,7 @@ def _report(ready: Ready, data: Dataset, parts: Split, store: Store) -> Path:
 
 def _commands(ready: Ready, folder: Path) -> tuple[str, ...]:
     """What a reader can do with a candidate: look at its costs, train it again, see where it attends, have its code."""
-    this, weights = [str(folder), "--candidate", "{number}"], str(folder / "candidate-{number}.pt")
+    this, weights = [str(folder), "--candidate", "{tag}"], str(folder / "candidate-{tag}.pt")
     words = (
         ["count", "--space", ready.study.space, "--placement", "{placement}"],
         ["train", *this, "--data", ready.study.data.source, "--out", weights],
@@ -281,8 +282,7 @@ def _commands(ready: Ready, folder: Path) -> tuple[str, ...]:
 def _paper(study: Study, data: Dataset, images: int) -> Paper:
     same = data.name == CIFAR and images == 50_000
     ours = "" if same else f"{images:,} training images of {data.name}" if data.name == CIFAR else data.name
-    epochs = "1 epoch" if study.recipe.epochs == 1 else f"{study.recipe.epochs} epochs"
-    return Paper(study.claim, study.paper, study.space, ours, f"ours, of {epochs}")
+    return Paper(study.claim, study.paper, study.space, ours, f"ours, of {counted(study.recipe.epochs, 'epoch')}")
 
 
 def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:

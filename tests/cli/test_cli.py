@@ -103,6 +103,18 @@ def test_dry_run_shows_the_study_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_site_that_cannot_be_searched_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wide.py").write_text(
+        "from bam_search.model.backbones.resnet import small\nfrom bam_search.space.search_space import SearchSpace\n"
+        "def space():\n    return SearchSpace('wide', small, sites=('stage-ends',), modules={'bam': {'r': (64,)}})\n"
+    )
+    out, err = dry(monkeypatch, capsys, tmp_path, "--space", "wide.py")
+    assert "1 site is not searched, as no module with any of its options is legal there: layer1\n" in err
+    assert "space wide: 2 sites, 4 placements" in out
+
+
 def test_compiling_in_a_search_is_advised_against_and_in_a_comparison_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
