@@ -38,11 +38,17 @@ class Setting:
     processes: int | None = None  # of the engine; None: as many as the study has
     batch: int = usual_loop.BATCH  # of the engine
 
-    def study(self) -> Study:
-        """The placement study on this net, with the usual loop's batches: then both arms take the same steps."""
-        flags = {"space": self.net, "data": {"images": self.images or "all"}, "seed": self.seed, "recipe": {"batch": self.batch}}
-        more = {} if self.processes is None else {"workers": self.processes}
-        return load_study("placement", choose(self.device), flags | more, [])
+    def study(self, own_batch: bool = False) -> Study:
+        """The placement study on this net, with the usual loop's batches: then both arms take the same steps.
+
+        With `own_batch` it keeps its own, for which its learning rate is.
+        """
+        flags: dict[str, object] = {"space": self.net, "data": {"images": self.images or "all"}, "seed": self.seed}
+        if not own_batch:
+            flags["recipe"] = {"batch": self.batch}
+        if self.processes is not None:
+            flags["workers"] = self.processes
+        return load_study("placement", choose(self.device), flags, [])
 
     def split(self) -> Split:
         """The images, split by the first seed, whatever this one is."""

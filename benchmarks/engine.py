@@ -15,6 +15,7 @@ FILE is written after each part, and what other calls have put there stays: a ma
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import subprocess
@@ -39,7 +40,7 @@ from bam_search.search.loop import search
 from bam_search.search.store import open_store
 from benchmarks.arms import ARMS, Setting
 from benchmarks.invented import at_once, invented
-from benchmarks.ladder import IMAGES, Rung, alone, best, bound, environment, ladder, speed
+from benchmarks.ladder import IMAGES, Rung, alone, best, bound, environment, ladder, service, speed
 from benchmarks.results import keep, say, spread
 
 NETS = {"cpu": ("small",), "cuda": ("small", "resnet18", "resnet50")}
@@ -119,8 +120,8 @@ def _score(result: Result) -> Score:
 
 
 def goal(setting: Setting, epochs: int = 30, seeds: int = 3) -> dict[str, float]:
-    """The test error of the net without attention, trained on all training images."""
-    study = setting.study()
+    """The test error of the net without attention, trained on all training images by the study's own recipe: its batch and its rate."""
+    study = setting.study(own_batch=True)
     whole = replace(setting, images=None).split()
     task = Task(
         study.space, sites_of(load(study.space, CIFAR_INPUTS)), whole, study.recipe, choose(setting.device), threads_each(study.workers)
@@ -147,12 +148,11 @@ def climb(setting: Setting, rounds: int) -> dict[str, Any]:
     """The ladder, from the usual loop as fast as it is here, and the engine's best."""
     setting = with_best_workers(setting)
     rungs = ladder(setting, rounds)
-    images_per_s, processes = best(rungs, setting.device)
+    fastest = best(rungs, setting.device)
     return {
         "usual_loop_workers": setting.workers,
-        "processes": processes,
-        "images_per_s": images_per_s,
-        "images_per_s_ratio": images_per_s / rungs["usual loop"]["median"],
+        **asdict(fastest),
+        "images_per_s_ratio": fastest.images_per_s / rungs["usual loop"]["median"],
         "ladder_images_per_s": rungs,
     }
 
@@ -166,7 +166,8 @@ def of_net(part: str, setting: Setting, rounds: int, known: Mapping[str, Any]) -
     if part == "ladder":
         return climb(setting, rounds)
     if part == "candidates":
-        return candidates(replace(setting, workers=known["usual_loop_workers"], processes=known["processes"]), rounds)
+        with service() if known["mps"] else contextlib.nullcontext():
+            return candidates(replace(setting, workers=known["usual_loop_workers"], processes=known["processes"]), rounds)
     if part == "further":
         return {"further_placement_s": further(setting)}
     return {"bound": bound(setting, known["images_per_s"])}

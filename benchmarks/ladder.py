@@ -95,7 +95,7 @@ def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
         rungs[name] = partial(together, setting, images, processes)
     if setting.device == "cuda" and shutil.which(MPS):
         for name, processes in SERVED.items():
-            rungs[name] = partial(served, setting, images, processes)
+            rungs[name] = partial(_served, setting, images, processes)
     speeds: dict[str, list[float]] = {name: [] for name in rungs}
     for _ in range(rounds):
         for name, run in rungs.items():
@@ -107,21 +107,32 @@ def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
     return {name: spread(values) for name, values in speeds.items() if values}
 
 
-def best(found: dict[str, dict[str, float]], device: str) -> tuple[float, int]:
-    """The most images a second of the engine as it is, and the processes that reach it."""
-    packed = {name: n for name, n in {ENGINE: 1, **TOGETHER[device]}.items() if name in found}
-    fastest = max(packed, key=lambda name: found[name]["median"])
-    return found[fastest]["median"], packed[fastest]
+@dataclass(frozen=True)
+class Best:
+    """The most images a second of the engine as it is, the processes that reach it, and whether they need MPS."""
+
+    images_per_s: float
+    processes: int
+    mps: bool
 
 
-def served(setting: Setting, images: Images, processes: int) -> float:
-    """`together` under MPS."""
-    with _service():
+def best(found: Mapping[str, Mapping[str, float]], device: str) -> Best:
+    """The fastest way to run the engine as it is, among those that were measured."""
+    plain = {ENGINE: 1, **TOGETHER[device]}
+    ways = [(name, n, False) for name, n in plain.items()] + [(name, n, True) for name, n in SERVED.items()]
+    return max(
+        (Best(found[name]["median"], n, mps) for name, n, mps in ways if name in found),
+        key=lambda way: way.images_per_s,
+    )
+
+
+def _served(setting: Setting, images: Images, processes: int) -> float:
+    with service():
         return together(setting, images, processes)
 
 
 @contextlib.contextmanager
-def _service() -> Iterator[None]:
+def service() -> Iterator[None]:
     """NVIDIA's Multi-Process Service, for processes that are started within the context."""
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,

@@ -106,7 +106,9 @@ def test_a_model_of_the_users_own_is_searched_without_touching_the_package(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "mine.py").write_text(MINE)
-    here(command(small_npz, "--space", "elsewhere/mine.py:MyNet", "--trials", 6, "--workers", 1), monkeypatch, capsys)
+    words = command(small_npz, "--space", "elsewhere/mine.py:MyNet", "--trials", 6, "--workers", 1)
+    _, err = here(words, monkeypatch, capsys)
+    assert re.fullmatch(r"placement: the \w+ variant runs on .*; about [\d.]+ (s|min) in all", err.splitlines()[0])
     records = table(tmp_path / "reports" / "placement")
     assert list(records["placement"][:4]) == ["none", "one=bam", "one.norm=bam two.norm=bam", "one.norm=se two.norm=se"]
     assert len(set(records["id"])) == 6

@@ -1,6 +1,9 @@
 """The engine's benchmark measures what it says: both arms learn on the same images, and every rung of the ladder trains."""
 
+import contextlib
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from torch import nn
 from bam_search.model.build import build, sites_of
 from bam_search.score.device import choose
 from bam_search.score.generated import generate
+from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
 from benchmarks import arms, engine, ladder, usual_loop
 
@@ -54,10 +58,37 @@ def test_a_further_placement_and_the_goal_are_trained_by_the_engine(setting: arm
 def test_on_a_gpu_each_way_of_stepping_is_measured_and_the_best_number_of_processes_is_taken() -> None:
     assert {**engine.STEPPING["cuda"]} == {"eager": {"cuda_graph": False}, "as it is": {}, "blocks compiled": {"compile": True}}
     found = {name: {"median": 1.0} for name in (*ladder.LADDER["cuda"], *ladder.TOGETHER["cuda"])}
-    assert ladder.best(found, "cuda") == (1.0, 1)
+    assert ladder.best(found, "cuda") == ladder.Best(1.0, 1, mps=False)
     found["the engine, 4 processes on one GPU"] = {"median": 3.0}
     found["the engine, blocks compiled"] = {"median": 9.0}  # not what a study does by default
-    assert ladder.best(found, "cuda") == (3.0, 4)
+    assert ladder.best(found, "cuda") == ladder.Best(3.0, 4, mps=False)
+    found["the engine, 8 processes on one GPU, under MPS"] = {"median": 5.0}
+    assert ladder.best(found, "cuda") == ladder.Best(5.0, 8, mps=True)
+
+
+def test_the_candidates_of_a_net_that_is_fastest_under_mps_are_measured_under_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    @contextlib.contextmanager
+    def service() -> Iterator[None]:
+        said.append("served")
+        yield
+        said.append("ended")
+
+    monkeypatch.setattr(engine, "service", service)
+    monkeypatch.setattr(engine, "candidates", lambda setting, _rounds: said.append(f"{setting.processes} processes") or {})
+    known = {"usual_loop_workers": 2, "processes": 8, "mps": True}
+    engine.of_net("candidates", arms.Setting("auto", "cuda", "small", 1000, 0), 1, known)
+    assert said == ["served", "8 processes", "ended"]
+    said.clear()
+    engine.of_net("candidates", arms.Setting("auto", "cuda", "small", 1000, 0), 1, {**known, "mps": False})
+    assert said == ["8 processes"]
+
+
+def test_the_goal_trains_by_the_studys_own_recipe_and_both_arms_by_the_usual_loops_batch(setting: arms.Setting) -> None:
+    own = load_study("placement", choose("cpu"), {}, []).recipe
+    assert setting.study(own_batch=True).recipe == own
+    assert setting.study().recipe == replace(own, batch=usual_loop.BATCH)
 
 
 def test_what_is_around_training_is_measured_without_training() -> None:

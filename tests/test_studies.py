@@ -70,7 +70,9 @@ def test_all_but_placement_only_compare(name: str, variant: str) -> None:
 def test_the_papers_counts_are_those_of_its_networks_here(name: str) -> None:
     study = shipped(name, "gpu")
     assert study.paper
-    assert {entry.net for entry in study.paper} == set(study.spaces or (study.space,))
+    # The placement study runs on a network that fits an evening; the paper's is one flag away.
+    of_paper = {"resnet50"} if name == "placement" else set(study.spaces or (study.space,))
+    assert {entry.net for entry in study.paper} == of_paper
     mirrors = {entry.mirror for entry in study.paper if entry.mirror}
     assert mirrors == set(shipped(name, "cpu").spaces)
     for entry in study.paper:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bam_search.errors import UserError, first_line
+from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.attach import attach
 from bam_search.model.build import backbone
 from bam_search.model.load import load
@@ -53,13 +53,13 @@ class Setup:
         return Bench.of(self.device, self.recipe, self.parts.train)
 
 
-def find(folder: Path, number: int) -> Candidate:
-    """Candidate `number` of the report in `folder`. Raises UserError."""
-    records = {record.number: record for record in read_records(folder)}
-    if number not in records:
-        raise UserError(f"{folder} has no candidate {number}", f"its candidates are 0 to {max(records)}" if records else "it has none")
+def find(folder: Path, tag: str) -> Candidate:
+    """The candidate of the report in `folder` that the report calls `tag`: 17, R3 or A5001. Raises UserError."""
+    records = {record.tag: record for record in read_records(folder)}
+    if tag not in records:
+        raise UserError(f"{folder} has no candidate {tag}", nearest(tag, records) if records else "it has none")
     name = str(_identity(folder)["space"])
-    return Candidate(records[number], name, load(name, CIFAR_INPUTS))
+    return Candidate(records[tag], name, load(name, CIFAR_INPUTS))
 
 
 def setup(folder: Path, source: str, device: str) -> Setup:

@@ -17,6 +17,7 @@ from bam_search.errors import UserError
 from bam_search.search.driver import Status, look, when
 from bam_search.search.record import Record
 from bam_search.search.store import read_records
+from bam_search.words import counted
 
 PATIENCE = 60.0
 """Seconds for a study to finish its books: it writes its report once more."""
@@ -71,7 +72,7 @@ def _driver_lines(last: Status | None, drives: bool) -> list[str]:
     if last.stage:
         lines.append(f"{last.stage}: {last.done} of {last.total} done" if last.total else last.stage)
     for running in last.running:
-        what = "final training" if running.final else f"{running.epochs} epochs"
+        what = "final training" if running.final else counted(running.epochs, "epoch")
         lines.append(f"  since {_span(now - running.since)}: {running.placement} ({what}, seed {running.seed})")
     return lines
 

@@ -2,10 +2,16 @@
 
 import click
 
+from bam_search.cli.forecast import duration, forecast, sizes, told
 from bam_search.cli.prepare import Ready, Request, each, prepare
 from bam_search.config import flat
 from bam_search.score.cost import overhead
-from bam_search.score.estimate import dearest, seconds_per_image
+from bam_search.score.estimate import dearest
+
+TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
+"""Of CIFAR-100: a dry run does not read the data."""
+AT_LEAST = 1.0
+"""Seconds for which each speed is measured."""
 
 
 def dry(request: Request) -> int:
@@ -17,7 +23,7 @@ def dry(request: Request) -> int:
 
 def _show(ready: Ready) -> None:
     click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
-    for note in ready.notes:
+    for note in (*ready.notes, *ready.advice):
         click.echo(note, err=True)
     for key, value in flat({**ready.study.to_dict(), "paper": f"{len(ready.study.paper)} figures"}).items():
         click.echo(f"{key} = {value}")
@@ -40,18 +46,19 @@ def _echo_costs(ready: Ready) -> None:
 
 
 def _echo_time(ready: Ready) -> None:
-    study = ready.study
-    images = (study.data.limit or 50_000) * study.recipe.epochs
-    texts = [placement.text for placement in ready.references.values()] or ["none"]
-    speeds = [seconds_per_image(ready.space, ready.sites, text, study.recipe, ready.device, ready.threads) for text in texts]
-    mean = images * sum(speeds) / len(speeds)
-    finalists = len(ready.references) + 6 * ready.searches
-    total = mean * (study.trials + finalists * study.finals.seeds) / study.workers
+    images = ready.study.data.limit or TRAIN_IMAGES
+    held_out = round(images * ready.study.data.validation)
+    found = forecast(ready, sizes(ready, images - held_out, held_out, TEST_IMAGES), AT_LEAST)
+    click.echo("")
+    if isinstance(found, str):
+        click.echo(told(found))
+        return
+    for phase, seconds in found.phases:
+        click.echo(f"{phase.name:28} {phase.trainings:5,} trainings {duration(seconds):>12}")
+    n = sum(phase.trainings for phase, _ in found.phases)
+    least, most = (pick(speed.seconds(1, images * ready.study.recipe.epochs) for speed in found.speeds) for pick in (min, max))
+    click.echo(f"one training of {images * ready.study.recipe.epochs:,} images: {duration(least)} to {duration(most)}, measured just now")
     click.echo(
-        f"\none training: {images * min(speeds):,.0f} to {images * max(speeds):,.0f} s, measured on the references, {images:,} images each"
-    )
-    click.echo(
-        f"the study: about {total / 60:,.1f} min for {study.trials} candidates and {'some ' * ready.searches}{finalists} finalists with "
-        f"{study.finals.seeds} seeds each, {study.workers} at a time; "
-        "reading the data and starting processes come on top"
+        f"the study: about {duration(found.seconds)} for {n:,} trainings, {ready.study.workers} at a time; finalists are estimated, and "
+        "reading the data, starting processes and the report come on top"
     )

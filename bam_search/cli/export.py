@@ -33,9 +33,9 @@ class Exported:
     outputs: Tensor
 
 
-def export(folder: Path, number: int, out: Path, weights: Path | None, formats: Sequence[str]) -> None:
-    """Write candidate `number` of the report in `folder` to `out`. Raises UserError, and ClickException if a comparison fails."""
-    candidate = _candidate(folder, number, weights)
+def export(folder: Path, tag: str, out: Path, weights: Path | None, formats: Sequence[str]) -> None:
+    """Write the candidate that the report in `folder` calls `tag` to `out`. Raises UserError, and ClickException if a comparison fails."""
+    candidate = _candidate(folder, tag, weights)
     out.mkdir(parents=True, exist_ok=True)
     _write_placement(candidate, out / "placement.json")
     _write_snippet(candidate, out / "model.py")
@@ -45,8 +45,8 @@ def export(folder: Path, number: int, out: Path, weights: Path | None, formats: 
     click.echo(f"weights {told}", err=True)
 
 
-def _candidate(folder: Path, number: int, weights: Path | None) -> Exported:
-    found = find(folder, number)
+def _candidate(folder: Path, tag: str, weights: Path | None) -> Exported:
+    found = find(folder, tag)
     net = found.net(found.record.seed)
     if weights:
         load_weights(net, weights)
@@ -74,7 +74,7 @@ def _snippet(candidate: Exported) -> str:
     record, space = candidate.record, candidate.space
     error = "failed" if record.val_error is None else f"{record.val_error:.2f} % validation error"
     imports, build = _build_lines(candidate.name)
-    return f'''"""Candidate {record.number} of a placement search on {space.name}: {error}, {record.params_overhead:+.2f} % parameters.
+    return f'''"""Candidate {record.tag} of a placement search on {space.name}: {error}, {record.params_overhead:+.2f} % parameters.
 
 Written by bam_search {__version__}, which it needs. `python model.py` prints the number of parameters.
 """

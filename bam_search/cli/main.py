@@ -18,7 +18,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 # What the commands on a candidate of a finished report share.
 REPORT = click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
-CANDIDATE = click.option("--candidate", type=int, required=True, metavar="N", help="The number of a candidate of the report.")
+CANDIDATE = click.option("--candidate", required=True, metavar="N", help="What the report calls a candidate: 17, R3, A5001.")
 STUDY_DATA = click.option("--data", "source", default="auto", metavar="PATH|NAME", help="The data that the study was run on, as for `run`.")
 DEVICE = click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 
@@ -128,7 +128,7 @@ def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> N
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: REPORT_DIR/candidate-N]")
 @click.option("--weights", type=click.Path(path_type=Path), help="A state dict that you trained, saved by torch.save.")
 @click.option("--format", "formats", multiple=True, type=click.Choice(("pt2", "onnx")), help="Also a torch.export program, or ONNX.")
-def export(folder: Path, candidate: int, out: Path | None, weights: Path | None, formats: tuple[str, ...]) -> None:
+def export(folder: Path, candidate: str, out: Path | None, weights: Path | None, formats: tuple[str, ...]) -> None:
     """Write a candidate of a report as placement.json and a Python file; load all that is written again, and compare."""
     from bam_search.cli import export as exporting
 
@@ -142,7 +142,7 @@ def export(folder: Path, candidate: int, out: Path | None, weights: Path | None,
 @STUDY_DATA
 @DEVICE
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the weights.  [default: REPORT_DIR/candidate-N.pt]")
-def train(folder: Path, candidate: int, seed: int | None, source: str, device: str, out: Path | None) -> None:
+def train(folder: Path, candidate: str, seed: int | None, source: str, device: str, out: Path | None) -> None:
     """Train a candidate of a report as the study trains its finalists, test it, and keep its weights."""
     from bam_search.cli import train as training
 
@@ -160,7 +160,7 @@ def train(folder: Path, candidate: int, seed: int | None, source: str, device: s
 @click.option("--count", type=click.IntRange(1, 200), default=8, show_default=True, help="How many images.")
 @DEVICE
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: REPORT_DIR/candidate-N-maps.html]")
-def maps(folder: Path, candidate: int, out: Path | None, **asked: Any) -> None:
+def maps(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
     """Show where on an image a trained candidate's attention amplifies, site after site."""
     from bam_search.cli import maps as showing
 

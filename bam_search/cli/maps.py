@@ -16,11 +16,11 @@ from bam_search.report.maps import gallery
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
-def show(folder: Path, number: int, weights: Path, source: str, pictures: Path | None, count: int, device: str, out: Path) -> None:
-    """Write a page of the gains of candidate `number` on `count` test images, or on the `pictures` of a folder. Raises UserError."""
-    candidate, how = find(folder, number), setup(folder, source, device)
+def show(folder: Path, tag: str, weights: Path, source: str, pictures: Path | None, count: int, device: str, out: Path) -> None:
+    """Write a page of the gains of the candidate `tag` on `count` test images, or on the `pictures` of a folder. Raises UserError."""
+    candidate, how = find(folder, tag), setup(folder, source, device)
     if candidate.record.placement == "none":
-        raise UserError(f"candidate {number} has no attention", "choose another one")
+        raise UserError(f"candidate {tag} has no attention", "choose another one")
     height, width = candidate.space.input_shape[1:]
     names, pixels = _own(pictures, (width, height), count) if pictures else _test(how.parts.test.x[:count])
     net = candidate.net(how.seed)
@@ -29,7 +29,7 @@ def show(folder: Path, number: int, weights: Path, source: str, pictures: Path |
     bench = how.bench
     with torch.inference_mode():
         found = gains(net, lambda: bench.forward(net, torch.from_numpy(pixels).to(how.device.type)))
-    title = f"Attention of #{number}, {candidate.record.placement}"
+    title = f"Attention of #{tag}, {candidate.record.placement}"
     write(out, gallery(title, names, pixels, {site: gain.cpu().numpy() for site, gain in found.items()}))
     click.echo(f"maps: {out}")
 

@@ -23,6 +23,11 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import Menu, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
 
+COMPILING = (
+    "recipe.compile: nearly every candidate of a search compiles anew, as each site, r and d is code of its own; that takes up to a minute "
+    "each, and pays only where a training takes much longer"
+)
+
 
 @dataclass(frozen=True)
 class How:
@@ -90,6 +95,12 @@ class Ready:
         return self.study.trials > len(self.study.references)
 
     @property
+    def advice(self) -> tuple[str, ...]:
+        """What the user should know of the request before it runs."""
+        compiling = (COMPILING,) if self.searches and self.study.recipe.compile else ()
+        return (*compiling, *([_left_out(self.menu.left_out)] if self.searches and self.menu.left_out else []))
+
+    @property
     def threads(self) -> int:
         """CPU threads of one worker."""
         return threads_each(self.study.workers)
@@ -117,6 +128,11 @@ def prepare(request: Request) -> Ready:
         study = replace(study, trials=len(references))
     name = "/".join(filter(None, (request.name, request.part)))
     return Ready(name, request.part, request.how, device, study, source, space, sites, offered, costs, references, notes)
+
+
+def _left_out(sites: tuple[str, ...]) -> str:
+    words = "1 site is" if len(sites) == 1 else f"{len(sites)} sites are"
+    return f"{words} not searched, as no module with any of its options is legal there: {', '.join(sites)}"
 
 
 def _check_how(how: How) -> None:

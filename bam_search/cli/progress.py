@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bam_search.report.tables import error_text, test_text
 from bam_search.search.record import Record
+from bam_search.words import counted
 
 Told = Callable[[Record], None]
 Line = Callable[[Record], str]
@@ -35,7 +36,8 @@ def searched(record: Record) -> str:
     """`val 81.2 ± 1.0 %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`."""
     failed = f"  {reason(record.failure)}" if record.failure else ""
     if record.stopped:
-        return f"stopped after {record.rung_epochs[-1]} epochs with {record.rung_errors[-1]:.1f} %{_costs(record)}  {record.label}"
+        after = counted(record.rung_epochs[-1], "epoch")
+        return f"stopped after {after} with {record.rung_errors[-1]:.1f} %{_costs(record)}  {record.label}"
     return f"val {error_text(record):>10} %{_costs(record)}  {_seconds(record.seconds)}  {record.label}{failed}"
 
 

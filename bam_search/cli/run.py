@@ -22,6 +22,7 @@ from rich.console import Console
 from bam_search import __version__
 from bam_search.cli import progress
 from bam_search.cli.compare import check_free, compare
+from bam_search.cli.forecast import forecast, sizes, told
 from bam_search.cli.prepare import Ready, Request, each, prepare
 from bam_search.errors import Breakdown, Sentence, first_line
 from bam_search.model.build import build
@@ -33,7 +34,8 @@ from bam_search.score.bench import uses_bf16
 from bam_search.score.cost import COUNTS
 from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
-from bam_search.score.latency import latency
+from bam_search.score.graph import NotOneGraph
+from bam_search.score.latency import Setting, latency
 from bam_search.search.driver import LOCK, STATUS, Driver, driving
 from bam_search.search.executors import EXECUTORS, Submit
 from bam_search.search.finals import ablations, finalists, finals
@@ -42,7 +44,10 @@ from bam_search.search.record import RANDOM, SEARCH, Record, proper
 from bam_search.search.storage import Place
 from bam_search.search.store import CHECKPOINTS, Store, open_store, set_aside
 from bam_search.search.study import Study
+from bam_search.words import counted
 
+AT_LEAST = 0.2
+"""Seconds for which a speed is measured before the study."""
 LATENCY_BATCH = 32
 """Images at once when latency is measured."""
 
@@ -83,11 +88,13 @@ def _answer_signals(limit: float | None) -> None:
 
 def _run(ready: Ready, data: Dataset, folder: Path) -> int:
     """Run or continue the study on one space, write its report into `folder`; the exit code."""
-    _say(f"{ready.first_line}; data: {data.name} ({data.origin})")
-    for note in ready.notes:
-        _say(note)
     place = Place.of(folder, ready.how.storage, ready.name)
     task = _task(ready, data, folder)
+    with Console(stderr=True).status("measuring how fast this device trains"):  # on a terminal only
+        time = forecast(ready, sizes(ready, len(task.split.fit), len(task.split.validation), len(data.test)), AT_LEAST)
+    _say(f"{ready.first_line}; data: {data.name} ({data.origin}); {told(time)}")
+    for note in (*ready.notes, *ready.advice):
+        _say(note)
     with contextlib.ExitStack() as workers:  # first of all: a cluster that is not there leaves nothing written
         submit = workers.enter_context(EXECUTORS[ready.how.executor](task, ready.study.workers, ready.how.address or "auto"))
         with driving(folder, _command()) as driver, place.reserved():
@@ -196,12 +203,17 @@ def _time(ready: Ready, store: Store) -> None:
     for record in wanted:
         net, base = (build(ready.space, ready.sites, placement, record.seed) for placement in (record.placement, "none"))
         try:
-            found = latency(net, base, ready.space.input_shape, ready.device, LATENCY_BATCH)
-        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+            found = latency(net, base, _as_trained(ready))
+        except (torch.OutOfMemoryError, torch.AcceleratorError, NotOneGraph) as error:
             said = first_line(error)
             raise Breakdown(f"the latency of #{record.tag} cannot be measured: {said}", "the same command continues") from None
         overhead, low, high = (100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high))
         store.add_latency(record.number, overhead, (low, high))
+
+
+def _as_trained(ready: Ready) -> Setting:
+    recipe = ready.study.recipe
+    return Setting(ready.device, ready.space.input_shape, LATENCY_BATCH, uses_bf16(recipe, ready.device), recipe.cuda_graph)
 
 
 def _close(ready: Ready, data: Dataset, parts: Split, store: Store) -> int:
@@ -257,7 +269,7 @@ def _report(ready: Ready, data: Dataset, parts: Split, store: Store) -> Path:
 
 def _commands(ready: Ready, folder: Path) -> tuple[str, ...]:
     """What a reader can do with a candidate: look at its costs, train it again, see where it attends, have its code."""
-    this, weights = [str(folder), "--candidate", "{number}"], str(folder / "candidate-{number}.pt")
+    this, weights = [str(folder), "--candidate", "{tag}"], str(folder / "candidate-{tag}.pt")
     words = (
         ["count", "--space", ready.study.space, "--placement", "{placement}"],
         ["train", *this, "--data", ready.study.data.source, "--out", weights],
@@ -270,8 +282,7 @@ def _commands(ready: Ready, folder: Path) -> tuple[str, ...]:
 def _paper(study: Study, data: Dataset, images: int) -> Paper:
     same = data.name == CIFAR and images == 50_000
     ours = "" if same else f"{images:,} training images of {data.name}" if data.name == CIFAR else data.name
-    epochs = "1 epoch" if study.recipe.epochs == 1 else f"{study.recipe.epochs} epochs"
-    return Paper(study.claim, study.paper, study.space, ours, f"ours, of {epochs}")
+    return Paper(study.claim, study.paper, study.space, ours, f"ours, of {counted(study.recipe.epochs, 'epoch')}")
 
 
 def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
@@ -304,8 +315,17 @@ def _about(ready: Ready, data: Dataset, parts: Split) -> dict[str, str]:
         f"seed {study.seed}, {study.workers} at a time; minimised: {', '.join(study.objectives)}",
         "References": "; ".join(ready.notes) or "as the study writes them",
         "Recipe": f"{recipe}, which is {_precision(ready)} here",
+        "Latency": _latency_words(ready),
         "Versions": f"bam_search {__version__}, Python {platform.python_version()}, {packages}",
     }
+
+
+def _latency_words(ready: Ready) -> str:
+    graph = ", one CUDA graph timed by the GPU's events" if ready.device.type == "cuda" and ready.study.recipe.cuda_graph else ""
+    return (
+        f"of finalists: forward passes of {LATENCY_BATCH} images on {ready.device.name}, {_precision(ready)}, channels-last{graph}, "
+        "in turn with the backbone's"
+    )
 
 
 def _precision(ready: Ready) -> str:

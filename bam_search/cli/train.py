@@ -9,22 +9,26 @@ from bam_search.cli.candidate import find, setup
 from bam_search.score.measure import error
 from bam_search.score.train import Epoch, train
 from bam_search.search.finals import FRESH
+from bam_search.words import counted
 
 
-def train_candidate(folder: Path, number: int, seed: int | None, source: str, device: str, out: Path) -> None:
-    """Train candidate `number` on all of the study's training images, test it, and write its state dict to `out`. Raises UserError."""
-    candidate, how = find(folder, number), setup(folder, source, device)
+def train_candidate(folder: Path, tag: str, seed: int | None, source: str, device: str, out: Path) -> None:
+    """Train the candidate that the report calls `tag` on all of the study's training images, test it, and write its state dict to `out`.
+
+    Raises UserError.
+    """
+    candidate, how = find(folder, tag), setup(folder, source, device)
     seed = how.seed + FRESH if seed is None else seed
     net = candidate.net(seed).to(how.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     click.echo(
-        f"training #{number}, {candidate.record.placement}, on {len(how.parts.train):,} images of {how.data.name}, seed {seed}", err=True
+        f"training #{tag}, {candidate.record.placement}, on {len(how.parts.train):,} images of {how.data.name}, seed {seed}", err=True
     )
     bench = how.bench
     epochs: tuple[Epoch, ...] = train(net, bench, how.recipe, seed)
     found = error(net, how.parts.test, bench)
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
-    click.echo(f"{out}: {found:.2f} % test error after {len(epochs)} epochs, seed {seed}")
+    click.echo(f"{out}: {found:.2f} % test error after {counted(len(epochs), 'epoch')}, seed {seed}")
     known = dict(zip(candidate.record.test_seeds, candidate.record.test_errors, strict=True))
     if seed in known:
         click.echo(f"the study measured {known[seed]:.2f} % with this seed", err=True)

@@ -29,6 +29,7 @@ from bam_search.report.tables import (
 from bam_search.search.front import front
 from bam_search.search.record import RANDOM, REFERENCE, Record, proper
 from bam_search.space.search_space import Menu
+from bam_search.words import counted
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -204,18 +205,19 @@ def _worth(records: Sequence[Record], subject: Subject) -> str:
     lines = []
     beside = arms(records, subject.objectives, subject.startup)
     for name, arm in (("The search", beside.search), ("Random search", beside.random)) if beside else ():
-        lines.append(f"{name}: {arm[0]} epochs of training, least validation error {arm[1]:.2f} %, hypervolume {100 * arm[2]:.0f} %")
+        epochs = counted(arm[0], "epoch")
+        lines.append(f"{name}: {epochs} of training, least validation error {arm[1]:.2f} %, hypervolume {100 * arm[2]:.0f} %")
     found = stopping(records, subject.objectives)
     if found:
         share = found.saved / (found.spent + found.saved) if found.saved else 0
-        lines.append(
-            f"Rungs stopped {found.stopped} candidates, and saved {found.saved} of {found.spent + found.saved} epochs ({share:.0%})"
-        )
-        lines.append(f"Of {found.audited} candidates that were hopeless and trained on all the same, {found.wrong} ended on the front")
+        stopped, epochs = counted(found.stopped, "candidate"), counted(found.spent + found.saved, "epoch")
+        audited = counted(found.audited, "candidate")
+        lines.append(f"Rungs stopped {stopped}, and saved {found.saved} of {epochs} ({share:.0%})")
+        lines.append(f"Of {audited} that were hopeless and trained on all the same, {found.wrong} ended on the front")
     for rung in found.rungs if found else ():
         tau = rung.agreement
         text = "too few" if tau is None else f"{tau.mean:.2f} ({tau.low:.2f} to {tau.high:.2f}, {tau.n} candidates)"
-        lines.append(f"Rank correlation of {rung.epochs} epochs with the full training, Kendall's tau: {text}")
+        lines.append(f"Rank correlation of {counted(rung.epochs, 'epoch')} with the full training, Kendall's tau: {text}")
     return _list(lines) if lines else ""
 
 
@@ -274,7 +276,8 @@ def _definitions(about: Mapping[str, str]) -> str:
 
 def embedded(figure: go.Figure) -> str:
     """A figure as HTML; plotly.js is in the page's head."""
-    config = {"displaylogo": False, "responsive": True, "toImageButtonOptions": {"format": "svg"}}
+    # Plotly's own button uploads the chart to its makers: a report leaves no machine by itself.
+    config = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "toImageButtonOptions": {"format": "svg"}}
     return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
 
 

@@ -15,7 +15,7 @@ from bam_search.search.additive import Design
 from bam_search.search.front import front
 from bam_search.search.paper import PaperEntry
 from bam_search.search.record import REFERENCE, Record, costs_of, proper
-from bam_search.space.placement import Placement
+from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import Menu
 from bam_search.space.sites import Site, Sites
 
@@ -26,7 +26,7 @@ class Subject:
 
     `warning` goes on top if it is not empty (the data are not CIFAR-100), `about` says how the study was run, `menu` what it could choose
     among; the first `startup` searched candidates were random. `sites` are the backbone's, to draw placements; `commands` what a reader
-    can do with a candidate, with {number} and {placement} in them; `base` has the backbone's counts, which overheads are above. `paper` is
+    can do with a candidate, with {tag} and {placement} in them; `base` has the backbone's counts, which overheads are above. `paper` is
     what the paper says about it.
     """
 
@@ -58,7 +58,12 @@ def payload(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
         "objectives": subject.objectives,
         "warning": subject.warning,
         "about": dict(subject.about),
-        "menu": {"sites": subject.menu.sites, "defaults": subject.menu.defaults},
+        "menu": {
+            "sites": subject.menu.sites,
+            "defaults": subject.menu.defaults,
+            "illegal": sorted([site, choice.text] for site, choice in subject.menu.illegal),
+            "left_out": subject.menu.left_out,
+        },
         "startup": subject.startup,
         "paper": asdict(subject.paper),
         "commands": subject.commands,
@@ -141,13 +146,17 @@ def _subject(values: Mapping[str, Any]) -> Subject:
         objectives=tuple(values["objectives"]),
         warning=values["warning"],
         about=values["about"],
-        menu=Menu(menus, values["menu"]["defaults"]),
+        menu=Menu(menus, values["menu"]["defaults"], _illegal(values["menu"]["illegal"]), tuple(values["menu"]["left_out"])),
         startup=values["startup"],
         paper=Paper(**{**values["paper"], "entries": tuple(PaperEntry(**_tuples(entry)) for entry in values["paper"]["entries"])}),
         sites=Sites(tuple(Site(**_tuples(site)) for site in values["sites"]), blocks=tuple(values["blocks"])),
         commands=tuple(values["commands"]),
         base=values["base"],
     )
+
+
+def _illegal(pairs: Sequence[Sequence[str]]) -> frozenset[tuple[str, Choice]]:
+    return frozenset((site, Placement.parse(f"{site}={text}").choices[0][1]) for site, text in pairs)
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def _rival(records: Sequence[Record], record: Record, axis: str, budget: float) 
 
 
 def records_csv(records: Sequence[Record]) -> str:
-    """Every field of every record."""
-    frame = pd.DataFrame([record.to_dict() for record in records])
+    """Every field of every record; the names of the fields also where there is no record."""
+    frame = pd.DataFrame([record.to_dict() for record in records], columns=[field.name for field in fields(Record)])
     for column in frame:
         frame[column] = [json.dumps(value) if isinstance(value, (bool, dict, list, tuple)) else value for value in frame[column]]
     return frame.to_csv(index=False)

@@ -1,23 +1,58 @@
-"""What a study will cost before it runs: the dearest placement of a menu, and the seconds of a training, measured on this device."""
+"""How fast this device trains, measured for a moment before a study runs; and the most expensive placement of a choice space."""
 
+import contextlib
+import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import mean
 
 import numpy as np
 import torch
 
 from bam_search.model.build import build
+from bam_search.model.load import load
 from bam_search.score.batches import Order
 from bam_search.score.bench import Bench
 from bam_search.score.cost_table import CostTable
-from bam_search.score.data import CLASSES, Images
-from bam_search.score.device import Device
-from bam_search.score.graph import EAGER, stream
+from bam_search.score.data import CIFAR_INPUTS, CLASSES, Images
+from bam_search.score.device import Device, cores
+from bam_search.score.graph import EAGER, settle, stream
 from bam_search.score.recipe import Recipe
 from bam_search.score.step import Step
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import Menu, SearchSpace
+from bam_search.space.search_space import Menu
 from bam_search.space.sites import Sites
+
+WARM = {"cpu": 1, "cuda": 2 * EAGER}
+"""Steps before the clock runs: on a GPU the eager ones, the capture, and some replays."""
+MOST_IMAGES = {"cpu": 64, "cuda": 65_536}
+"""A batch is no larger while a speed is measured: on a CPU a batch of a large net takes minutes, and the time of an image is the same."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that a training takes before it is at full speed, and seconds for each image from then on."""
+
+    start: float
+    per_image: float
+
+    def seconds(self, trainings: float, images: float) -> float:
+        """Seconds of so many trainings of `images` images together."""
+        return trainings * self.start + images * self.per_image
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is measured: the placement `text` of the space of this name; all that a process of its own needs to know."""
+
+    space: str
+    sites: Sites
+    text: str
+    recipe: Recipe
+    device: Device
+    at_least: float
 
 
 def dearest(menu: Menu, costs: CostTable) -> Placement:
@@ -25,34 +60,67 @@ def dearest(menu: Menu, costs: CostTable) -> Placement:
     return Placement.of({site: max(menu.choices(site), key=lambda choice: costs.added(site, choice).params) for site in menu.sites})
 
 
-def seconds_per_image(
-    space: SearchSpace, sites: Sites, placement: str, recipe: Recipe, device: Device, threads: int, at_least: float = 1.0
-) -> float:
-    """Seconds of training for one image, measured on random images for `at_least` seconds after a warm-up.
+def speeds(probes: Sequence[Probe], workers: int, threads: int) -> list[Speed]:
+    """The speed of each probe on random images, with `workers` trainings at a time on `threads` CPU threads each.
 
-    `threads` are the CPU threads of one worker.
+    Raises what the training raises.
+
+    A GPU is used from a process of its own, which gives all of its memory back. On a CPU so many threads train at the same time, as
+    workers would: they share the memory's bandwidth.
     """
-    torch.set_num_threads(threads)
-    model = build(space, sites, placement, seed=0).to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = _noise(recipe.batch)
-    bench = Bench.of(device, recipe, images)
-    step, taken = Step.first(model.train(), bench, recipe), 0
-    step.batches.deal(Order.of(len(images), 0, 0, recipe))
+    if probes[0].device.type == "cuda":
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_one_after_another, probes).result()
+    beside = min(workers, cores())
+    with _threads(threads), ThreadPoolExecutor(beside) as pool:
+        return [_mean(list(pool.map(measure, [probe] * beside))) for probe in probes]
+
+
+def _one_after_another(probes: Sequence[Probe]) -> list[Speed]:
+    settle()
+    measure(probes[0])  # loads libraries, which a worker does once
+    return [measure(probe) for probe in probes]
+
+
+def measure(probe: Probe) -> Speed:
+    """The speed of a probe, here and now, over `at_least` seconds after a warm-up."""
+    device, began = probe.device, time.perf_counter()
+    model = build(load(probe.space, CIFAR_INPUTS), probe.sites, probe.text, seed=0)
+    model.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = _noise(min(probe.recipe.batch, MOST_IMAGES[device.type]))
+    step, taken = Step.first(model.train(), Bench.of(device, probe.recipe, images), probe.recipe), 0
+    step.batches.deal(Order.of(len(images), 0, 0, probe.recipe))
     with stream(device.type):
         take = step.taker()
-        for _ in range(2 * EAGER):
-            _once(step, take)
-        started = time.perf_counter()
-        while time.perf_counter() - started < at_least:
-            _once(step, take)
+
+        def once() -> None:
+            step.number.zero_()
+            take()
+
+        for _ in range(WARM[device.type]):
+            once()
+        float(step.loss)  # waits for the device
+        warm = time.perf_counter()
+        while time.perf_counter() - warm < probe.at_least or not taken:
+            once()
             taken += 1
-        return (time.perf_counter() - started) / (taken * len(images))
+            float(step.loss)
+        each = (time.perf_counter() - warm) / taken
+    return Speed(max(0.0, warm - began - WARM[device.type] * each), each / len(images))
 
 
-def _once(step: Step, take: Callable[[], None]) -> None:
-    step.number.zero_()
-    take()
-    float(step.loss)  # waits for the device
+def _mean(found: Sequence[Speed]) -> Speed:
+    return Speed(mean(speed.start for speed in found), mean(speed.per_image for speed in found))
+
+
+@contextlib.contextmanager
+def _threads(each: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(each)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _noise(n: int) -> Images:

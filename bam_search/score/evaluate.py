@@ -19,7 +19,7 @@ from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
-from bam_search.score.graph import NotOneGraph
+from bam_search.score.graph import NotOneGraph, settle
 from bam_search.score.measure import HeldOut, Meter
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Epoch, train
@@ -93,6 +93,8 @@ def worker_died(said: str) -> Result:
 def prepare(task: Task) -> None:
     """Load what all jobs share. Raises UserError if the space cannot be loaded (here): no candidate's fault."""
     _space(task.space)
+    if task.device.type == "cuda":
+        settle()
 
 
 def evaluate(task: Task, job: Job) -> Result:

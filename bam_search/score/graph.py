@@ -44,7 +44,7 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 
     After NotOneGraph the process should train no more: some versions of torch go on as if they were capturing.
     """
-    gc.collect()  # what Python finds dead during the capture could free device memory, which is not allowed there
+    gc.collect()  # what Python finds dead during the capture could free device memory, which is not allowed there; see `settle`
     torch.cuda.synchronize()  # a fault of the steps before is the device's
     graph = torch.cuda.CUDAGraph()
     try:
@@ -55,10 +55,19 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
             raise torch.OutOfMemoryError(first_line(error)) from None
         graph.reset()
         said = first_line(error.__context__ or error)  # as it breaks off, the capture ends in an error of its own
-        raise NotOneGraph(
-            f"a training step of this model cannot be one CUDA graph: {said} (recipe.cuda_graph = false trains it)"
-        ) from error
+        raise NotOneGraph(f"a step of this model cannot be one CUDA graph: {said} (recipe.cuda_graph = false trains it)") from error
     return graph.replay
+
+
+@functools.cache  # once a process
+def settle() -> None:
+    """Leave what the process has loaded so far out of all later garbage collections.
+
+    A collection before each capture looks at every object: half a second with torch loaded, some milliseconds beside what a candidate has
+    made. To be called before the first candidate, as what is dead by then, but not collected, would stay.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @contextlib.contextmanager

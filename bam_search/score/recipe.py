@@ -18,7 +18,8 @@ class Recipe:
     CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, https://arxiv.org/abs/2404.00498). `precision`: "bf16" trains under bfloat16
     autocast, "fp32" does not, "auto" takes bf16 where the hardware has it. With `cuda_graph` the training step is one CUDA graph on a GPU;
     a model that waits for the GPU, or draws random numbers in Python, needs it to be false. `compile` compiles each block once a process
-    (torch.compile). A training that takes longer than `seconds` is stopped, and its record says so.
+    (torch.compile). `cudnn_benchmark` lets cuDNN choose each convolution's algorithm by trial, on a GPU. A training that takes longer than
+    `seconds` is stopped, and its record says so.
     """
 
     epochs: Annotated[int, Ge(1), Le(10_000)] = 10
@@ -33,6 +34,7 @@ class Recipe:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     cuda_graph: bool = True
     compile: bool = False
+    cudnn_benchmark: bool = False
     seconds: Annotated[float, Gt(0)] | None = None
 
     def lr_at(self, step: int, steps: int) -> float:

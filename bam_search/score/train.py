@@ -3,10 +3,11 @@
 The host waits for the device once an epoch.
 """
 
+import contextlib
 import math
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ def train(
     With more than one of `micro_batches` a batch goes through in that many parts whose gradients add up; normalisations then see the
     parts. Raises Diverged, TooSlow, NotOneGraph, and ValueError if a batch cannot be filled with two images.
     """
-    with stream(bench.device.type):
+    with stream(bench.device.type), _cudnn(recipe):
         return _train(model, bench, recipe, seed, measure, micro_batches, saved, keep)
 
 
@@ -102,6 +103,17 @@ def _train(
         if keep and len(epochs) < recipe.epochs:
             keep(Saved(tuple(epochs), time.monotonic() - began, model.state_dict(), step.optimizer.state_dict()))
     return tuple(epochs)
+
+
+@contextlib.contextmanager
+def _cudnn(recipe: Recipe) -> Iterator[None]:
+    """cuDNN's way to choose algorithms, which is the process's, as the recipe has it."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = recipe.cudnn_benchmark
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _in_time(began: float, epoch: int, recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bam_search.search.record import Record
+from bam_search.words import counted
 
 LEAST = 6
 """With fewer candidates that went all the way nothing is stopped: a line through five points says little."""
@@ -71,7 +72,7 @@ def hopeless(record: Record, others: Sequence[Record], costs: Sequence[str], mar
     if best is None or best.objective("error") + noise >= expected:
         return ""
     return (
-        f"after {epochs} epochs: {expected:.1f} % to expect after all, and #{best.number} costs no more with "
+        f"after {counted(epochs, 'epoch')}: {expected:.1f} % to expect after all, and #{best.number} costs no more with "
         f"{best.objective('error'):.1f} %, better by more than the noise of {noise:.1f}"
     )
 

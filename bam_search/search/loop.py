@@ -113,7 +113,12 @@ def random_size(study: Study, own: Mapping[int, Record]) -> int:
     """How many random candidates have, with the startup, the search's training cost."""
     searched = [record for record in own.values() if record.origin == SEARCH]
     spent = sum(record.trained_epochs for record in searched)
-    return max(0, math.ceil(spent / study.recipe.epochs) - len(startup_of(own.values(), study.startup)))
+    return random_count(study, spent, len(startup_of(own.values(), study.startup)))
+
+
+def random_count(study: Study, epochs: int, startup: int) -> int:
+    """How many random candidates have, with those of the startup, the cost of a search that trained for so many epochs."""
+    return max(0, math.ceil(epochs / study.recipe.epochs) - startup)
 
 
 def window(study: Study) -> int:

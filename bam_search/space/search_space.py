@@ -36,11 +36,14 @@ class SearchSpace:
 class Menu:
     """What a sampler sees of a search space: for each site, in the model's order, its modules and their legal option values.
 
-    `defaults` holds, for each module, the value that an option has where a placement does not write it.
+    `defaults` holds, for each module, the value that an option has where a placement does not write it. `illegal` are choices at sites
+    whose values are legal, but not together. `left_out` are sites that the space names and at which nothing is legal.
     """
 
     sites: Mapping[str, Mapping[str, Options]]
     defaults: Mapping[str, Mapping[str, Option]]
+    illegal: frozenset[tuple[str, Choice]] = frozenset()
+    left_out: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -53,11 +56,12 @@ class Menu:
 
     def choices(self, site: str) -> list[Choice]:
         """Every choice on offer at `site`, each option written out."""
-        return [
+        products = (
             Choice.of(module, dict(zip(options, values, strict=True)))
             for module, options in self.sites[site].items()
             for values in itertools.product(*options.values())
-        ]
+        )
+        return [choice for choice in products if (site, choice) not in self.illegal]
 
 
 def load_space(name: str) -> SearchSpace:

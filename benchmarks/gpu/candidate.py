@@ -18,7 +18,7 @@ from bam_search.score.batches import Order
 from bam_search.score.bench import Bench
 from bam_search.score.data import CIFAR_INPUTS, Split
 from bam_search.score.device import Device, choose
-from bam_search.score.graph import EAGER, cuda_graph, stream
+from bam_search.score.graph import EAGER, cuda_graph, settle, stream
 from bam_search.score.measure import HeldOut, Meter
 from bam_search.score.recipe import Recipe
 from bam_search.score.step import Step
@@ -63,6 +63,8 @@ class Ground:
 def ground(work: Work, images_of: Split, net: str) -> Ground:
     """The ground on which candidates of a net are measured."""
     device = choose(work.device)
+    if device.type == "cuda":
+        settle()  # as a worker does
     recipe = load_study("placement", device, {"space": net}, []).recipe
     recipe = replace(recipe, epochs=STEPS // max(1, len(images_of.fit) // recipe.batch) or 1)
     bench = Bench.of(device, recipe, images_of.fit)

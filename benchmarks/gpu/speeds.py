@@ -3,6 +3,7 @@
 The rungs are those of `benchmarks/ladder.py`, whatever they are: each in a fresh process on a GPU.
 """
 
+import contextlib
 import functools
 import shutil
 from collections.abc import Callable
@@ -108,8 +109,8 @@ class Track:
         def measure() -> dict[str, Any]:
             if served and not shutil.which(MPS):
                 raise Absent(f"{MPS} is not on the PATH")
-            run = ladder.served if served else ladder.together
-            return told(run(self._setting, self._images(), processes))
+            with ladder.service() if served else contextlib.nullcontext():
+                return told(ladder.together(self._setting, self._images(), processes))
 
         name = f"the engine, {processes} process{'es' if processes > 1 else ''} at once{', under MPS' if served else ''}"
         return Part(f"{name}, batch {self._setting.batch}", 60, measure)

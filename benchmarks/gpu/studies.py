@@ -24,8 +24,8 @@ ENDING = 25.0
 SHORT = 120.0
 """Seconds of the short study at most."""
 PROGRESS = re.compile(r"\[ *\d+/\d+\]")
-ABOUT = re.compile(r"about ([\d,.]+) (s|sec|seconds|min|minutes|h|hours)\b")
-UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+ABOUT = re.compile(r"about ([\d,.]+) (s|min|hours|days)\b")
+UNIT = {"s": 1.0, "min": 60.0, "hours": 3600.0, "days": 86_400.0}
 INTERRUPTED = 130
 DEFAULT_TRIALS = 40
 """Candidates of the study whose time the dry run tells."""
@@ -70,7 +70,7 @@ def _ran(command: list[str]) -> dict[str, Any]:
     with started("bam_search", command) as process:
         said += [line for line in lines(process) if not PROGRESS.match(line)]
         code = process.wait()
-    return {"exit_code": code, "seconds": round(time.perf_counter() - began, 2), "said": said[-25:]}
+    return {"exit_code": code, "seconds": round(time.perf_counter() - began, 2), "said": [*said[:1], *said[1:][-25:]]}
 
 
 def _left(folder: Path) -> dict[str, Any]:
@@ -125,16 +125,17 @@ def dry_run(work: Work) -> dict[str, Any]:
         code = process.wait()
     if code:
         raise RuntimeError(f"the dry run ended with exit code {code}")
-    return {"minutes": minutes(said), "said": [line for line in said if "about" in line]}
+    of_study = [line for line in said if line.startswith("the study")]
+    return {"minutes": told_seconds(of_study) / 60, "said": [line for line in said if "about" in line]}
 
 
-def minutes(said: list[str]) -> float:
-    """The minutes that a dry run tells of the whole study. Raises ValueError if it tells none."""
-    told = [match for line in said if "study" in line and (match := ABOUT.search(line))]
-    if not told:
-        raise ValueError("the dry run tells no time of the study")
-    number, unit = told[-1].groups()
-    return float(number.replace(",", "")) * UNIT[unit[0]]
+def told_seconds(said: list[str]) -> float:
+    """The seconds that the first of these lines which tells a time tells. Raises ValueError if none does."""
+    match = next(filter(None, map(ABOUT.search, said)), None)
+    if match is None:
+        raise ValueError("how long the study takes is not told")
+    number, unit = match.groups()
+    return float(number.replace(",", "")) * UNIT[unit]
 
 
 def planned(work: Work) -> list[Part]:
@@ -152,7 +153,7 @@ def planned(work: Work) -> list[Part]:
 
 
 def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How long the planned study took beside what was planned. Raises Unfinished if its time was over."""
+    """How long the planned study took beside what was planned, and beside its own estimate in its first line. Raises Unfinished if its time was over."""
     if not made:
         raise RuntimeError("there is no plan")
     before = work.spent.get("study", 0.0)
@@ -163,7 +164,9 @@ def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
     folder = work.temporary / STUDY
     found = _ran(words(work, folder, more, max(5.0, work.seconds - ENDING)))
     found["seconds"] += before
-    found |= {"estimated_s": made["seconds"], "took_of_estimate": found["seconds"] / made["seconds"]}
+    found |= {"planned_s": made["seconds"], "took_of_plan": found["seconds"] / made["seconds"]}
+    own = work.found(STUDY, "study").get("estimated_s") or told_seconds(found["said"][:1])
+    found |= {"estimated_s": own, "took_of_estimate": found["seconds"] / own}
     yield found | _left(folder)
     if found["exit_code"] == INTERRUPTED:
         raise Unfinished(f"stopped after {found['seconds']:.0f} s; another call continues it")

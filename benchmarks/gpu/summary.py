@@ -108,7 +108,8 @@ def _studies(found: Found) -> list[str]:
     if dry := found.get("dry run"):
         lines += [f"  dry run: {line}" for line in dry["said"]]
     if study := found.get("study"):
-        estimate = f", estimated {study['estimated_s']:.0f} s: {study['took_of_estimate']:.2f}" if "estimated_s" in study else ""
+        said = [("planned", "plan"), ("by its own estimate", "estimate")] if plan else []
+        estimate = "".join(f", {study['took_of_' + key]:.2f} of the time {name}" for name, key in said)
         lines += [f"  {study['seconds']:.0f} s{estimate}; {study['trainings']} trainings, {study['finalists']} finalists"]
         answers = [line for line in study["said"] if line.startswith("  at most")] if plan else []
         lines += [f"  | {line[:130]}" for line in answers[:SAID]]

@@ -95,9 +95,41 @@ def test_dry_run_shows_the_study_and_writes_nothing(
     out, err = dry(monkeypatch, capsys, tmp_path, "--epochs", "3")
     assert err.startswith("placement: the cpu variant runs on ")
     assert "--device cpu asks for it" in err
-    for part in ("recipe.epochs = 3", "space small: 6 sites, 14,115,049 placements", "322,140", "12,292,608", "min for 16 candidates"):
+    for part in ("recipe.epochs = 3", "space small: 6 sites, 14,115,049 placements", "322,140", "12,292,608"):
         assert part in out
+    phases = re.findall(r"^(\w.*?) +(\d+) trainings +[\d.]+ (?:s|min|hours)$", out, re.M)
+    assert phases == [("search", "16"), ("random baseline", "6"), ("finalists", "38"), ("winner without each site", "12")]
+    assert re.search(r"the study: about .+ for 72 trainings, 2 at a time", out)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_site_that_cannot_be_searched_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wide.py").write_text(
+        "from bam_search.model.backbones.resnet import small\nfrom bam_search.space.search_space import SearchSpace\n"
+        "def space():\n    return SearchSpace('wide', small, sites=('stage-ends',), modules={'bam': {'r': (64,)}})\n"
+    )
+    out, err = dry(monkeypatch, capsys, tmp_path, "--space", "wide.py")
+    assert "1 site is not searched, as no module with any of its options is legal there: layer1\n" in err
+    assert "space wide: 2 sites, 4 placements" in out
+
+
+def test_compiling_in_a_search_is_advised_against_and_in_a_comparison_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, err = dry(monkeypatch, capsys, tmp_path, "--set", "recipe.compile=true")
+    assert "recipe.compile: nearly every candidate of a search compiles anew" in err
+    _, err = dry(monkeypatch, capsys, tmp_path, "--set", "recipe.compile=true", "--trials", "4")
+    assert "recipe.compile" not in err
+
+
+def test_a_study_whose_references_cannot_be_trained_says_that_its_time_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "frail.py").write_text(FRAIL.replace("FAILS", "True"))
+    out, _ = dry(monkeypatch, capsys, tmp_path, "--space", "frail.py:net")
+    assert "how long it takes cannot be told (RuntimeError: deliberate at [" in out
 
 
 FRAIL = """

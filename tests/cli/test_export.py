@@ -11,6 +11,8 @@ from conftest import run_command
 
 from bam_search.model.attach import attach
 from bam_search.model.build import backbone
+from bam_search.report.tables import read_records
+from bam_search.search.record import ABLATION
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 
@@ -37,6 +39,13 @@ def test_all_that_is_written_is_the_candidate(monkeypatch: pytest.MonkeyPatch, c
     assert done.stdout == "322,140 parameters\n"
     x = torch.rand(3, 3, 32, 32)  # another batch than the one it was exported with
     torch.testing.assert_close(torch.export.load(out / "model.pt2").module()(x), net.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+def test_an_ablation_is_exported_by_the_name_that_the_run_and_the_report_give_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ablation = next(record for record in read_records(REPORT) if record.origin == ABLATION)
+    assert ablation.tag.startswith("A")
+    assert run_command(monkeypatch, "export", REPORT, "--candidate", ablation.tag, "--out", tmp_path) == 0
+    assert Placement.from_json((tmp_path / "placement.json").read_text()).text == ablation.placement
 
 
 @pytest.mark.parametrize(

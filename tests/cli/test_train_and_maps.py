@@ -45,7 +45,7 @@ def test_a_candidate_is_trained_the_same_again(
     again = tmp_path / "new folder" / "again.pt"
     assert run_command(monkeypatch, "train", report, "--candidate", BOTTLENECK, "--data", small_npz, "--out", again) == 0
     said = capsys.readouterr()
-    assert re.fullmatch(rf"{re.escape(str(again))}: \d+\.\d\d % test error after 1 epochs, seed 1000003\n", said.out)
+    assert re.fullmatch(rf"{re.escape(str(again))}: \d+\.\d\d % test error after 1 epoch, seed 1000003\n", said.out)
     assert "on 600 images" in said.err
     assert "the study measured" in said.err  # the report knows this seed
     one, two = (torch.load(path, weights_only=True) for path in (weights, again))

@@ -10,8 +10,10 @@ from torch import nn
 from bam_search.errors import UserError
 from bam_search.model.attach import attach
 from bam_search.model.build import sites_of
+from bam_search.model.load import load
 from bam_search.model.menu import menu
 from bam_search.model.sites import find_sites
+from bam_search.score.data import CIFAR_INPUTS
 from bam_search.space.search_space import SearchSpace, load_space
 from bam_search.space.sites import Sites
 
@@ -109,6 +111,37 @@ def test_a_space_that_offers_nothing_is_refused() -> None:
 def test_a_backbone_that_fails_is_one_sentence(backbone: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         sites_of(SearchSpace("mine", backbone))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "n"), [("torchvision:resnet18", 12), ("timm:convnext_atto", 16), ("torchvision:efficientnet_b0", 19)])
+def test_a_small_map_is_searched_with_the_options_that_are_legal_together(name: str, n: int) -> None:
+    space = load(name, CIFAR_INPUTS)
+    sites = sites_of(space)
+    found = menu(space, sites)
+    assert len(found.sites) == n
+    assert found.left_out == ()
+    last = list(found.sites)[-1]
+    assert sites.by_name[last].side == 1
+    assert found.sites[last] == {"bam": {"r": (4, 8, 16, 32), "d": (1,)}}  # with r alone, d would be 4, which no map of one pixel takes
+
+
+def test_values_that_are_illegal_only_together_are_no_choice() -> None:
+    modules = {"bam": {"branches": ("both", "channel"), "d": (1, 4)}}  # d belongs to the spatial branch; 4 is what it is by default
+    space = SearchSpace("s", load_space("small").backbone, sites=("layer1",), modules=modules)
+    found = menu(space, sites_of(space))
+    assert found.sites == {"layer1": {"bam": {"branches": ("both", "channel"), "d": (1, 4)}}}
+    assert [choice.text for choice in found.choices("layer1")] == [
+        "bam(branches=both,d=1)",
+        "bam(branches=both,d=4)",
+        "bam(branches=channel,d=4)",
+    ]
+    assert found.size == 4
+
+
+def test_a_site_at_which_nothing_is_legal_is_left_out_by_name() -> None:
+    space = SearchSpace("s", load_space("small").backbone, sites=("stage-ends",), modules={"bam": {"r": (64,)}})
+    found = menu(space, sites_of(space))
+    assert (list(found.sites), found.left_out) == (["layer2", "layer3"], ("layer1",))
 
 
 def test_a_space_that_offers_nonsense_is_refused() -> None:

@@ -30,7 +30,7 @@ SITES = Sites(
 def subject(**fields: object) -> Subject:
     """What the page is about, of these fields."""
     values: dict[str, object] = {"title": "a study", "objectives": OBJECTIVES, "warning": "", "about": {}, "menu": MENU, "startup": 2}
-    values |= {"sites": SITES, "commands": ("export DIR --candidate {number}", "count --placement '{placement}'")}
+    values |= {"sites": SITES, "commands": ("export DIR --candidate {tag}", "count --placement '{placement}'")}
     return Subject(**{**values, **fields})  # type: ignore[arg-type]
 
 
@@ -50,7 +50,7 @@ PAPER = make_record(
 )
 WINNER = make_record(2, 70.0, 1.5, placement="layer1=bam layer2=bam(r=8)", **rungs(86.0, 80.0), **measured(72.0, 72.1, 72.5))
 RISKY = make_record(3, 74.0, 1.2, **rungs(87.0, 83.5, audited=True))
-STOPPED = make_record(4, None, 1.4, **rungs(94.0, stopped="after 1 epochs: 79.0 % to expect after all"))
+STOPPED = make_record(4, None, 1.4, **rungs(94.0, stopped="after 1 epoch: 79.0 % to expect after all"))
 LATER = make_record(5, None, 2.0, **rungs(88.0, 87.0, stopped="after 2 epochs: 77.0 % to expect after all"))
 FAILED = make_record(6, None, 0.1, epochs=4, failure="Traceback\nValueError: no")
 WORSE = make_record(7, 78.0, 3.0, **rungs(91.0, 88.0, audited=True))

@@ -92,6 +92,14 @@ def test_a_row_selects_its_candidate_everywhere(opened: Opened) -> None:
     assert opened.page.locator("svg.parallel polyline.chosen").get_attribute("data-tag") == "2"
 
 
+def test_no_button_uploads_a_chart(opened: Opened) -> None:
+    buttons = opened.page.eval_on_selector_all(".modebar-btn", "found => found.map(b => b.dataset.title ?? b.dataset.attr ?? '')")
+    assert any("svg" in text.lower() or "download" in text.lower() for text in buttons)  # it is this toolbar that was looked at
+    assert not any("share" in text.lower() or "cloud" in text.lower() for text in buttons)
+    sends = "document.querySelector('.plotly-graph-div')._context.showSendToCloud"
+    assert opened.page.evaluate(sends) is False
+
+
 def test_keys_do_what_a_click_does(opened: Opened) -> None:
     opened.page.locator("table.all tr[data-tag='7']").focus()
     opened.page.keyboard.press("Enter")

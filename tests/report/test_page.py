@@ -232,7 +232,7 @@ def test_what_the_search_was_worth(whole: str) -> None:
     assert "Random search: 16 epochs of training, least validation error 70.00 %, hypervolume" in part
     assert "Rungs stopped 2 candidates, and saved 10 of 35 epochs (29%)" in part
     assert "Of 2 candidates that were hopeless and trained on all the same, 1 ended on the front" in part
-    assert "Rank correlation of 1 epochs with the full training, Kendall&#x27;s tau: 0.80 (" in part
+    assert "Rank correlation of 1 epoch with the full training, Kendall&#x27;s tau: 0.80 (" in part
     assert ", 5 candidates)" in part
 
 
@@ -240,7 +240,7 @@ def test_all_candidates_are_shown_with_why_they_ended(whole: str) -> None:
     part = section(whole, "All candidates")
     assert [row[0] for row in rows(part)[1:]] == ["0", "1", "2", "3", "4", "5", "6", "7", "R0", "R1", "A2000", "A2001"]
     assert "<summary>2 stopped early</summary>" in part
-    assert "#4 layer4=bam: stopped after 1 epochs: 79.0 % to expect after all" in part
+    assert "#4 layer4=bam: stopped after 1 epoch: 79.0 % to expect after all" in part
     assert "Candidate 6 failed" in part
 
 

@@ -155,3 +155,7 @@ def test_a_failed_and_a_stopped_candidate_are_shown_as_such() -> None:
     cells = shown([FAILED, STOPPED, WITHOUT[0], LUCKY])["validation error, %"]
     assert list(cells) == ["failed", "stopped", "–", "73.0 ± 2.2"]
     assert list(shown([FAILED, STOPPED, WITHOUT[0], LUCKY])["#"]) == ["6", "4", "A2000", "R1"]
+
+
+def test_a_front_without_candidates_has_its_columns() -> None:
+    assert list(pd.read_csv(io.StringIO(front_csv([FAILED], OBJECTIVES)))) == list(BASE.to_dict())

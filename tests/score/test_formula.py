@@ -35,13 +35,13 @@ VALUES = {
 SPACES = ("small", "resnet18", "resnet50", "wrn28_8", "resnext29_8x64d")
 
 
-def choice(rng: random.Random, channels: int) -> Choice:
+def choice(rng: random.Random, channels: int, side: int = 65536) -> Choice:
     """A random legal choice among all modules that have a formula."""
     while True:
         module = rng.choice(sorted(VALUES))
         drawn = Choice.of(module, {name: rng.choice(values) for name, values in VALUES[module].items() if rng.random() < 0.7})
         try:
-            return canonical(drawn, channels, 65536)
+            return canonical(drawn, channels, side)
         except UserError:
             continue
 
@@ -61,7 +61,7 @@ def check_random_placements(name: str, examples: int) -> None:
     rng = random.Random(name)
     for _ in range(examples):
         chosen = rng.sample(legal, rng.randint(1, min(12, len(legal))))
-        placement = resolve(Placement.of({site.name: choice(rng, site.channels) for site in chosen}), sites)
+        placement = resolve(Placement.of({site.name: choice(rng, site.channels, site.side) for site in chosen}), sites)
         assert costs.cost(placement) == traced(space, sites, placement), placement.text
 
 

@@ -1,17 +1,25 @@
 """Measured time and memory: the ratios and bytes of models whose answer is known."""
 
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import nn
 
-from bam_search.score.device import choose
-from bam_search.score.latency import latency, training_memory
+from bam_search.score.device import Device, choose
+from bam_search.score.graph import EAGER
+from bam_search.score.latency import Setting, latency, training_memory
 
-CPU = choose("cpu")
+
+def setting(batch: int, shape: tuple[int, int, int] = (3, 32, 32), bf16: bool = False) -> Setting:
+    return Setting(choose("cpu"), shape, batch, bf16)
 
 
 def test_a_model_beside_itself_has_a_ratio_of_one_within_its_interval() -> None:
     net = nn.Conv2d(3, 32, 3)
-    found = latency(net, net, (3, 32, 32), CPU, batch=4, pairs=40)
+    found = latency(net, net, setting(4), pairs=40)
     assert found.low <= found.ratio <= found.high
     assert 0.5 < found.ratio < 2
 
@@ -19,7 +27,7 @@ def test_a_model_beside_itself_has_a_ratio_of_one_within_its_interval() -> None:
 def test_twice_the_work_takes_longer() -> None:
     base = nn.Conv2d(3, 64, 7)
     torch.set_num_threads(1)
-    found = latency(nn.Sequential(base, nn.Conv2d(64, 64, 7)), base, (3, 32, 32), CPU, batch=4, pairs=10)
+    found = latency(nn.Sequential(base, nn.Conv2d(64, 64, 7)), base, setting(4), pairs=10)
     assert found.low > 1
 
 
@@ -33,5 +41,69 @@ def test_training_memory_counts_what_backward_needs() -> None:
             return self.fc(x.flatten(1))
 
     weights, inputs, log_softmax, labels = 4 * 480, 4 * 8 * 48, 4 * 8 * 10, 8 * 8
-    small = training_memory(Net(), (3, 4, 4), CPU, batch=8)
+    small = training_memory(Net(), setting(8, (3, 4, 4)))
     assert 3 * weights + inputs + log_softmax <= small <= 3 * weights + inputs + log_softmax + labels + 16
+
+
+@pytest.mark.parametrize(("bf16", "kind"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_models_are_timed_as_they_are_trained(bf16: bool, kind: torch.dtype) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(self.convolution(x))
+            return seen[-1]
+
+    found = latency(Probe(), Probe(), setting(4, bf16=bf16), pairs=2)
+    assert found.batch == 4
+    assert {output.dtype for output in seen} == {kind}
+    assert all(output.is_contiguous(memory_format=torch.channels_last) for output in seen)
+    assert not any(output.requires_grad for output in seen)
+
+
+def test_on_a_gpu_a_replayed_graph_is_timed_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.cuda stands in for a GPU: what is recorded around what, and that nothing runs eagerly once there is a graph."""
+    said: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            said.append("event")
+
+        def synchronize(self) -> None:
+            said.append("wait")
+
+        def elapsed_time(self, _end: "Event") -> float:
+            return 3.0
+
+    def captured(function: Callable[[], None]) -> Callable[[], None]:
+        function()
+        said.append("captured")
+        return lambda: said.append("replay")
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            said.append("eager")
+            return x
+
+    monkeypatch.setattr("bam_search.score.latency.cuda_graph", captured)
+    monkeypatch.setattr("bam_search.score.latency.stream", lambda _device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(Setting, "placed", lambda _self, net: net)
+    monkeypatch.setattr(Setting, "images", lambda _self: torch.zeros(1))
+    monkeypatch.setattr(Setting, "forward", lambda _self, net, images: net(images))
+    gpu = replace(setting(4), device=Device("cuda", "GPU", "a test", True))
+    found = latency(Net(), Net(), gpu, pairs=2)
+    assert found.ratio == 1
+    once = ["event", "replay", "event", "wait"]
+    assert said == [*["eager"] * (EAGER + 1), "captured"] * 2 + once * 4
+    said.clear()
+    latency(Net(), Net(), replace(gpu, cuda_graph=False), pairs=1)
+    assert "captured" not in said
+    assert said[-4:] == ["event", "eager", "event", "wait"]

@@ -89,7 +89,7 @@ def test_hopeless_is_what_an_equally_cheap_one_beats_beyond_the_margin() -> None
 
 def test_the_reason_names_the_rival_and_both_errors() -> None:
     reason = hopeless_at(90.0)
-    assert "after 1 epochs: 75.0 % to expect" in reason
+    assert "after 1 epoch: 75.0 % to expect" in reason
     assert "#7 costs no more with 68.0 %" in reason
 
 

@@ -22,7 +22,7 @@ def test_shipped_studies_are_valid_on_both_devices(name: str) -> None:
 
 def test_the_placement_study_is_what_the_readme_says() -> None:
     cpu, gpu = (load_study("placement", device, {}, []) for device in (CPU, GPU))
-    assert (cpu.space, gpu.space) == ("small", "resnet50")
+    assert (cpu.space, gpu.space) == ("small", "resnet18")
     assert list(cpu.references.values()) == ["none", "bottleneck=bam(r=16,d=4)", "every-block=bam(r=16,d=4)", "every-block=se(r=16)"]
     assert cpu.trials >= 16
     assert gpu.data.limit is None
@@ -75,7 +75,7 @@ def test_mistakes_on_the_command_line(assignment: str, message: str) -> None:
 def test_a_mistake_in_the_other_variant_is_found_too(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = (folder("studies") / "placement.toml").read_text()
-    path.write_text(text.replace('space = "resnet50"', 'spce = "resnet50"'))
+    path.write_text(text.replace('space = "resnet18"', 'spce = "resnet18"'))
     with pytest.raises(UserError, match=r"mine\.toml, variant gpu, has 2 mistakes"):
         load_study(str(path), CPU, {}, [])
     path.write_text(text.split("[cpu]")[0])

@@ -130,7 +130,7 @@
       record.stopped ? element("p", {}, `Stopped ${record.stopped}`) : null,
       trace ? titled("The traceback", element("pre", {}, trace)) : null,
       titled("Commands", element("pre", {}, study.commands.map((text) =>
-        text.replaceAll("{number}", record.number).replaceAll("{placement}", () => record.placement)).join("\n"))),
+        text.replaceAll("{tag}", record.tag).replaceAll("{placement}", () => record.placement)).join("\n"))),
     ].filter((child) => child !== null));
     document.getElementById("detail").hidden = false;
   }

@@ -1,0 +1,92 @@
+"""The device: named without waking it, and what is set for it is set back."""
+
+import gc
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bam_search.model.build import sites_of
+from bam_search.score.bench import Bench
+from bam_search.score.data import Images, Split
+from bam_search.score.device import Device, choose
+from bam_search.score.evaluate import Task, prepare
+from bam_search.score.generated import generate
+from bam_search.score.graph import settle
+from bam_search.score.recipe import Recipe
+from bam_search.score.train import train
+from bam_search.space.search_space import load_space
+
+SAYS = "#!/bin/sh\nprintf '{}'\n"
+
+
+def never() -> str:
+    raise AssertionError("torch was asked, which makes a context on the GPU")
+
+
+@pytest.mark.parametrize(
+    ("said", "bf16"),
+    [
+        ("NVIDIA H100 80GB HBM3, 9.0\\n", True),
+        ("NVIDIA H100 80GB HBM3, 9.0\\nNVIDIA H100 80GB HBM3, 9.0\\n", True),
+        ("Tesla T4, 7.5\\n", False),
+    ],
+)
+def test_the_gpu_is_named_by_its_driver(said: str, bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nvidia-smi").write_text(SAYS.format(said))
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", never)
+    found = choose("auto")
+    assert (found.type, found.name, found.bf16) == ("cuda", said.partition(",")[0], bf16)
+
+
+@pytest.mark.parametrize("said", ["NVIDIA A100, 8.0\\nTesla T4, 7.5\\n", "", "no devices were found\\n"])
+def test_torch_is_asked_where_the_driver_does_not_say_which_one(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nvidia-smi").write_text(SAYS.format(said))
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert choose("cuda") == Device("cuda", "Tesla T4", "--device cuda asks for it", False)
+
+
+def test_what_a_worker_has_loaded_is_no_garbage_to_look_for_before_each_capture() -> None:
+    settle.cache_clear()
+    gc.unfreeze()
+    x, y, _, _ = generate(100, 0)
+    task = Task("small", sites_of(load_space("small")), Split(*[Images(x, y)] * 3), Recipe(), Device("cuda", "GPU", "a test", True), 1)
+    try:
+        prepare(replace(task, device=choose("cpu")))
+        assert gc.get_freeze_count() == 0
+        prepare(task)
+        assert gc.get_freeze_count() > 100_000
+        assert len(gc.get_objects()) < 1000
+    finally:
+        gc.unfreeze()
+        settle.cache_clear()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_cudnn_chooses_by_trial_while_a_recipe_trains_that_says_so(wanted: bool) -> None:
+    seen: list[bool] = []
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3072, 100))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cudnn.benchmark)
+            return self.layers(x)
+
+    x, y, _, _ = generate(100, 0)
+    recipe = Recipe(epochs=1, batch=50, cudnn_benchmark=wanted)
+    before = torch.backends.cudnn.benchmark
+    train(Probe(), Bench.of(choose("cpu"), recipe, Images(x, y)), recipe, 0)
+    assert seen == [wanted, wanted]
+    assert torch.backends.cudnn.benchmark == before

@@ -1,0 +1,56 @@
+"""What a study will train is what it then trains, as far as that is known before."""
+
+from dataclasses import replace
+
+import pytest
+
+from bam_search.score.device import choose
+from bam_search.search.study import Study, load_study
+from bam_search.search.workload import Phase, Sizes, trainings, workload
+
+SIZES = Sizes(fit=900, validation=90, test=300, references=4, sites=6, placements=10_000)
+
+
+def study(**changes: object) -> Study:
+    return load_study("placement", choose("cpu"), dict(changes), [])
+
+
+def by_name(found: tuple[Phase, ...]) -> dict[str, Phase]:
+    return {phase.name: phase for phase in found}
+
+
+def test_each_phase_has_its_trainings_and_their_images() -> None:
+    found = by_name(workload(study(trials=24, startup=8, random_arm=True), SIZES))
+    assert [(name, phase.trainings) for name, phase in found.items()] == [
+        ("search", 24),
+        ("random baseline", 12),  # as many as were searched, less the startup that it shares
+        ("finalists", 48),  # 4 references, 9 of 20 searched and the best random one; 3 seeds each, and 15 % more
+        ("winner without each site", 12),  # 4 of 6 sites
+    ]
+    assert found["search"].images == 24 * 2 * (900 + 30)  # validation images take a third of a step each
+    assert found["finalists"].images == 48 * (2 * 990 + 100)
+
+
+def test_a_comparison_of_references_searches_nothing() -> None:
+    found = by_name(workload(study(trials=4), SIZES))
+    assert {name: phase.trainings for name, phase in found.items()} == {"search": 4, "finalists": 14}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "expected"),
+    [
+        ({"finals": {"seeds": 5, "most": 5, "extra": 0.5}}, "finalists", 55),  # no seed beyond `most`
+        ({"random_arm": False}, "finalists", 34),
+        ({"finals": {"leave_one_out": False}}, "winner without each site", None),
+        ({"rungs": {"epochs": [1]}}, "random baseline", 12),  # 12 candidates of 3 epochs instead of 2, less 6
+    ],
+)
+def test_keys_of_the_study_change_what_it_trains(changes: dict[str, object], name: str, expected: int | None) -> None:
+    found = by_name(workload(study(**changes), SIZES))
+    assert (found[name].trainings if name in found else None) == expected
+
+
+def test_a_space_that_is_smaller_than_the_study_ends_the_search_early() -> None:
+    found = workload(study(trials=100), replace(SIZES, placements=10))
+    assert by_name(found)["search"].trainings == 14
+    assert trainings(found) == sum(phase.trainings for phase in found)
