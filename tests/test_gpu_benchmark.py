@@ -336,3 +336,12 @@ def test_goals_are_reached_missed_or_not_measured(tmp_path: Path) -> None:
 def test_what_the_project_does_not_have_is_absent(work: Work) -> None:
     with pytest.raises(Absent, match="has no passes here"):
         measured(work, "passes", "benchmarks.no_such_module")
+
+
+def test_what_is_told_of_attention_is_shown(tmp_path: Path) -> None:
+    rows = {"passes": {"bam 256x64x32x32": {"step_ms": {"now": 1.0, "before": 2.0}, "step_ratio": 0.5}}}
+    outcome = Outcome("done", parts={name: {"state": "done", "found": found, "why": ""} for name, found in rows.items()})
+    where = {"date": "", "device": "another card", "limit": 60, "seconds": 1.0}
+    page = text(Folder(tmp_path, ABOUT, {"attention": outcome}, {"attention": where}), "")
+    assert "bam 256x64x32x32" + 33 * " " + "step_ratio 0.5" in page
+    assert "1 of 1 parts, on another card" in page

@@ -87,14 +87,14 @@ def _study(known: Known) -> Mapping[str, Any]:
 
 def off(known: Known, said: str) -> float | None:
     """By how many percent the study took longer or shorter than its "estimate" or "plan" said."""
-    found = _study(known)
-    return 100 * abs(found[f"took_of_{said}"] - 1) if found else None
+    took = _study(known).get(f"took_of_{said}")
+    return None if took is None else 100 * abs(took - 1)
 
 
 def length(known: Known) -> str:
     """How long the study took."""
     found = _study(known)
-    return f"  ({found['seconds'] / 60:.1f} min for {found['estimated_s'] / 60:.1f})" if found else ""
+    return f"  ({found['seconds'] / 60:.1f} min for {found['estimated_s'] / 60:.1f})" if "estimated_s" in found else ""
 
 
 def forty(known: Known) -> float | None:

@@ -32,7 +32,7 @@ STAGES = (
     Stage("first-study", "does a whole study run, one epoch on ResNet18?", 150, "benchmarks.gpu.studies:first"),
     Stage("parity", "does a GPU compute what a CPU computes?", 60, "benchmarks.gpu.parity:parts"),
     Stage("kernels", "where does a candidate's time go?", 120, "benchmarks.gpu.candidate:parts", file=KERNELS),
-    Stage("attention", "what do passes of attention cost?", 60, "benchmarks.gpu.modules:parts"),
+    Stage("attention", "what do passes of attention cost?", 90, "benchmarks.gpu.modules:parts"),
     Stage("resnet18", "the usual loop against the engine's forms", 220, "benchmarks.gpu.speeds:resnet18"),
     Stage(STUDY, "does a study keep to its estimate?", 3600, "benchmarks.gpu.studies:planned", share=0.4, least=90),
     Stage("packed", "small nets, several processes at once", 160, "benchmarks.gpu.speeds:packed", share=0.06),

@@ -138,6 +138,14 @@ def told_seconds(said: list[str]) -> float:
     return float(number.replace(",", "")) * UNIT[unit]
 
 
+def _own_estimate(said: list[str]) -> float | None:
+    """The seconds that a study tells in its first line; None if it cannot tell."""
+    try:
+        return told_seconds(said[:1])
+    except ValueError:
+        return None
+
+
 def planned(work: Work) -> list[Part]:
     """The stage of the long study. Its plan is kept, so that the study of an earlier call is continued as it was planned."""
     made: dict[str, Any] = dict(work.found(STUDY, "plan"))
@@ -153,7 +161,7 @@ def planned(work: Work) -> list[Part]:
 
 
 def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How long the planned study took beside what was planned, and beside its own estimate in its first line. Raises Unfinished if its time was over."""
+    """How long the planned study took beside its plan, and beside the estimate in its own first line. Raises Unfinished."""
     if not made:
         raise RuntimeError("there is no plan")
     before = work.spent.get("study", 0.0)
@@ -165,8 +173,8 @@ def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
     found = _ran(words(work, folder, more, max(5.0, work.seconds - ENDING)))
     found["seconds"] += before
     found |= {"planned_s": made["seconds"], "took_of_plan": found["seconds"] / made["seconds"]}
-    own = work.found(STUDY, "study").get("estimated_s") or told_seconds(found["said"][:1])
-    found |= {"estimated_s": own, "took_of_estimate": found["seconds"] / own}
+    own = work.found(STUDY, "study").get("estimated_s") or _own_estimate(found["said"])
+    found |= {"estimated_s": own, "took_of_estimate": found["seconds"] / own} if own else {}
     yield found | _left(folder)
     if found["exit_code"] == INTERRUPTED:
         raise Unfinished(f"stopped after {found['seconds']:.0f} s; another call continues it")

@@ -13,6 +13,8 @@ from benchmarks.gpu.stages import STAGES
 Found = Mapping[str, Any]
 SAID = 4
 """Answers of a study that are shown."""
+ROWS = 30
+"""Rows of a part that are shown; all are in the JSON."""
 COLUMNS = (
     ("net", 9),
     ("placement", 21),
@@ -109,7 +111,7 @@ def _studies(found: Found) -> list[str]:
         lines += [f"  dry run: {line}" for line in dry["said"]]
     if study := found.get("study"):
         said = [("planned", "plan"), ("by its own estimate", "estimate")] if plan else []
-        estimate = "".join(f", {study['took_of_' + key]:.2f} of the time {name}" for name, key in said)
+        estimate = "".join(f", {study['took_of_' + key]:.2f} of the time {name}" for name, key in said if "took_of_" + key in study)
         lines += [f"  {study['seconds']:.0f} s{estimate}; {study['trainings']} trainings, {study['finalists']} finalists"]
         answers = [line for line in study["said"] if line.startswith("  at most")] if plan else []
         lines += [f"  | {line[:130]}" for line in answers[:SAID]]
@@ -173,6 +175,17 @@ def _groups(part: Found) -> str:
     return ", ".join(f"{name} {row['ms']:.2f} ms ({row['calls']:.0f})" for name, row in part["groups"].items())
 
 
+def _attention(found: Found) -> list[str]:
+    """The plain numbers of each row: ratios of now to before, or of one layout to another."""
+    lines = []
+    for name, rows in found.items():
+        lines += [f"  {name}"]
+        for row, figures in list(rows.items())[:ROWS]:
+            numbers = ", ".join(f"{key} {value:.3g}" for key, value in figures.items() if isinstance(value, float))
+            lines += [f"    {row:48} {numbers}"]
+    return lines
+
+
 def _speeds(stage: str) -> Callable[[Found], list[str]]:
     def lines(found: Found) -> list[str]:
         theirs = usual({stage: found}, stage)
@@ -194,7 +207,7 @@ SHOWN: Mapping[str, Callable[[Found], list[str]]] = {
     "first-study": _studies,
     "parity": _parity,
     "kernels": _kernels,
-    "attention": lambda found: [f"  {name}: {str(value)[:400]}" for name, value in found.items()],
+    "attention": _attention,
     "resnet18": _speeds("resnet18"),
     "study": _studies,
     "packed": _speeds("packed"),
