@@ -1,5 +1,6 @@
-"""Global average pooling, written once for the attention modules and the backbones of this project."""
+"""Global pooling, written once for the attention modules and the backbones of this project."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -12,5 +13,24 @@ class Pool(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        return pixels.sum(1) / pixels.shape[1]
+        return mean(x.permute(0, 2, 3, 1).flatten(1, 2), 1)
+
+
+def mean(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+    """The mean over one dimension, in the type of `x`. Its gradient is a view: it is spread over `x` without being written.
+
+    The sum has the type of `x` (torch adds in float32 all the same): left to itself, autocast on a GPU makes it float32, and then writes
+    the gradient as a map in the type of `x`. Only a sum of float16 is float32, as it could exceed the largest number of float16.
+    """
+    total = x.sum(dim, keepdim, dtype=_summed_in(x.dtype))
+    return (total / x.shape[dim]).to(x.dtype)
+
+
+def largest(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C), the largest over H and W, from a channels-last view. The first pixel that has it gets the gradient."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2).max(1).values
+
+
+@torch.fx.wrap  # a graph drawn by fx asks when it runs, not when it is drawn
+def _summed_in(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype == torch.float16 else dtype

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from bam_search.errors import UserError
+from bam_search.model.attention.gates import amplified, spread
 from bam_search.model.attention.options import hidden, positive
 from bam_search.model.pool import Pool
 
 COMBINE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"product": torch.mul, "max": torch.maximum}
-"""How two branches become one, beside "sum", which the spatial branch does as it ends."""
+"""How two branches become one, beside "sum", which the spatial branch does as it ends; training does the same in fewer passes."""
 
 
 class BAM(nn.Module):
@@ -49,16 +50,24 @@ class BAM(nn.Module):
         self.combine = combine
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * (1 + self._logits(x).sigmoid()).permute(0, 3, 1, 2)  # one pass over x less than x + x * gate, each way
+        gate = self._logits(x).sigmoid()
+        if self.training:
+            return amplified(x, gate.permute(0, 3, 1, 2))
+        return x * (1 + gate).permute(0, 3, 1, 2)  # the same, as its cost is counted
 
     def _logits(self, x: Tensor) -> Tensor:
         if self.spatial is None or self.channel is None:
             branch = self.spatial or self.channel
             assert branch is not None
             return branch(x)
+        channel = self.channel(x)
         if self.combine == "sum":
-            return self.spatial(x, self.channel(x))
-        return COMBINE[self.combine](self.channel(x), self.spatial(x))
+            return self.spatial(x, plus=channel)
+        if not self.training:
+            return COMBINE[self.combine](channel, self.spatial(x))
+        if self.combine == "product":
+            return self.spatial(x, times=channel)
+        return channel + self.spatial(x, plus=-channel).relu()  # the larger one; `maximum` takes ten passes for its derivative
 
 
 class _Channel(nn.Module):
@@ -83,7 +92,8 @@ class _Spatial(nn.Module):
     """Ms, eq. 4: (B, C, H, W) -> (B, H, W, C) with its last normalisation, else (B, H, W, 1).
 
     The map is the same for all channels, so it is normalised once; `scale` and `shift` are the C weights and biases of that
-    normalisation. (B, H, W, C) keeps the large map channels-last in memory, as images on a device are. `plus`, (B, 1, 1, C), is added.
+    normalisation. (B, H, W, C) keeps the large map channels-last in memory, as images on a device are. `plus` is added, or all is
+    multiplied by `times`, (B, 1, 1, C): that is done to C numbers an image, which are then spread over the map.
     """
 
     def __init__(self, channels: int, m: int, d: int, n: int, end_bn: bool) -> None:
@@ -96,12 +106,16 @@ class _Spatial(nn.Module):
         self.scale = nn.Parameter(torch.ones(channels)) if end_bn else None
         self.shift = nn.Parameter(torch.zeros(channels)) if end_bn else None
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, plus: Tensor | None = None, times: Tensor | None = None) -> Tensor:
         y = self.layers(x).permute(0, 2, 3, 1)
         if self.scale is None or self.shift is None:
+            if times is not None:
+                return spread(torch.zeros_like(times), y, times)
             return y if plus is None else y + plus
-        shift = self.shift.to(y.dtype)
-        return torch.addcmul(shift if plus is None else shift + plus, y, self.scale.to(y.dtype))
+        shift, scale = self.shift.to(y.dtype), self.scale.to(y.dtype)
+        if times is not None:
+            return spread(shift * times, y, scale * times)
+        return spread(shift if plus is None else shift + plus, y, scale)
 
 
 def _convolution(before: int, after: int, kernel: int, dilation: int) -> list[nn.Module]:

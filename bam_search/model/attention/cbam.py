@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bam_search.model.attention.options import hidden
-from bam_search.model.pool import Pool
+from bam_search.model.pool import Pool, largest, mean
 
 
 class CBAM(nn.Module):
@@ -25,6 +25,16 @@ class CBAM(nn.Module):
         self.spatial = nn.Conv2d(2, 1, k, padding=k // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x * (self.mlp(self.average(x)[:, :, None, None]) + self.mlp(self.largest(x))).sigmoid()
-        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        x = x * (self.mlp(self.average(x)[:, :, None, None]) + self.mlp(self._largest(x))).sigmoid()
+        pooled = torch.cat([self._average_channel(x), x.amax(1, keepdim=True)], dim=1)
         return x * self.spatial(pooled).sigmoid()
+
+    def _largest(self, x: Tensor) -> Tensor:
+        # CUDA's adaptive pooling copies the map to channels-first and back, and has one thread for all pixels of a channel.
+        on_gpu = isinstance(x, Tensor) and x.is_cuda
+        return largest(x)[:, :, None, None] if on_gpu else self.largest(x)
+
+    def _average_channel(self, x: Tensor) -> Tensor:
+        if self.training:
+            return mean(x, 1, keepdim=True)
+        return x.mean(1, keepdim=True)  # the same, as its cost is counted

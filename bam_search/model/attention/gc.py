@@ -19,6 +19,12 @@ class GC(nn.Module):
         self.transform = nn.Sequential(nn.Linear(channels, m), nn.LayerNorm(m), nn.ReLU(inplace=True), nn.Linear(m, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.key(x).flatten(2).softmax(2)
-        context = (x.flatten(2) * weights).sum(2)
-        return x + self.transform(context)[:, :, None, None]
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+        # In the type of the map: autocast on a GPU makes a softmax float32, and the products with it a float32 map.
+        weights = self.key(x).flatten(2).softmax(2, dtype=x.dtype)
+        return x + self.transform(self._context(pixels, weights))[:, :, None, None]
+
+    def _context(self, pixels: Tensor, weights: Tensor) -> Tensor:
+        if self.training:
+            return (weights @ pixels).squeeze(1)  # reads the map once, and writes none
+        return (pixels * weights.transpose(1, 2)).sum(1, dtype=pixels.dtype)  # the same, as its cost is counted

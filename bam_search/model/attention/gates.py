@@ -1,0 +1,100 @@
+"""Two operations on a whole map, whose derivatives go over it fewer times than autograd's own.
+
+A pass over a map takes a GPU as long as its memory needs, whatever is computed in it. Both save their inputs only, so that derivatives of
+derivatives come by themselves.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def spread(base: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    """base + y * slope, (B, H, W, C).
+
+    `y` is (B, H, W, 1); `base` and `slope`, of C channels, are the same at all pixels: (C,) or (B, 1, 1, C).
+    """
+    if not _by_hand(y):
+        return torch.addcmul(base, y, slope)
+    per_image = (y.shape[0], 1, 1, slope.shape[-1])
+    return _Spread.apply(base.expand(per_image), y, slope.expand(per_image))
+
+
+def amplified(x: Tensor, gate: Tensor) -> Tensor:
+    """x + x * gate, where `gate` is broadcast to the shape of `x`."""
+    return _Amplified.apply(x, gate) if _by_hand(x) else torch.addcmul(x, x, gate)
+
+
+def _by_hand(x: Tensor) -> bool:
+    """Whether a derivative by hand serves: there are derivatives, and nobody else makes a graph of the operations.
+
+    A compiler fuses autograd's own passes; a tracer (fvcore's, fx's) has to see the operations.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    return isinstance(x, Tensor) and torch.is_grad_enabled()
+
+
+class _Spread(torch.autograd.Function):
+    """`spread` for `base` and `slope` of shape (B, 1, 1, C).
+
+    Autograd's derivative of `addcmul` writes the products with `y` and with `slope` as maps and adds them up. Two matrix products read the
+    gradient once each, and write no map.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(base: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        return torch.addcmul(base, y, slope)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        _, y, slope = inputs
+        ctx.save_for_backward(y, slope)
+        ctx.save_for_forward(y, slope)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, slope = ctx.saved_tensors
+        images, height, width, channels = grad.shape
+        pixels = grad.reshape(images, height * width, channels)
+        ys = y.to(grad.dtype).reshape(images, height * width)
+        to_y = slope.to(grad.dtype).reshape(images, 1, channels) @ pixels.transpose(1, 2)
+        to_base, to_slope = (torch.stack([torch.ones_like(ys), ys], 1) @ pixels).unbind(1)
+        return to_base.reshape(slope.shape), to_y.reshape(y.shape), to_slope.reshape(slope.shape)
+
+    @staticmethod
+    def jvp(ctx: Any, base: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        at, by = ctx.saved_tensors
+        return base + y * by + at * slope
+
+
+class _Amplified(torch.autograd.Function):
+    """`amplified`.
+
+    Autograd adds up the gradients of the two places of `x` in `addcmul`, in a pass of its own; and x * (1 + gate) is one pass more
+    forward.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, gate: Tensor) -> Tensor:
+        return torch.addcmul(x, x, gate)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, gate = ctx.saved_tensors
+        return torch.addcmul(grad, grad, gate), (grad * x).sum_to_size(gate.shape)
+
+    @staticmethod
+    def jvp(ctx: Any, x: Tensor, gate: Tensor) -> Tensor:
+        at, by = ctx.saved_tensors
+        return torch.addcmul(x, x, by) + at * gate
