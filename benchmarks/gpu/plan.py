@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bam_search.search.workload import FINALISTS
 from benchmarks.gpu.parts import SMALL
 from benchmarks.gpu.suite import PART
 
@@ -14,8 +15,6 @@ SIZES = ((24, 3), (20, 3), (16, 3), (14, 3), (12, 2))
 """Candidates and final seeds, the best first."""
 LEAST_EPOCHS, MOST_EPOCHS = 3, 15
 REFERENCES = 4
-FINALISTS_OF_SEARCHED = 0.3
-"""So many of the searched candidates become finalists, as a rule; the references all do, and one more."""
 TOGETHER = "the engine, 2 processes at once"
 TWO_PROCESSES = "test_two_processes_on_one_gpu_give_what_one_gives"
 BETWEEN = 0.3
@@ -113,7 +112,7 @@ def estimated(costs: Rates, images: int, trials: int, seeds: int, epochs: int) -
 
 def finalists(trials: int) -> int:
     """How many candidates are trained again."""
-    return round(REFERENCES + 1 + FINALISTS_OF_SEARCHED * trials)
+    return round(REFERENCES + FINALISTS * (trials - REFERENCES))
 
 
 def plan(known: Known, seconds: float, images: int) -> Plan:
