@@ -66,7 +66,7 @@ def rates(known: Known) -> Rates:
     main = [found for found in phases if found["net"] == "resnet18"]
     study = known.get("first-study", {}).get("study") or {}
     gain, workers = _together(known)
-    fixed = study.get("beside_trainings_s", 45.0)
+    fixed = study.get("beside_trainings_s", 55.0)
     graph = not study.get("not_one_graph", False)
     if not main:
         speeds = _engine(known)
