@@ -5,12 +5,14 @@ import gc
 import hashlib
 import time
 import traceback
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bam_search.model.build import build
 from bam_search.model.load import load
@@ -19,6 +21,7 @@ from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
+from bam_search.score.fused import fused
 from bam_search.score.graph import NotOneGraph
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Epoch, error, train
@@ -143,7 +146,7 @@ def _bench(device: Device, recipe: Recipe, images: Images) -> Bench:
     return Bench.of(device, recipe, images)
 
 
-def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int, checkpoint: Checkpoint | None) -> Score:
+def _score(task: Task, job: Job, model: nn.Module, micro_batches: int, checkpoint: Checkpoint | None) -> Score:
     saved = checkpoint.load() if checkpoint else None
     started = time.perf_counter() - (saved.seconds if saved else 0)
     images = task.split.train if job.final else task.split.fit
@@ -153,7 +156,14 @@ def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int, che
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
     measure = None if job.final else partial(error, model, held_out, bench)
     recipe = replace(task.recipe, epochs=job.epochs)
-    with compiled(model, task.sites.blocks) if recipe.compile else nullcontext():
+    with _faster(model, task.sites.blocks, recipe):
         epochs = train(model, bench, recipe, job.seed, measure, micro_batches, saved, checkpoint.save if checkpoint else None)
     final_error = epochs[-1].error if epochs[-1].error is not None else error(model, held_out, bench)
     return Score(final_error, len(held_out), epochs, time.perf_counter() - started, micro_batches)
+
+
+def _faster(model: nn.Module, blocks: Sequence[str], recipe: Recipe) -> AbstractContextManager[object]:
+    """The context in which the model trains as the recipe says."""
+    if recipe.compile:
+        return compiled(model, blocks)
+    return fused(model) if recipe.fuse else nullcontext()
