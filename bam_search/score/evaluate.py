@@ -156,14 +156,17 @@ def _score(task: Task, job: Job, model: nn.Module, micro_batches: int, checkpoin
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
     measure = None if job.final else partial(error, model, held_out, bench)
     recipe = replace(task.recipe, epochs=job.epochs)
-    with _faster(model, task.sites.blocks, recipe):
+    with faster(model, task.sites.blocks, recipe):
         epochs = train(model, bench, recipe, job.seed, measure, micro_batches, saved, checkpoint.save if checkpoint else None)
     final_error = epochs[-1].error if epochs[-1].error is not None else error(model, held_out, bench)
     return Score(final_error, len(held_out), epochs, time.perf_counter() - started, micro_batches)
 
 
-def _faster(model: nn.Module, blocks: Sequence[str], recipe: Recipe) -> AbstractContextManager[object]:
-    """The context in which the model trains as the recipe says."""
+def faster(model: nn.Module, blocks: Sequence[str], recipe: Recipe) -> AbstractContextManager[object]:
+    """The context in which the model trains with its blocks compiled, or its chains fused, or as it is: as the recipe says.
+
+    Raises in it NotCompiled or NotFused.
+    """
     if recipe.compile:
         return compiled(model, blocks)
     return fused(model) if recipe.fuse else nullcontext()
