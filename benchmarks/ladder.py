@@ -24,16 +24,17 @@ from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
 from bam_search.score.batches import Order
 from bam_search.score.bench import Bench
-from bam_search.score.compiled import compiled
 from bam_search.score.cost import count
 from bam_search.score.data import CIFAR_INPUTS, Images
 from bam_search.score.device import MEMORY, Device, choose, cores, threads_each
+from bam_search.score.evaluate import faster
 from bam_search.score.graph import stream
 from bam_search.score.recipe import Recipe
 from bam_search.score.step import Step
 from benchmarks import usual_loop
 from benchmarks.arms import Setting
 from benchmarks.results import say, spread
+from benchmarks.traffic import traffic
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class Rung:
     engine: bool = False
     cuda_graph: bool = False
     compile: bool = False
+    fuse: bool = False
     autotune: bool = False
 
 
@@ -69,6 +71,7 @@ LADDER = {
         "the engine without a CUDA graph": Rung(engine=True),
         ENGINE: Rung(engine=True, cuda_graph=True),
         "the engine, blocks compiled": Rung(engine=True, cuda_graph=True, compile=True),
+        "the engine, fused": Rung(engine=True, cuda_graph=True, fuse=True),
         "the engine, cuDNN choosing by trial": Rung(engine=True, cuda_graph=True, autotune=True),
     },
 }
@@ -196,7 +199,8 @@ def speed(setting: Setting, rung: Rung, images: Images, threads: int, ready: Cal
     sites = sites_of(space)
     net = build(space, sites, "none", 0)
     recipe = replace(study.recipe, epochs=EPOCHS, augment="crop-flip", cuda_graph=rung.cuda_graph)
-    with compiled(net, sites.blocks) if rung.compile else contextlib.nullcontext():
+    recipe = replace(recipe, compile=rung.compile, fuse=rung.fuse)
+    with faster(net, sites.blocks, recipe):
         epochs = trained(net, rung, images, recipe, device, setting.workers)
         next(epochs)
         ready()
@@ -257,16 +261,19 @@ def bound(setting: Setting, images_per_s: float) -> dict[str, float]:
     """The most images a second that the machine's own rates allow, and the share of it that was reached.
 
     A training image takes three times the forward pass's multiply-adds, and moves at least what its convolutions and linear layers read
-    and write in three passes, at two bytes a number.
+    and write in three passes, at two bytes a number. "unfused" and "fused" tell of all
+    operators, one by one and with `recipe.fuse` (`benchmarks/traffic.py`).
     """
+    product, copied = alone(_product_rate, setting.device), alone(_copy_rate, setting.device)
     net = load(setting.net, CIFAR_INPUTS).backbone(100)
+    passes = traffic(net, copied)
     macs = 3 * count(net, (3, 32, 32)).macs_conv_fc
     moved = 3 * 2 * sum(numbers(net))
-    product, copied = alone(_product_rate, setting.device), alone(_copy_rate, setting.device)
     most = 1 / max(macs / product, moved / copied)
     return {
         "macs_per_image": macs,
         "bytes_per_image": moved,
+        **passes,
         "macs_per_s": product,
         "bytes_per_s": copied,
         "images_per_s": most,

@@ -17,6 +17,7 @@ from conftest import run_command
 from bam_search.report.verify import verify
 from bam_search.score.generated import generate
 from bam_search.search.driver import driving
+from bam_search.words import counted
 
 TINY = ["--device", "cpu", "--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
 PLAINLY = ["--set", "finals.seeds=1", "--set", "random_arm=false", "--set", "finals.leave_one_out=false"]
@@ -246,7 +247,8 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     assert verify(folder / "index.html")[1] == []
     for heading in ("The finalists", "Against the references", "Where attention helps", "Was the search worth it?"):
         assert f"<h2>{heading}</h2>" in html
-    assert f"Rungs stopped {stopped} candidates, and saved {2 * stopped} of {spent + 2 * stopped} epochs" in html
+    saved = f"{2 * stopped} of {counted(spent + 2 * stopped, 'epoch')}"
+    assert f"Rungs stopped {counted(stopped, 'candidate')}, and saved {saved}" in html
 
     _, err = here(arguments, monkeypatch, capsys)  # once more: nothing is left to train
     assert "continuing in reports/all: 8 of 8 candidates are finished" in err

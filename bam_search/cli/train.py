@@ -1,11 +1,13 @@
 """`train`: a candidate of a report trained again, as the study trains its finalists, and its weights kept."""
 
+import contextlib
 from pathlib import Path
 
 import click
 import torch
 
 from bam_search.cli.candidate import find, setup
+from bam_search.score.fused import fused
 from bam_search.score.measure import error
 from bam_search.score.train import Epoch, train
 from bam_search.search.finals import FRESH
@@ -24,7 +26,8 @@ def train_candidate(folder: Path, tag: str, seed: int | None, source: str, devic
         f"training #{tag}, {candidate.record.placement}, on {len(how.parts.train):,} images of {how.data.name}, seed {seed}", err=True
     )
     bench = how.bench
-    epochs: tuple[Epoch, ...] = train(net, bench, how.recipe, seed)
+    with fused(net) if how.recipe.fuse else contextlib.nullcontext():
+        epochs: tuple[Epoch, ...] = train(net, bench, how.recipe, seed)
     found = error(net, how.parts.test, bench)
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)

@@ -34,7 +34,7 @@ def compiled(model: nn.Module, blocks: Sequence[str], backend: str | Callable[..
     error, never silently left as it is. Raises NotCompiled.
     """
     parts = [model.get_submodule(name) for name in _parts(model, blocks)]
-    with _settings():
+    with quiet(), _settings():
         for part in parts:
             fast = torch.compile(part._call_impl, backend=backend, fullgraph=True, dynamic=False)
             part._compiled_call_impl = partial(_while_training, part, fast)
@@ -48,21 +48,22 @@ def compiled(model: nn.Module, blocks: Sequence[str], backend: str | Callable[..
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[None]:
-    with (
-        warnings.catch_warnings(),
-        config.patch(
-            recompile_limit=GRAPHS,
-            accumulated_recompile_limit=GRAPHS,
-            fail_on_recompile_limit_hit=True,
-            # Not guarded by default: then a block would run without the attention of a later placement, the code of an earlier one.
-            skip_nnmodule_hook_guards=False,
-        ),
-    ):
-        # The compiler's own doing, and its advice, which would change the arithmetic.
+def quiet() -> Iterator[None]:
+    """Within the context the compiler's own doing, and its advice, which would change the arithmetic, are no warnings."""
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
         warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
         yield
+
+
+def _settings() -> contextlib.AbstractContextManager[object]:
+    return config.patch(
+        recompile_limit=GRAPHS,
+        accumulated_recompile_limit=GRAPHS,
+        fail_on_recompile_limit_hit=True,
+        # Not guarded by default: then a block would run without the attention of a later placement, the code of an earlier one.
+        skip_nnmodule_hook_guards=False,
+    )
 
 
 def _while_training(part: nn.Module, fast: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

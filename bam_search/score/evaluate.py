@@ -6,11 +6,13 @@ import hashlib
 import math
 import time
 import traceback
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bam_search.model.build import build
 from bam_search.model.load import load
@@ -19,6 +21,7 @@ from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
+from bam_search.score.fused import fused
 from bam_search.score.graph import NotOneGraph, settle
 from bam_search.score.measure import HeldOut, Meter
 from bam_search.score.recipe import Recipe
@@ -153,7 +156,7 @@ def _held_out(device: Device, images: Images) -> HeldOut:
     return HeldOut.of(images, device.type)
 
 
-def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int, checkpoint: Checkpoint | None) -> Score:
+def _score(task: Task, job: Job, model: nn.Module, micro_batches: int, checkpoint: Checkpoint | None) -> Score:
     saved = checkpoint.load() if checkpoint else None
     started = time.perf_counter() - (saved.seconds if saved else 0)
     images = task.split.train if job.final else task.split.fit
@@ -165,7 +168,17 @@ def _score(task: Task, job: Job, model: torch.nn.Module, micro_batches: int, che
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
     each_epoch = None if job.final else lambda: measure().error
     recipe = replace(task.recipe, epochs=job.epochs)
-    with compiled(model, task.sites.blocks) if recipe.compile else nullcontext():
+    with faster(model, task.sites.blocks, recipe):
         epochs = train(model, bench, recipe, job.seed, each_epoch, micro_batches, saved, checkpoint.save if checkpoint else None)
     found = measure() if job.final else meter.measured()
     return Score(found.error, len(held_out), epochs, time.perf_counter() - started, micro_batches, found.loss)
+
+
+def faster(model: nn.Module, blocks: Sequence[str], recipe: Recipe) -> AbstractContextManager[object]:
+    """The context in which the model trains with its blocks compiled, or its chains fused, or as it is: as the recipe says.
+
+    Raises in it NotCompiled or NotFused.
+    """
+    if recipe.compile:
+        return compiled(model, blocks)
+    return fused(model) if recipe.fuse else nullcontext()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from bam_search.config import strict
+from bam_search.errors import UserError
 
 
 @strict
@@ -18,8 +19,9 @@ class Recipe:
     CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, https://arxiv.org/abs/2404.00498). `precision`: "bf16" trains under bfloat16
     autocast, "fp32" does not, "auto" takes bf16 where the hardware has it. With `cuda_graph` the training step is one CUDA graph on a GPU;
     a model that waits for the GPU, or draws random numbers in Python, needs it to be false. `compile` compiles each block once a process
-    (torch.compile). `cudnn_benchmark` lets cuDNN choose each convolution's algorithm by trial, on a GPU. A training that takes longer than
-    `seconds` is stopped, and its record says so.
+    (torch.compile). `fuse` makes batch normalisation, addition and ReLU one function, compiled once a process for each shape of a map, so
+    that a map is read and written less often; compiled blocks have that already, so not both. `cudnn_benchmark` lets cuDNN choose each
+    convolution's algorithm by trial, on a GPU. A training that takes longer than `seconds` is stopped, and its record says so.
     """
 
     epochs: Annotated[int, Ge(1), Le(10_000)] = 10
@@ -34,8 +36,14 @@ class Recipe:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     cuda_graph: bool = True
     compile: bool = False
+    fuse: bool = False
     cudnn_benchmark: bool = False
     seconds: Annotated[float, Gt(0)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.compile and self.fuse:
+            hint = "compiled blocks are fused already; set one of the two to false"
+            raise UserError("recipe.compile and recipe.fuse are both true", hint)
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of step `step` (from 0) of `steps`."""

@@ -278,7 +278,7 @@ def test_a_study_of_references_alone_and_one_within_limits_are_done(
     assert "The references beside the first one:\n  both: a tie with plain: " in out
     assert "no interval with one seed, n = 1" in out
     code, out, err = here(
-        monkeypatch, capsys, tmp_path, small_npz, two, "False", "--trials", "30", "--set", "max_params_overhead=30", "--out", "other"
+        monkeypatch, capsys, tmp_path, small_npz, two, "False", "--trials", "30", "--set", "max_params_overhead=8", "--out", "other"
     )
     assert code == 0, err
     assert "the space has no further placement within the limits: " in err

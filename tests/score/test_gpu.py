@@ -59,7 +59,10 @@ def exact() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-@pytest.mark.parametrize("how", [{"cuda_graph": True}, {"cuda_graph": True, "compile": True}, {"cuda_graph": False, "compile": True}])
+HOW = [{"cuda_graph": graph, key: True} for graph in (True, False) for key in ("compile", "fuse")]
+
+
+@pytest.mark.parametrize("how", [{"cuda_graph": True}, *HOW])
 @pytest.mark.usefixtures("exact")
 def test_the_graph_and_compiled_blocks_train_as_the_plain_step_does(how: dict[str, bool]) -> None:
     plain = losses(replace(RECIPE, cuda_graph=False, precision="fp32"))

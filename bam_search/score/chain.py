@@ -1,0 +1,173 @@
+"""Batch normalisation, perhaps an addition, and ReLU as one function, in training: each map is read and written as rarely as can be.
+
+torch's own operators read a map for its statistics, and read and write it again in each of normalising, adding and ReLU, which in bf16
+is all that these cost. Here one pass takes the statistics and one does the rest; backward likewise. The passes are pure functions of
+tensors, compiled (torch.compile) once a process for each kind of tensors, whatever model they come from.
+"""
+
+import functools
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+Backend = str | Callable[..., Any]
+"""What compiles: a name that torch.compile knows, or a function."""
+OVER = (0, 2, 3)
+"""The dimensions of (B, C, H, W) that batch normalisation takes its statistics over."""
+
+
+def normalise_add_relu(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, backend: Backend) -> Tensor:
+    """relu(norm(x) + residual), or without `residual` relu(norm(x)); the running statistics get their batch.
+
+    `x` and `residual` are (B, C, H, W) of one float type, `norm` is in training, with float32 weights and running statistics and a
+    momentum. All is computed in float32 and rounded once, where operators apart round each of their results.
+    """
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    weights = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return _NormaliseAddRelu.apply(x, residual, *weights, norm.momentum, norm.eps, backend)
+
+
+def add_relu(x: Tensor, residual: Tensor, backend: Backend) -> Tensor:
+    """relu(x + residual) of two tensors of one shape and type."""
+    return _AddRelu.apply(x, residual, backend)
+
+
+class _NormaliseAddRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+        backend: Backend,
+    ) -> Tensor:
+        arguments = (x, residual, weight, bias, running_mean, running_var, momentum, eps)
+        y, *per_channel = _run(_forward, backend, *arguments)
+        # Where nothing was added, y is known from x: one map less to keep and to read.
+        ctx.save_for_backward(x, None if residual is None else y, *per_channel)
+        ctx.backend = backend
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, *per_channel = ctx.saved_tensors
+        if gradient.stride() != x.stride():  # pooling's, or another placement's: no reason for another graph
+            gradient = torch.empty_like(x).copy_(gradient)
+        if y is None:
+            to_x, to_weight, to_bias = _run(_backward, ctx.backend, gradient, x, *per_channel)
+            to_residual = None
+        else:
+            to_x, to_weight, to_bias, to_residual = _run(_backward_of_sum, ctx.backend, gradient, x, y, *per_channel)
+        return to_x, to_residual, to_weight, to_bias, None, None, None, None, None
+
+
+class _AddRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor, backend: Backend) -> Tensor:
+        y: Tensor = _run(_sum_relu, backend, x, residual)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        (y,) = ctx.saved_tensors
+        passed = torch.ops.aten.threshold_backward(gradient, y, 0)
+        return passed, passed, None
+
+
+def _run(function: Callable[..., Any], backend: Backend, *arguments: Tensor | float | None) -> Any:
+    device = next(a for a in arguments if isinstance(a, Tensor)).device.type
+    bare = [a.detach() if isinstance(a, Tensor) else a for a in arguments]
+    # Nothing here depends on autocast; a graph would, and backward runs without.
+    with torch.autocast(device, enabled=False):
+        return _graph(function, backend, *map(_kind, bare))(*bare)
+
+
+def _kind(argument: Tensor | float | None) -> object:
+    """All that a graph is compiled for."""
+    if not isinstance(argument, Tensor):
+        return argument
+    return argument.device, argument.dtype, argument.shape, argument.stride()
+
+
+@functools.cache
+def _graph(function: Callable[..., Any], backend: Backend, *_kinds: object) -> Callable[..., Any]:
+    """`function`, to be compiled for one kind of arguments.
+
+    Each has code of its own, as torch.compile keeps its graphs by code, and no more of them than its limit: which cannot be raised for
+    backward, where autograd's threads have their own settings (https://github.com/pytorch/pytorch/issues/186537).
+    """
+    code = function.__code__
+    own = FunctionType(code.replace(), function.__globals__, function.__name__)
+    return torch.compile(own, backend=backend, fullgraph=True, dynamic=False)
+
+
+def _forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, ...]:
+    n = x.numel() // x.shape[1]
+    var, mean = torch.var_mean(x.float(), OVER, correction=0)
+    running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
+    running_var.mul_(1 - momentum).add_(var, alpha=momentum * n / (n - 1))
+    rstd = torch.rsqrt(var + eps)
+    scale = weight * rstd
+    shift = bias - mean * scale
+    y = x.float() * _map(scale) + _map(shift)
+    if residual is not None:
+        y = y + residual.float()
+    return y.relu().to(x.dtype), scale, shift, mean, rstd
+
+
+def _backward(gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
+    # Made of four tensors: of more, the compiler would write it down, as a float32 map.
+    passed = torch.where(x.float() * _map(scale) + _map(shift) <= 0, 0, gradient)
+    return _through_norm(passed, x, scale, mean, rstd)
+
+
+def _backward_of_sum(
+    gradient: Tensor, x: Tensor, y: Tensor, scale: Tensor, _shift: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, ...]:
+    passed = torch.where(y <= 0, 0, gradient)
+    return *_through_norm(passed, x, scale, mean, rstd), passed
+
+
+def _through_norm(gradient: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
+    """The gradients of a normalisation's input, weight and bias (Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167, section 3).
+
+    That of the input is a linear function of `gradient` and `x` whose coefficients are per channel: one pass once the sums are known.
+    """
+    n = x.numel() // x.shape[1]
+    to_bias = gradient.float().sum(OVER)
+    to_weight = (gradient.float() * (x.float() - _map(mean))).sum(OVER) * rstd
+    slope = -scale * rstd * to_weight / n
+    level = -scale * to_bias / n - mean * slope
+    to_x = gradient.float() * _map(scale) + x.float() * _map(slope) + _map(level)
+    return to_x.to(x.dtype), to_weight, to_bias
+
+
+def _map(per_channel: Tensor) -> Tensor:
+    return per_channel.view(-1, 1, 1)
+
+
+def _sum_relu(x: Tensor, residual: Tensor) -> Tensor:
+    return functional.relu(x + residual)

@@ -1,0 +1,92 @@
+"""A model that trains with batch normalisation, addition and ReLU as one function, wherever they follow one another.
+
+No library has the function for bfloat16: torch's native normalisation has addition and ReLU in its kernel but no way to ask for them,
+cuDNN's fused normalisation is not offered by torch and takes float16 only there where others do (apex's groupbn).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+
+from bam_search.errors import first_line
+from bam_search.model.insert import CHILD, attended
+from bam_search.score.chain import Backend
+from bam_search.score.compiled import quiet
+from bam_search.score.deferred import Chains, Deferred, NotFused, plain
+
+TYPES = {torch.float32, torch.bfloat16, torch.float16}
+"""The types of maps that are normalised in float32 anyway."""
+NOTHING = "no batch normalisation of this model is followed by ReLU (recipe.fuse = false trains it)"
+
+
+@contextlib.contextmanager
+def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
+    """Within the context the chains of batch normalisation, perhaps an addition, and ReLU are one function each while the model trains.
+
+    Only what `nn.BatchNorm2d` returns is changed: a tensor that waits for what follows. Modules, and their hooks and attention, are
+    called as ever, so a normalisation with attention of its own runs by itself, and the sum with its ReLU is one function. What lies
+    inside of attention stays as it is, as does any normalisation that is frozen, has no weights, no running statistics or no momentum,
+    has hooks on its gradient, or normalises another type than float32 and shorter ones.
+
+    The value counts the chains that were met. Raises NotFused, in the first training pass at the latest, if there are none.
+    """
+    norms = _norms(model)
+    if not norms:
+        raise NotFused(NOTHING)
+    chains = Chains(backend)
+    hooks = [norm.register_forward_hook(partial(_defer_again, chains)) for norm in norms if norm._forward_hooks]
+    hooks.append(model.register_forward_hook(partial(_check, chains)))
+    for norm in norms:
+        norm.forward = partial(_defer, norm, chains)  # type: ignore[method-assign]
+    try:
+        with quiet():
+            yield chains
+    except TorchDynamoException as error:
+        said = first_line(getattr(error, "inner_exception", error))
+        raise NotFused(f"batch normalisation cannot be compiled: {said} (recipe.fuse = false trains the model)") from error
+    finally:
+        for norm in norms:
+            del norm.forward
+        for hook in hooks:
+            hook.remove()
+
+
+def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    attention = tuple(f"{site}.{CHILD}." for site in attended(model))
+    named = model.named_modules()
+    found = [m for name, m in named if type(m) is nn.BatchNorm2d and not name.startswith(attention)]
+    return [norm for norm in found if "forward" not in norm.__dict__]
+
+
+def _defer(norm: nn.BatchNorm2d, chains: Chains, x: Tensor) -> Tensor:
+    x = plain(x)
+    return Deferred(chains, x, norm) if _can_wait(norm, x) else nn.BatchNorm2d.forward(norm, x)
+
+
+def _defer_again(chains: Chains, _norm: nn.Module, _args: object, output: object) -> object:
+    """After a normalisation's hooks: the sum of what they gave can still wait for its ReLU."""
+    if isinstance(output, Deferred) and output.is_open():
+        return output
+    value = plain(output)
+    if type(value) is Tensor and value.requires_grad and torch.is_grad_enabled():
+        return Deferred(chains, value)
+    return value
+
+
+def _can_wait(norm: nn.BatchNorm2d, x: Tensor) -> bool:
+    if not (norm.training and torch.is_grad_enabled()) or norm._backward_hooks or norm._backward_pre_hooks:
+        return False
+    if norm.momentum is None or norm.weight is None or norm.running_mean is None:
+        return False
+    one_value = x.dim() == 4 and x.numel() == x.shape[1]  # torch's own sentence tells of it
+    kinds = {norm.weight.dtype, norm.running_mean.dtype}
+    return type(x) is Tensor and x.dim() == 4 and not one_value and x.dtype in TYPES and kinds == {torch.float32}
+
+
+def _check(chains: Chains, model: nn.Module, _args: object, _output: object) -> None:
+    if model.training and torch.is_grad_enabled() and not chains.met:
+        raise NotFused(NOTHING)
