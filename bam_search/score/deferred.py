@@ -28,10 +28,12 @@ class NotFused(Exception):
 
 @dataclass(eq=False)
 class Chains:
-    """What compiles the chains of one model, and how many it has met."""
+    """What compiles the chains of one model, and how many it has met; and its normalisations that were called, and that ran."""
 
     backend: Backend
     met: int = 0
+    called: int = 0
+    ran: int = 0
 
 
 class Deferred(Tensor):
@@ -47,6 +49,7 @@ class Deferred(Tensor):
 
     @staticmethod
     def __new__(cls, chains: Chains, x: Tensor, norm: nn.BatchNorm2d | None = None) -> "Deferred":
+        chains.called += norm is not None
         return cls._of(_Start(chains, _Read.of(x), norm))
 
     @classmethod
@@ -62,7 +65,7 @@ class Deferred(Tensor):
         if func in ABOUT:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
-        if func in RELU | RELU_IN_PLACE and isinstance(args[0], Deferred):
+        if func in RELU | RELU_IN_PLACE and args and isinstance(args[0], Deferred):
             return args[0]._relu(func in RELU_IN_PLACE or _in_place(*args[1:], **kwargs))
         if func in ADD | ADD_IN_PLACE and len(args) == 2 and not kwargs:
             return _sum(func, *args)
@@ -142,17 +145,17 @@ class _Read:
 
 @dataclass(eq=False)
 class _Start:
-    """The start of a chain; `counted`: the running statistics have had this batch."""
+    """The start of a chain; `ran`: the running statistics have had this batch."""
 
     chains: Chains
     x: _Read
     norm: nn.BatchNorm2d | None
-    counted: bool = False
+    ran: bool = False
     computed: _Read | None = None
 
     def is_open(self) -> bool:
         """Whether nothing has read it."""
-        return not self.counted and self.computed is None
+        return not self.ran and self.computed is None
 
     def value(self) -> Tensor:
         """What torch's own normalisation gives."""
@@ -163,9 +166,9 @@ class _Start:
     def relu(self, residual: Tensor | None) -> Tensor:
         """The whole chain."""
         x, backend = self._input(), self.chains.backend
-        self.counted = True
         self.chains.met += 1
         if self.norm is not None:
+            self._runs()
             return normalise_add_relu(self.norm, x, residual, backend)
         assert residual is not None
         return add_relu(x, residual, backend)
@@ -178,7 +181,11 @@ class _Start:
     def _normalised(self, x: Tensor) -> Tensor:
         if self.norm is None:
             return x
-        if not self.counted:
-            self.counted = True
+        if not self.ran:
+            self._runs()
             return nn.BatchNorm2d.forward(self.norm, x)
         return functional.batch_norm(x, None, None, self.norm.weight, self.norm.bias, True, 0.0, self.norm.eps)
+
+    def _runs(self) -> None:
+        self.ran = True
+        self.chains.ran += 1

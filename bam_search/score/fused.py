@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch.utils._pytree import tree_map_only
 
 from bam_search.errors import first_line
 from bam_search.model.insert import CHILD, attended
@@ -32,14 +33,15 @@ def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
     inside of attention stays as it is, as does any normalisation that is frozen, has no weights, no running statistics or no momentum,
     has hooks on its gradient, or normalises another type than float32 and shorter ones.
 
-    The value counts the chains that were met. Raises NotFused, in the first training pass at the latest, if there are none.
+    The value counts the chains that were met. Raises NotFused, in the first training pass at the latest, if there are none, and where
+    the model does with a normalisation's output what would otherwise go wrong silently.
     """
     norms = _norms(model)
     if not norms:
         raise NotFused(NOTHING)
     chains = Chains(backend)
     hooks = [norm.register_forward_hook(partial(_defer_again, chains)) for norm in norms if norm._forward_hooks]
-    hooks.append(model.register_forward_hook(partial(_check, chains)))
+    hooks.append(model.register_forward_hook(partial(_leave, chains)))
     for norm in norms:
         norm.forward = partial(_defer, norm, chains)  # type: ignore[method-assign]
     try:
@@ -80,13 +82,21 @@ def _defer_again(chains: Chains, _norm: nn.Module, _args: object, output: object
 def _can_wait(norm: nn.BatchNorm2d, x: Tensor) -> bool:
     if not (norm.training and torch.is_grad_enabled()) or norm._backward_hooks or norm._backward_pre_hooks:
         return False
-    if norm.momentum is None or norm.weight is None or norm.running_mean is None:
+    needed = (norm.momentum, norm.weight, norm.bias, norm.running_mean)
+    if any(value is None for value in needed):
         return False
     one_value = x.dim() == 4 and x.numel() == x.shape[1]  # torch's own sentence tells of it
-    kinds = {norm.weight.dtype, norm.running_mean.dtype}
+    kinds = {norm.weight.dtype, norm.running_mean.dtype}  # type: ignore[union-attr]
     return type(x) is Tensor and x.dim() == 4 and not one_value and x.dtype in TYPES and kinds == {torch.float32}
 
 
-def _check(chains: Chains, model: nn.Module, _args: object, _output: object) -> None:
-    if model.training and torch.is_grad_enabled() and not chains.met:
+def _leave(chains: Chains, model: nn.Module, _args: object, output: object) -> object:
+    """What leaves the model waits for nothing; and nothing was forgotten."""
+    if not (model.training and torch.is_grad_enabled()):
+        return output
+    output = tree_map_only(Deferred, plain, output)
+    if not chains.met:
         raise NotFused(NOTHING)
+    if chains.called != chains.ran:
+        raise NotFused("nothing reads the output of a batch normalisation (recipe.fuse = false trains the model)")
+    return output

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from conftest import run_command
 from PIL import Image
 
 from bam_search.score.data import locate
+from bam_search.score.fused import fused
 from bam_search.score.generated import generate
 
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
@@ -54,6 +56,21 @@ def test_a_candidate_is_trained_the_same_again(
     three = torch.load(again, weights_only=True)
     assert not all(torch.equal(one[key], three[key]) for key in one)
     assert "the study measured" not in capsys.readouterr().err
+
+
+def test_a_candidate_of_a_fused_study_is_trained_fused(
+    report: Path, weights: Path, small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(report, tmp_path / "fused")
+    study = json.loads((folder / "study.json").read_text())
+    study["identity"]["recipe"]["fuse"] = True
+    (folder / "study.json").write_text(json.dumps(study))
+    monkeypatch.setattr("bam_search.cli.train.fused", partial(fused, backend="eager"))
+    out = tmp_path / "fused.pt"
+    assert run_command(monkeypatch, "train", folder, "--candidate", BOTTLENECK, "--data", small_npz, "--out", out) == 0
+    one, two = (torch.load(path, weights_only=True) for path in (weights, out))
+    assert not torch.equal(one["fc.weight"], two["fc.weight"])  # rounded elsewhere
+    assert torch.allclose(one["fc.weight"], two["fc.weight"], atol=0.05)
 
 
 def test_maps_of_test_images_and_of_own_pictures(

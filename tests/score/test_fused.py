@@ -327,6 +327,12 @@ class InDouble(nn.Module):
         return self.norm(x.double()).to(x.dtype)  # type: ignore[no-any-return]
 
 
+def without_bias() -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(8)
+    norm.bias = None  # type: ignore[assignment]  # newer versions of torch have an option for it
+    return norm
+
+
 def watched() -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(8)
     norm.register_full_backward_hook(lambda _module, given, _got: tuple(2 * g for g in given))
@@ -336,6 +342,7 @@ def watched() -> nn.BatchNorm2d:
 LEFT: dict[str, Callable[[], Sequence[nn.Module]]] = {
     "no momentum": lambda: [nn.BatchNorm2d(8, momentum=None), nn.ReLU()],
     "no running statistics": lambda: [nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU()],
+    "no bias": lambda: [without_bias(), nn.ReLU()],
     "no weights": lambda: [nn.BatchNorm2d(8, affine=False), nn.ReLU()],
     "frozen": lambda: [frozen(), nn.ReLU()],
     "double": lambda: [InDouble(), nn.ReLU()],
@@ -457,15 +464,22 @@ def goes_through_a_function_of_its_own(y: Tensor, _x: Tensor) -> Tensor:
     return Doubled.apply(y)  # type: ignore[no-any-return]
 
 
-def reads_without_gradients(y: Tensor, _x: Tensor) -> Tensor:
+def reads_without_gradients(y: Tensor, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return y.mean()
+        return x * y.mean()
 
 
 @pytest.mark.parametrize("use", [changes_what_it_added, changes_what_it_read, goes_through_a_function_of_its_own, reads_without_gradients])
 def test_what_could_go_wrong_silently_is_an_error(use: Callable[[Tensor, Tensor], Tensor]) -> None:
-    with fused(model := Around(use), "eager"), pytest.raises(NotFused, match=r"\(recipe.fuse = false trains the model\)"):
+    model = nn.Sequential(Around(use), chain_of(8))
+    with fused(model, "eager"), pytest.raises(NotFused, match=r"\(recipe.fuse = false trains the model\)"):
         model(images())
+
+
+def test_what_leaves_the_model_is_an_ordinary_tensor() -> None:
+    model = nn.Sequential(chain_of(8), nn.BatchNorm2d(8)).train()
+    with fused(model, "eager"):
+        assert type(model(images())) is Tensor
 
 
 def test_hooks_of_every_module_hear_what_they_would() -> None:
