@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bam_search.errors import UserError
     from bam_search.model.attach import attach, detach, disabled
+    from bam_search.model.find_sites import find_sites
     from bam_search.model.load import load
-    from bam_search.model.sites import find_sites
     from bam_search.score.cost import count
     from bam_search.space.placement import Placement
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class Sentence(Exception):
+class ExplainedError(Exception):
     """`message` states what is wrong with the value that is, `hint` says what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -16,11 +16,11 @@ class Sentence(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
-class UserError(Sentence):
+class UserError(ExplainedError):
     """A mistake in what was asked for. The CLI exits with 2."""
 
 
-class Breakdown(Sentence):
+class RunError(ExplainedError):
     """A disk, a database, a device or a worker that failed a study on its way; what is finished is kept. The CLI exits with 1."""
 
 

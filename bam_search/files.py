@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which becomes `path` at once when the context ends, or not at all. Raises OSError."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=beginning(path))
     temporary = Path(name)
@@ -32,5 +32,5 @@ def beginning(path: Path) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a UTF-8 file at once or not at all. Raises OSError."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())

@@ -27,9 +27,9 @@ from torch.utils._pytree import tree_leaves
 
 from bam_search.errors import UserError
 from bam_search.model.attach import attach, detach, resolve
-from bam_search.model.insert import CHILD, OURS
+from bam_search.model.find_sites import find_sites
+from bam_search.model.insert import CHILD, INSERTED_TYPES
 from bam_search.model.load import load, names, natural_shape
-from bam_search.model.sites import find_sites
 from bam_search.model.trace import Shape
 from bam_search.score.cost import Cost, count
 from bam_search.score.formula import increment
@@ -153,7 +153,7 @@ def _trained_shapes(model: nn.Module, shape: Shape) -> list[tuple[int, ...]]:
     twin = copy.deepcopy(model).to("meta").train()
     outputs = [t for t in tree_leaves(twin(torch.zeros(2, *shape, device="meta"))) if isinstance(t, Tensor)]
     torch.stack([o.sum() for o in outputs]).sum().backward()
-    for site in (m for m in twin.modules() if isinstance(m._modules.get(CHILD), OURS)):
+    for site in (m for m in twin.modules() if isinstance(m._modules.get(CHILD), INSERTED_TYPES)):
         reached = [p.grad is not None and p.grad.shape == p.shape for p in site.get_submodule(CHILD).parameters()]
         assert all(reached), "a parameter of the attention gets no gradient"
     return [tuple(o.shape) for o in outputs]

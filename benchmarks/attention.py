@@ -29,8 +29,8 @@ from torch.nn import functional
 
 from bam_search.model.attention import create
 from bam_search.model.attention.bam import BAM
+from bam_search.score.cuda_graphs import EAGER, stream
 from bam_search.score.device import choose
-from bam_search.score.graph import EAGER, stream
 from bam_search.space.placement import Choice
 from benchmarks.results import deliver, say
 

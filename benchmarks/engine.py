@@ -32,10 +32,10 @@ import torch
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
+from bam_search.score.cuda_graphs import EAGER
 from bam_search.score.data import CIFAR_INPUTS
 from bam_search.score.device import choose, claim, cores, threads_each
 from bam_search.score.evaluate import Job, Result, Score, Task, evaluate
-from bam_search.score.graph import EAGER
 from bam_search.search.loop import search
 from bam_search.search.store import open_store
 from benchmarks.arms import ARMS, Setting

@@ -36,21 +36,21 @@ import optuna
 import torch
 
 from bam_search.config import flat
-from bam_search.errors import Sentence
+from bam_search.errors import ExplainedError
 from bam_search.model.attach import fit, resolve
 from bam_search.model.build import sites_of
+from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
-from bam_search.model.menu import menu
 from bam_search.score.cost_table import cost_table
-from bam_search.score.data import CIFAR_INPUTS, generated, split
+from bam_search.score.data import CIFAR_INPUTS, split, synthetic
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Result, Task
 from bam_search.score.recipe import Recipe
-from bam_search.search.front import front
 from bam_search.search.loop import search
 from bam_search.search.on_ray import on_ray
-from bam_search.search.record import Record, proper
-from bam_search.search.storage import Place
+from bam_search.search.pareto import pareto_front
+from bam_search.search.record import Record, main_records
+from bam_search.search.storage import StudyStorage
 from bam_search.search.store import Store, open_store, read_records
 from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
@@ -59,7 +59,7 @@ from benchmarks.results import deliver
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--epochs", "2", "--workers", "2", "--set", "data.images=600", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
-SMALL += ["--set", "startup=6", "--set", "finals={seeds=2, most=2, leave_one_out=true}", "--set", "rungs.epochs=[1]"]
+SMALL += ["--set", "startup=6", "--set", "finalists={seeds=2, most=2, leave_one_out=true}", "--set", "rungs.epochs=[1]"]
 LONGEST = 25.0
 """Seconds that a driver lives at most before something is killed; it takes about 7 to start."""
 NAP = 1.0
@@ -67,7 +67,7 @@ PARTS = ("mutations", "results", "large", "ray", "node", "kills")
 
 
 def command(data: str, out: Path, trials: int, *more: str) -> list[str]:
-    """A tiny study, with rungs, a random arm, finalists and ablations."""
+    """A tiny study, with rungs, a random baseline, finalists and ablations."""
     words = ["run", "--study", "placement", "--device", "cpu", "--data", data, "--trials", str(trials), "--out", str(out)]
     return [sys.executable, "-m", "bam_search", *words, *SMALL, *more]
 
@@ -104,7 +104,7 @@ class Life:
         return [int(line.split()[0]) for line in found.splitlines() if "spawn_main" in line]
 
 
-def seen(folder: Path, place: Place) -> dict[str, tuple[Any, ...]]:
+def seen(folder: Path, place: StudyStorage) -> dict[str, tuple[Any, ...]]:
     """What a study's store holds now, by what tells one training from another: scores and seconds."""
     if not (folder / "study.json").exists() or not place.exists():
         return {}
@@ -141,7 +141,7 @@ def campaign(
         total: dict[str, Any] = dict.fromkeys(COUNTED, 0)
         while total["kills"] < kills:
             name = f"faulty{total['studies']}"
-            place = Place.of(Path(folder) / name, storage, name)
+            place = StudyStorage.of(Path(folder) / name, storage, name)
             there = ("--storage", storage, "--name", name) if storage else ()
             _until_it_ends(
                 command(data, Path(folder) / name, trials, *more, *there), Path(folder) / name, place, rng, kills, longest, total
@@ -153,7 +153,7 @@ def campaign(
 
 
 def _until_it_ends(
-    words: list[str], folder: Path, place: Place, rng: random.Random, kills: int, longest: float, total: dict[str, Any]
+    words: list[str], folder: Path, place: StudyStorage, rng: random.Random, kills: int, longest: float, total: dict[str, Any]
 ) -> None:
     known: dict[str, tuple[Any, ...]] = {}
     code = -1
@@ -208,7 +208,7 @@ def _equal(one: Sequence[Record], other: Sequence[Record]) -> bool:
     def timeless(record: Record) -> Record:
         return replace(record, seconds=None, test_seconds=None, latency_overhead=None, latency_interval=())
 
-    fronts = [[record.number for record in front(proper(records), ("error", "params_overhead"))] for records in (one, other)]
+    fronts = [[record.number for record in pareto_front(main_records(records), ("error", "params_overhead"))] for records in (one, other)]
     return fronts[0] == fronts[1] and list(map(timeless, one)) == list(map(timeless, other))
 
 
@@ -267,7 +267,7 @@ def _readers(folder: Path) -> Iterator[tuple[str, Callable[[str], object]]]:
     def file(text: str) -> object:
         (folder / "space.py").write_bytes(text.encode(errors="surrogatepass"))
         found = load(str(folder / "space.py"), CIFAR_INPUTS)
-        return menu(found, sites_of(found))
+        return choice_space_of(found, sites_of(found))
 
     placements = (
         "layer1=bam layer3=bam(r=8,d=2)",
@@ -300,7 +300,7 @@ def _outcome(read: Callable[[str], object], text: str, seconds: float) -> tuple[
     try:
         read(text)
         return "accepted", ""
-    except Sentence:
+    except ExplainedError:
         return "refused", ""
     except _TooLong:
         return "hangs", "took too long"
@@ -337,7 +337,7 @@ def ray_speedup(jobs: int = 24) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "sleepy.py").write_text(SLEEPY)
         name = f"{Path(folder) / 'sleepy.py'}:Net"
-        parts = split(generated("asked for"), 400, 0.25, 0)
+        parts = split(synthetic("asked for"), 400, 0.25, 0)
         task = Task(name, sites_of(load(name, CIFAR_INPUTS)), parts, Recipe(epochs=1, batch=50, precision="fp32"), choose("cpu"), 1)
         found = {}
         for workers, share in ((1, jobs // 4), (4, jobs)):

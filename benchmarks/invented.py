@@ -5,26 +5,26 @@ from concurrent.futures import Future
 
 from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
+from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
-from bam_search.model.menu import menu
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import CIFAR_INPUTS
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
-from bam_search.search.loop import Plan
+from bam_search.search.loop import SearchContext
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
 
 
-def invented(records: int, startup: int = 12) -> tuple[Study, Plan]:
+def invented(records: int, startup: int = 12) -> tuple[Study, SearchContext]:
     """The placement study of so many candidates."""
     flags = {"space": "resnet18", "trials": records, "workers": 1, "startup": startup}
     study = load_study("placement", choose("cpu"), flags, [])
     space = load(study.space, CIFAR_INPUTS)
     sites = sites_of(space)
     references = {name: resolve(text, sites) for name, text in study.references.items()}
-    return study, Plan("invented", references, sites, menu(space, sites), cost_table(space, sites))
+    return study, SearchContext("invented", references, sites, choice_space_of(space, sites), cost_table(space, sites))
 
 
 def at_once(job: Job) -> "Future[Result]":

@@ -22,15 +22,15 @@ from torch.nn import functional
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.score.batches import Order
-from bam_search.score.bench import Bench
+from bam_search.score.batches import EpochPlan
+from bam_search.score.context import TrainingContext
 from bam_search.score.cost import count
+from bam_search.score.cuda_graphs import stream
 from bam_search.score.data import CIFAR_INPUTS, Images
 from bam_search.score.device import MEMORY, Device, choose, cores, threads_each
 from bam_search.score.evaluate import faster
-from bam_search.score.graph import stream
 from bam_search.score.recipe import Recipe
-from bam_search.score.step import Step
+from bam_search.score.step import TrainingStep
 from benchmarks import usual_loop
 from benchmarks.arms import Setting
 from benchmarks.results import say, spread
@@ -221,13 +221,13 @@ def trained(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: 
 
 
 def _engine(net: nn.Module, images: Images, recipe: Recipe, device: Device) -> Iterator[object]:
-    bench = Bench.of(device, recipe, images)
+    context = TrainingContext.of(device, recipe, images)
     model = net.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with stream(device.type):
-        step = Step.first(model.train(), bench, recipe)
-        take = step.taker()
+        step = TrainingStep.first(model.train(), context, recipe)
+        take = step.make_step()
         for epoch in range(recipe.epochs):
-            step.batches.deal(Order.of(len(images), 0, epoch, recipe))
+            step.batches.load(EpochPlan.of(len(images), 0, epoch, recipe))
             for _ in range(len(step.batches)):
                 take()
             yield float(step.loss)

@@ -25,22 +25,22 @@ from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
+from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
-from bam_search.model.menu import menu
 from bam_search.score.data import CIFAR_INPUTS, Split, locate, split
 from bam_search.score.device import choose, threads_each
 from bam_search.score.evaluate import Job, Score, Task
 from bam_search.search.executors import local
 from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import Menu
+from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Sites
 
 COLUMNS = ("placement", "seed", "epochs", "error", "loss", "train_losses", "seconds")
 
 
-def placements(offered: Menu, sites: Sites) -> list[Placement]:
-    """Every placement on the menu, in its canonical form."""
+def placements(offered: ChoiceSpace, sites: Sites) -> list[Placement]:
+    """Every placement in the choice space, in its canonical form."""
     rows = itertools.product(*([None, *offered.choices(site)] for site in offered.sites))
     chosen = ({site: choice for site, choice in zip(offered.sites, row, strict=True) if choice} for row in rows)
     return [resolve(Placement.of(choices), sites) for choices in chosen]
@@ -90,7 +90,7 @@ def _train(asked: argparse.Namespace) -> None:
     _agree(asked.out.with_suffix(".json"), about)
     done = _done(asked.out)
     texts = [resolve(text, sites).text for text in asked.placements or ()]
-    texts = texts or [placement.text for placement in placements(menu(space, sites), sites)]
+    texts = texts or [placement.text for placement in placements(choice_space_of(space, sites), sites)]
     # Seeds outside: whenever it is stopped, every placement has about as many.
     jobs = [Job(t, s, e, final=True) for s in range(asked.seeds) for t in texts for e in asked.epochs if (t, s, e) not in done]
     print(f"{len(texts)} placements, {len(done)} trainings in {asked.out}, {len(jobs)} to come", file=sys.stderr)

@@ -23,42 +23,42 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bam_search.cli.prepare import Request, prepare
+from bam_search.cli.prepare import Request, resolve_run
 from bam_search.report.page import write_report
-from bam_search.report.payload import Subject
-from bam_search.search.loop import Plan, begun, proposer_of
+from bam_search.report.payload import ReportContext
+from bam_search.search.loop import SearchContext, candidate_generator, new_record
 from bam_search.search.record import REFERENCE, SEARCH, Record
 from benchmarks.results import deliver
 
 REPEATS = 5
 
 
-def invented(size: int) -> tuple[Subject, list[Record]]:
+def invented(size: int) -> tuple[ReportContext, list[Record]]:
     """A placement study of so many candidates with random errors, and three seeds for each reference and the first twenty."""
-    ready = prepare(Request("placement", "cpu", (), {"trials": size, "data": {"source": "generated"}}))
-    plan = Plan("invented", ready.references, ready.sites, ready.menu, ready.costs)
-    proposer, rng, taken = proposer_of(ready.study, plan), random.Random(0), set[str]()
+    ready = resolve_run(Request("placement", "cpu", (), {"trials": size, "data": {"source": "generated"}}))
+    plan = SearchContext("invented", ready.references, ready.sites, ready.choice_space, ready.costs)
+    generator, rng, taken = candidate_generator(ready.study, plan), random.Random(0), set[str]()
     records = []
     for number in range(size):
         known = list(ready.references.items())[number : number + 1]
-        placement = known[0][1] if known else proposer.at_random(number, taken)
+        placement = known[0][1] if known else generator.at_random(number, taken)
         assert placement is not None
         taken.add(placement.id)
         name = known[0][0] if known else ""
-        record = begun(ready.study, plan, number, REFERENCE if known else SEARCH, name, placement)
+        record = new_record(ready.study, plan, number, REFERENCE if known else SEARCH, name, placement)
         error = 80 - 0.5 * len(placement.choices) + rng.gauss(0, 1)
         tests = tuple(error + rng.gauss(0, 0.3) for _ in range(3)) if number < 24 else ()
         fields = {"val_error": error, "val_images": 1500, "val_errors": (error + 9, error + 3, error), "train_losses": (4.0, 3.0, 2.5)}
         tested = {"test_errors": tests, "test_seeds": tuple(range(len(tests))), "test_images": 10_000, "test_seconds": 10.0}
         records.append(Record(**{**record.to_dict(), **fields, **(tested if tests else {}), "seconds": 10.0}))
-    subject = Subject("invented", ready.study.objectives, "", {}, ready.menu, ready.study.startup, sites=ready.sites)
-    return subject, records
+    context = ReportContext("invented", ready.study.objectives, "", {}, ready.choice_space, ready.study.startup, sites=ready.sites)
+    return context, records
 
 
 def measure(size: int, browser: Browser, folder: Path) -> dict[str, float]:
     """The figures for a study of so many candidates."""
-    subject, records = invented(size)
-    builds = [_timed(lambda: write_report(folder, subject, records)) for _ in range(3)]
+    context, records = invented(size)
+    builds = [_timed(lambda: write_report(folder, context, records)) for _ in range(3)]
     opened = [_opened(browser, folder / "index.html") for _ in range(REPEATS)]
     medians = {key: statistics.median(one[key] for one in opened) for key in opened[0]}
     return {"build_s": statistics.median(builds), "bytes": (folder / "index.html").stat().st_size, **medians}

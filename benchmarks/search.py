@@ -37,25 +37,25 @@ import pandas as pd
 from bam_search.files import write
 from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
+from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
-from bam_search.model.menu import menu
-from bam_search.report.findings import helps, stopping
+from bam_search.report.findings import site_effects, stopping
 from bam_search.score.cost import overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import CIFAR_INPUTS
 from bam_search.score.device import choose, cores
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
-from bam_search.search.additive import Design
-from bam_search.search.finals import finalists, finals
-from bam_search.search.front import front, hypervolume, nondominated
-from bam_search.search.loop import Plan, proposer_of, search
-from bam_search.search.means import difference, mean, noise
+from bam_search.search.additive import PlacementEncoder
+from bam_search.search.finalists import choose_finalists, train_finalists
+from bam_search.search.loop import SearchContext, candidate_generator, search
+from bam_search.search.pareto import hypervolume, nondominated, pareto_front
 from bam_search.search.record import REFERENCE, Record
 from bam_search.search.sampler import SAMPLERS, _suggest
-from bam_search.search.study import Finals, Study, load_study
+from bam_search.search.statistics import difference, mean, noise
+from bam_search.search.study import FinalistPlan, Study, load_study
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import Menu
+from bam_search.space.search_space import ChoiceSpace
 
 TABLE = Path("benchmarks/results/placement_table.csv")
 KEYS = ("params_overhead", "macs_conv_fc_overhead")
@@ -68,7 +68,7 @@ class Landscape:
     `worst` is the hypervolume's reference point: error and costs; `best` the hypervolume of all placements (or of many).
     """
 
-    plan: Plan
+    plan: SearchContext
     budgets: tuple[int, ...]
     observe: Callable[[str, int, int], float]
     truth: Callable[[str], float]
@@ -126,16 +126,16 @@ class Point:
 
 
 Curve = list[Point]
-Recommend = Callable[[Study, Menu, Sequence[Record]], list[Record]]
+Recommend = Callable[[Study, ChoiceSpace, Sequence[Record]], list[Record]]
 
 
-def as_measured(study: Study, _menu: Menu, records: Sequence[Record]) -> list[Record]:
+def as_measured(study: Study, _choice_space: ChoiceSpace, records: Sequence[Record]) -> list[Record]:
     """What any search recommends: the front of the errors that it saw."""
-    return front(records, study.objectives)
+    return pareto_front(records, study.objectives)
 
 
 def ours(
-    landscape: Landscape, replay: int, most: int, sampler: str, rungs: bool, startup: int, recommend: Recommend = finalists
+    landscape: Landscape, replay: int, most: int, sampler: str, rungs: bool, startup: int, recommend: Recommend = choose_finalists
 ) -> tuple[Curve, list[Record]]:
     """The study loop until `most` epochs are spent; `startup` random candidates first (all of them: random search)."""
     study = _study(landscape, replay, sampler, rungs, startup)
@@ -150,7 +150,7 @@ def ours(
         return _done(landscape.observe(job.placement, job.seed, job.epochs))
 
     def told(_record: Record) -> None:
-        recommended = recommend(study, landscape.plan.menu, list(store.kept.values()))
+        recommended = recommend(study, landscape.plan.choice_space, list(store.kept.values()))
         curve.append(Point(spent, landscape.volume([landscape.value(r) for r in recommended]), len(recommended)))
 
     with contextlib.suppress(Spent):
@@ -165,7 +165,7 @@ def plain_optuna(landscape: Landscape, replay: int, most: int, sampler: optuna.s
     spent, curve, found = full, [], [([landscape.observe("none", replay, full), 0.0, 0.0], [landscape.truth("none"), 0.0, 0.0])]
     while spent + full <= most:
         trial = study.ask()
-        placement = resolve(_suggest(plan.menu, trial), plan.sites)
+        placement = resolve(_suggest(plan.choice_space, trial), plan.sites)
         costs = _costs(plan, placement)
         error = landscape.observe(placement.text, replay, full)
         study.tell(trial, [error, *costs])
@@ -199,25 +199,27 @@ def _done(error: float) -> "Future[Result]":
 
 
 @functools.cache
-def _plan(space_name: str) -> Plan:
+def _plan(space_name: str) -> SearchContext:
     space = load(space_name, CIFAR_INPUTS)
     sites = sites_of(space)
-    return Plan("invented", {"no attention": Placement.parse("none")}, sites, menu(space, sites), cost_table(space, sites))
+    return SearchContext(
+        "invented", {"no attention": Placement.parse("none")}, sites, choice_space_of(space, sites), cost_table(space, sites)
+    )
 
 
-def _rows(plan: Plan, texts: Sequence[str]) -> np.ndarray:
+def _rows(plan: SearchContext, texts: Sequence[str]) -> np.ndarray:
     """(n, 2) overheads of placements."""
     return np.array([_costs(plan, Placement.parse(text)) for text in texts])
 
 
-def _costs(plan: Plan, placement: Placement) -> list[float]:
+def _costs(plan: SearchContext, placement: Placement) -> list[float]:
     """The overheads of KEYS."""
     above = overheads(plan.costs.cost(placement), plan.costs.base)
     return [above[key.removesuffix("_overhead")] for key in KEYS]
 
 
 @functools.cache
-def _table(path: Path) -> tuple[Plan, Mapping[int, pd.DataFrame], np.ndarray]:
+def _table(path: Path) -> tuple[SearchContext, Mapping[int, pd.DataFrame], np.ndarray]:
     """The plan; by epochs the errors of placements (rows) and seeds (columns), seeds' means made alike; the placements' overheads."""
     table = pd.read_csv(path)
     plan = _plan(json.loads(path.with_suffix(".json").read_text())["space"])
@@ -252,14 +254,14 @@ def invented(space_name: str, number: int, interactions: float, replay: int) -> 
     A short training sees half of each effect, with more noise; a training seed moves all placements alike.
     """
     plan = _plan(space_name)
-    design = Design.of(plan.menu)
+    encoder = PlacementEncoder.of(plan.choice_space)
     rng = np.random.default_rng(number)
-    effects = rng.normal(-0.3, 0.5, len(design.sites))
-    options = [rng.normal(0, 0.15, len(choices) + 1) for choices in design.choices]
-    pairs = rng.normal(0, interactions, (len(design.sites), len(design.sites)))
+    effects = rng.normal(-0.3, 0.5, len(encoder.sites))
+    options = [rng.normal(0, 0.15, len(choices) + 1) for choices in encoder.choices]
+    pairs = rng.normal(0, interactions, (len(encoder.sites), len(encoder.sites)))
 
     def truth(text: str) -> float:
-        vector = design.vector(Placement.parse(text))
+        vector = encoder.vector(Placement.parse(text))
         assert vector is not None
         on = vector > 0
         own = sum(effects[i] + options[i][j] for i, j in enumerate(vector) if j)
@@ -271,21 +273,21 @@ def invented(space_name: str, number: int, interactions: float, replay: int) -> 
         short = epochs < 3
         return float((88 + 0.5 * (truth(text) - 80) if short else truth(text)) + common + drawn.normal(0, 0.3 if short else 0.25))
 
-    some = _sample(plan, design)
+    some = _sample(plan, encoder)
     values = np.column_stack([[truth(text) for text in some], _rows(plan, some)])
     worst = values.max(0) + 1e-9
     kept = values[nondominated(values)]
     return Landscape(plan, (1, 3), observe, truth, worst, hypervolume(kept, worst))
 
 
-def _sample(plan: Plan, design: Design) -> list[str]:
+def _sample(plan: SearchContext, encoder: PlacementEncoder) -> list[str]:
     """All placements of a small space, 3,000 of a large one."""
-    if plan.menu.size <= 5000:
-        vectors = itertools.product(*(range(1 + len(choices)) for choices in design.choices))
-        return [resolve(design.placement(vector), plan.sites).text for vector in vectors]
+    if plan.choice_space.size <= 5000:
+        vectors = itertools.product(*(range(1 + len(choices)) for choices in encoder.choices))
+        return [resolve(encoder.placement(vector), plan.sites).text for vector in vectors]
     rng = np.random.default_rng(0)
-    offer = proposer_of(_placement_study(), plan)._offer
-    return list({resolve(design.placement(v), plan.sites).text for v in offer.some(3000, rng)} | {"none"})
+    pool = candidate_generator(_placement_study(), plan)._offer
+    return list({resolve(encoder.placement(v), plan.sites).text for v in pool.some(3000, rng)} | {"none"})
 
 
 @functools.cache  # the file is read once, not for each replay
@@ -433,14 +435,16 @@ def coverage(pool: Executor, studies: int) -> dict[str, Any]:
 def _simulated(number: int) -> Hits:
     """One study on an additive landscape, to its end."""
     landscape = invented("small", number, 0.0, number)
-    study = replace(_study(landscape, number, DEFAULT, rungs=False, startup=STARTUP), trials=24, finals=Finals(leave_one_out=False))
+    study = replace(
+        _study(landscape, number, DEFAULT, rungs=False, startup=STARTUP), trials=24, finalists=FinalistPlan(leave_one_out=False)
+    )
     store = Memory()
 
     def submit(job: Job) -> "Future[Result]":
         return _done(landscape.observe(job.placement, job.seed, job.epochs))
 
     search(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
-    finals(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
+    train_finalists(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
     hits: Hits = {"mean of a finalist": [], "difference to a reference": [], "effect of a module at a site": []}
     _check(landscape, list(store.records().values()), hits)
     return hits
@@ -457,11 +461,13 @@ def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
         beside = difference(record, base, spread)
         if record is not base and beside is not None and beside.low is not None and beside.high is not None:
             hits["difference to a reference"].append(beside.low <= true - landscape.truth("none") <= beside.high)
-    learned = helps(records, landscape.plan.menu)
+    learned = site_effects(records, landscape.plan.choice_space)
     for effect in learned.effects if learned else ():
         site, _, module = effect.name.rpartition("=")
         if module == "bam":
-            alone = [resolve(Placement.of({site: choice}), landscape.plan.sites).text for choice in landscape.plan.menu.choices(site)]
+            alone = [
+                resolve(Placement.of({site: choice}), landscape.plan.sites).text for choice in landscape.plan.choice_space.choices(site)
+            ]
             true = statistics.mean(landscape.truth(text) for text in alone) - landscape.truth("none")
             hits["effect of a module at a site"].append(effect.low <= true <= effect.high)
 
@@ -476,7 +482,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the processes to come: their matrices are small
     key = str(asked.table)
-    half = min(200, landscape_of(key, 0).plan.menu.size // 2)
+    half = min(200, landscape_of(key, 0).plan.choice_space.size // 2)
     found: dict[str, Any] = {
         "seeds": asked.seeds,
         "optuna": optuna.__version__,

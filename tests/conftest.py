@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bam_search.cli.main import main
-from bam_search.score.generated import generate
+from bam_search.score.synthetic import generate_images
 from bam_search.search.record import Record
 
 MAKER = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100_npz.py"
@@ -33,7 +33,7 @@ def real_cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Keras-style npz: 600 generated training images and 300 test images of 100 classes."""
-    x_train, y_train, x_test, y_test = generate(600, 300)
+    x_train, y_train, x_test, y_test = generate_images(600, 300)
     path = tmp_path_factory.mktemp("small") / "cifar100.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path

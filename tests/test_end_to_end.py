@@ -15,12 +15,12 @@ import pytest
 from conftest import run_command
 
 from bam_search.report.verify import verify
-from bam_search.score.generated import generate
-from bam_search.search.driver import driving
+from bam_search.score.synthetic import generate_images
+from bam_search.search.lock import locked
 from bam_search.words import counted
 
 TINY = ["--device", "cpu", "--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
-PLAINLY = ["--set", "finals.seeds=1", "--set", "random_arm=false", "--set", "finals.leave_one_out=false"]
+PLAINLY = ["--set", "finalists.seeds=1", "--set", "random_baseline=false", "--set", "finalists.leave_one_out=false"]
 
 
 PLAIN = """
@@ -40,9 +40,9 @@ sampler = "additive"
 trials = 8
 startup = 4
 workers = 1
-random_arm = true
-rungs = { epochs = [1], margin = 0.0, audit = 0.0 }
-finals = { seeds = 2, most = 3, extra = 0.1, leave_one_out = true }
+random_baseline = true
+rungs = { epochs = [1], margin = 0.0, control = 0.0 }
+finalists = { seeds = 2, most = 3, extra = 0.1, leave_one_out = true }
 [gpu]
 space = "mine.py:MyNet"
 [cpu]
@@ -181,7 +181,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert "plotly" in (folder / "index.html").read_text()
     assert verify(folder / "index.html")[1] == []
 
-    with driving(folder, "run --study it"):
+    with locked(folder, "run --study it"):
         _, second = here(whole, monkeypatch, capsys, code=2)
     assert f"error: reports/placement is driven by process {os.getpid()} on " in second
     assert second.splitlines()[-2].endswith(": run --study it")
@@ -225,12 +225,12 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     assert ((own["stopped"] != "") == (own["val_error"] == "")).all()
     spent, stopped = sum(1 + 2 * (error != "") for error in own["val_error"][1:]), sum(own["stopped"] != "")
 
-    # The random arm has the same cost, and no rungs.
+    # The random baseline has the same cost, and no rungs.
     assert len(drawn) == -(-spent // 2) - 4
     assert set(drawn["rung_errors"]) == {"[]"}
     assert (drawn["val_error"] != "").all()
 
-    # The reference is the dearest of all, so there are searched finalists, of which one is the winner.
+    # The reference is the most expensive of all, so there are searched finalists, of which one is the winner.
     tested = records[records["test_errors"] != "[]"]
     assert {tuple(json.loads(seeds)[:2]) for seeds in tested["test_seeds"]} == {(1_000_003, 1_000_004)}
     assert {len(json.loads(errors)) for errors in tested["test_errors"]} <= {2, 3}
@@ -260,7 +260,7 @@ def test_generated_images_are_said_to_be_no_cifar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bam_search.score.data.generate", lambda: generate(600, 300))
+    monkeypatch.setattr("bam_search.score.data.generate_images", lambda: generate_images(600, 300))
     out, err = here(command("generated", "--trials", 2, study=plain_study(tmp_path, "small")), monkeypatch, capsys)
     folder = Path("reports/plain-generated")
     assert "NOT CIFAR-100" in err.splitlines()[0]

@@ -11,7 +11,7 @@ from torch import nn
 
 from bam_search.model.build import build, sites_of
 from bam_search.score.device import choose
-from bam_search.score.generated import generate
+from bam_search.score.synthetic import generate_images
 from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
 from benchmarks import arms, engine, ladder, usual_loop
@@ -20,7 +20,7 @@ from benchmarks import arms, engine, ladder, usual_loop
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> arms.Setting:
     path = tmp_path_factory.mktemp("data") / "cifar100.npz"
-    x_train, y_train, x_test, y_test = generate(1000, 200)
+    x_train, y_train, x_test, y_test = generate_images(1000, 200)
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return arms.Setting(str(path), "cpu", "small", 1000, 0)
 

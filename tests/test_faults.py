@@ -11,9 +11,9 @@ from benchmarks import faults
 TRIALS = 4
 BRIEFLY = (
     "--set",
-    "random_arm=false",
+    "random_baseline=false",
     "--set",
-    "finals={seeds=1, most=1, leave_one_out=false}",
+    "finalists={seeds=1, most=1, leave_one_out=false}",
     "--set",
     "rungs.epochs=[]",
     "--epochs",

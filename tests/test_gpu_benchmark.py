@@ -16,7 +16,7 @@ import torch
 
 from bam_search.cli.forecast import duration
 from bam_search.errors import UserError
-from bam_search.score.generated import generate
+from bam_search.score.synthetic import generate_images
 from benchmarks import ladder, usual_loop
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import goals, runner
@@ -57,7 +57,7 @@ def figures(out: Path) -> dict[str, Any]:
 
 def test_every_stage_runs_on_a_cpu_and_later_calls_go_on(tmp_path: Path) -> None:
     data, broken, out = tmp_path / "cifar100.npz", tmp_path / "broken.npz", tmp_path / "out"
-    x_train, y_train, x_test, y_test = generate(1000, 200)
+    x_train, y_train, x_test, y_test = generate_images(1000, 200)
     np.savez(data, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     broken.write_bytes(data.read_bytes()[:100_000])
 

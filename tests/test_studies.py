@@ -9,20 +9,20 @@ import pytest
 from conftest import make_record
 
 from bam_search.cli.main import main
-from bam_search.cli.prepare import Request, each, prepare
+from bam_search.cli.prepare import Request, one_per_space, resolve_run
 from bam_search.config import folder, known
 from bam_search.errors import UserError
 from bam_search.model.attach import fit
 from bam_search.model.build import sites_of
-from bam_search.report.page import Subject, page
-from bam_search.report.paper import Paper, paper_table
+from bam_search.report.page import ReportContext, page
+from bam_search.report.paper_table import Paper, paper_table
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device
-from bam_search.search.paper import PaperEntry, beside, minus
+from bam_search.search.published import PublishedFigure, beside, minus
 from bam_search.search.record import REFERENCE
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import Menu, load_space
+from bam_search.space.search_space import ChoiceSpace, load_space
 from bam_search.space.sites import Sites
 
 DEVICES = {"cpu": Device("cpu", "a CPU", "", True), "gpu": Device("cuda", "a GPU", "", True)}
@@ -62,8 +62,8 @@ def test_references_fit_as_written_and_differ(name: str, variant: str) -> None:
 def test_all_but_placement_only_compare(name: str, variant: str) -> None:
     study = shipped(name, variant)
     assert study.trials == len(study.references)
-    assert not study.random_arm
-    assert study.finals.seeds >= 3
+    assert not study.random_baseline
+    assert study.finalists.seeds >= 3
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -93,11 +93,11 @@ def test_a_space_on_the_command_line_takes_the_place_of_several() -> None:
 
 def test_each_space_is_a_request_with_a_folder_of_its_own() -> None:
     request = Request("networks", "cpu", ("spaces=['small', 'torchvision:resnet18', '../mine.py:Net']",), {"seed": 3})
-    assert [part.part for part in each(request)] == ["small", "torchvision-resnet18", "mine.py-Net"]
-    assert [part.flags["space"] for part in each(request)] == ["small", "torchvision:resnet18", "../mine.py:Net"]
-    assert all(part.flags["seed"] == 3 for part in each(request))
+    assert [part.part for part in one_per_space(request)] == ["small", "torchvision-resnet18", "mine.py-Net"]
+    assert [part.flags["space"] for part in one_per_space(request)] == ["small", "torchvision:resnet18", "../mine.py:Net"]
+    assert all(part.flags["seed"] == 3 for part in one_per_space(request))
     alone = Request("se", "cpu", (), {})
-    assert each(alone) == [alone]
+    assert one_per_space(alone) == [alone]
 
 
 ONE_STAGE = """
@@ -116,13 +116,13 @@ def net(classes):
 
 def test_a_comparison_does_not_search_in_place_of_references_that_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(ONE_STAGE)
-    ready = prepare(Request("depth_control", "cpu", (), {"space": f"{tmp_path / 'one.py'}:net"}))
+    ready = resolve_run(Request("depth_control", "cpu", (), {"space": f"{tmp_path / 'one.py'}:net"}))
     assert (list(ready.references), ready.study.trials, ready.searches) == (["no attention"], 1, False)
     assert len([note for note in ready.notes if note.endswith("left out")]) == 2
 
 
 def test_references_that_come_to_the_same_are_named() -> None:
-    ready = prepare(Request("depth_control", "cpu", ("references.again='bottleneck=bam'", "trials=4"), {}))
+    ready = resolve_run(Request("depth_control", "cpu", ("references.again='bottleneck=bam'", "trials=4"), {}))
     assert ready.notes == ("reference 'again' is the same placement as 'BAM at the bottlenecks' here: layer1=bam layer2=bam",)
 
 
@@ -152,9 +152,9 @@ def test_a_file_with_both_a_space_and_several_is_a_mistake(tmp_path: Path) -> No
         load_study(str(path), DEVICES["cpu"], {}, [])
 
 
-BASE = PaperEntry("no attention", "resnet50", "small", error=(21.49, "S"), params=(23.705, "C"))
-BAM = PaperEntry("BAM", "resnet50", "small", error=(20.88, "M"))
-OTHER = PaperEntry("BAM", "wrn28_8", error=(20.06, "M"))
+BASE = PublishedFigure("no attention", "resnet50", "small", error=(21.49, "S"), params=(23.705, "C"))
+BAM = PublishedFigure("BAM", "resnet50", "small", error=(20.88, "M"))
+OTHER = PublishedFigure("BAM", "wrn28_8", error=(20.06, "M"))
 
 
 def test_figures_stand_beside_their_network_and_its_mirror() -> None:
@@ -191,10 +191,10 @@ def test_the_papers_figures_beside_ours() -> None:
 
 def test_nothing_of_the_papers_figures_is_executed() -> None:
     attack = "<script>alert(1)</script>"
-    entry = PaperEntry(attack, attack, error=(20.0, "M"))
+    entry = PublishedFigure(attack, attack, error=(20.0, "M"))
     record = make_record(0, 80.0, 0.0, origin=REFERENCE, name=attack)
     paper = Paper(attack, (entry,), attack, attack, attack)
-    html = page(Subject("a study", ("error", "params_overhead"), "", {}, Menu({}, {}), 0, paper), [record])
+    html = page(ReportContext("a study", ("error", "params_overhead"), "", {}, ChoiceSpace({}, {}), 0, paper), [record])
     assert "20.00 (from memory" in html
     assert "<script>alert" not in html
 
@@ -209,7 +209,7 @@ question = "Does it run?"
 spaces = ["small", "small_grid"]
 claim = "CLAIM"
 trials = 2
-finals = { seeds = 1 }
+finalists = { seeds = 1 }
 paper = [{ reference = "no attention", net = "resnet50", error = [FIGURE, "M"] }]
 data = { images = 400, validation = 0.25 }
 recipe = { epochs = 1, batch = 50 }

@@ -14,7 +14,7 @@ from bam_search.model.attach import attach
 from bam_search.model.build import backbone
 from bam_search.model.load import load
 from bam_search.report.tables import read_records
-from bam_search.score.bench import Bench
+from bam_search.score.context import TrainingContext
 from bam_search.score.data import CIFAR_INPUTS, Dataset, Split, locate, split
 from bam_search.score.device import Device, choose
 from bam_search.score.recipe import Recipe
@@ -48,9 +48,9 @@ class Setup:
     seed: int
 
     @property
-    def bench(self) -> Bench:
-        """The bench of final trainings, which see all training images."""
-        return Bench.of(self.device, self.recipe, self.parts.train)
+    def context(self) -> TrainingContext:
+        """The training context of final trainings, which see all training images."""
+        return TrainingContext.of(self.device, self.recipe, self.parts.train)
 
 
 def find(folder: Path, tag: str) -> Candidate:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from bam_search.errors import UserError
-from bam_search.report import compare as report
+from bam_search.report import comparison as report
 
 
 def compare(folders: Sequence[Path], out: Path) -> None:
@@ -34,8 +34,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
         raise UserError(
             f"there is nothing to compare with {len(places)} folder{'s' * (not places)}", "name the folders of two or more reports"
         )
-    for place, folder in zip(places, folders, strict=True):
-        if places.count(place) > 1:
+    for storage, folder in zip(places, folders, strict=True):
+        if places.count(storage) > 1:
             raise UserError(f"{folder} is named twice", "name each folder once")
-    short = [place.name for place in places]
+    short = [storage.name for storage in places]
     return [name if short.count(name) == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]

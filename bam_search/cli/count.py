@@ -12,12 +12,12 @@ from bam_search.errors import UserError
 from bam_search.model.attach import fit, resolve
 from bam_search.model.build import backbone, build, sites_of
 from bam_search.model.load import load
-from bam_search.score.bench import uses_bf16
+from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS, Cost, count, overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import SHAPE
 from bam_search.score.device import choose
-from bam_search.score.latency import Latency, Setting, latency, training_memory
+from bam_search.score.latency import Latency, LatencySetting, latency, training_memory
 from bam_search.score.recipe import Recipe
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace, load_space
@@ -142,7 +142,7 @@ def _object(row: Row) -> dict[str, Any]:
 def _measure(asked: Asked, space: SearchSpace, sites: Sites, placement: Placement) -> Measured:
     device = choose(asked.device)
     model, base = build(space, sites, placement, seed=0), backbone(space, seed=0)
-    setting = Setting(device, space.input_shape, asked.batch, uses_bf16(Recipe(), device))
+    setting = LatencySetting(device, space.input_shape, asked.batch, uses_bf16(Recipe(), device))
     timed = latency(model, base, setting)
     memory, base_memory = (training_memory(net, setting) for net in (model, base))
     return Measured(timed, memory, base_memory, asked.batch, device.name)

@@ -5,7 +5,7 @@ from statistics import mean
 
 import torch
 
-from bam_search.cli.prepare import Ready
+from bam_search.cli.prepare import ResolvedRun
 from bam_search.errors import first_line
 from bam_search.score.estimate import Probe, Speed, speeds
 from bam_search.search.workload import Phase, Sizes, workload
@@ -24,12 +24,12 @@ class Forecast:
         return sum(seconds for _, seconds in self.phases)
 
 
-def sizes(ready: Ready, fit: int, validation: int, test: int) -> Sizes:
+def sizes(ready: ResolvedRun, fit: int, validation: int, test: int) -> Sizes:
     """What a study trains on and searches, with so many images."""
-    return Sizes(fit, validation, test, len(ready.references), len(ready.menu.sites), ready.menu.size)
+    return Sizes(fit, validation, test, len(ready.references), len(ready.choice_space.sites), ready.choice_space.size)
 
 
-def forecast(ready: Ready, of: Sizes, at_least: float) -> Forecast | str:
+def forecast(ready: ResolvedRun, of: Sizes, at_least: float) -> Forecast | str:
     """The forecast, from speeds that are measured for `at_least` seconds each; or why there is none, in a line.
 
     A study whose references cannot be trained runs all the same: its records say what went wrong.
@@ -59,7 +59,7 @@ def duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} s"
 
 
-def _speeds(ready: Ready, at_least: float) -> list[Speed]:
+def _speeds(ready: ResolvedRun, at_least: float) -> list[Speed]:
     ordered = sorted(ready.references.values(), key=lambda placement: ready.costs.cost(placement).macs_conv_fc)
     texts = list(dict.fromkeys(placement.text for placement in (ordered[:1] + ordered[-1:]))) or ["none"]
     study = ready.study
@@ -67,9 +67,9 @@ def _speeds(ready: Ready, at_least: float) -> list[Speed]:
     return speeds(probes, study.workers, ready.threads)
 
 
-def _together(ready: Ready) -> int:
+def _together(ready: ResolvedRun) -> int:
     """Trainings that go on at the same time at the full speed of one: workers that share a GPU share its speed."""
     workers = ready.study.workers
-    if ready.device.type == "cuda" and ready.how.executor == "local":
+    if ready.device.type == "cuda" and ready.options.executor == "local":
         return min(workers, torch.cuda.device_count())
     return workers

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bam_search import __version__
-from bam_search.errors import Sentence, UserError
+from bam_search.errors import ExplainedError, UserError
 
 DEVICES = ("auto", "cuda", "cpu")
 EXECUTORS = ("local", "ray")
@@ -76,13 +76,13 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="Show the resolved study, its costs and its time; train and write nothing.")
 def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
     """Run a study, or continue it; write its report."""
-    from bam_search.cli.dry import dry
-    from bam_search.cli.prepare import How, Request
+    from bam_search.cli.dry_run import print_dry_run
+    from bam_search.cli.prepare import Request, RunOptions
     from bam_search.cli.run import execute
 
-    how = How(**{field: flags.pop(field) for field in How.__dataclass_fields__})
+    how = RunOptions(**{field: flags.pop(field) for field in RunOptions.__dataclass_fields__})
     request = Request(study, device, assignments, _table(flags), how)
-    raise SystemExit(dry(request) if dry_run else execute(request))
+    raise SystemExit(print_dry_run(request) if dry_run else execute(request))
 
 
 @cli.command()
@@ -204,18 +204,18 @@ def compare(folders: tuple[Path, ...], out: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For machines: an object.")
 def status(folder: Path, as_json: bool) -> None:
     """Say who runs a study, what is under way and what is done."""
-    from bam_search.cli import driver
+    from bam_search.cli import status
 
-    click.echo(driver.status_json(folder) if as_json else driver.status_text(folder))
+    click.echo(status.status_json(folder) if as_json else status.status_text(folder))
 
 
 @cli.command()
 @click.argument("folder", metavar="STUDY_DIR", type=click.Path(path_type=Path))
 def stop(folder: Path) -> None:
     """End a study that runs on this machine as Ctrl-C does: what is finished is kept, and `run` continues."""
-    from bam_search.cli import driver
+    from bam_search.cli import status
 
-    raise SystemExit(driver.stop(folder))
+    raise SystemExit(status.stop(folder))
 
 
 @cli.command(name="list")
@@ -244,7 +244,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except Sentence as error:
+    except ExplainedError as error:
         click.echo(f"error: {error.message}", err=True)
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)

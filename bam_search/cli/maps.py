@@ -10,8 +10,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from bam_search.cli.candidate import find, load_weights, setup
 from bam_search.errors import UserError
 from bam_search.files import write
-from bam_search.model.maps import gains
-from bam_search.report.maps import gallery
+from bam_search.model.attention_gain import attention_gains
+from bam_search.report.gallery import gallery
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -26,9 +26,9 @@ def show(folder: Path, tag: str, weights: Path, source: str, pictures: Path | No
     net = candidate.net(how.seed)
     load_weights(net, weights)
     net.to(how.device.type).eval()
-    bench = how.bench
+    context = how.context
     with torch.inference_mode():
-        found = gains(net, lambda: bench.forward(net, torch.from_numpy(pixels).to(how.device.type)))
+        found = attention_gains(net, lambda: context.forward(net, torch.from_numpy(pixels).to(how.device.type)))
     title = f"Attention of #{tag}, {candidate.record.placement}"
     write(out, gallery(title, names, pixels, {site: gain.cpu().numpy() for site, gain in found.items()}))
     click.echo(f"maps: {out}")

@@ -12,15 +12,15 @@ from torch import nn
 from bam_search.errors import UserError
 from bam_search.model.attach import fit
 from bam_search.model.build import sites_of
+from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
-from bam_search.model.menu import menu
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.data import CIFAR_INPUTS, Source, locate
 from bam_search.score.device import Device, choose, threads_each
-from bam_search.search.storage import Place
+from bam_search.search.storage import StudyStorage
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import Menu, SearchSpace
+from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
 
 COMPILING = (
@@ -30,7 +30,7 @@ COMPILING = (
 
 
 @dataclass(frozen=True)
-class How:
+class RunOptions:
     """Where and how long a study runs, and by whom: nothing that changes what comes out. Seconds; None is "no limit"."""
 
     out: Path | None = None
@@ -51,16 +51,16 @@ class Request:
     device: str
     assignments: tuple[str, ...]
     flags: dict[str, Any]
-    how: How = field(default_factory=How)
+    options: RunOptions = field(default_factory=RunOptions)
     part: str = ""
 
     @property
     def name(self) -> str:
         """The study's name."""
-        return self.how.name or Path(self.study).stem
+        return self.options.name or Path(self.study).stem
 
 
-def each(request: Request) -> list[Request]:
+def one_per_space(request: Request) -> list[Request]:
     """The request for each of the study's spaces: a study of one space is one request. Raises UserError."""
     study = load_study(request.study, choose(request.device), request.flags, request.assignments)
     parts = {space: re.sub(r"[^\w.]+", "-", space).strip("-.") for space in study.spaces}
@@ -68,18 +68,18 @@ def each(request: Request) -> list[Request]:
 
 
 @dataclass(frozen=True)
-class Ready:
+class ResolvedRun:
     """The request, resolved and checked, before data are read and anything is trained."""
 
     name: str
     part: str
-    how: How
+    options: RunOptions
     device: Device
     study: Study
     source: Source
     space: SearchSpace
     sites: Sites
-    menu: Menu
+    choice_space: ChoiceSpace
     costs: CostTable
     references: Mapping[str, Placement]
     notes: tuple[str, ...]
@@ -98,7 +98,7 @@ class Ready:
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
         compiling = (COMPILING,) if self.searches and self.study.recipe.compile else ()
-        return (*compiling, *([_left_out(self.menu.left_out)] if self.searches and self.menu.left_out else []))
+        return (*compiling, *([_left_out(self.choice_space.left_out)] if self.searches and self.choice_space.left_out else []))
 
     @property
     def threads(self) -> int:
@@ -106,19 +106,19 @@ class Ready:
         return threads_each(self.study.workers)
 
 
-def prepare(request: Request) -> Ready:
+def resolve_run(request: Request) -> ResolvedRun:
     """Resolve and check a request. Raises UserError."""
     device = choose(request.device)
     study = load_study(request.study, device, request.flags, request.assignments)
     source = locate(study.data.source)
-    _check_how(request.how)
+    _check_how(request.options)
     space = load(study.space, CIFAR_INPUTS)
     if (space.input_shape, space.classes) != (CIFAR_INPUTS.shape, CIFAR_INPUTS.classes):
         raise UserError(
             f"space {study.space!r} is for images of shape {space.input_shape} in {space.classes} classes", "a study trains on CIFAR-100"
         )
     sites = sites_of(space)
-    offered = menu(space, sites)
+    offered = choice_space_of(space, sites)
     costs = cost_table(space, sites)
     _check_logits(costs.net, space)
     references, notes = _references(study, sites, costs)
@@ -127,7 +127,7 @@ def prepare(request: Request) -> Ready:
             raise UserError(f"no reference of the study fits {space.name}", notes[0])
         study = replace(study, trials=len(references))
     name = "/".join(filter(None, (request.name, request.part)))
-    return Ready(name, request.part, request.how, device, study, source, space, sites, offered, costs, references, notes)
+    return ResolvedRun(name, request.part, request.options, device, study, source, space, sites, offered, costs, references, notes)
 
 
 def _left_out(sites: tuple[str, ...]) -> str:
@@ -135,8 +135,8 @@ def _left_out(sites: tuple[str, ...]) -> str:
     return f"{words} not searched, as no module with any of its options is legal there: {', '.join(sites)}"
 
 
-def _check_how(how: How) -> None:
-    Place.of(Path(), how.storage, "")  # a mistake in it is told before anything is read
+def _check_how(how: RunOptions) -> None:
+    StudyStorage.of(Path(), how.storage, "")  # a mistake in it is told before anything is read
     if how.address and how.executor != "ray":
         raise UserError(f"--address {how.address!r} is of a Ray cluster, and --executor is {how.executor}", "add --executor ray")
 

@@ -17,12 +17,12 @@ SHOWN = 20
 
 def show(folder: Path, plotlyjs: str, every: float | None) -> None:
     """Write the page of the study in `folder` anew, with `every` so often again as it has new records. Raises UserError."""
-    subject, _, _ = read(folder / "index.html")
+    context, _, _ = read(folder / "index.html")
     before = None
     while True:
         records = read_records(folder)
         if records != before:
-            page = write_report(folder, subject, records, plotlyjs)
+            page = write_report(folder, context, records, plotlyjs)
             click.echo(f"report: {page}" if before is None else f"{len(records)} candidates")
         if every is None:
             return

@@ -23,26 +23,26 @@ from bam_search import __version__
 from bam_search.cli import progress
 from bam_search.cli.compare import check_free, compare
 from bam_search.cli.forecast import forecast, sizes, told
-from bam_search.cli.prepare import Ready, Request, each, prepare
-from bam_search.errors import Breakdown, Sentence, first_line
+from bam_search.cli.prepare import Request, ResolvedRun, one_per_space, resolve_run
+from bam_search.errors import ExplainedError, RunError, first_line
 from bam_search.model.build import build
 from bam_search.report.page import answer_line, verdict_lines, write_report
-from bam_search.report.paper import Paper
-from bam_search.report.payload import Subject
+from bam_search.report.paper_table import Paper
+from bam_search.report.payload import ReportContext
 from bam_search.report.tables import answers
-from bam_search.score.bench import uses_bf16
+from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
+from bam_search.score.cuda_graphs import NotOneGraph
 from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
-from bam_search.score.graph import NotOneGraph
-from bam_search.score.latency import Setting, latency
-from bam_search.search.driver import LOCK, STATUS, Driver, driving
+from bam_search.score.latency import LatencySetting, latency
 from bam_search.search.executors import EXECUTORS, Submit
-from bam_search.search.finals import ablations, finalists, finals
-from bam_search.search.loop import Plan, random_arm, random_size, search
-from bam_search.search.record import RANDOM, SEARCH, Record, proper
-from bam_search.search.storage import Place
-from bam_search.search.store import CHECKPOINTS, Store, open_store, set_aside
+from bam_search.search.finalists import ablations, choose_finalists, train_finalists
+from bam_search.search.lock import LOCK, STATUS, StudyLock, locked
+from bam_search.search.loop import SearchContext, random_baseline, random_size, search
+from bam_search.search.record import RANDOM, SEARCH, Record, main_records
+from bam_search.search.storage import StudyStorage
+from bam_search.search.store import CHECKPOINTS, Store, archive, open_store
 from bam_search.search.study import Study
 from bam_search.words import counted
 
@@ -55,11 +55,11 @@ LATENCY_BATCH = 32
 def execute(request: Request) -> int:
     """Run or continue the study, on each of its spaces, write its reports; the exit code."""
     console = Console(stderr=True)
-    _answer_signals(request.how.time_limit)
-    readies = [prepare(part) for part in each(request)]
+    _answer_signals(request.options.time_limit)
+    readies = [resolve_run(part) for part in one_per_space(request)]
     with console.status("reading the data"):  # on a terminal only; the first line that stays tells what the data are
         data = readies[0].source.load()
-    folder = request.how.out or Path("reports") / (request.name if data.name == CIFAR else f"{request.name}-generated")
+    folder = request.options.out or Path("reports") / (request.name if data.name == CIFAR else f"{request.name}-generated")
     if len(readies) == 1:
         return _run(readies[0], data, folder / readies[0].part)
     check_free(folder)
@@ -86,9 +86,9 @@ def _answer_signals(limit: float | None) -> None:
     signal.setitimer(signal.ITIMER_REAL, limit or 0)
 
 
-def _run(ready: Ready, data: Dataset, folder: Path) -> int:
+def _run(ready: ResolvedRun, data: Dataset, folder: Path) -> int:
     """Run or continue the study on one space, write its report into `folder`; the exit code."""
-    place = Place.of(folder, ready.how.storage, ready.name)
+    storage = StudyStorage.of(folder, ready.options.storage, ready.name)
     task = _task(ready, data, folder)
     with Console(stderr=True).status("measuring how fast this device trains"):  # on a terminal only
         time = forecast(ready, sizes(ready, len(task.split.fit), len(task.split.validation), len(data.test)), AT_LEAST)
@@ -96,62 +96,64 @@ def _run(ready: Ready, data: Dataset, folder: Path) -> int:
     for note in (*ready.notes, *ready.advice):
         _say(note)
     with contextlib.ExitStack() as workers:  # first of all: a cluster that is not there leaves nothing written
-        submit = workers.enter_context(EXECUTORS[ready.how.executor](task, ready.study.workers, ready.how.address or "auto"))
-        with driving(folder, _command()) as driver, place.reserved():
-            for name in set_aside(folder, place, but=(LOCK, STATUS)) if ready.how.force_new else ():
+        submit = workers.enter_context(EXECUTORS[ready.options.executor](task, ready.study.workers, ready.options.address or "auto"))
+        with locked(folder, _command()) as lock, storage.reserved():
+            for name in archive(folder, storage, but=(LOCK, STATUS)) if ready.options.force_new else ():
                 _say(f"the study that was there is now {name}")
-            store = open_store(folder, _identity(ready, data), ready.study.objectives, place)
-            return _drive(ready, data, task, store, driver, driver.watched(submit), workers)
+            store = open_store(folder, _identity(ready, data), ready.study.objectives, storage)
+            return _drive(ready, data, task, store, lock, lock.watched(submit), workers)
 
 
-def _drive(ready: Ready, data: Dataset, task: Task, store: Store, driver: Driver, submit: Submit, workers: contextlib.ExitStack) -> int:
+def _drive(
+    ready: ResolvedRun, data: Dataset, task: Task, store: Store, lock: StudyLock, submit: Submit, workers: contextlib.ExitStack
+) -> int:
     """Train, write the report, say what came of it; the exit code. `workers` is closed when nothing is left to train."""
     _report(ready, data, task.split, store)  # `report` can then show the study while it runs
     try:
-        _train(ready, Plan(data.name, ready.references, ready.sites, ready.menu, ready.costs), task, store, driver, submit)
+        _train(ready, SearchContext(data.name, ready.references, ready.sites, ready.choice_space, ready.costs), task, store, lock, submit)
         workers.close()  # they would disturb what is timed now
-        driver.tell(stage="latency of the finalists", done=0, total=0)
+        lock.tell(stage="latency of the finalists", done=0, total=0)
         _time(ready, store)
         code = _close(ready, data, task.split, store)
-        driver.tell(ended="finished" if code == 0 else "could not deliver")
+        lock.tell(ended="finished" if code == 0 else "could not deliver")
         return code
     except KeyboardInterrupt as interrupt:
         workers.close()
         _report(ready, data, task.split, store)
-        driver.tell(ended=f"interrupted by {interrupt}")
+        lock.tell(ended=f"interrupted by {interrupt}")
         _say(f"interrupted by {interrupt}; finished candidates are kept, and the same command continues:\n  {_command()}")
         return 130
-    except (Breakdown, OSError) as error:
-        with contextlib.suppress(Sentence, OSError):  # the disk may be full
-            driver.tell(ended=f"failed: {error}")
+    except (RunError, OSError) as error:
+        with contextlib.suppress(ExplainedError, OSError):  # the disk may be full
+            lock.tell(ended=f"failed: {error}")
             _report(ready, data, task.split, store)
         raise
 
 
-def _task(ready: Ready, data: Dataset, folder: Path) -> Task:
+def _task(ready: ResolvedRun, data: Dataset, folder: Path) -> Task:
     parts = split(data, ready.study.data.limit, ready.study.data.validation, ready.study.seed)
     checkpoints = (folder / CHECKPOINTS).absolute()
     return Task(ready.study.space, ready.sites, parts, ready.study.recipe, ready.device, ready.threads, checkpoints)
 
 
-def _train(ready: Ready, plan: Plan, task: Task, store: Store, driver: Driver, submit: Submit) -> None:
+def _train(ready: ResolvedRun, context: SearchContext, task: Task, store: Store, lock: StudyLock, submit: Submit) -> None:
     failed: set[int] = set()
 
     @contextlib.contextmanager
     def stage(title: str, line: progress.Line, done: int, total: int) -> Iterator[progress.Told]:
         """Who hears of each finished record of a stage: the screen, the folder, and the limit of failures."""
-        driver.tell(stage=title, done=done, total=total)
+        lock.tell(stage=title, done=done, total=total)
         counter = itertools.count(done + 1)
         with progress.progress(title, done, total, line) as show:
 
             def told(record: Record) -> None:
                 show(record)
-                driver.tell(done=next(counter))
-                _check_failures(record, failed, ready.how.max_failures)
+                lock.tell(done=next(counter))
+                _check_failures(record, failed, ready.options.max_failures)
 
             yield told
 
-    _stages(ready, plan, task, store, submit, stage)
+    _stages(ready, context, task, store, submit, stage)
 
 
 def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
@@ -159,7 +161,7 @@ def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
     if failure := record.failure or record.test_failure:
         failed.add(record.number)
         if len(failed) == most:
-            raise Breakdown(
+            raise RunError(
                 f"{most} failed, which is --max-failures; the last one, #{record.tag}, with: {progress.reason(failure)}",
                 "the report has the tracebacks; the same command continues",
             )
@@ -168,36 +170,36 @@ def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
 Stage = Callable[[str, progress.Line, int, int], contextlib.AbstractContextManager[progress.Told]]
 
 
-def _stages(ready: Ready, plan: Plan, task: Task, store: Store, submit: Submit, stage: Stage) -> None:
+def _stages(ready: ResolvedRun, context: SearchContext, task: Task, store: Store, submit: Submit, stage: Stage) -> None:
     study = ready.study
-    if done := proper(store.records().values()):
+    if done := main_records(store.records().values()):
         _say(f"continuing in {store.folder}: {len(done)} of {study.trials} candidates are finished")
     with stage("search", progress.searched, len(done), study.trials) as told:
-        search(study, plan, store, submit, told)
-    found = proper(store.records().values())
+        search(study, context, store, submit, told)
+    found = main_records(store.records().values())
     if len(found) < study.trials:
         _say(f"the space has no further placement within the limits: {len(found)} candidates instead of {study.trials}")
     searched = any(record.complete and record.origin == SEARCH for record in found)
     if ready.searches and not searched:
         return  # there is nothing to compare the references with
-    if study.random_arm and searched:
+    if study.random_baseline and searched:
         drawn = sum(record.origin == RANDOM for record in store.records().values())
         size = random_size(study, {record.number: record for record in found})
         with stage("random search of the same cost", progress.searched, drawn, size) as told:
-            random_arm(study, plan, store, submit, told)
-    members = finalists(study, plan.menu, list(store.records().values()))
-    total = (len(members) + len(ablations(study, plan, members))) * study.finals.seeds
-    more = f", and at most {study.finals.extra:.0%} more where they cannot be told apart" if study.finals.extra else ""
+            random_baseline(study, context, store, submit, told)
+    members = choose_finalists(study, context.choice_space, list(store.records().values()))
+    total = (len(members) + len(ablations(study, context, members))) * study.finalists.seeds
+    more = f", and at most {study.finalists.extra:.0%} more where they cannot be told apart" if study.finalists.extra else ""
     _say(
         f"finalists: {len(members)}, {total} trainings on all {len(task.split.train):,} training images with fresh seeds{more}; "
         "each is tested once"
     )
-    most = total + round(study.finals.extra * len(members) * study.finals.seeds)
+    most = total + round(study.finalists.extra * len(members) * study.finalists.seeds)
     with stage("finalists", progress.tested, len(store.final_seeds()), most) as told:
-        finals(study, plan, store, submit, told)
+        train_finalists(study, context, store, submit, told)
 
 
-def _time(ready: Ready, store: Store) -> None:
+def _time(ready: ResolvedRun, store: Store) -> None:
     """Measure the latency of the finalists, now that no worker trains."""
     wanted = [r for r in store.records().values() if r.complete and r.test_errors and r.latency_overhead is None]
     for record in wanted:
@@ -206,17 +208,17 @@ def _time(ready: Ready, store: Store) -> None:
             found = latency(net, base, _as_trained(ready))
         except (torch.OutOfMemoryError, torch.AcceleratorError, NotOneGraph) as error:
             said = first_line(error)
-            raise Breakdown(f"the latency of #{record.tag} cannot be measured: {said}", "the same command continues") from None
+            raise RunError(f"the latency of #{record.tag} cannot be measured: {said}", "the same command continues") from None
         overhead, low, high = (100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high))
         store.add_latency(record.number, overhead, (low, high))
 
 
-def _as_trained(ready: Ready) -> Setting:
+def _as_trained(ready: ResolvedRun) -> LatencySetting:
     recipe = ready.study.recipe
-    return Setting(ready.device, ready.space.input_shape, LATENCY_BATCH, uses_bf16(recipe, ready.device), recipe.cuda_graph)
+    return LatencySetting(ready.device, ready.space.input_shape, LATENCY_BATCH, uses_bf16(recipe, ready.device), recipe.cuda_graph)
 
 
-def _close(ready: Ready, data: Dataset, parts: Split, store: Store) -> int:
+def _close(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> int:
     """Write the report and the closing lines; the exit code."""
     page = _report(ready, data, parts, store)
     records = list(store.records().values())
@@ -247,27 +249,27 @@ def _close(ready: Ready, data: Dataset, parts: Split, store: Store) -> int:
     return 0
 
 
-def _report(ready: Ready, data: Dataset, parts: Split, store: Store) -> Path:
+def _report(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> Path:
     warning = "" if data.name == CIFAR else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
     about = _about(ready, data, parts)
     store.describe(about)
     paper = _paper(ready.study, data, len(parts.fit) + len(parts.validation))
-    subject = Subject(
+    context = ReportContext(
         title=f"bam_search: {ready.name}",
         objectives=ready.study.objectives,
         warning=warning,
         about=about,
-        menu=ready.menu,
+        choice_space=ready.choice_space,
         startup=ready.study.startup,
         paper=paper,
         sites=ready.sites,
         commands=_commands(ready, store.folder),
         base={key: getattr(ready.costs.base, key) for key in COUNTS},
     )
-    return write_report(store.folder, subject, list(store.records().values()))
+    return write_report(store.folder, context, list(store.records().values()))
 
 
-def _commands(ready: Ready, folder: Path) -> tuple[str, ...]:
+def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:
     """What a reader can do with a candidate: look at its costs, train it again, see where it attends, have its code."""
     this, weights = [str(folder), "--candidate", "{tag}"], str(folder / "candidate-{tag}.pt")
     words = (
@@ -285,10 +287,10 @@ def _paper(study: Study, data: Dataset, images: int) -> Paper:
     return Paper(study.claim, study.paper, study.space, ours, f"ours, of {counted(study.recipe.epochs, 'epoch')}")
 
 
-def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
+def _identity(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
     """What a continued run must agree with: all that changes a candidate's score or the choice of candidates."""
     table = ready.study.to_dict()
-    for free in ("question", "spaces", "claim", "paper", "trials", "workers", "random_arm", "finals"):
+    for free in ("question", "spaces", "claim", "paper", "trials", "workers", "random_baseline", "finalists"):
         del table[free]
     table["data"] = {"name": data.name, "digest": data.digest, "images": table["data"]["images"], "validation": table["data"]["validation"]}
     table["recipe"]["precision"] = _precision(ready)
@@ -297,7 +299,7 @@ def _identity(ready: Ready, data: Dataset) -> dict[str, Any]:
     return {"bam_search": __version__, "variant": ready.device.variant, **digest, **table}
 
 
-def _about(ready: Ready, data: Dataset, parts: Split) -> dict[str, str]:
+def _about(ready: ResolvedRun, data: Dataset, parts: Split) -> dict[str, str]:
     study, base = ready.study, ready.costs.base
     recipe = ", ".join(f"{key} {value}" for key, value in study.to_dict()["recipe"].items())
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas"))
@@ -310,7 +312,7 @@ def _about(ready: Ready, data: Dataset, parts: Split) -> dict[str, str]:
         "Split": f"{len(parts.fit):,} images train and {len(parts.validation):,} validate in the search; "
         f"{len(parts.fit) + len(parts.validation):,} train and {len(parts.test):,} test the finalists; stratified, seed {study.seed}",
         "Backbone": f"{ready.space.name}: {base.params:,} parameters, {base.macs_conv_fc:,} MACs conv + fc, {base.macs:,} MACs all",
-        "Space": f"{len(ready.menu.sites)} sites, {ready.menu.size:,} placements",
+        "Space": f"{len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements",
         "Search": f"{study.sampler}, {study.trials} candidates, the first {study.startup} searched ones at random, "
         f"seed {study.seed}, {study.workers} at a time; minimised: {', '.join(study.objectives)}",
         "References": "; ".join(ready.notes) or "as the study writes them",
@@ -320,7 +322,7 @@ def _about(ready: Ready, data: Dataset, parts: Split) -> dict[str, str]:
     }
 
 
-def _latency_words(ready: Ready) -> str:
+def _latency_words(ready: ResolvedRun) -> str:
     graph = ", one CUDA graph timed by the GPU's events" if ready.device.type == "cuda" and ready.study.recipe.cuda_graph else ""
     return (
         f"of finalists: forward passes of {LATENCY_BATCH} images on {ready.device.name}, {_precision(ready)}, channels-last{graph}, "
@@ -328,7 +330,7 @@ def _latency_words(ready: Ready) -> str:
     )
 
 
-def _precision(ready: Ready) -> str:
+def _precision(ready: ResolvedRun) -> str:
     return "bf16" if uses_bf16(ready.study.recipe, ready.device) else "fp32"
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from bam_search.errors import UserError
 from bam_search.model.attention import canonical
 from bam_search.model.build import backbone
+from bam_search.model.find_sites import find_sites
 from bam_search.model.load import load
-from bam_search.model.sites import find_sites
 from bam_search.model.trace import Shape
 from bam_search.score.formula import increment
 from bam_search.space.placement import Choice

@@ -8,9 +8,9 @@ import torch
 
 from bam_search.cli.candidate import find, setup
 from bam_search.score.fused import fused
-from bam_search.score.measure import error
+from bam_search.score.measure import top1_error
 from bam_search.score.train import Epoch, train
-from bam_search.search.finals import FRESH
+from bam_search.search.finalists import FRESH
 from bam_search.words import counted
 
 
@@ -25,10 +25,10 @@ def train_candidate(folder: Path, tag: str, seed: int | None, source: str, devic
     click.echo(
         f"training #{tag}, {candidate.record.placement}, on {len(how.parts.train):,} images of {how.data.name}, seed {seed}", err=True
     )
-    bench = how.bench
+    context = how.context
     with fused(net) if how.recipe.fuse else contextlib.nullcontext():
-        epochs: tuple[Epoch, ...] = train(net, bench, how.recipe, seed)
-    found = error(net, how.parts.test, bench)
+        epochs: tuple[Epoch, ...] = train(net, context, how.recipe, seed)
+    found = top1_error(net, how.parts.test, context)
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
     click.echo(f"{out}: {found:.2f} % test error after {counted(len(epochs), 'epoch')}, seed {seed}")

@@ -11,8 +11,8 @@ from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.attention import canonical, create, defaults
+from bam_search.model.find_sites import IMAGE, find_sites
 from bam_search.model.insert import CHILD, ChannelsLast, FromIdentity, insert, remove, without
-from bam_search.model.sites import IMAGE, find_sites
 from bam_search.model.trace import Shape
 from bam_search.space.placement import NONE, Choice, Placement
 from bam_search.space.sites import CHANNELS_LAST, Site, Sites, is_exact

@@ -5,7 +5,7 @@ from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.attach import attach
-from bam_search.model.sites import find_sites
+from bam_search.model.find_sites import find_sites
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bam_search.model.attention import ATTENTION
 
 CHILD = "attention"
-HIDDEN = "_attention_while_running"
+HIDDEN_CHILD = "_attention_while_running"
 OVER_CHILDREN = {"children", "named_children", "_modules"}
 """What a forward method names that runs over its module's children."""
 
@@ -45,7 +45,7 @@ class FromIdentity(nn.Module):
         return x + self.gate.to(x.dtype) * (self.inner(x) - x)
 
 
-OURS = (*ATTENTION.values(), ChannelsLast, FromIdentity)
+INSERTED_TYPES = (*ATTENTION.values(), ChannelsLast, FromIdentity)
 """The classes of which an inserted child can be: a child named `attention` of any other class is the model's own."""
 
 
@@ -66,7 +66,7 @@ def remove(model: nn.Module) -> None:
     """Take all inserted children out, and their hooks."""
     for site in attended(model).values():
         delattr(site, CHILD)
-        site.__dict__.pop(HIDDEN, None)
+        site.__dict__.pop(HIDDEN_CHILD, None)
         for hooks in (site._forward_pre_hooks, site._forward_hooks):
             for key in [key for key, hook in hooks.items() if hook in (_hide, _reveal, _attend)]:
                 del hooks[key]
@@ -92,7 +92,7 @@ def attended(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _occupied(site: nn.Module) -> bool:
-    return isinstance(site._modules.get(CHILD), OURS) and (_calls_children(site) or _hooked(site))
+    return isinstance(site._modules.get(CHILD), INSERTED_TYPES) and (_calls_children(site) or _hooked(site))
 
 
 def _calls_children(site: nn.Module) -> bool:
@@ -118,11 +118,11 @@ def _attend(site: nn.Module, _args: object, output: Tensor) -> Tensor:
 
 def _hide(site: nn.Module, _args: object) -> None:
     attention = site._modules.pop(CHILD, None)
-    setattr(site, HIDDEN, (attention,))  # in a tuple, so that it is no child
+    setattr(site, HIDDEN_CHILD, (attention,))  # in a tuple, so that it is no child
 
 
 def _reveal(site: nn.Module, _args: object, _output: object) -> None:
-    (attention,) = getattr(site, HIDDEN)
-    setattr(site, HIDDEN, (None,))
+    (attention,) = getattr(site, HIDDEN_CHILD)
+    setattr(site, HIDDEN_CHILD, (None,))
     if attention is not None:
         site.add_module(CHILD, attention)

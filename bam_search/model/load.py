@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from bam_search.errors import UserError, nearest
-from bam_search.model.sites import IMAGE
+from bam_search.model.find_sites import IMAGE
 from bam_search.model.trace import Shape
 from bam_search.space.search_space import SearchSpace, load_space, run_file
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Pool(nn.Module):
+class GlobalAvgPool(nn.Module):
     """(B, C, H, W) -> (B, C), the mean over H and W.
 
     Taken over a channels-last view: then the gradient is channels-last as well, and adding it to those of other branches, or taking it

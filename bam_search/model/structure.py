@@ -27,7 +27,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TracedModel:
     """What was seen of a model, and the calls of submodules called once, by name, in the order of their returning."""
 
     trace: Trace
@@ -49,22 +49,22 @@ class Seen:
         return n
 
 
-def seen(trace: Trace) -> Seen:
+def traced_model(trace: Trace) -> TracedModel:
     """What was seen in `trace`."""
-    return Seen(trace, {call.name: call for call in trace.calls if trace.times[call.name] == 1})
+    return TracedModel(trace, {call.name: call for call in trace.calls if trace.times[call.name] == 1})
 
 
-def blocks(saw: Seen) -> tuple[Block, ...]:
+def blocks(traced: TracedModel) -> tuple[Block, ...]:
     """The blocks, in order: what the first of these finds, unless another finds blocks with more than twice its parameters.
 
     Submodules of repeated classes on the trunk; the same for containers of repeated content; submodules of repeated classes wherever
     they are, for networks without a trunk (NASNet) or whose blocks return several tensors; convolutions on the trunk, each with the
     normalisation and activation after it (VGG).
     """
-    found = [names for find in (_classes, _contents, _anywhere, _convolutions) if len(names := find(saw)) > 1]
-    sizes = [sum(_size(saw.module(name)) for name in names) for names in found]
+    found = [names for find in (_classes, _contents, _anywhere, _convolutions) if len(names := find(traced)) > 1]
+    sizes = [sum(_size(traced.module(name)) for name in names) for names in found]
     chosen = next((names for names, size in zip(found, sizes, strict=True) if 2 * size >= max(sizes)), [])
-    return tuple(Block(name, _branch_end(saw, name)) for name in chosen)
+    return tuple(Block(name, _branch_end(traced, name)) for name in chosen)
 
 
 def stages(found: Sequence[Block], sizes: Mapping[str, tuple[int, int]]) -> tuple[tuple[Block, ...], ...]:
@@ -80,39 +80,39 @@ def stages(found: Sequence[Block], sizes: Mapping[str, tuple[int, int]]) -> tupl
     return tuple(tuple(block for block in mapped if sizes[block.name] == size) for size in distinct)
 
 
-def outermost(saw: Seen, name: str, without: Sequence[str]) -> str:
+def outermost(traced: TracedModel, name: str, without: Sequence[str]) -> str:
     """The outermost submodule that returns what `name` returns, perhaps laid out otherwise, and holds none of `without`."""
-    content = saw.content(name)
-    same = [other for other in saw.once if holds(other, name) and saw.content(other) == content]
+    content = traced.content(name)
+    same = [other for other in traced.once if holds(other, name) and traced.content(other) == content]
     fit = [other for other in same if not any(holds(other, inside) for inside in without)]
     return min(fit, key=len, default=name)
 
 
-def _classes(saw: Seen) -> list[str]:
-    groups = _groups(saw, _class, lambda name: saw.on_trunk(name) and len(saw.once[name].shape) in (3, 4))
-    return _in_order(saw, _topmost(_without_stages(saw, groups, groups)))
+def _classes(traced: TracedModel) -> list[str]:
+    groups = _groups(traced, _class, lambda name: traced.on_trunk(name) and len(traced.once[name].shape) in (3, 4))
+    return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
 
 
-def _contents(saw: Seen) -> list[str]:
-    groups = _groups(saw, _content, lambda name: saw.on_trunk(name) and len(saw.once[name].shape) == 4)
-    return _in_order(saw, _topmost(_without_stages(saw, groups, groups)))
+def _contents(traced: TracedModel) -> list[str]:
+    groups = _groups(traced, _content, lambda name: traced.on_trunk(name) and len(traced.once[name].shape) == 4)
+    return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
 
 
-def _anywhere(saw: Seen) -> list[str]:
-    groups = _groups(saw, _class, lambda name: len(saw.once[name].shape) in (3, 4))
-    lists = [key for key, names in groups.items() if any(saw.once[name].out is None for name in names)]
-    left = _without_stages(saw, groups, lists)
+def _anywhere(traced: TracedModel) -> list[str]:
+    groups = _groups(traced, _class, lambda name: len(traced.once[name].shape) in (3, 4))
+    lists = [key for key, names in groups.items() if any(traced.once[name].out is None for name in names)]
+    left = _without_stages(traced, groups, lists)
     every = [name for names in left.values() for name in names]
-    return _in_order(saw, {key: names for key, names in left.items() if not any(_inside_any(name, every) for name in names)})
+    return _in_order(traced, {key: names for key, names in left.items() if not any(_inside_any(name, every) for name in names)})
 
 
-def _convolutions(saw: Seen) -> list[str]:
+def _convolutions(traced: TracedModel) -> list[str]:
     """For each convolution on the trunk, the last submodule without children that follows it before the map changes its shape."""
     ends: list[str] = []
     open_shape: tuple[int, ...] | None = None
-    for name, call in saw.once.items():
-        module = saw.module(name)
-        if any(module.children()) or not saw.on_trunk(name):
+    for name, call in traced.once.items():
+        module = traced.module(name)
+        if any(module.children()) or not traced.on_trunk(name):
             continue
         if isinstance(module, nn.Conv2d):
             if module.kernel_size == call.given[2:]:  # a linear layer in disguise
@@ -138,20 +138,20 @@ Groups = Mapping[object, list[str]]
 """Submodules that may be blocks, by what makes them of one kind."""
 
 
-def _groups(saw: Seen, kind: Callable[[nn.Module], object], fits: Callable[[str], bool]) -> Groups:
+def _groups(traced: TracedModel, kind: Callable[[nn.Module], object], fits: Callable[[str], bool]) -> Groups:
     """Kinds that repeat, and whose submodules with layers all fit; one inside another of its kind does not count."""
     groups: dict[object, list[str]] = {}
-    for name in saw.once:
-        module = saw.module(name)
+    for name in traced.once:
+        module = traced.module(name)
         if _has_layers(module) and (key := kind(module)) is not None:
             groups.setdefault(key, []).append(name)
     outer = {key: [name for name in names if not _inside_any(name, names)] for key, names in groups.items()}
     return {key: names for key, names in outer.items() if len(names) > 1 and all(map(fits, names))}
 
 
-def _without_stages(saw: Seen, groups: Groups, among: Iterable[object]) -> Groups:
+def _without_stages(traced: TracedModel, groups: Groups, among: Iterable[object]) -> Groups:
     """Without those kinds `among` them that are stages: made of other kinds."""
-    made = {key for key in among if any(_made_of(saw, name, groups) for name in groups[key])}
+    made = {key for key in among if any(_made_of(traced, name, groups) for name in groups[key])}
     return {key: names for key, names in groups.items() if key not in made}
 
 
@@ -161,51 +161,51 @@ def _topmost(groups: Groups) -> Groups:
     return {key: [name for name in names if not _inside_any(name, every)] for key, names in groups.items()}
 
 
-def _made_of(saw: Seen, name: str, groups: Groups) -> bool:
+def _made_of(traced: TracedModel, name: str, groups: Groups) -> bool:
     """Whether two or more of one kind lie in `name`, and candidates hold most of its parameters."""
     inside = {key: [other for other in names if other != name and holds(name, other)] for key, names in groups.items()}
     if not any(len(names) > 1 for names in inside.values()):
         return False
     top = [other for names in inside.values() for other in names]
-    held = sum(_size(saw.module(other)) for other in top if not _inside_any(other, top))
-    return 2 * held > _size(saw.module(name))
+    held = sum(_size(traced.module(other)) for other in top if not _inside_any(other, top))
+    return 2 * held > _size(traced.module(name))
 
 
-def _without_transitions(saw: Seen, groups: Groups) -> Groups:
+def _without_transitions(traced: TracedModel, groups: Groups) -> Groups:
     """Without kinds that only lead from stage to stage: plain chains where others merge paths, or what always resizes and adds nothing."""
-    chains = {key for key, names in groups.items() if not any(_merges(saw, name) for name in names)}
+    chains = {key for key, names in groups.items() if not any(_merges(traced, name) for name in names)}
     kept = {key: names for key, names in groups.items() if key not in chains} or groups
-    resizers = {key for key, names in kept.items() if all(_resizes(saw, name) for name in names)}
+    resizers = {key for key, names in kept.items() if all(_resizes(traced, name) for name in names)}
     return {key: names for key, names in kept.items() if key not in resizers} or kept
 
 
-def _merges(saw: Seen, name: str) -> bool:
-    call, trace = saw.once[name], saw.trace
+def _merges(traced: TracedModel, name: str) -> bool:
+    call, trace = traced.once[name], traced.trace
     inside = range(call.first, call.last + 1)
     return any(trace.kinds[n] in ("add", "cat", "stack") and len(trace.sources[n]) > 1 for n in inside)
 
 
-def _resizes(saw: Seen, name: str) -> bool:
-    call = saw.once[name]
-    return bool(call.shape) and sorted(call.given[1:]) != sorted(call.shape[1:]) and _branch(saw.trace, call) is None
+def _resizes(traced: TracedModel, name: str) -> bool:
+    call = traced.once[name]
+    return bool(call.shape) and sorted(call.given[1:]) != sorted(call.shape[1:]) and _branch(traced.trace, call) is None
 
 
-def _in_order(saw: Seen, groups: Groups) -> list[str]:
+def _in_order(traced: TracedModel, groups: Groups) -> list[str]:
     """The blocks among them, as they return."""
-    kept = _without_transitions(saw, {key: names for key, names in groups.items() if names})
-    return sorted((name for names in kept.values() for name in names), key=lambda name: saw.once[name].last)
+    kept = _without_transitions(traced, {key: names for key, names in groups.items() if names})
+    return sorted((name for names in kept.values() for name in names), key=lambda name: traced.once[name].last)
 
 
-def _branch_end(saw: Seen, block: str) -> str:
+def _branch_end(traced: TracedModel, block: str) -> str:
     """What ends the residual branch: back from the block's output to the addition, then along the operand that did more work.
 
     A layer scale or a stochastic depth between them is passed over. The block itself, if there is no such operand or module.
     """
-    call, trace = saw.once[block], saw.trace
+    call, trace = traced.once[block], traced.trace
     operand = _branch(trace, call)
     while operand is not None and operand >= call.first:
-        same = [n for n, c in saw.once.items() if c.out == operand and sorted(c.shape) == sorted(call.shape) and n != block]
-        layered = [n for n in same if holds(block, n) and _has_weights(saw.module(n)) and not _only_scales(trace, saw.once[n])]
+        same = [n for n, c in traced.once.items() if c.out == operand and sorted(c.shape) == sorted(call.shape) and n != block]
+        layered = [n for n in same if holds(block, n) and _has_weights(traced.module(n)) and not _only_scales(trace, traced.once[n])]
         if layered:
             return min(layered, key=lambda n: n.count("."))
         operand = _only_source(trace, operand)

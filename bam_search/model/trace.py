@@ -120,7 +120,7 @@ def _on_meta(model: nn.Module) -> nn.Module:
 def _watched(twin: nn.Module, image: Tensor) -> Trace:
     remove(twin)
     watch = _Watch()
-    watch.saw(image)
+    watch.handed_on(image)
     for name, module in twin.named_modules():
         if name:
             _listen(module, name, watch)
@@ -155,7 +155,7 @@ class _Watch(TorchDispatchMode):
     def __post_init__(self) -> None:
         TorchDispatchMode.__init__(self)
 
-    def saw(self, image: Tensor) -> None:
+    def handed_on(self, image: Tensor) -> None:
         self._add((), "image", image)
 
     def returned(self, name: str, first: int, given: tuple[int, ...], output: object) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from bam_search.report.tables import AXES
-from bam_search.search.front import front
-from bam_search.search.means import mean
-from bam_search.search.record import OBJECTIVES, RANDOM, REFERENCE, SEARCH, Record, proper, standard_error
+from bam_search.search.pareto import pareto_front
+from bam_search.search.record import OBJECTIVES, RANDOM, REFERENCE, SEARCH, Record, main_records, standard_error
+from bam_search.search.statistics import mean
 
 INK = "#222222"
 REFERENCES = (("diamond", "#d55e00"), ("square", "#cc79a7"), ("triangle-up", "#e69f00"), ("star", "#009e73"), ("hexagon", "#882255"))
@@ -43,7 +43,7 @@ class Group:
 
 def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
     """Dominated and front members of the search, then each reference; only complete records."""
-    on_front = {record.number for record in front(proper(records), objectives)}
+    on_front = {record.number for record in pareto_front(main_records(records), objectives)}
     searched = [r for r in records if r.complete and r.origin == SEARCH]
     references = [r for r in records if r.complete and r.origin == REFERENCE]
     found = [
@@ -55,7 +55,7 @@ def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
     return [group for group in found if group.records]
 
 
-def stairs(records: Sequence[Record], axis: str) -> list[Record]:
+def front_line(records: Sequence[Record], axis: str) -> list[Record]:
     """The front of error against this one overhead, cheapest first: the line that is drawn."""
     complete = sorted((r for r in records if r.complete), key=lambda r: (getattr(r, axis), r.objective("error"), r.number))
     best = np.minimum.accumulate([math.inf, *(r.objective("error") for r in complete)])
@@ -103,7 +103,7 @@ def _at(record: Record, axis: str) -> float | None:
 
 def _traces(records: Sequence[Record], objectives: Sequence[str], axis: str) -> list[go.Scatter]:
     tested = [r for r in records if r.complete and r.test_error is not None]
-    own = stairs([r for r in proper(records) if _at(r, axis) is not None], axis)
+    own = front_line([r for r in main_records(records) if _at(r, axis) is not None], axis)
     ring = _ring({"mode": "markers", "marker": {"symbol": "circle-open", "size": 20, "line": {"width": 3}, "color": INK}})
     lines = [
         _line("optimistic front: as measured once", own, axis, [r.val_error for r in own]),
@@ -133,7 +133,7 @@ def _confident(tested: Sequence[Record], axis: str) -> go.Scatter:
     """The front of the upper ends of the finalists' intervals, or of their means where there is one seed."""
     found = {r.number: mean(r.test_errors) for r in tested}
     high = {number: one.mean if one.high is None else one.high for number, one in found.items()}
-    kept = stairs([replace(r, val_error=high[r.number]) for r in tested if _at(r, axis) is not None], axis)
+    kept = front_line([replace(r, val_error=high[r.number]) for r in tested if _at(r, axis) is not None], axis)
     return _line("confident front: upper ends of the finalists' intervals", kept, axis, [r.val_error for r in kept]).update(
         visible="legendonly", line={"dash": "solid", "color": INK}
     )

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bam_search.search.additive import Effect, effects_of, explain
-from bam_search.search.fidelity import at_rung
-from bam_search.search.front import front, hypervolume, nondominated
-from bam_search.search.means import Difference, Mean, difference, mean, membership, noise, rank_correlation
-from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record, best_of, proper, startup_of
-from bam_search.space.search_space import Menu
+from bam_search.search.pareto import hypervolume, nondominated, pareto_front
+from bam_search.search.pruner import at_rung
+from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record, best_of, main_records, startup_of
+from bam_search.search.statistics import Difference, Mean, difference, mean, membership, noise, rank_correlation
+from bam_search.space.search_space import ChoiceSpace
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Finalist:
 
     record: Record
     test: Mean
-    chance: float
-    promised: float | None
-    kept: float | None
+    p_on_front: float
+    validation_gain: float | None
+    test_gain: float | None
 
 
 @dataclass(frozen=True)
-class Against:
+class ComparedTo:
     """A record beside another: the difference of their test errors, paired by seed."""
 
     record: Record
@@ -52,14 +52,14 @@ class Stopping:
 
     rungs: tuple[Rung, ...]
     stopped: int
-    audited: int
+    control: int
     wrong: int
     spent: int
     saved: int
 
 
 @dataclass(frozen=True)
-class Arms:
+class SearchVsRandom:
     """The search and the random search beside it: epochs spent, least validation error, and hypervolume of their fronts.
 
     The hypervolume is of validation error and the costs, up to the worst of either arm, as a share of the larger one.
@@ -70,7 +70,7 @@ class Arms:
 
 
 @dataclass(frozen=True)
-class Helps:
+class SiteEffects:
     """The effects of the additive model, and how well it predicts a record that it has not seen, beside the plain mean."""
 
     effects: tuple[Effect, ...]
@@ -95,20 +95,20 @@ def _advantage(record: Record, base: Record | None) -> tuple[float | None, float
     return base.val_error - record.val_error, None if found is None else -found.mean
 
 
-def winner(records: Sequence[Record]) -> Record | None:
+def recommended(records: Sequence[Record]) -> Record | None:
     """The searched finalist of least validation error: chosen before any test."""
     return best_of(r for r in records if r.origin == SEARCH and r.test_errors)
 
 
-def against(records: Sequence[Record], record: Record, origins: Sequence[str]) -> list[Against]:
+def compare_to(records: Sequence[Record], record: Record, origins: Sequence[str]) -> list[ComparedTo]:
     """`record` beside each other tested record of these origins; the noise is that of all `records`."""
     others = [r for r in records if r.origin in origins and r is not record]
     return _beside(records, [(record, other) for other in others])
 
 
-def ablations(records: Sequence[Record]) -> list[Against]:
+def ablations(records: Sequence[Record]) -> list[ComparedTo]:
     """The winner without each of its sites, beside the winner: positive where the site helps."""
-    best = winner(records)
+    best = recommended(records)
     if best is None:
         return []
     # Not those of a former winner, of a study that was extended since.
@@ -116,29 +116,29 @@ def ablations(records: Sequence[Record]) -> list[Against]:
     return _beside(records, [(r, best) for r in own])
 
 
-def _beside(records: Sequence[Record], pairs: Sequence[tuple[Record, Record]]) -> list[Against]:
+def _beside(records: Sequence[Record], pairs: Sequence[tuple[Record, Record]]) -> list[ComparedTo]:
     """Each pair that has seeds in common, with the noise of all `records`."""
     spread = noise(records)
-    return [Against(a, b, found) for a, b in pairs if (found := difference(a, b, spread)) is not None]
+    return [ComparedTo(a, b, found) for a, b in pairs if (found := difference(a, b, spread)) is not None]
 
 
-def helps(records: Sequence[Record], menu: Menu) -> Helps | None:
+def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEffects | None:
     """The effects on the validation error; None if there are too few records."""
-    found = explain(records, menu)
+    found = explain(records, choice_space)
     if found is None:
         return None
     learned, vectors = found
-    return Helps(tuple(effects_of(learned, vectors)), learned.left_out, learned.left_out_mean, len(vectors))
+    return SiteEffects(tuple(effects_of(learned, vectors)), learned.left_out, learned.left_out_mean, len(vectors))
 
 
 def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping | None:
     """What the rungs did; None if there are none."""
-    own = proper(records)
+    own = main_records(records)
     budgets = sorted({epochs for r in own for epochs in r.rung_epochs})
     if not budgets:
         return None
-    on_front = {r.number for r in front(own, objectives)}
-    audited = [r for r in own if r.audited and r.complete]
+    on_front = {r.number for r in pareto_front(own, objectives)}
+    audited = [r for r in own if r.control and r.complete]
     rungs = []
     for epochs in budgets:
         pairs = [(short, r.objective("error")) for r in own if r.complete and (short := at_rung(r, epochs)) is not None]
@@ -149,7 +149,7 @@ def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping |
     return Stopping(tuple(rungs), len(stopped), len(audited), wrong, sum(r.trained_epochs for r in own if r.origin == SEARCH), saved)
 
 
-def arms(records: Sequence[Record], objectives: Sequence[str], startup: int) -> Arms | None:
+def search_vs_random(records: Sequence[Record], objectives: Sequence[str], startup: int) -> SearchVsRandom | None:
     """The search beside the random search of equal cost; None if there was none."""
     lines = progress(records, objectives, startup)
     if len(lines) < 2:
@@ -158,7 +158,7 @@ def arms(records: Sequence[Record], objectives: Sequence[str], startup: int) -> 
     best = [min(r.objective("error") for r in arm if r.complete) for arm in (searched, chance)]
     spent = [sum(r.trained_epochs for r in searched), sum(r.epochs for r in chance if r.complete)]
     found = [(s, b, line[-1][1]) for s, b, line in zip(spent, best, lines.values(), strict=True)]
-    return Arms(found[0], found[1])
+    return SearchVsRandom(found[0], found[1])
 
 
 Line = list[tuple[int, float]]

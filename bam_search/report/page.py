@@ -10,9 +10,9 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from bam_search.files import write
 from bam_search.report.figures import draw, draw_curves, draw_progress
-from bam_search.report.findings import Against, ablations, against, arms, helps, progress, stopping, winner
-from bam_search.report.paper import Paper, paper_table
-from bam_search.report.payload import Subject, as_script, payload
+from bam_search.report.findings import ComparedTo, ablations, compare_to, progress, recommended, search_vs_random, site_effects, stopping
+from bam_search.report.paper_table import Paper, paper_table
+from bam_search.report.payload import ReportContext, as_script, payload
 from bam_search.report.tables import (
     Answer,
     ablation_table,
@@ -26,40 +26,40 @@ from bam_search.report.tables import (
     shown,
     test_text,
 )
-from bam_search.search.front import front
-from bam_search.search.record import RANDOM, REFERENCE, Record, proper
-from bam_search.space.search_space import Menu
+from bam_search.search.pareto import pareto_front
+from bam_search.search.record import RANDOM, REFERENCE, Record, main_records
+from bam_search.space.search_space import ChoiceSpace
 from bam_search.words import counted
 
 ASSETS = Path(__file__).parent / "assets"
 
 
-def write_report(folder: Path, subject: Subject, records: Sequence[Record], plotlyjs: str = "inline") -> Path:
+def write_report(folder: Path, context: ReportContext, records: Sequence[Record], plotlyjs: str = "inline") -> Path:
     """Write index.html, records.csv and front.csv into `folder`, and return the page's path."""
     write(folder / "records.csv", records_csv(records))
-    write(folder / "front.csv", front_csv(proper(records), subject.objectives))
-    write(folder / "index.html", page(subject, records, plotlyjs))
+    write(folder / "front.csv", front_csv(main_records(records), context.objectives))
+    write(folder / "index.html", page(context, records, plotlyjs))
     return folder / "index.html"
 
 
-def page(subject: Subject, records: Sequence[Record], plotlyjs: str = "inline") -> str:
+def page(context: ReportContext, records: Sequence[Record], plotlyjs: str = "inline") -> str:
     """The whole page as HTML, with plotly.js in it ("inline"), or to be loaded from its makers' server ("cdn")."""
-    banner = f'<p class="warning">{html.escape(subject.warning)}</p>' if subject.warning else ""
+    banner = f'<p class="warning">{html.escape(context.warning)}</p>' if context.warning else ""
     sections = [
         ("The answer", _answer(records)),
-        ("Accuracy against overhead", embedded(draw(records, subject.objectives)) + DETAIL + paragraph(READING)),
-        ("The finalists", html_table(finalist_table(records, subject.costs), FINALISTS)),
-        ("Against the references", html_table(difference_table(records, subject.costs), DIFFERENCES)),
-        ("The paper's figures beside ours", _paper(subject.paper, records)),
-        ("Where attention helps", _helps(records, subject.menu)),
-        ("Was the search worth it?", _progress(records, subject) + _worth(records, subject)),
+        ("Accuracy against overhead", embedded(draw(records, context.objectives)) + DETAIL + paragraph(READING)),
+        ("The finalists", html_table(finalist_table(records, context.costs), FINALISTS)),
+        ("Against the references", html_table(difference_table(records, context.costs), DIFFERENCES)),
+        ("The paper's figures beside ours", _paper(context.paper, records)),
+        ("Where attention helps", _helps(records, context.choice_space)),
+        ("Was the search worth it?", _progress(records, context) + _worth(records, context)),
         ("Training curves", embedded(curves) if (curves := draw_curves(records)) else ""),
-        ("The front of the search", html_table(shown(front(proper(records), subject.objectives)))),
+        ("The front of the search", html_table(shown(pareto_front(main_records(records), context.objectives)))),
         ("All candidates", (PARALLEL if records else "") + html_table(shown(records), kind="all") + _stopped(records) + _failures(records)),
-        ("How it was run", _definitions({**subject.about, **_totals(records)})),
+        ("How it was run", _definitions({**context.about, **_totals(records)})),
     ]
-    behaviour = f"{as_script(payload(subject, records))}<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>"
-    return document(subject.title, _subtitle(subject.about) + banner, sections, behaviour, plotlyjs)
+    behaviour = f"{as_script(payload(context, records))}<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>"
+    return document(context.title, _subtitle(context.about) + banner, sections, behaviour, plotlyjs)
 
 
 def document(title: str, top: str, sections: Sequence[tuple[str, str]], behaviour: str = "", plotlyjs: str = "inline") -> str:
@@ -144,17 +144,17 @@ def verdict_lines(records: Sequence[Record]) -> list[str]:
 
     Without a search the first reference is set beside the others.
     """
-    best = winner(records)
+    best = recommended(records)
     if best is not None:
         first = f"The search's winner, {best.placement} (#{best.tag}), is"
-        return [first, *(_verdict(found) for found in against(records, best, (REFERENCE, RANDOM)))]
+        return [first, *(_verdict(found) for found in compare_to(records, best, (REFERENCE, RANDOM)))]
     references = [r for r in records if r.origin == REFERENCE and r.test_errors]
-    beside = [found for other in references[1:] for found in against(records, other, (REFERENCE,)) if found.other is references[0]]
+    beside = [found for other in references[1:] for found in compare_to(records, other, (REFERENCE,)) if found.other is references[0]]
     lines = [f"{found.record.name}: {_verdict(found)}" for found in beside]
     return ["The references beside the first one:", *lines] if lines else []
 
 
-def _verdict(found: Against) -> str:
+def _verdict(found: ComparedTo) -> str:
     """'better than SE in every block: -0.61 points of test error, 90 % interval -1.02 to -0.20, n = 3; ...'."""
     d, record, other = found.difference, found.record, found.other
     name = other.name or f"the best random placement, {other.placement}"
@@ -179,8 +179,8 @@ def _answer(records: Sequence[Record]) -> str:
     return f"<p>Least {measure} for each overhead budget, beside the best reference within it:</p>{_list(lines)}{first}"
 
 
-def _helps(records: Sequence[Record], menu: Menu) -> str:
-    found, without = helps(records, menu), ablations(records)
+def _helps(records: Sequence[Record], choice_space: ChoiceSpace) -> str:
+    found, without = site_effects(records, choice_space), ablations(records)
     text = ""
     if found:
         reading = HELPS.format(left_out=found.left_out, left_out_mean=found.left_out_mean, records=found.records)
@@ -196,22 +196,22 @@ def _paper(paper: Paper, records: Sequence[Record]) -> str:
     return claim + figures + (paragraph(paper.apart) if claim or figures else "")
 
 
-def _progress(records: Sequence[Record], subject: Subject) -> str:
-    lines = progress(records, subject.objectives, subject.startup)
+def _progress(records: Sequence[Record], context: ReportContext) -> str:
+    lines = progress(records, context.objectives, context.startup)
     return embedded(draw_progress(lines)) if lines else ""
 
 
-def _worth(records: Sequence[Record], subject: Subject) -> str:
+def _worth(records: Sequence[Record], context: ReportContext) -> str:
     lines = []
-    beside = arms(records, subject.objectives, subject.startup)
+    beside = search_vs_random(records, context.objectives, context.startup)
     for name, arm in (("The search", beside.search), ("Random search", beside.random)) if beside else ():
         epochs = counted(arm[0], "epoch")
         lines.append(f"{name}: {epochs} of training, least validation error {arm[1]:.2f} %, hypervolume {100 * arm[2]:.0f} %")
-    found = stopping(records, subject.objectives)
+    found = stopping(records, context.objectives)
     if found:
         share = found.saved / (found.spent + found.saved) if found.saved else 0
         stopped, epochs = counted(found.stopped, "candidate"), counted(found.spent + found.saved, "epoch")
-        audited = counted(found.audited, "candidate")
+        audited = counted(found.control, "candidate")
         lines.append(f"Rungs stopped {stopped}, and saved {found.saved} of {epochs} ({share:.0%})")
         lines.append(f"Of {audited} that were hopeless and trained on all the same, {found.wrong} ended on the front")
     for rung in found.rungs if found else ():
@@ -255,7 +255,7 @@ def _failures(records: Sequence[Record]) -> str:
 
 def _totals(records: Sequence[Record]) -> dict[str, str]:
     """What came of all trainings together."""
-    own, kept = proper(records), [record for record in records if record.complete]
+    own, kept = main_records(records), [record for record in records if record.complete]
     trained = sum(seconds or 0 for record in records for seconds in (record.seconds, record.test_seconds))
     uncounted = sorted({name for record in records for name in record.uncounted})
     counts = [f"{len(own)} references and searched ones, {len(records) - len(own)} beside the search", f"{len(kept)} trained to the end"]

@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from bam_search.errors import UserError
-from bam_search.report.findings import ablations, against, arms, finalists, helps, progress, stopping
-from bam_search.report.paper import Paper
+from bam_search.report.findings import ablations, compare_to, finalists, progress, search_vs_random, site_effects, stopping
+from bam_search.report.paper_table import Paper
 from bam_search.report.tables import answers
-from bam_search.search.additive import Design
-from bam_search.search.front import front
-from bam_search.search.paper import PaperEntry
-from bam_search.search.record import REFERENCE, Record, costs_of, proper
+from bam_search.search.additive import PlacementEncoder
+from bam_search.search.pareto import pareto_front
+from bam_search.search.published import PublishedFigure
+from bam_search.search.record import REFERENCE, Record, costs_of, main_records
 from bam_search.space.placement import Choice, Placement
-from bam_search.space.search_space import Menu
+from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
 
 
 @dataclass(frozen=True)
-class Subject:
+class ReportContext:
     """What a report is about, beside its records.
 
-    `warning` goes on top if it is not empty (the data are not CIFAR-100), `about` says how the study was run, `menu` what it could choose
-    among; the first `startup` searched candidates were random. `sites` are the backbone's, to draw placements; `commands` what a reader
-    can do with a candidate, with {tag} and {placement} in them; `base` has the backbone's counts, which overheads are above. `paper` is
-    what the paper says about it.
+    `warning` goes on top if it is not empty (the data are not CIFAR-100), `about` says how the study was run, `choice_space` what it could
+    choose among; the first `startup` searched candidates were random. `sites` are the backbone's, to draw placements; `commands` what a
+    reader can do with a candidate, with {tag} and {placement} in them; `base` has the backbone's counts, which overheads are above. `paper`
+    is what the paper says about it.
     """
 
     title: str
     objectives: tuple[str, ...]
     warning: str
     about: Mapping[str, str]
-    menu: Menu
+    choice_space: ChoiceSpace
     startup: int
     paper: Paper = field(default_factory=Paper)
     sites: Sites = field(default_factory=lambda: Sites(()))
@@ -47,30 +47,30 @@ class Subject:
         return costs_of(self.objectives)
 
 
-def payload(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
+def payload(context: ReportContext, records: Sequence[Record]) -> dict[str, Any]:
     """The subject, the records, what was derived from them, and what drawings need: sites, axes, colours of effects."""
-    design, derived = Design.of(subject.menu), found(subject, records)
+    encoder, derived = PlacementEncoder.of(context.choice_space), found(context, records)
     placements = {record.tag: _readable(record.placement) for record in records}
-    vectors = {tag: None if placement is None else design.vector(placement) for tag, placement in placements.items()}
-    used = {site for placement in placements.values() if placement for site, _ in placement.choices} | set(subject.menu.sites)
+    vectors = {tag: None if placement is None else encoder.vector(placement) for tag, placement in placements.items()}
+    used = {site for placement in placements.values() if placement for site, _ in placement.choices} | set(context.choice_space.sites)
     return {
-        "title": subject.title,
-        "objectives": subject.objectives,
-        "warning": subject.warning,
-        "about": dict(subject.about),
-        "menu": {
-            "sites": subject.menu.sites,
-            "defaults": subject.menu.defaults,
-            "illegal": sorted([site, choice.text] for site, choice in subject.menu.illegal),
-            "left_out": subject.menu.left_out,
+        "title": context.title,
+        "objectives": context.objectives,
+        "warning": context.warning,
+        "about": dict(context.about),
+        "choice_space": {
+            "sites": context.choice_space.sites,
+            "defaults": context.choice_space.defaults,
+            "illegal": sorted([site, choice.text] for site, choice in context.choice_space.illegal),
+            "left_out": context.choice_space.left_out,
         },
-        "startup": subject.startup,
-        "paper": asdict(subject.paper),
-        "commands": subject.commands,
-        "base": dict(subject.base),
-        "sites": [asdict(site) for site in subject.sites if site.name in used or site.name in subject.sites.blocks],
-        "blocks": subject.sites.blocks,
-        "axes": [{"site": site, "choices": ["none", *(c.text for c in design.choices[i])]} for i, site in enumerate(design.sites)],
+        "startup": context.startup,
+        "paper": asdict(context.paper),
+        "commands": context.commands,
+        "base": dict(context.base),
+        "sites": [asdict(site) for site in context.sites if site.name in used or site.name in context.sites.blocks],
+        "blocks": context.sites.blocks,
+        "axes": [{"site": site, "choices": ["none", *(c.text for c in encoder.choices[i])]} for i, site in enumerate(encoder.sites)],
         "heat": heat(derived["helps"]["effects"]) if derived["helps"] else {},
         "records": [
             {"tag": record.tag, "at": None if (at := vectors[record.tag]) is None else at.tolist(), **record.to_dict()}
@@ -80,31 +80,32 @@ def payload(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def found(subject: Subject, records: Sequence[Record]) -> dict[str, Any]:
+def found(context: ReportContext, records: Sequence[Record]) -> dict[str, Any]:
     """Every number of the page that is not a record's own: fronts, intervals, differences, effects, what the search was worth."""
-    tested = finalists(records, subject.costs)
+    tested = finalists(records, context.costs)
     helped, stops, beside = (
-        helps(records, subject.menu),
-        stopping(records, subject.objectives),
-        arms(records, subject.objectives, subject.startup),
+        site_effects(records, context.choice_space),
+        stopping(records, context.objectives),
+        search_vs_random(records, context.objectives, context.startup),
     )
     return {
-        "front": [record.tag for record in front(proper(records), subject.objectives)],
+        "front": [record.tag for record in pareto_front(main_records(records), context.objectives)],
         "answers": [
             [a.axis, str(a.budget), a.record.tag, a.beside and [a.beside.other.tag, asdict(a.beside.difference)]] for a in answers(records)
         ],
         "finalists": [
-            {"tag": f.record.tag, "test": asdict(f.test), "chance": f.chance, "promised": f.promised, "kept": f.kept} for f in tested
+            {"tag": f.record.tag, "test": asdict(f.test), "chance": f.p_on_front, "promised": f.validation_gain, "kept": f.test_gain}
+            for f in tested
         ],
         "differences": [
-            [a.record.tag, a.other.tag, asdict(a.difference)] for f in tested for a in against(records, f.record, (REFERENCE,))
+            [a.record.tag, a.other.tag, asdict(a.difference)] for f in tested for a in compare_to(records, f.record, (REFERENCE,))
         ],
         "ablations": [[a.record.tag, a.other.tag, asdict(a.difference)] for a in ablations(records)],
         "helps": helped and asdict(helped),
         "stopping": stops and asdict(stops),
         "arms": beside and asdict(beside),
         "progress": {
-            name: [list(point) for point in line] for name, line in progress(records, subject.objectives, subject.startup).items()
+            name: [list(point) for point in line] for name, line in progress(records, context.objectives, context.startup).items()
         },
     }
 
@@ -123,7 +124,7 @@ def as_script(values: Mapping[str, Any]) -> str:
     return f'<script type="application/json" id="study">{text.replace("<", chr(92) + "u003c")}</script>'
 
 
-def read(path: Path) -> tuple[Subject, list[Record], dict[str, Any]]:
+def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
     """The subject, the records and the derived numbers of a page. Raises UserError if it is not a page of this version."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -136,19 +137,24 @@ def read(path: Path) -> tuple[Subject, list[Record], dict[str, Any]]:
         raise UserError(f"{path} is not the page of a report of this version", "name the index.html of a report") from None
 
 
-def _subject(values: Mapping[str, Any]) -> Subject:
+def _subject(values: Mapping[str, Any]) -> ReportContext:
     menus = {
         site: {module: {option: tuple(found) for option, found in options.items()} for module, options in modules.items()}
-        for site, modules in values["menu"]["sites"].items()
+        for site, modules in values["choice_space"]["sites"].items()
     }
-    return Subject(
+    return ReportContext(
         title=values["title"],
         objectives=tuple(values["objectives"]),
         warning=values["warning"],
         about=values["about"],
-        menu=Menu(menus, values["menu"]["defaults"], _illegal(values["menu"]["illegal"]), tuple(values["menu"]["left_out"])),
+        choice_space=ChoiceSpace(
+            menus,
+            values["choice_space"]["defaults"],
+            _illegal(values["choice_space"]["illegal"]),
+            tuple(values["choice_space"]["left_out"]),
+        ),
         startup=values["startup"],
-        paper=Paper(**{**values["paper"], "entries": tuple(PaperEntry(**_tuples(entry)) for entry in values["paper"]["entries"])}),
+        paper=Paper(**{**values["paper"], "entries": tuple(PublishedFigure(**_tuples(entry)) for entry in values["paper"]["entries"])}),
         sites=Sites(tuple(Site(**_tuples(site)) for site in values["sites"]), blocks=tuple(values["blocks"])),
         commands=tuple(values["commands"]),
         base=values["base"],

@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 
 from bam_search.errors import UserError
-from bam_search.report.findings import Against, against, finalists
+from bam_search.report.findings import ComparedTo, compare_to, finalists
 from bam_search.search.additive import Effect
-from bam_search.search.front import front
-from bam_search.search.means import Difference, mean
+from bam_search.search.pareto import pareto_front
 from bam_search.search.record import REFERENCE, Record, standard_error
+from bam_search.search.statistics import Difference, mean
 
 BUDGETS = (0.5, 1.0, 2.0, 5.0, 10.0, float("inf"))
 """Overheads in percent for which the best placement is named."""
@@ -38,7 +38,7 @@ class Answer:
     axis: str
     budget: float
     record: Record
-    beside: Against | None
+    beside: ComparedTo | None
 
     @property
     def question(self) -> str:
@@ -64,8 +64,8 @@ def answers(records: Sequence[Record]) -> list[Answer]:
     return found
 
 
-def _rival(records: Sequence[Record], record: Record, axis: str, budget: float) -> Against | None:
-    within = [found for found in against(records, record, (REFERENCE,)) if found.other.objective(axis) <= budget]
+def _rival(records: Sequence[Record], record: Record, axis: str, budget: float) -> ComparedTo | None:
+    within = [found for found in compare_to(records, record, (REFERENCE,)) if found.other.objective(axis) <= budget]
     return min(within, key=lambda found: (found.other.test_error, found.other.number), default=None)
 
 
@@ -91,7 +91,7 @@ def read_records(folder: Path) -> list[Record]:
 
 def front_csv(records: Sequence[Record], objectives: Sequence[str]) -> str:
     """The front, cheapest first."""
-    return records_csv(front(records, objectives))
+    return records_csv(pareto_front(records, objectives))
 
 
 def _parsed(key: str, value: str) -> Any:
@@ -127,9 +127,9 @@ def finalist_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFr
                 "s.d.": "" if test.sd is None else f"{test.sd:.2f}",
                 "90 % interval": "" if test.low is None else f"{test.low:.2f} to {test.high:.2f}",
                 "n": str(test.n),
-                "on the front": f"{found.chance:.0%}",
-                "promised": "" if found.promised is None else f"{found.promised:+.2f}",
-                "kept": "" if found.kept is None else f"{found.kept:+.2f}",
+                "on the front": f"{found.p_on_front:.0%}",
+                "promised": "" if found.validation_gain is None else f"{found.validation_gain:+.2f}",
+                "kept": "" if found.test_gain is None else f"{found.test_gain:+.2f}",
                 **{f"{AXES[key]}, +%": f"{record.objective(key):+.2f}" for key in AXES},
             }
         )
@@ -141,13 +141,13 @@ def difference_table(records: Sequence[Record], costs: Sequence[str]) -> pd.Data
     names = [r.name for r in records if r.origin == REFERENCE and r.test_errors]
     rows = []
     for found in finalists(records, costs):
-        beside = {a.other.name: difference_text(a.difference) for a in against(records, found.record, (REFERENCE,))}
+        beside = {a.other.name: difference_text(a.difference) for a in compare_to(records, found.record, (REFERENCE,))}
         columns = {f"minus {name}": beside.get(name, "") for name in names}
         rows.append({"#": found.record.tag, "placement": found.record.label, **columns})
     return pd.DataFrame(rows)
 
 
-def ablation_table(found: Sequence[Against]) -> pd.DataFrame:
+def ablation_table(found: Sequence[ComparedTo]) -> pd.DataFrame:
     """What leaving a site out changes."""
     return pd.DataFrame([{"placement": a.record.name, "test error minus the winner's": difference_text(a.difference)} for a in found])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bam_search.report.page import page
-from bam_search.report.payload import Subject, found, read
+from bam_search.report.payload import ReportContext, found, read
 from bam_search.search.record import Record
 
 CLOSE = 1e-9
@@ -17,21 +17,21 @@ CLOSE = 1e-9
 
 def verify(path: Path) -> tuple[int, list[str]]:
     """How many numbers were derived anew, and each difference in a sentence. Raises UserError if it is no page of this version."""
-    subject, records, kept = read(path)
-    again = json.loads(json.dumps(found(subject, records)))
+    context, records, kept = read(path)
+    again = json.loads(json.dumps(found(context, records)))
     wrong = [f"{name}: {there!r} on the page, {here!r} from its records" for name, there, here in _unlike("", kept, again)]
-    wrong += list(_costs(subject, records))
-    there, here = _sections(path.read_text(encoding="utf-8")), _sections(page(subject, records))
+    wrong += list(_costs(context, records))
+    there, here = _sections(path.read_text(encoding="utf-8")), _sections(page(context, records))
     for name in dict.fromkeys([*there, *here]):
         if there.get(name) != here.get(name):
             wrong.append(f"the section {name!r} is not what the page's records give")
     return _count(kept) + 4 * len(records), wrong
 
 
-def _costs(subject: Subject, records: list[Record]) -> Iterator[str]:
+def _costs(context: ReportContext, records: list[Record]) -> Iterator[str]:
     """Overheads that are not those of the counts, and counts of MACs that are not their operators' sum."""
     for record in records:
-        for key, base in subject.base.items():
+        for key, base in context.base.items():
             count, said = getattr(record, key), getattr(record, f"{key}_overhead")
             if not math.isclose(100 * (count - base) / base, said, rel_tol=1e-6, abs_tol=1e-6):
                 yield f"#{record.tag}: {key} of {count:,} are {100 * (count - base) / base:+.4f} % over the backbone's, not {said:+.4f} %"

@@ -16,7 +16,7 @@ LINE = SIDE * CHANNELS
 
 
 @dataclass(frozen=True, eq=False)
-class Stock:
+class DeviceImages:
     """Training images on their device: `labels` (N,) int64, and `lines` (M, 96) uint8, which overlap in memory.
 
     The images lie there padded, and once more mirrored, and a line begins at each of their bytes: so each row of a crop, flipped or not,
@@ -27,7 +27,7 @@ class Stock:
     labels: Tensor
 
     @classmethod
-    def of(cls, images: Images, device: str) -> "Stock":
+    def of(cls, images: Images, device: str) -> "DeviceImages":
         """The images, as they are."""
         padded = functional.pad(torch.from_numpy(images.x), (0, 0, PAD, PAD, PAD, PAD))
         memory = torch.stack([padded, padded.flip(2)]).flatten().to(device)
@@ -38,7 +38,7 @@ class Stock:
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class EpochPlan:
     """What an epoch does with N images: their order, where each crop begins in the padded image, and whether it is flipped; all (N,)."""
 
     index: Tensor
@@ -47,7 +47,7 @@ class Order:
     flipped: Tensor
 
     @classmethod
-    def of(cls, n: int, seed: int, epoch: int, recipe: Recipe) -> "Order":
+    def of(cls, n: int, seed: int, epoch: int, recipe: Recipe) -> "EpochPlan":
         """The order that (seed, epoch) draw, whatever is trained."""
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{epoch}".encode()))
         index = torch.randperm(n, generator=generator)
@@ -62,12 +62,12 @@ class Order:
             flipped = torch.zeros_like(flipped)
         return cls(index, top, left, flipped)
 
-    def on(self, device: torch.device) -> "Order":
+    def on(self, device: torch.device) -> "EpochPlan":
         """The same order there."""
-        return Order(self.index.to(device), self.top.to(device), self.left.to(device), self.flipped.to(device))
+        return EpochPlan(self.index.to(device), self.top.to(device), self.left.to(device), self.flipped.to(device))
 
     def lines(self) -> Tensor:
-        """(N, 32): the line of the stock that is each row of each crop."""
+        """(N, 32): the line of the device images that is each row of each crop."""
         image = self.flipped * len(self.index) + self.index
         row = image[:, None] * WIDE + self.top[:, None] + torch.arange(SIDE, device=image.device)
         left = torch.where(self.flipped, 2 * PAD - self.left, self.left)
@@ -81,25 +81,25 @@ class Batches:
     What is left over when no further batch can be filled waits for the next epoch's order.
     """
 
-    stock: Stock
+    images: DeviceImages
     lines: Tensor
     labels: Tensor
 
     @classmethod
-    def of(cls, stock: Stock, batch: int) -> "Batches":
+    def of(cls, device_images: DeviceImages, batch: int) -> "Batches":
         """Room for the batches; nothing is dealt yet."""
-        steps = len(stock) // batch
-        lines = torch.empty(steps, batch, SIDE, dtype=torch.int64, device=stock.labels.device)
-        return cls(stock, lines, torch.empty_like(lines[:, :, 0]))
+        steps = len(device_images) // batch
+        lines = torch.empty(steps, batch, SIDE, dtype=torch.int64, device=device_images.labels.device)
+        return cls(device_images, lines, torch.empty_like(lines[:, :, 0]))
 
     def __len__(self) -> int:
         return len(self.lines)
 
-    def deal(self, order: Order) -> None:
+    def load(self, plan: EpochPlan) -> None:
         """Begin an epoch."""
-        order, taken = order.on(self.labels.device), self.labels.numel()
-        self.lines.copy_(order.lines()[:taken].view_as(self.lines))
-        self.labels.copy_(self.stock.labels[order.index[:taken]].view_as(self.labels))
+        plan, taken = plan.on(self.labels.device), self.labels.numel()
+        self.lines.copy_(plan.lines()[:taken].view_as(self.lines))
+        self.labels.copy_(self.images.labels[plan.index[:taken]].view_as(self.labels))
 
     def parts(self, step: Tensor, n: int) -> list[tuple[Tensor, Tensor]]:
         """Batch number `step`, (1,) int64 on the device, in `n` parts: pixels (b, 32, 32, 3) uint8 and labels (b,) of each."""
@@ -107,4 +107,4 @@ class Batches:
         return [(self._pixels(part), known) for part, known in zip(lines.tensor_split(n), labels.tensor_split(n), strict=True)]
 
     def _pixels(self, lines: Tensor) -> Tensor:
-        return self.stock.lines.index_select(0, lines.flatten()).view(-1, SIDE, SIDE, CHANNELS)
+        return self.images.lines.index_select(0, lines.flatten()).view(-1, SIDE, SIDE, CHANNELS)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from bam_search.files import beginning, whole
-from bam_search.score.train import Epoch, Saved
+from bam_search.files import atomic_write, beginning
+from bam_search.score.train import Epoch, TrainingState
 
-WORTH = 60.0
+MIN_SECONDS = 60.0
 """Seconds of training that are worth a file."""
 
 
@@ -24,20 +24,20 @@ class Checkpoint:
     """The file of one training, written when the last one is `every` seconds old."""
 
     path: Path
-    every: float = WORTH
+    every: float = MIN_SECONDS
 
     def __post_init__(self) -> None:
         self._last = time.monotonic()
 
-    def load(self) -> Saved | None:
+    def load(self) -> TrainingState | None:
         """What was kept, None if there is nothing (or a machine that died left half of it)."""
         try:
             kept = torch.load(self.path, map_location="cpu", weights_only=True)
-            return Saved(tuple(Epoch(*epoch) for epoch in kept["epochs"]), kept["seconds"], kept["model"], kept["optimizer"])
+            return TrainingState(tuple(Epoch(*epoch) for epoch in kept["epochs"]), kept["seconds"], kept["model"], kept["optimizer"])
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
             return None
 
-    def save(self, saved: Saved) -> None:
+    def save(self, saved: TrainingState) -> None:
         """Keep a training, if it is time."""
         if time.monotonic() - self._last < self.every:
             return
@@ -47,7 +47,7 @@ class Checkpoint:
             "model": saved.model,
             "optimizer": saved.optimizer,
         }
-        with contextlib.suppress(OSError, RuntimeError), whole(self.path) as file:
+        with contextlib.suppress(OSError, RuntimeError), atomic_write(self.path) as file:
             torch.save(table, file)
         self._last = time.monotonic()
 

@@ -73,12 +73,12 @@ def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
 
 
 def overheads(cost: Cost, base: Cost) -> dict[str, float]:
-    """How much dearer than `base`, in percent, for each of COUNTS."""
+    """How much more expensive than `base`, in percent, for each of COUNTS."""
     return {key: overhead(getattr(cost, key), getattr(base, key)) for key in COUNTS}
 
 
 def overhead(value: int, base: int) -> float:
-    """How much dearer than `base`, in percent."""
+    """How much more expensive than `base`, in percent."""
     return 100 * (value - base) / base
 
 

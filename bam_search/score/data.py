@@ -18,15 +18,15 @@ from torchvision.datasets import CIFAR100
 
 from bam_search.errors import UserError, first_line
 from bam_search.model.load import Inputs
-from bam_search.score.generated import generate
+from bam_search.score.synthetic import generate_images
 
 CLASSES = 100
 SHAPE = (3, 32, 32)
 CIFAR_INPUTS = Inputs(SHAPE, CLASSES)
 FOLDER = "cifar-100-python"
-PLACE = Path("data")
+DATA_FOLDER = Path("data")
 CIFAR = "CIFAR-100"
-GENERATED = "generated images, NOT CIFAR-100"
+SYNTHETIC = "generated images, NOT CIFAR-100"
 BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -92,21 +92,21 @@ def locate(wanted: str) -> Source:
     generated images. Raises UserError for a path that is neither kind.
     """
     if wanted == "generated":
-        return Source(GENERATED, lambda: generated("asked for"))
+        return Source(SYNTHETIC, lambda: synthetic("asked for"))
     if wanted not in ("auto", "cifar100"):
         return _at(Path(wanted))
-    for path in (PLACE / "cifar100.npz", PLACE / FOLDER):
+    for path in (DATA_FOLDER / "cifar100.npz", DATA_FOLDER / FOLDER):
         if path.exists():
             return _at(path)
     if wanted == "cifar100":
-        return Source(f"{CIFAR}, to be downloaded to {PLACE}/", _download)
-    return Source(f"{CIFAR}, to be downloaded to {PLACE}/, or else {GENERATED}", _download_or_generate)
+        return Source(f"{CIFAR}, to be downloaded to {DATA_FOLDER}/", _download)
+    return Source(f"{CIFAR}, to be downloaded to {DATA_FOLDER}/, or else {SYNTHETIC}", _download_or_generate)
 
 
-def generated(reason: str) -> Dataset:
+def synthetic(reason: str) -> Dataset:
     """The stand-in data set, for a machine without CIFAR-100 and without a network."""
-    train_x, train_y, test_x, test_y = generate()
-    return Dataset(GENERATED, reason, Images(train_x, train_y), Images(test_x, test_y))
+    train_x, train_y, test_x, test_y = generate_images()
+    return Dataset(SYNTHETIC, reason, Images(train_x, train_y), Images(test_x, test_y))
 
 
 def split(data: Dataset, images: int | None, validation: float, seed: int) -> Split:
@@ -183,8 +183,8 @@ def _download() -> Dataset:
         return _torchvision_download()
     except BROKEN as error:
         raise UserError(
-            f"CIFAR-100 is not under {PLACE}/ and the download failed: {first_line(error)}",
-            f"put cifar100.npz or {FOLDER}/ under {PLACE}/, or give its path with --data",
+            f"CIFAR-100 is not under {DATA_FOLDER}/ and the download failed: {first_line(error)}",
+            f"put cifar100.npz or {FOLDER}/ under {DATA_FOLDER}/, or give its path with --data",
         ) from None
 
 
@@ -192,16 +192,16 @@ def _download_or_generate() -> Dataset:
     try:
         return _torchvision_download()
     except BROKEN as error:
-        return generated(f"no cifar100.npz or {FOLDER}/ under {PLACE}/, and the download failed: {first_line(error)}")
+        return synthetic(f"no cifar100.npz or {FOLDER}/ under {DATA_FOLDER}/, and the download failed: {first_line(error)}")
 
 
 def _torchvision_download() -> Dataset:
     try:
         with _socket_timeout(20):
-            return _torchvision(PLACE, download=True)
+            return _torchvision(DATA_FOLDER, download=True)
     except BROKEN:
         with contextlib.suppress(OSError):
-            PLACE.rmdir()  # torchvision makes the folder before it asks the network; not empty, it stays
+            DATA_FOLDER.rmdir()  # torchvision makes the folder before it asks the network; not empty, it stays
         raise
 
 

@@ -13,16 +13,16 @@ import torch
 
 from bam_search.model.build import build
 from bam_search.model.load import load
-from bam_search.score.batches import Order
-from bam_search.score.bench import Bench
+from bam_search.score.batches import EpochPlan
+from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
+from bam_search.score.cuda_graphs import EAGER, settle, stream
 from bam_search.score.data import CIFAR_INPUTS, CLASSES, Images
 from bam_search.score.device import Device, cores
-from bam_search.score.graph import EAGER, settle, stream
 from bam_search.score.recipe import Recipe
-from bam_search.score.step import Step
+from bam_search.score.step import TrainingStep
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import Menu
+from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Sites
 
 WARM = {"cpu": 1, "cuda": 2 * EAGER}
@@ -55,9 +55,11 @@ class Probe:
     at_least: float
 
 
-def dearest(menu: Menu, costs: CostTable) -> Placement:
-    """Every site of the menu with its choice of most parameters; not canonical."""
-    return Placement.of({site: max(menu.choices(site), key=lambda choice: costs.added(site, choice).params) for site in menu.sites})
+def most_expensive(choice_space: ChoiceSpace, costs: CostTable) -> Placement:
+    """Every site of the choice space with its choice of most parameters; not canonical."""
+    return Placement.of(
+        {site: max(choice_space.choices(site), key=lambda choice: costs.added(site, choice).params) for site in choice_space.sites}
+    )
 
 
 def speeds(probes: Sequence[Probe], workers: int, threads: int) -> list[Speed]:
@@ -88,10 +90,10 @@ def measure(probe: Probe) -> Speed:
     model = build(load(probe.space, CIFAR_INPUTS), probe.sites, probe.text, seed=0)
     model.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = _noise(min(probe.recipe.batch, MOST_IMAGES[device.type]))
-    step, taken = Step.first(model.train(), Bench.of(device, probe.recipe, images), probe.recipe), 0
-    step.batches.deal(Order.of(len(images), 0, 0, probe.recipe))
+    step, taken = TrainingStep.first(model.train(), TrainingContext.of(device, probe.recipe, images), probe.recipe), 0
+    step.batches.load(EpochPlan.of(len(images), 0, 0, probe.recipe))
     with stream(device.type):
-        take = step.taker()
+        take = step.make_step()
 
         def once() -> None:
             step.number.zero_()

@@ -16,13 +16,13 @@ from torch import nn
 
 from bam_search.model.build import build
 from bam_search.model.load import load
-from bam_search.score.bench import Bench
 from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
+from bam_search.score.context import TrainingContext
+from bam_search.score.cuda_graphs import NotOneGraph, settle
 from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
 from bam_search.score.fused import fused
-from bam_search.score.graph import NotOneGraph, settle
 from bam_search.score.measure import HeldOut, Meter
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Epoch, train
@@ -81,7 +81,7 @@ class Result:
 
     score: Score | None
     failure: str = ""
-    worn: bool = False
+    discard_process: bool = False
 
 
 ATTEMPTS = 3
@@ -124,7 +124,7 @@ def _attempt(task: Task, job: Job, micro_batches: int) -> Result | None:
     except torch.OutOfMemoryError:
         result = None
     except NotOneGraph:
-        result = Result(None, traceback.format_exc(), worn=True)
+        result = Result(None, traceback.format_exc(), discard_process=True)
     except torch.AcceleratorError:  # says nothing of the candidate, and no other can train in this process
         raise
     except Exception:  # a candidate that crashes is a record, and the study goes on
@@ -146,9 +146,9 @@ def _space(name: str) -> SearchSpace:
     return load(name, CIFAR_INPUTS)
 
 
-@functools.lru_cache(maxsize=1)  # finalists, which train on other images, come last; a bench takes as long as some 2,000 images
-def _bench(device: Device, recipe: Recipe, images: Images) -> Bench:
-    return Bench.of(device, recipe, images)
+@functools.lru_cache(maxsize=1)  # finalists, which train on other images, come last; a training context takes as long as some 2,000 images
+def _bench(device: Device, recipe: Recipe, images: Images) -> TrainingContext:
+    return TrainingContext.of(device, recipe, images)
 
 
 @functools.lru_cache(maxsize=1)  # likewise
@@ -161,15 +161,15 @@ def _score(task: Task, job: Job, model: nn.Module, micro_batches: int, checkpoin
     started = time.perf_counter() - (saved.seconds if saved else 0)
     images = task.split.train if job.final else task.split.fit
     held_out = task.split.test if job.final else task.split.validation
-    bench = _bench(task.device, task.recipe, images)
+    context = _bench(task.device, task.recipe, images)
     model.to(task.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    meter = Meter.of(model, bench, _held_out(task.device, held_out), task.recipe.cuda_graph)
+    meter = Meter.of(model, context, _held_out(task.device, held_out), task.recipe.cuda_graph)
     measure = meter.start()
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
     each_epoch = None if job.final else lambda: measure().error
     recipe = replace(task.recipe, epochs=job.epochs)
     with faster(model, task.sites.blocks, recipe):
-        epochs = train(model, bench, recipe, job.seed, each_epoch, micro_batches, saved, checkpoint.save if checkpoint else None)
+        epochs = train(model, context, recipe, job.seed, each_epoch, micro_batches, saved, checkpoint.save if checkpoint else None)
     found = measure() if job.final else meter.measured()
     return Score(found.error, len(held_out), epochs, time.perf_counter() - started, micro_batches, found.loss)
 

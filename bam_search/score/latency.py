@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bam_search.score.cuda_graphs import EAGER, cuda_graph, stream
 from bam_search.score.device import Device
-from bam_search.score.graph import EAGER, cuda_graph, stream
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Setting:
+class LatencySetting:
     """How models run that are measured: (C, H, W) of an image, images at once, and what the recipe says."""
 
     device: Device
@@ -54,7 +54,7 @@ class Setting:
         return images.contiguous(memory_format=torch.channels_last)
 
 
-def latency(model: nn.Module, base: nn.Module, setting: Setting, pairs: int = 30) -> Latency:
+def latency(model: nn.Module, base: nn.Module, setting: LatencySetting, pairs: int = 30) -> Latency:
     """Forward passes in eval mode, model and backbone in turn after a warm-up of both. On a GPU its events tell the time.
 
     Raises NotOneGraph for a model that cannot be one CUDA graph where the setting has that, and torch's own errors.
@@ -68,7 +68,7 @@ def latency(model: nn.Module, base: nn.Module, setting: Setting, pairs: int = 30
     return Latency(float(np.median(ratios)), float(low), float(high), pairs, setting.batch)
 
 
-def training_memory(model: nn.Module, setting: Setting) -> int:
+def training_memory(model: nn.Module, setting: LatencySetting) -> int:
     """Bytes that a training step needs.
 
     On a GPU the peak that its allocator saw. On a CPU, whose allocator tells nothing, the parameters with gradients and momentum and
@@ -95,7 +95,7 @@ def training_memory(model: nn.Module, setting: Setting) -> int:
     return 3 * sum(own.values()) + sum(size for pointer, size in kept.items() if pointer not in own)
 
 
-def _timer(net: nn.Module, setting: Setting) -> Callable[[], float]:
+def _timer(net: nn.Module, setting: LatencySetting) -> Callable[[], float]:
     """A function that runs the model once and gives the seconds that it took; it is warm."""
     images = setting.images()
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bam_search.score.bench import Bench
+from bam_search.score.context import TrainingContext
+from bam_search.score.cuda_graphs import cuda_graph, replayed, stream
 from bam_search.score.data import Images
-from bam_search.score.graph import cuda_graph, replayed, stream
 
 BATCH = {"cpu": 125, "cuda": 1000}
 """Images that are measured at a time: as many as stay in a core's cache, or fill a GPU."""
@@ -51,7 +51,7 @@ class Meter:
     """
 
     model: nn.Module
-    bench: Bench
+    context: TrainingContext
     held_out: HeldOut
     number: Tensor
     correct: Tensor
@@ -59,35 +59,35 @@ class Meter:
     replays: bool
 
     @classmethod
-    def of(cls, model: nn.Module, bench: Bench, held_out: HeldOut, replays: bool = False) -> "Meter":
+    def of(cls, model: nn.Module, context: TrainingContext, held_out: HeldOut, replays: bool = False) -> "Meter":
         """A meter that has measured nothing yet."""
-        number = torch.zeros(1, dtype=torch.int64, device=bench.device.type)
-        loss = torch.zeros((), dtype=torch.float64, device=bench.device.type)
-        return cls(model, bench, held_out, number, number.new_zeros(()), loss, replays and bench.device.type == "cuda")
+        number = torch.zeros(1, dtype=torch.int64, device=context.device.type)
+        loss = torch.zeros((), dtype=torch.float64, device=context.device.type)
+        return cls(model, context, held_out, number, number.new_zeros(()), loss, replays and context.device.type == "cuda")
 
-    def taker(self) -> Callable[[], None]:
+    def make_step(self) -> Callable[[], None]:
         """A function that takes the next batch at each call, as fast as the device allows."""
-        return replayed(self.take, cuda_graph) if self.replays else self.take
+        return replayed(self.step, cuda_graph) if self.replays else self.step
 
     @torch.no_grad()
-    def take(self) -> None:
+    def step(self) -> None:
         """Count the right answers of the next batch, and add its loss."""
         pixels = self.held_out.pixels.index_select(0, self.number)[0]
         labels = self.held_out.labels.index_select(0, self.number)[0]
-        logits = self.bench.forward(self.model, pixels)
+        logits = self.context.forward(self.model, pixels)
         self.correct.add_((logits.argmax(1) == labels).sum())
         self.loss.add_(functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL))
         self.number.add_(1)
 
     def start(self) -> Callable[[], Measured]:
         """A function that measures the model as it is at each call, in eval mode, and waits for the device."""
-        take = self.taker()
+        take = self.make_step()
 
         def measure() -> Measured:
             self.model.eval()
             for total in (self.number, self.correct, self.loss):
                 total.zero_()
-            with stream(self.bench.device.type):
+            with stream(self.context.device.type):
                 for _ in range(len(self.held_out.labels)):
                     take()
             return self.measured()
@@ -100,6 +100,6 @@ class Meter:
         return Measured(100 * wrong / self.held_out.n, float(self.loss) / self.held_out.n)
 
 
-def error(model: nn.Module, images: Images, bench: Bench) -> float:
+def top1_error(model: nn.Module, images: Images, context: TrainingContext) -> float:
     """Top-1 error of `model` on `images`, in percent, in eval mode."""
-    return Meter.of(model, bench, HeldOut.of(images, bench.device.type)).start()().error
+    return Meter.of(model, context, HeldOut.of(images, context.device.type)).start()().error

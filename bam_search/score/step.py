@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bam_search.score.batches import Batches
-from bam_search.score.bench import Bench
-from bam_search.score.graph import cuda_graph, replayed
+from bam_search.score.context import TrainingContext
+from bam_search.score.cuda_graphs import cuda_graph, replayed
 from bam_search.score.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class TrainingStep:
     """Forward, backward and optimizer on the next batch, in `micro_batches` parts whose gradients add up.
 
     `number`, (1,) int64, is the steps taken so far, `rates`, (steps,), the learning rate of each and `rate` that of this one; `loss` adds
@@ -22,7 +22,7 @@ class Step:
     """
 
     model: nn.Module
-    bench: Bench
+    context: TrainingContext
     batches: Batches
     optimizer: torch.optim.SGD
     label_smoothing: float
@@ -34,28 +34,28 @@ class Step:
     replays: bool
 
     @classmethod
-    def first(cls, model: nn.Module, bench: Bench, recipe: Recipe, micro_batches: int = 1) -> "Step":
-        """The first of a training of the recipe's epochs on the images of the bench."""
-        batches = Batches.of(bench.stock, min(recipe.batch, len(bench.stock)))
+    def first(cls, model: nn.Module, context: TrainingContext, recipe: Recipe, micro_batches: int = 1) -> "TrainingStep":
+        """The first of a training of the recipe's epochs on the images of the training context."""
+        batches = Batches.of(context.device_images, min(recipe.batch, len(context.device_images)))
         steps = recipe.epochs * len(batches)
-        rates = torch.tensor([recipe.lr_at(number, steps) for number in range(steps)], device=bench.device.type)
+        rates = torch.tensor([recipe.lr_at(number, steps) for number in range(steps)], device=context.device.type)
         rate, loss = rates.new_zeros(()), rates.new_zeros(())
         number = torch.zeros(1, dtype=torch.int64, device=rates.device)
         optimizer = _optimizer(model, recipe, rate)
-        replays = recipe.cuda_graph and bench.device.type == "cuda"
-        return cls(model, bench, batches, optimizer, recipe.label_smoothing, micro_batches, number, rates, rate, loss, replays)
+        replays = recipe.cuda_graph and context.device.type == "cuda"
+        return cls(model, context, batches, optimizer, recipe.label_smoothing, micro_batches, number, rates, rate, loss, replays)
 
-    def taker(self) -> Callable[[], None]:
+    def make_step(self) -> Callable[[], None]:
         """A function that takes one step at each call, as fast as the device allows."""
-        return replayed(self.take, cuda_graph) if self.replays else self.take
+        return replayed(self.step, cuda_graph) if self.replays else self.step
 
-    def take(self) -> None:
+    def step(self) -> None:
         """Take the step."""
         self.rate.copy_(self.rates.index_select(0, self.number)[0])
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.batches.labels.shape[1]
         for pixels, labels in self.batches.parts(self.number % len(self.batches), self.micro_batches):
-            logits = self.bench.forward(self.model, pixels)
+            logits = self.context.forward(self.model, pixels)
             loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing) * (len(labels) / batch)
             loss.backward()
             self.loss.add_(loss.detach())

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from bam_search.score.batches import Order
-from bam_search.score.bench import Bench
-from bam_search.score.graph import stream
+from bam_search.score.batches import EpochPlan
+from bam_search.score.context import TrainingContext
+from bam_search.score.cuda_graphs import stream
 from bam_search.score.recipe import Recipe
-from bam_search.score.step import Step
+from bam_search.score.step import TrainingStep
 
 
 class Diverged(Exception):
@@ -38,7 +38,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, eq=False)
-class Saved:
+class TrainingState:
     """A training after some of its epochs, and the wall seconds these took: all that the rest depends on."""
 
     epochs: tuple[Epoch, ...]
@@ -49,15 +49,15 @@ class Saved:
 
 def train(
     model: nn.Module,
-    bench: Bench,
+    context: TrainingContext,
     recipe: Recipe,
     seed: int,
     measure: Callable[[], float] | None = None,
     micro_batches: int = 1,
-    saved: Saved | None = None,
-    keep: Callable[[Saved], None] | None = None,
+    saved: TrainingState | None = None,
+    keep: Callable[[TrainingState], None] | None = None,
 ) -> tuple[Epoch, ...]:
-    """Train `model` in place on the images of the bench; `measure`, if given, is called after each epoch for the error.
+    """Train `model` in place on the images of the training context; `measure`, if given, is called after each epoch for the error.
 
     The order of the images, their crops and flips, and torch's own random numbers (dropout) depend on (seed, epoch) only. So a training
     goes on from one that was `saved`; `keep` hears of each epoch but the last. Trained again on the same device with the same versions, it
@@ -65,32 +65,32 @@ def train(
     With more than one of `micro_batches` a batch goes through in that many parts whose gradients add up; normalisations then see the
     parts. Raises Diverged, TooSlow, NotOneGraph, and ValueError if a batch cannot be filled with two images.
     """
-    with stream(bench.device.type), _cudnn(recipe):
-        return _train(model, bench, recipe, seed, measure, micro_batches, saved, keep)
+    with stream(context.device.type), _cudnn(recipe):
+        return _train(model, context, recipe, seed, measure, micro_batches, saved, keep)
 
 
 def _train(
     model: nn.Module,
-    bench: Bench,
+    context: TrainingContext,
     recipe: Recipe,
     seed: int,
     measure: Callable[[], float] | None,
     micro_batches: int,
-    saved: Saved | None,
-    keep: Callable[[Saved], None] | None,
+    saved: TrainingState | None,
+    keep: Callable[[TrainingState], None] | None,
 ) -> tuple[Epoch, ...]:
     began = time.monotonic() - (saved.seconds if saved else 0)
-    step = Step.first(model, bench, recipe, micro_batches)
+    step = TrainingStep.first(model, context, recipe, micro_batches)
     batches = step.batches
     epochs = list(saved.epochs) if saved else []
     if saved:
         model.load_state_dict(saved.model)
         step.resume(saved.optimizer, len(epochs) * len(batches))
-    take = step.taker()
+    take = step.make_step()
     for number in range(len(epochs), recipe.epochs):
         model.train()
         torch.manual_seed(zlib.crc32(f"{seed}:{number}:model".encode()))
-        batches.deal(Order.of(len(bench.stock), seed, number, recipe))
+        batches.load(EpochPlan.of(len(context.device_images), seed, number, recipe))
         step.loss.zero_()
         for _ in range(len(batches)):
             _in_time(began, number, recipe)
@@ -101,7 +101,7 @@ def _train(
             raise Diverged(f"the training loss became {loss} in epoch {number + 1} of {recipe.epochs}")
         epochs.append(Epoch(loss, measure() if measure else None))
         if keep and len(epochs) < recipe.epochs:
-            keep(Saved(tuple(epochs), time.monotonic() - began, model.state_dict(), step.optimizer.state_dict()))
+            keep(TrainingState(tuple(epochs), time.monotonic() - began, model.state_dict(), step.optimizer.state_dict()))
     return tuple(epochs)
 
 

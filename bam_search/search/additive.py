@@ -14,9 +14,9 @@ import numpy as np
 
 from bam_search.search.record import Record
 from bam_search.space.placement import Choice, Option, Placement
-from bam_search.space.search_space import Menu
+from bam_search.space.search_space import ChoiceSpace
 
-FEWEST = 6
+MIN_RECORDS = 6
 """With fewer records nothing is said of where attention helps."""
 SCALES = np.geomspace(1e-3, 1e2, 26)
 """Prior variances of an effect, in units of the noise's variance."""
@@ -25,13 +25,13 @@ OPTION = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Design:
-    """The menu as arrays: at site i choice j > 0 is `choices[i][j - 1]`, choice 0 is nothing, and `rows[i][j]` are its features.
+class PlacementEncoder:
+    """The choice space as arrays: at site i choice j > 0 is `choices[i][j - 1]`, choice 0 is nothing, and `rows[i][j]` are its features.
 
     A placement is a vector of such j, one a site; `numbers` has i and j of each site's choices, these with every option of their module.
     """
 
-    menu: Menu
+    choice_space: ChoiceSpace
     sites: tuple[str, ...]
     choices: tuple[tuple[Choice, ...], ...]
     rows: tuple[np.ndarray, ...]
@@ -39,10 +39,10 @@ class Design:
     numbers: Mapping[tuple[str, Choice], tuple[int, int]]
 
     @classmethod
-    def of(cls, menu: Menu) -> "Design":
-        """The design of a menu."""
+    def of(cls, choice_space: ChoiceSpace) -> "PlacementEncoder":
+        """The encoder of a choice space."""
         names: dict[str, int] = {}
-        terms = {site: [_terms(site, choice, menu) for choice in menu.choices(site)] for site in menu.sites}
+        terms = {site: [_terms(site, choice, choice_space) for choice in choice_space.choices(site)] for site in choice_space.sites}
         for offered in terms.values():
             for found in offered:
                 for name in found:
@@ -54,23 +54,23 @@ class Design:
                 for name, value in found.items():
                     row[j, names[name]] = value
             rows.append(row)
-        choices = tuple(tuple(menu.choices(site)) for site in menu.sites)
+        choices = tuple(tuple(choice_space.choices(site)) for site in choice_space.sites)
         numbers = {
-            (site, menu.written_out(choice)): (i, j)
-            for i, (site, own) in enumerate(zip(menu.sites, choices, strict=True))
+            (site, choice_space.written_out(choice)): (i, j)
+            for i, (site, own) in enumerate(zip(choice_space.sites, choices, strict=True))
             for j, choice in enumerate(own, start=1)
         }
-        return cls(menu, tuple(menu.sites), choices, tuple(rows), tuple(names), numbers)
+        return cls(choice_space, tuple(choice_space.sites), choices, tuple(rows), tuple(names), numbers)
 
     def features(self, vectors: np.ndarray) -> np.ndarray:
         """(n, sites) choices -> (n, features)."""
         return np.asarray(sum(row[vectors[:, i]] for i, row in enumerate(self.rows)))
 
     def vector(self, placement: Placement) -> np.ndarray | None:
-        """The choices of a canonical placement; None if it is not on the menu."""
+        """The choices of a canonical placement; None if it is not in the choice space."""
         vector = np.zeros(len(self.sites), dtype=np.int64)
         for site, choice in placement.choices:
-            found = self.numbers.get((site, self.menu.written_out(choice)))
+            found = self.numbers.get((site, self.choice_space.written_out(choice)))
             if found is None:
                 return None
             vector[found[0]] = found[1]
@@ -81,11 +81,11 @@ class Design:
         return Placement.of({site: self.choices[i][j - 1] for i, (site, j) in enumerate(zip(self.sites, vector, strict=True)) if j})
 
 
-def _terms(site: str, choice: Choice, menu: Menu) -> dict[str, float]:
+def _terms(site: str, choice: Choice, choice_space: ChoiceSpace) -> dict[str, float]:
     """The features of a choice at a site: name -> value."""
     found = {choice.module: 1.0, f"{site}={choice.module}": 1.0}
     for option, value in choice.options:
-        values = menu.sites[site][choice.module][option]
+        values = choice_space.sites[site][choice.module][option]
         for other in values if len(values) > 1 else ():
             coded = OPTION * ((other == value) - 1 / len(values))
             found[f"{choice.module}({option}={other})"] = coded
@@ -94,14 +94,14 @@ def _terms(site: str, choice: Choice, menu: Menu) -> dict[str, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Effects:
+class AdditiveModel:
     """What the model knows after some records: the posterior of every effect, in points of error.
 
     `left_out` is the root mean square of the errors of each record as predicted from the others, `left_out_mean` the same for the plain
     mean of the others: a model that explains nothing has the two alike.
     """
 
-    design: Design
+    encoder: PlacementEncoder
     mean_row: np.ndarray
     mean_error: float
     degrees: float
@@ -113,23 +113,23 @@ class Effects:
     left_out: float
     left_out_mean: float
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """(n, features) draws of all effects from the posterior."""
         which = rng.choice(len(SCALES), n, p=self.weights)
         noise = self.noise[which] * self.degrees / rng.chisquare(self.degrees, n)
         turned = self.means[which] + rng.standard_normal((n, self.vectors.shape[0])) * np.sqrt(self.variances[which] * noise[:, None])
         return np.asarray(turned @ self.vectors.T)
 
-    def expect(self, features: np.ndarray) -> np.ndarray:
+    def predict(self, features: np.ndarray) -> np.ndarray:
         """(n, features) placements -> (n,) expected errors."""
         effects = self.vectors @ (self.weights @ self.means)
         return np.asarray(self.mean_error + (features - self.mean_row) @ effects)
 
 
-def learn(design: Design, vectors: np.ndarray, errors: np.ndarray, weights: np.ndarray | None = None) -> Effects:
+def fit(encoder: PlacementEncoder, vectors: np.ndarray, errors: np.ndarray, weights: np.ndarray | None = None) -> AdditiveModel:
     """The effects after (n, sites) placements with these errors, n > 2; a record of weight 1/4 counts as a quarter of one."""
     weights = np.ones(len(errors)) if weights is None else weights
-    rows = design.features(vectors)
+    rows = encoder.features(vectors)
     total = weights.sum()
     mean_row, mean_error = weights @ rows / total, float(weights @ errors / total)
     x = (rows - mean_row) * np.sqrt(weights)[:, None]
@@ -150,8 +150,8 @@ def learn(design: Design, vectors: np.ndarray, errors: np.ndarray, weights: np.n
     fitted = scores @ (posterior @ means)
     left_out = (y - fitted) / np.maximum(1 - hat, 1e-9)
     left_out_mean = y / np.maximum(1 - weights / total, 1e-9)
-    return Effects(
-        design=design,
+    return AdditiveModel(
+        encoder=encoder,
         mean_row=mean_row,
         mean_error=mean_error,
         degrees=degrees,
@@ -165,18 +165,18 @@ def learn(design: Design, vectors: np.ndarray, errors: np.ndarray, weights: np.n
     )
 
 
-def explain(records: Iterable[Record], menu: Menu) -> tuple[Effects, np.ndarray] | None:
+def explain(records: Iterable[Record], choice_space: ChoiceSpace) -> tuple[AdditiveModel, np.ndarray] | None:
     """The effects on the validation error, and the (n, sites) placements they are from; None if there are fewer than FEWEST.
 
-    From all complete records on the menu, each placement once.
+    From all complete records in the choice space, each placement once.
     """
-    design = Design.of(menu)
-    rows = {r.id: (design.vector(Placement.parse(r.placement)), r.val_error) for r in records if r.complete}
+    encoder = PlacementEncoder.of(choice_space)
+    rows = {r.id: (encoder.vector(Placement.parse(r.placement)), r.val_error) for r in records if r.complete}
     known = [(vector, error) for vector, error in rows.values() if vector is not None]
-    if len(known) < FEWEST:
+    if len(known) < MIN_RECORDS:
         return None
     vectors = np.array([vector for vector, _ in known])
-    return learn(design, vectors, np.array([error for _, error in known])), vectors
+    return fit(encoder, vectors, np.array([error for _, error in known])), vectors
 
 
 @dataclass(frozen=True)
@@ -190,38 +190,38 @@ class Effect:
     records: int
 
 
-def effects_of(learned: Effects, vectors: np.ndarray, level: float = 0.9, draws: int = 4000) -> list[Effect]:
+def effects_of(learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, draws: int = 4000) -> list[Effect]:
     """For each site the effect of each module there at its average setting; for each module that of each option's value, over all sites.
 
     `records` says how many records have it.
     """
-    design = learned.design
-    effects = learned.draw(draws, np.random.default_rng(0))
-    at = {name: i for i, name in enumerate(design.names)}
+    encoder = learned.encoder
+    effects = learned.sample(draws, np.random.default_rng(0))
+    at = {name: i for i, name in enumerate(encoder.names)}
     found = []
-    for i, site in enumerate(design.sites):
-        for module in dict.fromkeys(choice.module for choice in design.choices[i]):
-            chosen = [j for j, choice in enumerate(design.choices[i], start=1) if choice.module == module]
+    for i, site in enumerate(encoder.sites):
+        for module in dict.fromkeys(choice.module for choice in encoder.choices[i]):
+            chosen = [j for j, choice in enumerate(encoder.choices[i], start=1) if choice.module == module]
             values = effects[:, at[module]] + effects[:, at[f"{site}={module}"]]
             found.append(_effect(f"{site}={module}", values, level, int(np.isin(vectors[:, i], chosen).sum())))
-    for module, option, value in _options(design):
+    for module, option, value in _options(encoder):
         name = f"{module}({option}={value})"
-        others = [at[f"{module}({o}={v})"] for m, o, v in _options(design) if (m, o) == (module, option)]
+        others = [at[f"{module}({o}={v})"] for m, o, v in _options(encoder) if (m, o) == (module, option)]
         values = OPTION * (effects[:, at[name]] - effects[:, others].mean(1))
         has = [
             {j for j, choice in enumerate(choices, start=1) if choice.module == module and dict(choice.options).get(option) == value}
-            for choices in design.choices
+            for choices in encoder.choices
         ]
         count = int(sum(any(j in has[i] for i, j in enumerate(vector)) for vector in vectors))
         found.append(_effect(name, values, level, count))
     return found
 
 
-def _options(design: Design) -> list[tuple[str, str, Option]]:
+def _options(encoder: PlacementEncoder) -> list[tuple[str, str, Option]]:
     """Every module, option and value that has an effect."""
-    found = {(c.module, option, value): None for choices in design.choices for c in choices for option, value in c.options}
+    found = {(c.module, option, value): None for choices in encoder.choices for c in choices for option, value in c.options}
     groups = list(dict.fromkeys((module, option) for module, option, _ in found))
-    return sorted((key for key in found if f"{key[0]}({key[1]}={key[2]})" in design.names), key=lambda key: groups.index(key[:2]))
+    return sorted((key for key in found if f"{key[0]}({key[1]}={key[2]})" in encoder.names), key=lambda key: groups.index(key[:2]))
 
 
 def _effect(name: str, values: Sequence[float] | np.ndarray, level: float, records: int) -> Effect:

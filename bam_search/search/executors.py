@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from bam_search.errors import Breakdown
+from bam_search.errors import RunError
 from bam_search.score.device import MEMORY, claim
 from bam_search.score.evaluate import ATTEMPTS, Job, Result, Task, evaluate, prepare, worker_died
 from bam_search.search.on_ray import on_ray
@@ -115,7 +115,7 @@ class _Pool:
                     if self._closed:
                         return
                 except Exception as error:  # whatever it is, the study must hear of it
-                    future.set_exception(error if isinstance(error, Breakdown) else Breakdown(f"a worker cannot be used: {error}", KEPT))
+                    future.set_exception(error if isinstance(error, RunError) else RunError(f"a worker cannot be used: {error}", KEPT))
                     connection = None
                     break
             else:
@@ -141,7 +141,7 @@ class _Pool:
             if not said:
                 return ours
             self._discard(number, ours)
-        raise Breakdown(f"a worker process cannot start: {str(said).strip().splitlines()[-1]}", KEPT)
+        raise RunError(f"a worker process cannot start: {str(said).strip().splitlines()[-1]}", KEPT)
 
     def _ask(self, number: int, connection: Connection, job: Job) -> Result:
         """The result of a job. Raises _Died."""
@@ -154,7 +154,7 @@ class _Pool:
             return Result(None, f"TooSlow: the worker gave no answer in {patience:g} s, with a time limit of {limit:g} s, and was ended")
         if isinstance(answer, str):
             raise _Died(answer)
-        if answer.worn:
+        if answer.discard_process:
             self._discard(number, connection)
         return answer
 

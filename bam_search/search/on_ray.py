@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bam_search.errors import Breakdown, UserError, first_line
+from bam_search.errors import RunError, UserError, first_line
 from bam_search.score.device import claim
 from bam_search.score.evaluate import ATTEMPTS, Job, Result, Task, evaluate, prepare, worker_died
 
@@ -102,7 +102,7 @@ def _settle(future: "Future[Result]", done: "Future[Result]") -> None:
     if isinstance(error, (NodeDiedError, OutOfMemoryError, WorkerCrashedError)):
         future.set_result(worker_died(text))
     else:
-        future.set_exception(Breakdown(f"the Ray cluster cannot train: {text.splitlines()[-1]}", "finished candidates are kept"))
+        future.set_exception(RunError(f"the Ray cluster cannot train: {text.splitlines()[-1]}", "finished candidates are kept"))
 
 
 def _on_node(kept: "list[ObjectRef[Task]]", job: Job, folder: str) -> Result:

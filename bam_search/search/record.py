@@ -47,7 +47,7 @@ class Record:
     uncounted: dict[str, int]
     failure: str = ""
     stopped: str = ""
-    audited: bool = False
+    control: bool = False
     rung_epochs: tuple[int, ...] = ()
     rung_errors: tuple[float, ...] = ()
     val_error: float | None = None
@@ -123,14 +123,14 @@ def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
     return tuple(key for key in objectives if key != "error")
 
 
-def proper(records: Iterable[Record]) -> list[Record]:
+def main_records(records: Iterable[Record]) -> list[Record]:
     """The references and the search's own records: all but the random search beside it, and the ablations."""
     return [record for record in records if record.origin in (REFERENCE, SEARCH)]
 
 
 def startup_of(records: Iterable[Record], startup: int) -> list[Record]:
     """The first `startup` searched records, which were drawn at random."""
-    own = proper(records)
+    own = main_records(records)
     first = sum(record.origin == REFERENCE for record in own)
     return [record for record in own if record.origin == SEARCH and record.number < first + startup]
 

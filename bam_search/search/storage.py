@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from sqlalchemy import URL, NullPool, create_engine, make_url, text  # Optuna's own storage library
 from sqlalchemy.exc import SQLAlchemyError
 
-from bam_search.errors import Breakdown, UserError, first_line
+from bam_search.errors import RunError, UserError, first_line
 
 BROKEN = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 DATABASE = "study.db"
@@ -31,7 +31,7 @@ LOCKS = {"postgresql": "SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyStorage:
     """A database, and the name that the study has in it."""
 
     url: URL
@@ -39,7 +39,7 @@ class Place:
     embedded: bool = False
 
     @classmethod
-    def of(cls, folder: Path, storage: str | None, name: str) -> "Place":
+    def of(cls, folder: Path, storage: str | None, name: str) -> "StudyStorage":
         """The place that `--storage` names, study.db in the folder without it. Raises UserError."""
         if storage is None:
             # Made by parts, so that odd folder names need no quoting.
@@ -86,7 +86,7 @@ class Place:
         beside = final.with_suffix(".new")
         beside.unlink(missing_ok=True)
         try:
-            Place(self.url.set(database=str(beside)), self.name)._create(objectives, attributes)
+            StudyStorage(self.url.set(database=str(beside)), self.name)._create(objectives, attributes)
             beside.replace(final)
         finally:
             beside.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ class Place:
         except (*BROKEN, RuntimeError) as error:  # Optuna's word for tables of another version
             where = str(self.url.database) if self.embedded else self.text
             if any(word in str(error) for word in ("disk is full", "disk I/O error")):
-                raise Breakdown(f"{where} cannot be written: {said(error)}") from None
+                raise RunError(f"{where} cannot be written: {said(error)}") from None
             hint = "restore it, or start a new study with --out another/folder" if self.embedded else "is the server up, and the URL right?"
             raise UserError(f"{where} cannot be used: {said(error)}", hint) from None
 

@@ -22,10 +22,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from bam_search.config import flat
-from bam_search.errors import Breakdown, UserError
+from bam_search.errors import RunError, UserError
 from bam_search.files import write
 from bam_search.search.record import Record
-from bam_search.search.storage import BROKEN, DATABASE, Place, said
+from bam_search.search.storage import BROKEN, DATABASE, StudyStorage, said
 
 RECORD = "record"
 FINAL = "final:"
@@ -33,19 +33,19 @@ LATENCY = "latency:"
 IDENTITY = "identity"
 STUDY = "study.json"
 CHECKPOINTS = "checkpoints"
-WAYS_OUT = "continue it with its own settings, give this one a --name of its own, or set the old one aside with --force-new"
+HINT = "continue it with its own settings, give this one a --name of its own, or set the old one aside with --force-new"
 
 
 class Store:
     """An open study with one writer: what is read once from its trials, and grows with them."""
 
     def __init__(
-        self, folder: Path, study: optuna.Study, identity: Mapping[str, Any], place: Place | None = None, texts: Iterable[str] = ()
+        self, folder: Path, study: optuna.Study, identity: Mapping[str, Any], storage: StudyStorage | None = None, texts: Iterable[str] = ()
     ) -> None:
         self.folder = folder
         self._study = study
         self._identity = identity
-        self._place = place
+        self._place = storage
         self._records = {record.number: record for record in (Record.from_dict(json.loads(text)) for text in texts)}
         self._finals: dict[int, dict[int, Mapping[str, Any]]] = {}
         for key, kept in study.user_attrs.items():
@@ -66,7 +66,7 @@ class Store:
         return {(number, seed) for number, by_seed in self._finals.items() for seed in by_seed}
 
     def add(self, record: Record, trial: FrozenTrial | None, values: Sequence[float]) -> None:
-        """Keep a finished candidate: in `trial` if it is on the menu, else in one without parameters. Raises Breakdown."""
+        """Keep a finished candidate: in `trial` if it is in the choice space, else in one without parameters. Raises Breakdown."""
         if not record.complete:
             trial = optuna.create_trial(state=TrialState.FAIL if record.failure else TrialState.PRUNED)
         elif trial is None:
@@ -107,7 +107,7 @@ class Store:
             yield
         except BROKEN as error:
             where = self._place.text if self._place and not self._place.embedded else self.folder
-            raise Breakdown(f"the study in {where} cannot be written: {said(error)}", "what was finished before is kept") from None
+            raise RunError(f"the study in {where} cannot be written: {said(error)}", "what was finished before is kept") from None
 
 
 def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -124,62 +124,62 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _storage_of(place: Place | None) -> dict[str, Any]:
+def _storage_of(storage: StudyStorage | None) -> dict[str, Any]:
     """What study.json says of a study whose trials are elsewhere; never a password."""
-    return {} if place is None or place.embedded else {"storage": {"url": place.text, "name": place.name}}
+    return {} if storage is None or storage.embedded else {"storage": {"url": storage.text, "name": storage.name}}
 
 
 def read_records(folder: Path) -> list[Record]:
     """The finished candidates of a study that may be running elsewhere; nothing is written. Raises UserError if there is no study."""
     storage = _read(folder).get("storage") or {}
-    place = Place.of(folder, storage.get("url"), storage.get("name", ""))
-    if not place.exists():
+    storage = StudyStorage.of(folder, storage.get("url"), storage.get("name", ""))
+    if not storage.exists():
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
-    with place.usable():
+    with storage.usable():
         try:
-            return list(Store(folder, place.open(), {}, place, place.attributes(RECORD)).records().values())
+            return list(Store(folder, storage.open(), {}, storage, storage.attributes(RECORD)).records().values())
         except KeyError:
-            raise UserError(f"{place.text} holds trials that are no study's of bam_search", "name a study's folder") from None
+            raise UserError(f"{storage.text} holds trials that are no study's of bam_search", "name a study's folder") from None
 
 
-def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[str], place: Place | None = None) -> Store:
+def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[str], storage: StudyStorage | None = None) -> Store:
     """Open the study, made if need be; by default in the folder. Raises UserError if it differs in `identity`, or cannot be written."""
-    place = place or Place.of(folder, None, "")
+    storage = storage or StudyStorage.of(folder, None, "")
     now = json.loads(json.dumps(identity))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = _read(folder)
         if before:
             there = {"storage": before["storage"]} if "storage" in before else {}
-            _check(folder, {**before["identity"], **there}, {**now, **_storage_of(place)})
-        if not place.embedded and place.exists() and _unfinished(place):
-            place.delete()  # whoever made it died before it was whole; we hold its lock
-        if not place.exists():
-            with place.usable():
-                place.create(objectives, {IDENTITY: json.dumps(identity)})
-        with place.usable():
-            study = place.open()
-            _check(folder if place.embedded else place.text, _kept_identity(study, place), now)
-            store = Store(folder, study, identity, place, place.attributes(RECORD))
+            _check(folder, {**before["identity"], **there}, {**now, **_storage_of(storage)})
+        if not storage.embedded and storage.exists() and _unfinished(storage):
+            storage.delete()  # whoever made it died before it was whole; we hold its lock
+        if not storage.exists():
+            with storage.usable():
+                storage.create(objectives, {IDENTITY: json.dumps(identity)})
+        with storage.usable():
+            study = storage.open()
+            _check(folder if storage.embedded else storage.text, _kept_identity(study, storage), now)
+            store = Store(folder, study, identity, storage, storage.attributes(RECORD))
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         if not before:
             store.describe({})
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise Breakdown(f"the study folder {str(folder)!r} cannot be written: {error.strerror}") from None
+            raise RunError(f"the study folder {str(folder)!r} cannot be written: {error.strerror}") from None
         raise UserError(f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "try another --out") from None
     except KeyError:
-        raise UserError(f"{place.text} holds trials that are no study's of bam_search", WAYS_OUT) from None
+        raise UserError(f"{storage.text} holds trials that are no study's of bam_search", HINT) from None
     return store
 
 
-def _unfinished(place: Place) -> bool:
-    with place.usable():
-        study = place.open()
+def _unfinished(storage: StudyStorage) -> bool:
+    with storage.usable():
+        study = storage.open()
         return IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False)
 
 
-def set_aside(folder: Path, place: Place, but: Collection[str] = ()) -> list[str]:
+def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> list[str]:
     """Give what is there of a study another name, so that a new one can take its place; the new names.
 
     In the folder remain the files named in `but`, which are the driver's.
@@ -187,10 +187,10 @@ def set_aside(folder: Path, place: Place, but: Collection[str] = ()) -> list[str
     folder = folder.resolve()  # "." has no name
     mark = time.strftime("before-%Y%m%d-%H%M%S")
     moved = []
-    if not place.embedded and place.exists():
-        with place.usable():
-            place.rename(f"{place.name}-{mark}")
-        moved.append(f"{place.name}-{mark} in {place.text}")
+    if not storage.embedded and storage.exists():
+        with storage.usable():
+            storage.rename(f"{storage.name}-{mark}")
+        moved.append(f"{storage.name}-{mark} in {storage.text}")
     if (folder / STUDY).exists() or (folder / DATABASE).exists():
         aside = folder.with_name(f"{folder.name}-{mark}")
         aside.mkdir()
@@ -217,9 +217,9 @@ def _read(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def _kept_identity(study: optuna.Study, place: Place) -> dict[str, Any]:
+def _kept_identity(study: optuna.Study, storage: StudyStorage) -> dict[str, Any]:
     if IDENTITY not in study.user_attrs:
-        raise UserError(f"{place.text} holds a study {place.name!r} that is none of this version of bam_search", WAYS_OUT)
+        raise UserError(f"{storage.text} holds a study {storage.name!r} that is none of this version of bam_search", HINT)
     return dict(json.loads(study.user_attrs[IDENTITY]))
 
 
@@ -228,4 +228,4 @@ def _check(where: object, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if changed:
         lines = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in changed)
-        raise UserError(f"{where} holds a study that was run differently:\n{lines}", WAYS_OUT)
+        raise UserError(f"{where} holds a study that was run differently:\n{lines}", HINT)

@@ -11,7 +11,7 @@ from bam_search.config import Table, assignment, build, find, overlay, read_toml
 from bam_search.errors import UserError, nearest
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
-from bam_search.search.paper import PaperEntry
+from bam_search.search.published import PublishedFigure
 from bam_search.search.record import OBJECTIVES, costs_of
 from bam_search.search.sampler import SAMPLERS
 
@@ -36,7 +36,7 @@ class DataPlan:
 @strict
 @dataclass(frozen=True)
 class Rungs:
-    """Shorter trainings of `epochs` each come before the full one; see `bam_search.search.fidelity`.
+    """Shorter trainings of `epochs` each come before the full one; see `bam_search.search.pruner`.
 
     A candidate is stopped that is worse than an equally cheap one by `margin` standard deviations; a share `audit` of candidates is
     trained to the end all the same, to see how often that is wrong.
@@ -44,12 +44,12 @@ class Rungs:
 
     epochs: tuple[Annotated[int, Ge(1)], ...] = ()
     margin: Annotated[float, Ge(0)] = 2.0
-    audit: Annotated[float, Ge(0), Le(1)] = 0.1
+    control: Annotated[float, Ge(0), Le(1)] = 0.1
 
 
 @strict
 @dataclass(frozen=True)
-class Finals:
+class FinalistPlan:
     """How finalists are trained again: with `seeds` fresh seeds each, those that cannot be told apart with up to `most`.
 
     The further trainings are at most the share `extra` of the first ones. `leave_one_out` also trains the winner without each of its
@@ -69,9 +69,9 @@ class Study:
 
     `trials` is the total of candidates, references included; the first `startup` searched ones are drawn at random over the number of
     sites, the sampler chooses the rest. Placements above `max_params_overhead` or `max_macs_overhead` (conv + fc), in percent, are not
-    trained, but for pinned references. `random_arm` adds a random search of the same training cost, which shares the startup. `workers`
-    train at the same time. A study of several `spaces` has no `space`: it runs once on each. `paper` and `claim` are what the paper
-    says, for the report.
+    trained, but for pinned references. `random_baseline` adds a random search of the same training cost, which shares the startup.
+    `workers` train at the same time. A study of several `spaces` has no `space`: it runs once on each. `paper` and `claim` are what the
+    paper says, for the report.
     """
 
     question: str
@@ -79,20 +79,20 @@ class Study:
     references: dict[str, str]
     spaces: tuple[str, ...] = ()
     claim: str = ""
-    paper: tuple[PaperEntry, ...] = ()
+    paper: tuple[PublishedFigure, ...] = ()
     objectives: tuple[str, ...] = ("error", "params_overhead", "macs_conv_fc_overhead")
     sampler: str = next(iter(SAMPLERS))
     trials: Annotated[int, Ge(1), Le(100_000)] = 40
     startup: Annotated[int, Ge(0)] = 10
     max_params_overhead: Annotated[float, Ge(0)] | None = None
     max_macs_overhead: Annotated[float, Ge(0)] | None = None
-    random_arm: bool = True
+    random_baseline: bool = True
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     workers: Annotated[int, Ge(1), Le(1024)] = 1
     data: DataPlan = field(default_factory=DataPlan)
     recipe: Recipe = field(default_factory=Recipe)
     rungs: Rungs = field(default_factory=Rungs)
-    finals: Finals = field(default_factory=Finals)
+    finalists: FinalistPlan = field(default_factory=FinalistPlan)
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -162,9 +162,10 @@ def _check(study: Study) -> None:
             f"rungs.epochs = {list(study.rungs.epochs)} with recipe.epochs = {study.recipe.epochs}",
             "rungs ascend, each shorter than the full training",
         )
-    if study.finals.most < study.finals.seeds:
+    if study.finalists.most < study.finalists.seeds:
         raise UserError(
-            f"finals.most = {study.finals.most} is less than finals.seeds = {study.finals.seeds}", "raise the one or lower the other"
+            f"finalists.most = {study.finalists.most} is less than finalists.seeds = {study.finalists.seeds}",
+            "raise the one or lower the other",
         )
     if study.trials < len(study.references):
         raise UserError(

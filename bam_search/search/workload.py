@@ -41,18 +41,18 @@ def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
     searched = min(study.trials - len(study.references), sizes.placements) if study.trials > len(study.references) else 0
     epochs = sum(study.budgets)
     of_search = epochs * (sizes.fit + MEASURED * sizes.validation)
-    baseline = random_count(study, searched * epochs, min(searched, study.startup)) if study.random_arm and searched else 0
+    baseline = random_count(study, searched * epochs, min(searched, study.startup)) if study.random_baseline and searched else 0
     random = study.recipe.epochs * (sizes.fit + MEASURED * sizes.validation)
     finalists = sizes.references + math.ceil(FINALISTS * searched) + min(1, baseline)
-    winner = round(WINNER_SITES * sizes.sites) if searched and study.finals.leave_one_out else 0
+    winner = round(WINNER_SITES * sizes.sites) if searched and study.finalists.leave_one_out else 0
     final = study.recipe.epochs * (sizes.fit + sizes.validation) + MEASURED * sizes.test
-    first = study.finals.seeds * finalists
-    further = round(study.finals.extra * first) if study.finals.most > study.finals.seeds else 0
+    first = study.finalists.seeds * finalists
+    further = round(study.finalists.extra * first) if study.finalists.most > study.finalists.seeds else 0
     counts = (
         ("search", sizes.references + searched, of_search),
         ("random baseline", baseline, random),
         ("finalists", first + further, final),
-        ("winner without each site", study.finals.seeds * winner, final),
+        ("winner without each site", study.finalists.seeds * winner, final),
     )
     return tuple(Phase(name, n, n * images) for name, n, images in counts if n)
 

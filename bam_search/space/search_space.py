@@ -33,7 +33,7 @@ class SearchSpace:
 
 
 @dataclass(frozen=True)
-class Menu:
+class ChoiceSpace:
     """What a sampler sees of a search space: for each site, in the model's order, its modules and their legal option values.
 
     `defaults` holds, for each module, the value that an option has where a placement does not write it. `illegal` are choices at sites
@@ -47,11 +47,11 @@ class Menu:
 
     @property
     def size(self) -> int:
-        """The number of different placements on the menu, the empty one included."""
+        """The number of different placements in the choice space, the empty one included."""
         return math.prod(1 + len(self.choices(site)) for site in self.sites)
 
     def written_out(self, choice: Choice) -> Choice:
-        """`choice` with every option of its module: two that mean the same are then equal. A module off the menu stays as it is."""
+        """`choice` with every option of its module: two that mean the same are then equal. Other modules stay as they are."""
         return Choice.of(choice.module, {**self.defaults.get(choice.module, {}), **dict(choice.options)})
 
     def choices(self, site: str) -> list[Choice]:

@@ -1,4 +1,4 @@
-"""Sites, and the targets that name sets of them. Names and numbers only: `bam_search.model.sites` finds them in a model."""
+"""Sites, and the targets that name sets of them. Names and numbers only: `bam_search.model.find_sites` finds them in a model."""
 
 import re
 import warnings

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bam_search.errors import Sentence, UserError
+from bam_search.errors import ExplainedError, UserError
 from bam_search.files import write
 from benchmarks.gpu.folder import LOG, SUMMARY, Folder
 from benchmarks.gpu.parts import CUT_OFF, DONE, FAILED, Work, sentence
@@ -206,7 +206,7 @@ def main(words: list[str] | None = None) -> int:
         signal.signal(number, end)
     try:
         return measure(asked)
-    except Sentence as error:
+    except ExplainedError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:

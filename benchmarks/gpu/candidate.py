@@ -14,14 +14,14 @@ from torch.profiler import ProfilerActivity
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.score.batches import Order
-from bam_search.score.bench import Bench
+from bam_search.score.batches import EpochPlan
+from bam_search.score.context import TrainingContext
+from bam_search.score.cuda_graphs import EAGER, cuda_graph, settle, stream
 from bam_search.score.data import CIFAR_INPUTS, Split
 from bam_search.score.device import Device, choose
-from bam_search.score.graph import EAGER, cuda_graph, settle, stream
 from bam_search.score.measure import HeldOut, Meter
 from bam_search.score.recipe import Recipe
-from bam_search.score.step import Step
+from bam_search.score.step import TrainingStep
 from bam_search.search.study import load_study
 from benchmarks.gpu.parity import images
 from benchmarks.gpu.parts import Part, Work
@@ -54,7 +54,7 @@ class Ground:
     device: Device
     parts: Split
     recipe: Recipe
-    bench: Bench
+    context: TrainingContext
     held_out: HeldOut
     test: HeldOut
     tiny: bool
@@ -67,9 +67,9 @@ def ground(work: Work, images_of: Split, net: str) -> Ground:
         settle()  # as a worker does
     recipe = load_study("placement", device, {"space": net}, []).recipe
     recipe = replace(recipe, epochs=STEPS // max(1, len(images_of.fit) // recipe.batch) or 1)
-    bench = Bench.of(device, recipe, images_of.fit)
+    context = TrainingContext.of(device, recipe, images_of.fit)
     held_out, test = (HeldOut.of(part, device.type) for part in (images_of.validation, images_of.test))
-    return Ground(device, images_of, recipe, bench, held_out, test, work.tiny)
+    return Ground(device, images_of, recipe, context, held_out, test, work.tiny)
 
 
 def references(device: str) -> Mapping[str, str]:
@@ -119,10 +119,10 @@ def phases(on: Ground, net: str, text: str) -> Iterator[dict[str, Any]]:
     with stream(kind):
         step = _begin(on, net, text, seconds)
         yield found
-        found["eager_step_ms"] = 1000 * _each(step.take, step, 0.1 if on.tiny else 0.5)
-        take = step.take
+        found["eager_step_ms"] = 1000 * _each(step.step, step, 0.1 if on.tiny else 0.5)
+        take = step.step
         if kind == "cuda" and on.recipe.cuda_graph:
-            seconds["capture"], take = _clock(kind, lambda: cuda_graph(step.take))
+            seconds["capture"], take = _clock(kind, lambda: cuda_graph(step.step))
             seconds["first_replay"], _ = _clock(kind, take)
         found["step_ms"] = 1000 * _each(take, step, 0.1 if on.tiny else 1.0)
         found["images_per_s"] = 1000 * on.recipe.batch / found["step_ms"]
@@ -133,22 +133,22 @@ def phases(on: Ground, net: str, text: str) -> Iterator[dict[str, Any]]:
     yield found
 
 
-def _begin(on: Ground, net: str, text: str, seconds: dict[str, float]) -> Step:
+def _begin(on: Ground, net: str, text: str, seconds: dict[str, float]) -> TrainingStep:
     """The step of a new candidate after its first eager calls; `seconds` hears how long each phase took."""
     kind = on.device.type
     space = load(net, CIFAR_INPUTS)
     sites = sites_of(space)
     seconds["build"], model = _clock(kind, lambda: build(space, sites, text, 0))
     seconds["to_device"], _ = _clock(kind, functools.partial(model.to, kind, memory_format=torch.channels_last))
-    seconds["prepare"], step = _clock(kind, lambda: Step.first(model.train(), on.bench, on.recipe))
+    seconds["prepare"], step = _clock(kind, lambda: TrainingStep.first(model.train(), on.context, on.recipe))
     seconds["order"], _ = _clock(kind, lambda: step.batches.deal(_order(on)))
     for number in range(EAGER):
         seconds[f"eager_{number + 1}"], _ = _clock(kind, step.take)
     return step
 
 
-def _order(on: Ground) -> Order:
-    return Order.of(len(on.parts.fit), 0, 0, on.recipe)
+def _order(on: Ground) -> EpochPlan:
+    return EpochPlan.of(len(on.parts.fit), 0, 0, on.recipe)
 
 
 def _clock(kind: str, work: Callable[[], Any]) -> tuple[float, Any]:
@@ -165,11 +165,11 @@ def _wait(kind: str) -> None:
         torch.cuda.synchronize()
 
 
-def _each(take: Callable[[], None], step: Step, at_least: float) -> float:
+def _each(take: Callable[[], None], step: TrainingStep, at_least: float) -> float:
     """The seconds of a step, over at least so many seconds; the device is waited for every ten steps."""
     began, taken = time.perf_counter(), 0
     while time.perf_counter() - began < at_least:
-        for _ in range(10 if step.bench.device.type == "cuda" else 1):
+        for _ in range(10 if step.context.device.type == "cuda" else 1):
             take()
             taken += 1
         float(step.loss)
@@ -179,10 +179,10 @@ def _each(take: Callable[[], None], step: Step, at_least: float) -> float:
 def _evaluation(on: Ground, model: nn.Module) -> dict[str, float]:
     """The seconds of measuring the validation images, as after each epoch: the first time, and later; and 10,000 of the test images."""
     kind = on.device.type
-    measure = Meter.of(model, on.bench, on.held_out, on.recipe.cuda_graph).start()
+    measure = Meter.of(model, on.context, on.held_out, on.recipe.cuda_graph).start()
     first, _ = _clock(kind, measure)
     later = statistics.median(_clock(kind, measure)[0] for _ in range(3))
-    test = Meter.of(model, on.bench, on.test, on.recipe.cuda_graph).start()
+    test = Meter.of(model, on.context, on.test, on.recipe.cuda_graph).start()
     first_test, _ = _clock(kind, test)
     later_test = statistics.median(_clock(kind, test)[0] for _ in range(3))
     return {
@@ -218,14 +218,14 @@ class Kernels:
     rows: Mapping[str, tuple[float, float]]
 
     def told(self) -> dict[str, Any]:
-        """Groups and the dearest kernels, for JSON."""
+        """Groups and the most expensive kernels, for JSON."""
         whole = sum(us for _, us in self.rows.values()) or 1.0
         groups: dict[str, list[float]] = {}
         for name, (calls, us) in self.rows.items():
             row = groups.setdefault(group(name), [0.0, 0.0])
             row[0] += calls
             row[1] += us
-        dearest = sorted(self.rows.items(), key=lambda row: -row[1][1])
+        most_expensive = sorted(self.rows.items(), key=lambda row: -row[1][1])
         return {
             "kernels_a_step": round(sum(calls for calls, _ in self.rows.values()), 1),
             "ms_a_step": whole / 1000,
@@ -235,7 +235,7 @@ class Kernels:
             },
             "top": [
                 {"name": name[:160], "group": group(name), "calls": round(calls, 1), "us": round(us, 1), "share": us / whole}
-                for name, (calls, us) in dearest[:TOP]
+                for name, (calls, us) in most_expensive[:TOP]
             ],
         }
 
@@ -262,7 +262,7 @@ def kernels(on: Ground, net: str, text: str) -> Kernels:
         step = _begin(on, net, text, {})
         with torch.profiler.profile(activities=[activity]) as profile:
             for _ in range(PROFILED):
-                step.take()
+                step.step()
             _wait(kind)
     spent: dict[str, list[float]] = {}
     for event in profile.events():

@@ -7,8 +7,8 @@ import torch
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.score.batches import Batches, Order
-from bam_search.score.bench import Bench
+from bam_search.score.batches import Batches, EpochPlan
+from bam_search.score.context import TrainingContext
 from bam_search.score.data import CIFAR_INPUTS, Images, Split, locate, split
 from bam_search.score.device import choose
 from bam_search.score.recipe import Recipe
@@ -37,18 +37,18 @@ def images(work: Work) -> Split:
 def batches(work: Work) -> dict[str, Any]:
     """The last batch of an epoch there and here. Raises if a byte differs."""
     fit = images(work).fit
-    order = Order.of(len(fit), 0, 0, RECIPE)
+    order = EpochPlan.of(len(fit), 0, 0, RECIPE)
     here, there = (_last(fit, order, kind) for kind in ("cpu", work.device))
     if not all(torch.equal(one, other) for one, other in zip(here, there, strict=True)):
         raise RuntimeError("the batches on the device are not those on the CPU")
     return {"equal": True, "images": len(here[1])}
 
 
-def _last(fit: Images, order: Order, kind: str) -> tuple[torch.Tensor, ...]:
+def _last(fit: Images, order: EpochPlan, kind: str) -> tuple[torch.Tensor, ...]:
     """Pixels and labels of the last batch that the order gives on a device."""
-    bench = Bench.of(choose(kind), RECIPE, fit)
-    dealt = Batches.of(bench.stock, RECIPE.batch)
-    dealt.deal(order)
+    context = TrainingContext.of(choose(kind), RECIPE, fit)
+    dealt = Batches.of(context.device_images, RECIPE.batch)
+    dealt.load(order)
     number = torch.tensor([len(dealt) - 1], device=kind)
     return tuple(part.cpu() for part in dealt.parts(number, 1)[0])
 
@@ -74,4 +74,4 @@ def _loss(few: Images, kind: str, recipe: Recipe, tf32: bool = False) -> float:
     space = load(SMALL, CIFAR_INPUTS)
     net = build(space, sites_of(space), EVERYTHING, 0)
     net.to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return train(net, Bench.of(choose(kind), recipe, few), recipe, 0)[0].loss
+    return train(net, TrainingContext.of(choose(kind), recipe, few), recipe, 0)[0].loss

@@ -15,7 +15,7 @@ from benchmarks.gpu.parts import Absent, Part, Unfinished, Work
 from benchmarks.gpu.plan import HELD_OUT, plan, tiny
 from benchmarks.gpu.stages import STUDY
 
-ALWAYS = ("random_arm=false", "finals.leave_one_out=false", "finals.extra=0.0")
+ALWAYS = ("random_baseline=false", "finalists.leave_one_out=false", "finalists.extra=0.0")
 TINY = ("data.images=200", "data.validation=0.5", "recipe.batch=50")
 """As many images as there must be, one a class in each part."""
 IMAGES, TINY_IMAGES = 50_000, 200
@@ -34,7 +34,7 @@ DEFAULT_TRIALS = 40
 def first(work: Work) -> list[Part]:
     """The stage of the short study, and of the dry run of a long one."""
     short = ("--space", work.space("resnet18"), "--epochs", "1", "--trials", "4" if work.tiny else "6", "--workers", "1")
-    seeds = ("startup=1", "finals.seeds=1")
+    seeds = ("startup=1", "finalists.seeds=1")
     return [
         Part("study", SHORT, lambda: one_epoch(work, [*short, *sets(*seeds)])),
         Part("dry run", 60, lambda: dry_run(work)),
@@ -168,7 +168,7 @@ def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
     graph = f"recipe.cuda_graph={'true' if made['cuda_graph'] else 'false'}"
     startup = f"startup={max(1, made['trials'] // 4)}"
     more = ["--space", made["space"], "--epochs", str(made["epochs"]), "--trials", str(made["trials"])]
-    more += ["--workers", str(made["workers"]), *sets(startup, f"finals.seeds={made['seeds']}", graph)]
+    more += ["--workers", str(made["workers"]), *sets(startup, f"finalists.seeds={made['seeds']}", graph)]
     folder = work.temporary / STUDY
     found = _ran(words(work, folder, more, max(5.0, work.seconds - ENDING)))
     found["seconds"] += before

@@ -37,7 +37,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         (["run", "--study", "placement", "--set", "references.mine='layer1=bam(r=33)'"], "r can be 1 to 32 there"),
         (["run", "--study", "placement", "--epochs", "9", "--set", "rungs.epochs=[3, 1]"], "rungs ascend, each shorter than the full"),
         (["run", "--study", "placement", "--epochs", "2", "--set", "rungs.epochs=[2]"], "rungs.epochs = [2] with recipe.epochs = 2"),
-        (["run", "--study", "placement", "--set", "finals.seeds=9", "--set", "finals.most=8"], "finals.most = 8 is less than"),
+        (["run", "--study", "placement", "--set", "finalists.seeds=9", "--set", "finalists.most=8"], "finalists.most = 8 is less than"),
         (["run", "--study", "placement", "--set", "sampler=additiv"], "did you mean 'additive'"),
         (["run", "--study", "placement", "--data", "nowhere.npz"], "--data 'nowhere.npz'"),
         (["run", "--study", "placement", "--data", "broken.npz"], "broken.npz cannot be read"),
@@ -176,9 +176,9 @@ def here(
     if not signals:
         monkeypatch.setattr(signal, "signal", lambda *_args: None)
     small = ["--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
-    finals = ["--set", "finals={seeds=1, leave_one_out=false}", "--set", "random_arm=false"]
+    finalists = ["--set", "finalists={seeds=1, leave_one_out=false}", "--set", "random_baseline=false"]
     monkeypatch.setattr(
-        sys, "argv", ["bam_search", "run", "--study", "tiny.toml", "--device", "cpu", "--data", str(data), *small, *finals, *args]
+        sys, "argv", ["bam_search", "run", "--study", "tiny.toml", "--device", "cpu", "--data", str(data), *small, *finalists, *args]
     )
     with pytest.raises(SystemExit) as caught:
         main()

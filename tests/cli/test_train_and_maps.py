@@ -14,7 +14,7 @@ from PIL import Image
 
 from bam_search.score.data import locate
 from bam_search.score.fused import fused
-from bam_search.score.generated import generate
+from bam_search.score.synthetic import generate_images
 
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
 BOTTLENECK = 1
@@ -94,7 +94,7 @@ def test_maps_of_test_images_and_of_own_pictures(
 def test_mistakes_are_one_sentence_and_write_nothing(
     report: Path, weights: Path, small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bam_search.score.data.generate", lambda: generate(500, 200))
+    monkeypatch.setattr("bam_search.score.data.generate_images", lambda: generate_images(500, 200))
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_text("no picture")

@@ -13,7 +13,7 @@ from traffic import traffic
 from bam_search.model.attach import attach, detach
 from bam_search.model.attention import ATTENTION, gates
 from bam_search.model.attention.gates import amplified, spread
-from bam_search.model.pool import Pool, largest
+from bam_search.model.pool import GlobalAvgPool, largest
 from bam_search.space.placement import Placement
 
 BAMS = [
@@ -249,7 +249,7 @@ def test_gradients_of_gradients_go_through_a_training_module() -> None:
 def test_pooling_is_the_mean_and_the_largest_with_the_gradients_of_torchs_own() -> None:
     torch.manual_seed(0)
     x = torch.randint(-3, 3, (4, 32, 6, 5)).float().contiguous(memory_format=torch.channels_last)  # with ties
-    for ours, torchs in ((Pool(), nn.AdaptiveAvgPool2d(1)), (largest, nn.AdaptiveMaxPool2d(1))):
+    for ours, torchs in ((GlobalAvgPool(), nn.AdaptiveAvgPool2d(1)), (largest, nn.AdaptiveMaxPool2d(1))):
         leaves = x.clone().requires_grad_(), x.clone().requires_grad_()
         found, expected = ours(leaves[0]), torchs(leaves[1]).flatten(1)
         weights = torch.randn_like(found)
@@ -263,10 +263,10 @@ def test_pooling_is_the_mean_and_the_largest_with_the_gradients_of_torchs_own() 
 
 def test_the_type_of_pooling_is_that_of_the_map_whatever_autocast_likes() -> None:
     for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
-        assert Pool()(torch.ones(2, 3, 4, 4, dtype=dtype)).dtype == dtype
+        assert GlobalAvgPool()(torch.ones(2, 3, 4, 4, dtype=dtype)).dtype == dtype
 
 
-@pytest.mark.parametrize("make", [lambda: Pool(), lambda: torch.fx.symbolic_trace(Pool())])
+@pytest.mark.parametrize("make", [lambda: GlobalAvgPool(), lambda: torch.fx.symbolic_trace(GlobalAvgPool())])
 def test_pooling_in_float16_does_not_overflow(make: Callable[[], nn.Module]) -> None:
     x = torch.full((1, 8, 112, 112), 16.0, dtype=torch.float16)  # the sum, 200,704, is more than float16 has
     assert torch.equal(make()(x), torch.full((1, 8), 16.0, dtype=torch.float16))

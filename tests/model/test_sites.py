@@ -10,9 +10,9 @@ from torch import nn
 from bam_search.errors import UserError
 from bam_search.model.attach import attach
 from bam_search.model.build import sites_of
+from bam_search.model.choice_space import choice_space_of
+from bam_search.model.find_sites import find_sites
 from bam_search.model.load import load
-from bam_search.model.menu import menu
-from bam_search.model.sites import find_sites
 from bam_search.score.data import CIFAR_INPUTS
 from bam_search.space.search_space import SearchSpace, load_space
 from bam_search.space.sites import Sites
@@ -80,7 +80,7 @@ def test_reused_modules_and_flat_outputs_are_no_sites() -> None:
 
 def test_the_menu_holds_what_is_legal_at_each_site() -> None:
     space = SearchSpace("s", load_space("small").backbone, modules={"bam": {"r": (4, 64), "d": (1, 4, 6)}, "se": {"r": (16,)}})
-    offered = menu(space, sites_of(space))
+    offered = choice_space_of(space, sites_of(space))
     assert list(offered.sites) == ["layer1.0.bn2", "layer1", "layer2.0.bn2", "layer2", "layer3.0.bn2", "layer3"]
     assert offered.sites["layer1"]["bam"] == {"r": (4,), "d": (1, 4, 6)}  # 32 channels, 16x16
     assert offered.sites["layer3"]["bam"] == {"r": (4, 64), "d": (1, 4)}  # 128 channels, 4x4: d = 6 is d = 4 again
@@ -89,15 +89,15 @@ def test_the_menu_holds_what_is_legal_at_each_site() -> None:
 def test_a_named_set_that_is_empty_does_not_matter_beside_another() -> None:
     space = load_space("small")
     sites = Sites(tuple(replace(site, roles=tuple({"every-block"} & set(site.roles))) for site in sites_of(space)), {}, ("layer1.0",))
-    assert list(menu(space, sites).sites) == ["layer1.0.bn2", "layer2.0.bn2", "layer3.0.bn2"]
+    assert list(choice_space_of(space, sites).sites) == ["layer1.0.bn2", "layer2.0.bn2", "layer3.0.bn2"]
     with pytest.raises(UserError, match="no 'every-block'"):
-        menu(space, Sites(tuple(replace(site, roles=()) for site in sites)))
+        choice_space_of(space, Sites(tuple(replace(site, roles=()) for site in sites)))
 
 
 def test_a_space_that_offers_nothing_is_refused() -> None:
     space = SearchSpace("s", load_space("small").backbone, modules={"bam": {"r": (4096,)}})
     with pytest.raises(UserError, match="offers nothing"):
-        menu(space, sites_of(space))
+        choice_space_of(space, sites_of(space))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_backbone_that_fails_is_one_sentence(backbone: object, message: str) -
 def test_a_small_map_is_searched_with_the_options_that_are_legal_together(name: str, n: int) -> None:
     space = load(name, CIFAR_INPUTS)
     sites = sites_of(space)
-    found = menu(space, sites)
+    found = choice_space_of(space, sites)
     assert len(found.sites) == n
     assert found.left_out == ()
     last = list(found.sites)[-1]
@@ -128,7 +128,7 @@ def test_a_small_map_is_searched_with_the_options_that_are_legal_together(name: 
 def test_values_that_are_illegal_only_together_are_no_choice() -> None:
     modules = {"bam": {"branches": ("both", "channel"), "d": (1, 4)}}  # d belongs to the spatial branch; 4 is what it is by default
     space = SearchSpace("s", load_space("small").backbone, sites=("layer1",), modules=modules)
-    found = menu(space, sites_of(space))
+    found = choice_space_of(space, sites_of(space))
     assert found.sites == {"layer1": {"bam": {"branches": ("both", "channel"), "d": (1, 4)}}}
     assert [choice.text for choice in found.choices("layer1")] == [
         "bam(branches=both,d=1)",
@@ -140,14 +140,14 @@ def test_values_that_are_illegal_only_together_are_no_choice() -> None:
 
 def test_a_site_at_which_nothing_is_legal_is_left_out_by_name() -> None:
     space = SearchSpace("s", load_space("small").backbone, sites=("stage-ends",), modules={"bam": {"r": (64,)}})
-    found = menu(space, sites_of(space))
+    found = choice_space_of(space, sites_of(space))
     assert (list(found.sites), found.left_out) == (["layer2", "layer3"], ("layer1",))
 
 
 def test_a_space_that_offers_nonsense_is_refused() -> None:
     space = SearchSpace("s", load_space("small").backbone, modules={"bam": {"r": (4, 7.5)}})
     with pytest.raises(UserError, match=r"r=7\.5"):
-        menu(space, sites_of(space))
+        choice_space_of(space, sites_of(space))
 
 
 def empty(name: str) -> nn.Module:

@@ -1,16 +1,16 @@
-"""A finished study of invented numbers: references, rungs, a random arm, finalists on three seeds, the winner without each site."""
+"""A finished study of invented numbers: references, rungs, a random baseline, finalists on three seeds, the winner without each site."""
 
 import numpy as np
 from conftest import make_record
 from scipy import stats
 
-from bam_search.report.payload import Subject
+from bam_search.report.payload import ReportContext
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE
-from bam_search.space.search_space import Menu
+from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
 
 OBJECTIVES = ("error", "params_overhead", "macs_conv_fc_overhead")
-MENU = Menu({f"layer{i}": {"bam": {"r": (8, 16), "d": (4,)}} for i in range(1, 10)}, {"bam": {"r": 16, "d": 4}})
+MENU = ChoiceSpace({f"layer{i}": {"bam": {"r": (8, 16), "d": (4,)}} for i in range(1, 10)}, {"bam": {"r": 16, "d": 4}})
 
 
 SITES = Sites(
@@ -27,11 +27,18 @@ SITES = Sites(
 )
 
 
-def subject(**fields: object) -> Subject:
+def context(**fields: object) -> ReportContext:
     """What the page is about, of these fields."""
-    values: dict[str, object] = {"title": "a study", "objectives": OBJECTIVES, "warning": "", "about": {}, "menu": MENU, "startup": 2}
+    values: dict[str, object] = {
+        "title": "a study",
+        "objectives": OBJECTIVES,
+        "warning": "",
+        "about": {},
+        "choice_space": MENU,
+        "startup": 2,
+    }
     values |= {"sites": SITES, "commands": ("export DIR --candidate {tag}", "count --placement '{placement}'")}
-    return Subject(**{**values, **fields})  # type: ignore[arg-type]
+    return ReportContext(**{**values, **fields})  # type: ignore[arg-type]
 
 
 def measured(*errors: float) -> dict[str, object]:
@@ -49,11 +56,11 @@ PAPER = make_record(
     1, 75.0, 1.0, origin=REFERENCE, name="BAM in front", placement="layer1=bam", **rungs(92.0, 85.0), **measured(76.3, 76.0, 76.3)
 )
 WINNER = make_record(2, 70.0, 1.5, placement="layer1=bam layer2=bam(r=8)", **rungs(86.0, 80.0), **measured(72.0, 72.1, 72.5))
-RISKY = make_record(3, 74.0, 1.2, **rungs(87.0, 83.5, audited=True))
+RISKY = make_record(3, 74.0, 1.2, **rungs(87.0, 83.5, control=True))
 STOPPED = make_record(4, None, 1.4, **rungs(94.0, stopped="after 1 epoch: 79.0 % to expect after all"))
 LATER = make_record(5, None, 2.0, **rungs(88.0, 87.0, stopped="after 2 epochs: 77.0 % to expect after all"))
 FAILED = make_record(6, None, 0.1, epochs=4, failure="Traceback\nValueError: no")
-WORSE = make_record(7, 78.0, 3.0, **rungs(91.0, 88.0, audited=True))
+WORSE = make_record(7, 78.0, 3.0, **rungs(91.0, 88.0, control=True))
 DRAWN = make_record(FIRST[RANDOM], 79.0, 0.5, epochs=4, origin=RANDOM, placement="layer8=bam", id="r0")
 LUCKY = make_record(FIRST[RANDOM] + 1, 73.0, 2.5, epochs=4, origin=RANDOM, placement="layer9=bam", id="r1", **measured(74.1, 74.2, 74.4))
 WITHOUT = [

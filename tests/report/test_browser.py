@@ -9,7 +9,7 @@ import pytest
 import studied
 from conftest import make_record
 from playwright.sync_api import Browser, Page, sync_playwright
-from studied import RECORDS, measured, subject
+from studied import RECORDS, context, measured
 
 from bam_search.report.page import write_report
 from bam_search.search.record import REFERENCE, Record
@@ -58,7 +58,7 @@ class Opened:
 
 
 def written(folder: Path, records: list[Record], **about: object) -> Path:
-    return write_report(folder, subject(**about), records)
+    return write_report(folder, context(**about), records)
 
 
 @pytest.fixture(scope="module")

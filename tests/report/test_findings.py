@@ -25,9 +25,9 @@ from studied import (
     measured,
 )
 
-from bam_search.report.findings import ablations, against, arms, finalists, helps, stopping, winner
-from bam_search.search.means import mean
+from bam_search.report.findings import ablations, compare_to, finalists, recommended, search_vs_random, site_effects, stopping
 from bam_search.search.record import FIRST, RANDOM, REFERENCE
+from bam_search.search.statistics import mean
 
 COSTS = OBJECTIVES[1:]
 
@@ -36,25 +36,25 @@ def test_finalists_are_the_tested_ones_with_what_was_kept_of_the_promise() -> No
     found = finalists(RECORDS, COSTS)
     assert [f.record for f in found] == [BASE, PAPER, WINNER, LUCKY]
     assert [f.test for f in found] == [mean(r.test_errors) for r in (BASE, PAPER, WINNER, LUCKY)]
-    assert [f.promised for f in found] == [None, 5.0, 10.0, 7.0]
-    assert [f.kept for f in found] == [None, pytest.approx(5.1), pytest.approx(9.1), pytest.approx(81.3 - 74.2333, abs=1e-3)]
+    assert [f.validation_gain for f in found] == [None, 5.0, 10.0, 7.0]
+    assert [f.test_gain for f in found] == [None, pytest.approx(5.1), pytest.approx(9.1), pytest.approx(81.3 - 74.2333, abs=1e-3)]
     # Rising costs and falling errors, but for the random one.
-    assert [f.chance for f in found] == [1, 1, 1, 0]
+    assert [f.p_on_front for f in found] == [1, 1, 1, 0]
     assert finalists([FAILED, STOPPED, RISKY], COSTS) == []
 
 
 def test_without_a_tested_reference_there_is_no_promise() -> None:
-    assert [(f.promised, f.kept) for f in finalists([WINNER, LUCKY], COSTS)] == [(None, None)] * 2
+    assert [(f.validation_gain, f.test_gain) for f in finalists([WINNER, LUCKY], COSTS)] == [(None, None)] * 2
 
 
 def test_the_winner_is_chosen_by_validation_before_any_test() -> None:
     better_on_test = replace(WORSE, **measured(60.0, 60.0, 60.0))
-    assert winner([*RECORDS, better_on_test]) is WINNER
-    assert winner([BASE, LUCKY, RISKY]) is None
+    assert recommended([*RECORDS, better_on_test]) is WINNER
+    assert recommended([BASE, LUCKY, RISKY]) is None
 
 
 def test_differences_are_paired_with_the_noise_of_all() -> None:
-    first, second, third = against(RECORDS, WINNER, (REFERENCE, RANDOM))
+    first, second, third = compare_to(RECORDS, WINNER, (REFERENCE, RANDOM))
     assert [found.other for found in (first, second, third)] == [BASE, PAPER, LUCKY]
     assert [found.difference.mean for found in (first, second, third)] == [
         pytest.approx(np.mean(np.subtract(WINNER.test_errors, other.test_errors))) for other in (BASE, PAPER, LUCKY)
@@ -75,14 +75,14 @@ def test_ablations_are_beside_the_winner() -> None:
 def test_ablations_of_a_former_winner_are_not_set_beside_the_new_one() -> None:
     # A study that was extended: #8 is better than #2, whose ablations are still in the store.
     new = make_record(8, 65.0, 2.0, **measured(66.0, 66.0, 66.0))
-    assert winner([*RECORDS, new]) is new
+    assert recommended([*RECORDS, new]) is new
     assert ablations([*RECORDS, new]) == []
 
 
 def test_what_the_rungs_did() -> None:
     found = stopping(RECORDS, OBJECTIVES)
     assert found is not None
-    assert (found.stopped, found.audited) == (2, 2)
+    assert (found.stopped, found.control) == (2, 2)
     assert found.wrong == 1  # RISKY is on the front, WORSE is not
     # Search only: WINNER 7, RISKY 7, STOPPED 1, LATER 3, FAILED 0, WORSE 7; STOPPED had 2 + 4 before it, LATER 4.
     assert (found.spent, found.saved) == (25, 10)
@@ -97,41 +97,41 @@ def test_what_the_rungs_did() -> None:
 
 def test_the_arms_are_compared_by_cost_best_error_and_hypervolume() -> None:
     objectives = ("error", "params_overhead")
-    found = arms(RECORDS, objectives, startup=2)
+    found = search_vs_random(RECORDS, objectives, startup=2)
     assert found is not None
     # The search: WINNER (70, 1.5), RISKY (74, 1.2), WORSE. The random search: the first two searched ones, DRAWN (79, 0.5), LUCKY.
     # Up to the worst of either, (79, 3.0).
     volume = (79 - 70) * (3 - 1.5) + (79 - 74) * (1.5 - 1.2)
     assert found.search == (25, 70.0, pytest.approx(1.0))
     assert found.random == (16, 70.0, pytest.approx(1.0))  # what it adds is at the worst point or beaten
-    alone = arms(RECORDS, objectives, startup=0)
+    alone = search_vs_random(RECORDS, objectives, startup=0)
     assert alone is not None
     assert alone.random == (8, 73.0, pytest.approx((79 - 73) * (3 - 2.5) / volume, abs=1e-6))
     assert alone.search == (25, 70.0, pytest.approx(1.0))
-    assert arms([r for r in RECORDS if r.origin != RANDOM], objectives, 2) is None
-    assert arms([BASE, FAILED, DRAWN], objectives, 2) is None
+    assert search_vs_random([r for r in RECORDS if r.origin != RANDOM], objectives, 2) is None
+    assert search_vs_random([BASE, FAILED, DRAWN], objectives, 2) is None
 
 
 def test_where_attention_helps() -> None:
-    found = helps(RECORDS, MENU)
+    found = site_effects(RECORDS, MENU)
     assert found is not None
-    assert found.records == 7  # complete, on the menu: ablations have no validation error
+    assert found.records == 7  # complete, in the choice space: ablations have no validation error
     effects = {effect.name: effect for effect in found.effects}
     assert effects["layer1=bam"].records == 2
     assert effects["bam(r=8)"].records == 1
     assert effects["layer1=bam"].mean < 0
     assert "bam(d=4)" not in effects
-    assert helps(RECORDS[:6], MENU) is None
+    assert site_effects(RECORDS[:6], MENU) is None
 
 
 def test_a_placement_that_both_arms_have_counts_once() -> None:
     again = replace(WINNER, number=FIRST[RANDOM] + 2, origin=RANDOM)
-    one, two = helps(RECORDS, MENU), helps([*RECORDS, again], MENU)
+    one, two = site_effects(RECORDS, MENU), site_effects([*RECORDS, again], MENU)
     assert one is not None
     assert two is not None
     assert (one.records, one.left_out) == (two.records, two.left_out)
     off = make_record(9, 60.0, 1.0, placement="layer1=se")
-    three = helps([*RECORDS, off], MENU)
+    three = site_effects([*RECORDS, off], MENU)
     assert three is not None
     assert three.records == 7
 

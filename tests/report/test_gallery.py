@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from bam_search.report.maps import COLOURS, SIDE, STRENGTH, gallery, overlay
+from bam_search.report.gallery import COLOURS, SIDE, STRENGTH, gallery, overlay
 
 ATTACK = '"><script>alert(1)</script>'
 

@@ -9,14 +9,14 @@ import plotly.graph_objects as go
 import pytest
 import studied
 from conftest import make_record
-from studied import OBJECTIVES, measured, subject
+from studied import OBJECTIVES, context, measured
 
-from bam_search.report.figures import draw, draw_curves, groups, stairs
+from bam_search.report.figures import draw, draw_curves, front_line, groups
 from bam_search.report.page import page, write_report
-from bam_search.search.front import front
-from bam_search.search.means import mean
+from bam_search.search.pareto import pareto_front
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
-from bam_search.space.search_space import Menu
+from bam_search.search.statistics import mean
+from bam_search.space.search_space import ChoiceSpace
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 RECORDS = [
@@ -52,7 +52,7 @@ def test_the_random_search_is_a_group_of_its_own_and_takes_nobody_off_the_front(
 
 
 def test_the_line_is_the_front_of_its_panel() -> None:
-    assert [record.number for record in stairs(RECORDS, "params_overhead")] == [0, 1, 2]
+    assert [record.number for record in front_line(RECORDS, "params_overhead")] == [0, 1, 2]
 
 
 def test_every_axis_can_be_switched_to_and_points_know_their_candidate() -> None:
@@ -121,7 +121,7 @@ def test_curves_are_one_trace_with_gaps_and_none_where_nothing_was_measured_twic
 
 
 def test_the_page_opens_offline() -> None:
-    html = page(subject(about={"Seed": "0"}), RECORDS)
+    html = page(context(about={"Seed": "0"}), RECORDS)
     assert html.count("plotly.js v") == 1
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", html)
     assert "ValueError: no" in html
@@ -144,8 +144,8 @@ def test_nothing_of_the_study_is_executed() -> None:
         make_record(FIRST[ABLATION] + 8000, None, 3.5, placement=ATTACK, name=ATTACK, origin=ABLATION, **measured(61.0, 61.5)),
         *(make_record(i, 80.0 + i, 1.0, placement=f"{option(i)}=bam(r=8)", id=str(i)) for i in range(10, 16)),
     ]
-    menu = Menu({option(i): {"bam": {"r": (8, 16)}} for i in range(10, 16)}, {"bam": {"r": 16}})
-    html = page(subject(title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, menu=menu), records)
+    choice_space = ChoiceSpace({option(i): {"bam": {"r": (8, 16)}} for i in range(10, 16)}, {"bam": {"r": 16}})
+    html = page(context(title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, choice_space=choice_space), records)
     assert "<script>alert" not in html
     assert '"><script>' not in html
     assert "<img src=x" not in html
@@ -155,13 +155,13 @@ def test_nothing_of_the_study_is_executed() -> None:
 
 
 def test_a_warning_is_on_top() -> None:
-    html = page(subject(warning="These are generated images"), RECORDS)
+    html = page(context(warning="These are generated images"), RECORDS)
     assert html.index("These are generated images") < html.index("The answer")
 
 
 def test_a_study_without_a_finished_candidate_has_a_page() -> None:
-    assert "ValueError: no" in page(subject(), [RECORDS[4]])
-    assert "a study" in page(subject(), [])
+    assert "ValueError: no" in page(context(), [RECORDS[4]])
+    assert "a study" in page(context(), [])
 
 
 def section(html: str, heading: str) -> str:
@@ -178,7 +178,7 @@ def rows(html: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def whole() -> str:
     """The page of the invented study."""
-    return page(subject(), studied.RECORDS)
+    return page(context(), studied.RECORDS)
 
 
 def test_the_sections_come_in_order(whole: str) -> None:
@@ -246,15 +246,15 @@ def test_all_candidates_are_shown_with_why_they_ended(whole: str) -> None:
 
 def test_the_front_of_the_search_has_none_of_the_random_search(whole: str, tmp_path: Path) -> None:
     # R0, 79 % at +0.5 %, is beaten by nothing.
-    assert studied.DRAWN in front(studied.RECORDS, OBJECTIVES)
+    assert studied.DRAWN in pareto_front(studied.RECORDS, OBJECTIVES)
     assert [row[0] for row in rows(section(whole, "The front of the search"))[1:]] == ["0", "1", "3", "2"]
-    write_report(tmp_path, subject(), studied.RECORDS)
+    write_report(tmp_path, context(), studied.RECORDS)
     assert list(pd.read_csv(tmp_path / "front.csv")["number"]) == [0, 1, 3, 2]
 
 
 def test_no_placement_is_cut_short() -> None:
     long = " ".join(f"layer{i}=bam(r=8)" for i in range(1, 10))
-    html = page(subject(), [make_record(0, 70.0, 1.0, placement=long, **measured(70.0, 71.0))])
+    html = page(context(), [make_record(0, 70.0, 1.0, placement=long, **measured(70.0, 71.0))])
     for heading in ("The finalists", "The front of the search", "All candidates"):
         assert long in section(html, heading)
 
@@ -283,7 +283,7 @@ PARTS: dict[str, tuple[list[Record], set[str], set[str]]] = {
 @pytest.mark.parametrize("name", PARTS)
 def test_a_partial_study_has_a_page_of_what_there_is(name: str, tmp_path: Path) -> None:
     records, there, missing = PARTS[name]
-    html = write_report(tmp_path, subject(), records).read_text(encoding="utf-8")
+    html = write_report(tmp_path, context(), records).read_text(encoding="utf-8")
     headings = set(re.findall(r"<h[23]>(.*?)</h[23]>", html))
     assert there <= headings
     assert not missing & headings
@@ -291,12 +291,12 @@ def test_a_partial_study_has_a_page_of_what_there_is(name: str, tmp_path: Path) 
 
 
 def test_ablations_are_shown_even_if_there_are_too_few_records_for_effects() -> None:
-    html = page(subject(), [studied.BASE, studied.WINNER, *studied.WITHOUT])
+    html = page(context(), [studied.BASE, studied.WINNER, *studied.WITHOUT])
     assert "#2 without layer1" in section(html, "Where attention helps")
     assert "additive model" not in html
 
 
 def test_a_final_training_that_failed_is_shown() -> None:
-    html = page(subject(), [studied.BASE, make_record(5, 70.0, 1.0, test_failure="Traceback\nOSError: full", **measured(71.0))])
+    html = page(context(), [studied.BASE, make_record(5, 70.0, 1.0, test_failure="Traceback\nOSError: full", **measured(71.0))])
     assert "Candidate 5 failed" in html
     assert "OSError: full" in html

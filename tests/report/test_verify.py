@@ -7,31 +7,33 @@ from pathlib import Path
 
 import pytest
 import studied
-from studied import RECORDS, subject
+from studied import RECORDS, context
 
 from bam_search.errors import UserError
 from bam_search.report.page import page, write_report
-from bam_search.report.paper import Paper
+from bam_search.report.paper_table import Paper
 from bam_search.report.payload import read
 from bam_search.report.verify import verify
-from bam_search.search.paper import PaperEntry
+from bam_search.search.published import PublishedFigure
 from bam_search.space.sites import Sites
 
-PAPER = Paper("a claim", (PaperEntry("no attention", "resnet50", error=(21.5, "S"), params=(23.7, "C")),), "small", "less data", "ours")
+PAPER = Paper(
+    "a claim", (PublishedFigure("no attention", "resnet50", error=(21.5, "S"), params=(23.7, "C")),), "small", "less data", "ours"
+)
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     """A page of the whole invented study."""
-    return write_report(tmp_path, subject(paper=PAPER, about={"Question": "where?"}), RECORDS)
+    return write_report(tmp_path, context(paper=PAPER, about={"Question": "where?"}), RECORDS)
 
 
 def test_what_a_page_carries_is_what_it_was_made_of(written: Path) -> None:
     about, records, _ = read(written)
     assert records == RECORDS
-    # Of the sites those that are on the menu, and the blocks: what a drawing needs.
+    # Of the sites those that are in the choice space, and the blocks: what a drawing needs.
     used = Sites(tuple(site for site in studied.SITES if not site.name.endswith("bn2")), blocks=studied.SITES.blocks)
-    assert about == subject(paper=PAPER, about={"Question": "where?"}, sites=used)
+    assert about == context(paper=PAPER, about={"Question": "where?"}, sites=used)
     assert read(write_report(written.parent, about, records))[:2] == (about, RECORDS)
 
 
@@ -61,9 +63,9 @@ def test_a_change_anywhere_is_found(written: Path, there: str, instead: str, sai
 def test_costs_are_checked_against_the_backbone(tmp_path: Path) -> None:
     base = {"params": 1000, "macs_conv_fc": 2000, "macs": 3000, "activations": 400}
     right = [replace(studied.BASE, params=1000, macs_conv_fc=2000, macs=3000, activations=400, by_operator={"conv": 3000})]
-    assert verify(write_report(tmp_path, subject(base=base), right))[1] == []
+    assert verify(write_report(tmp_path, context(base=base), right))[1] == []
     for change in ({"params": 1010}, {"macs_overhead": 1.0}, {"by_operator": {"conv": 2999}}):
-        _, wrong = verify(write_report(tmp_path, subject(base=base), [replace(right[0], **change)]))
+        _, wrong = verify(write_report(tmp_path, context(base=base), [replace(right[0], **change)]))
         assert len(wrong) == 1
         assert wrong[0].startswith("#0:")
 
@@ -71,7 +73,7 @@ def test_costs_are_checked_against_the_backbone(tmp_path: Path) -> None:
 def test_no_text_ends_the_data(tmp_path: Path) -> None:
     attack = "</script><script>alert(1)</script><!--"
     records = [replace(studied.BASE, name=attack, failure=attack), *RECORDS[1:]]
-    path = write_report(tmp_path, subject(title=attack), records)
+    path = write_report(tmp_path, context(title=attack), records)
     assert "</script><script>alert" not in path.read_text()
     about, found, _ = read(path)
     assert (about.title, found) == (attack, records)
@@ -87,7 +89,7 @@ def test_what_is_no_page_is_one_sentence(tmp_path: Path, text: str) -> None:
 
 
 def test_plotly_is_in_the_page_or_its_address_is() -> None:
-    inline, small = page(subject(), RECORDS), page(subject(), RECORDS, "cdn")
+    inline, small = page(context(), RECORDS), page(context(), RECORDS, "cdn")
     assert len(inline) > 10 * len(small)
     (address,) = re.findall(r'<script src="([^"]+)"', small)
     assert re.fullmatch(r"https://cdn\.plot\.ly/plotly-[\d.]+\.min\.js", address)

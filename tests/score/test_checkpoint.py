@@ -9,19 +9,19 @@ import torch
 from torch import nn
 
 from bam_search.model.build import sites_of
-from bam_search.score.batches import Order
-from bam_search.score.bench import Bench
+from bam_search.score.batches import EpochPlan
 from bam_search.score.checkpoint import Checkpoint
+from bam_search.score.context import TrainingContext
 from bam_search.score.data import Dataset, Images, split
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Task, evaluate
-from bam_search.score.generated import generate
 from bam_search.score.recipe import Recipe
-from bam_search.score.train import Epoch, Saved, train
+from bam_search.score.synthetic import generate_images
+from bam_search.score.train import Epoch, TrainingState, train
 from bam_search.space.search_space import load_space
 
 CPU = choose("cpu")
-IMAGES = Images(*generate(200, 0)[:2])
+IMAGES = Images(*generate_images(200, 0)[:2])
 
 
 class Net(nn.Module):
@@ -42,9 +42,9 @@ class Cut(Exception):
     """Power is off."""
 
 
-def trained(net: nn.Module, saved: Saved | None = None, keep: Callable[[Saved], None] | None = None) -> tuple[Epoch, ...]:
+def trained(net: nn.Module, saved: TrainingState | None = None, keep: Callable[[TrainingState], None] | None = None) -> tuple[Epoch, ...]:
     recipe = Recipe(epochs=4, batch=50, precision="fp32")
-    return train(net, Bench.of(CPU, recipe, IMAGES), recipe, 3, saved=saved, keep=keep)
+    return train(net, TrainingContext.of(CPU, recipe, IMAGES), recipe, 3, saved=saved, keep=keep)
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
@@ -53,7 +53,7 @@ def test_a_training_that_is_cut_off_ends_bit_for_bit_as_it_would_have(tmp_path: 
     expected = trained(whole)
     checkpoint = Checkpoint(tmp_path / "one.pt", every=0)
 
-    def keep(saved: Saved) -> None:
+    def keep(saved: TrainingState) -> None:
         checkpoint.save(saved)
         if len(saved.epochs) == after:
             raise Cut
@@ -71,8 +71,8 @@ def test_a_training_that_is_cut_off_ends_bit_for_bit_as_it_would_have(tmp_path: 
     assert all(torch.equal(one, two) for one, two in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 
 
-def saved() -> Saved:
-    return Saved((Epoch(3.0, None),), 5.0, {"w": torch.ones(2)}, {"state": {}})
+def saved() -> TrainingState:
+    return TrainingState((Epoch(3.0, None),), 5.0, {"w": torch.ones(2)}, {"state": {}})
 
 
 def test_only_what_took_long_enough_is_kept_and_the_end_leaves_nothing(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_folder_that_is_gone_does_not_stop_a_training(tmp_path: Path) -> None:
 
 
 def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y, x_test, y_test = generate(400, 100)
+    x, y, x_test, y_test = generate_images(400, 100)
     parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
     task = Task("small", sites_of(load_space("small")), parts, Recipe(epochs=3, batch=100), CPU, 1, tmp_path)
     job = Job("layer1=bam", 0, 3)
@@ -117,7 +117,7 @@ def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.iterdir())
     save = Checkpoint.save
 
-    def cut(self: Checkpoint, saved: Saved) -> None:
+    def cut(self: Checkpoint, saved: TrainingState) -> None:
         self.every = 0
         save(self, saved)
         raise KeyboardInterrupt
@@ -130,8 +130,8 @@ def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mo
     evaluate(task, replace(job, seed=1))  # another training, with a file of its own
     assert len(list(tmp_path.iterdir())) == 1
     began: list[int] = []
-    of = Order.of
-    monkeypatch.setattr(Order, "of", lambda *args: began.append(args[2]) or of(*args))  # type: ignore[func-returns-value]
+    of = EpochPlan.of
+    monkeypatch.setattr(EpochPlan, "of", lambda *args: began.append(args[2]) or of(*args))  # type: ignore[func-returns-value]
     again = evaluate(task, job).score
     assert again is not None
     assert (again.per_epoch, again.error) == (expected.per_epoch, expected.error)

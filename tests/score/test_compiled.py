@@ -86,19 +86,19 @@ def test_a_block_that_is_not_one_graph_is_an_error() -> None:
 
 @pytest.mark.slow
 def test_compiled_blocks_train_as_the_blocks_do() -> None:
-    from bam_search.score.bench import Bench
+    from bam_search.score.context import TrainingContext
     from bam_search.score.data import Images
     from bam_search.score.device import choose
-    from bam_search.score.generated import generate
-    from bam_search.score.measure import error
+    from bam_search.score.measure import top1_error
     from bam_search.score.recipe import Recipe
+    from bam_search.score.synthetic import generate_images
     from bam_search.score.train import train
 
-    x, y, _, _ = generate(200, 0)
+    x, y, _, _ = generate_images(200, 0)
     recipe = Recipe(epochs=2, batch=50, precision="fp32", lr=0.02)
-    bench = Bench.of(choose("cpu"), recipe, Images(x, y))
+    context = TrainingContext.of(choose("cpu"), recipe, Images(x, y))
     plain, fast = net("bottleneck=bam"), net("bottleneck=bam")
-    expected = train(plain, bench, recipe, 0, lambda: error(plain, Images(x, y), bench))
+    expected = train(plain, context, recipe, 0, lambda: top1_error(plain, Images(x, y), context))
     with compiled(fast, SITES.blocks):
-        got = train(fast, bench, recipe, 0, lambda: error(fast, Images(x, y), bench))
+        got = train(fast, context, recipe, 0, lambda: top1_error(fast, Images(x, y), context))
     assert [epoch.loss for epoch in got] == pytest.approx([epoch.loss for epoch in expected], rel=1e-3)

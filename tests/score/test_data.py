@@ -8,8 +8,8 @@ import pytest
 
 from bam_search.errors import UserError
 from bam_search.score import data
-from bam_search.score.data import CIFAR, GENERATED, Dataset, Images, locate, split
-from bam_search.score.generated import generate
+from bam_search.score.data import CIFAR, SYNTHETIC, Dataset, Images, locate, split
+from bam_search.score.synthetic import generate_images
 
 Arrays = dict[str, np.ndarray]
 
@@ -106,9 +106,9 @@ def _no_network(*_args: object, download: bool, **_options: object) -> None:
 def test_without_a_network_only_auto_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "CIFAR100", _no_network)
-    monkeypatch.setattr(data, "generate", lambda: generate(200, 100))
+    monkeypatch.setattr(data, "generate", lambda: generate_images(200, 100))
     fallen = locate("auto").load()
-    assert fallen.name == GENERATED
+    assert fallen.name == SYNTHETIC
     assert "no network" in fallen.origin
     with pytest.raises(UserError, match="the download failed: <urlopen error no network>"):
         locate("cifar100").load()
@@ -131,8 +131,8 @@ def test_a_broken_file_in_the_data_folder_is_not_passed_over(tmp_path: Path, mon
 
 
 def test_generated_images_are_the_same_every_time_and_balanced() -> None:
-    x, y, x_test, y_test = generate(1200, 400)
-    again = generate(400, 0)
+    x, y, x_test, y_test = generate_images(1200, 400)
+    again = generate_images(400, 0)
     assert x.shape == (1200, 32, 32, 3)
     assert x_test.shape == (400, 32, 32, 3)
     assert x.dtype == np.uint8

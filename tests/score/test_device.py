@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from bam_search.model.build import sites_of
-from bam_search.score.bench import Bench
+from bam_search.score.context import TrainingContext
+from bam_search.score.cuda_graphs import settle
 from bam_search.score.data import Images, Split
 from bam_search.score.device import Device, choose
 from bam_search.score.evaluate import Task, prepare
-from bam_search.score.generated import generate
-from bam_search.score.graph import settle
 from bam_search.score.recipe import Recipe
+from bam_search.score.synthetic import generate_images
 from bam_search.score.train import train
 from bam_search.space.search_space import load_space
 
@@ -58,7 +58,7 @@ def test_torch_is_asked_where_the_driver_does_not_say_which_one(said: str, tmp_p
 def test_what_a_worker_has_loaded_is_no_garbage_to_look_for_before_each_capture() -> None:
     settle.cache_clear()
     gc.unfreeze()
-    x, y, _, _ = generate(100, 0)
+    x, y, _, _ = generate_images(100, 0)
     task = Task("small", sites_of(load_space("small")), Split(*[Images(x, y)] * 3), Recipe(), Device("cuda", "GPU", "a test", True), 1)
     try:
         prepare(replace(task, device=choose("cpu")))
@@ -84,9 +84,9 @@ def test_cudnn_chooses_by_trial_while_a_recipe_trains_that_says_so(wanted: bool)
             seen.append(torch.backends.cudnn.benchmark)
             return self.layers(x)
 
-    x, y, _, _ = generate(100, 0)
+    x, y, _, _ = generate_images(100, 0)
     recipe = Recipe(epochs=1, batch=50, cudnn_benchmark=wanted)
     before = torch.backends.cudnn.benchmark
-    train(Probe(), Bench.of(choose("cpu"), recipe, Images(x, y)), recipe, 0)
+    train(Probe(), TrainingContext.of(choose("cpu"), recipe, Images(x, y)), recipe, 0)
     assert seen == [wanted, wanted]
     assert torch.backends.cudnn.benchmark == before

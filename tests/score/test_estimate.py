@@ -9,7 +9,7 @@ from bam_search.model.build import sites_of
 from bam_search.score.device import choose
 from bam_search.score.estimate import Probe, Speed, speeds
 from bam_search.score.recipe import Recipe
-from bam_search.score.step import Step
+from bam_search.score.step import TrainingStep
 from bam_search.space.search_space import load_space
 
 SITES = sites_of(load_space("small"))
@@ -22,13 +22,13 @@ def test_a_speed_adds_what_each_training_takes_to_begin_and_what_each_image_take
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_worker_trains_beside_the_others_and_threads_are_as_before(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: dict[int, int] = {}
-    take = Step.take
+    take = TrainingStep.step
 
-    def counted(step: Step) -> None:
+    def counted(step: TrainingStep) -> None:
         taken[threading.get_ident()] = torch.get_num_threads()
         take(step)
 
-    monkeypatch.setattr(Step, "take", counted)
+    monkeypatch.setattr(TrainingStep, "step", counted)
     monkeypatch.setattr("bam_search.score.estimate.cores", lambda: 2)
     before = torch.get_num_threads()
     probes = [Probe("small", SITES, text, Recipe(batch=16), choose("cpu"), 0.1) for text in ("none", "bottleneck=bam")]
@@ -42,8 +42,10 @@ def test_each_worker_trains_beside_the_others_and_threads_are_as_before(workers:
 
 def test_a_batch_of_a_large_recipe_is_small_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    first = Step.first
-    monkeypatch.setattr(Step, "first", lambda model, bench, recipe: sizes.append(len(bench.images)) or first(model, bench, recipe))
+    first = TrainingStep.first
+    monkeypatch.setattr(
+        TrainingStep, "first", lambda model, context, recipe: sizes.append(len(context.images)) or first(model, context, recipe)
+    )
     speeds([Probe("small", SITES, "none", Recipe(batch=4096), choose("cpu"), 0.0)], workers=1, threads=1)
     assert sizes == [64]
 

@@ -10,14 +10,14 @@ from bam_search.model.build import sites_of
 from bam_search.score.data import Dataset, Images, split
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Task, evaluate
-from bam_search.score.generated import generate
 from bam_search.score.recipe import Recipe
+from bam_search.score.synthetic import generate_images
 from bam_search.space.search_space import load_space
 
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    x, y, x_test, y_test = generate(1000, 300)
+    x, y, x_test, y_test = generate_images(1000, 300)
     parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.1, seed=0)
     return Task("small", sites_of(load_space("small")), parts, Recipe(epochs=2, batch=100), choose("cpu"), threads=1)
 

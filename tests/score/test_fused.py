@@ -20,17 +20,17 @@ from bam_search.model.backbones.preact import PreActBlock
 from bam_search.model.build import build, sites_of
 from bam_search.model.insert import insert
 from bam_search.score import chain
-from bam_search.score.bench import Bench
+from bam_search.score.context import TrainingContext
+from bam_search.score.cuda_graphs import replayed
 from bam_search.score.data import Dataset, Images, split
 from bam_search.score.deferred import NotFused
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Task, evaluate
 from bam_search.score.fused import fused
-from bam_search.score.generated import generate
-from bam_search.score.graph import replayed
-from bam_search.score.measure import error
+from bam_search.score.measure import top1_error
 from bam_search.score.recipe import Recipe
-from bam_search.score.step import Step
+from bam_search.score.step import TrainingStep
+from bam_search.score.synthetic import generate_images
 from bam_search.score.train import train
 from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
@@ -268,14 +268,14 @@ def test_more_shapes_than_torch_allows_a_function_compile_in_a_thread_of_its_own
 def test_the_step_can_be_recorded_and_replayed(micro_batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr(recording._Recording, "ignore_compile_internals", classmethod(lambda _cls: True), raising=False)
-    x, y, _, _ = generate(200, 0)
+    x, y, _, _ = generate_images(200, 0)
     recipe, counting, before = Recipe(epochs=2, batch=25, precision="bf16"), Counting(), []
 
     def trained() -> tuple[object, Tensor]:
         model = build(SMALL, SITES, "bottleneck=bam layer3.0.bn2=se", 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        bench = Bench.of(CPU, recipe, Images(x, y))
+        context = TrainingContext.of(CPU, recipe, Images(x, y))
         with fused(model, counting):
-            epochs = train(model, bench, recipe, 3, lambda: error(model, Images(x, y), bench), micro_batches)
+            epochs = train(model, context, recipe, 3, lambda: top1_error(model, Images(x, y), context), micro_batches)
         return epochs, torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
     def capture(function: Callable[[], None]) -> Callable[[], None]:
@@ -285,7 +285,7 @@ def test_the_step_can_be_recorded_and_replayed(micro_batches: int, monkeypatch: 
         return replay
 
     expected = trained()
-    monkeypatch.setattr(Step, "taker", lambda self: replayed(self.take, capture))
+    monkeypatch.setattr(TrainingStep, "make_step", lambda self: replayed(self.step, capture))
     found = trained()
     assert found[0] == expected[0]
     assert torch.equal(found[1], expected[1])
@@ -530,7 +530,7 @@ def test_what_cannot_be_compiled_says_so_and_leaves_the_model_as_it_was() -> Non
 def test_a_recipe_says_which_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"recipe\.compile and recipe\.fuse are both true"):
         load_study("placement", CPU, {}, ["recipe.compile=true", "recipe.fuse=true"])
-    x, y, x_test, y_test = generate(400, 100)
+    x, y, x_test, y_test = generate_images(400, 100)
     parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
     recipe = Recipe(epochs=2, batch=50, precision="fp32", lr=0.02)
     monkeypatch.setattr("bam_search.score.evaluate.fused", partial(fused, backend="eager"))

@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from bam_search.model.build import build, sites_of
-from bam_search.score.bench import Bench
+from bam_search.score.context import TrainingContext
+from bam_search.score.cuda_graphs import NotOneGraph
 from bam_search.score.data import Dataset, Images, split
 from bam_search.score.device import choose, cores
 from bam_search.score.estimate import Probe, speeds
 from bam_search.score.evaluate import Job, Task, evaluate
-from bam_search.score.generated import generate
-from bam_search.score.graph import NotOneGraph
-from bam_search.score.latency import Setting, latency
+from bam_search.score.latency import LatencySetting, latency
 from bam_search.score.measure import HeldOut, Meter
 from bam_search.score.recipe import Recipe
+from bam_search.score.synthetic import generate_images
 from bam_search.score.train import train
 from bam_search.search.executors import local
 from bam_search.space.search_space import load_space
@@ -39,7 +39,7 @@ EVERYTHING = "layer1=cbam layer2=eca layer3=gc every-block=bam"
 
 
 def task(recipe: Recipe) -> Task:
-    x, y, x_test, y_test = generate(1000, 200)
+    x, y, x_test, y_test = generate_images(1000, 200)
     parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
     return Task("small", SITES, parts, recipe, choose("cuda"), cores())
 
@@ -71,12 +71,12 @@ def test_the_graph_and_compiled_blocks_train_as_the_plain_step_does(how: dict[st
 
 
 def test_a_batch_that_is_measured_as_one_graph_gives_the_error_and_the_loss_of_the_plain_one() -> None:
-    x, y, _, _ = generate(10_500, 0)
-    bench, held_out = Bench.of(choose("cuda"), RECIPE, Images(x, y)), HeldOut.of(Images(x, y), "cuda")
+    x, y, _, _ = generate_images(10_500, 0)
+    context, held_out = TrainingContext.of(choose("cuda"), RECIPE, Images(x, y)), HeldOut.of(Images(x, y), "cuda")
     model = build(SMALL, SITES, EVERYTHING, 0).to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    plain, graph = (Meter.of(model, bench, held_out, replays).start() for replays in (False, True))
+    plain, graph = (Meter.of(model, context, held_out, replays).start() for replays in (False, True))
     for seed in (0, 1):  # the graph sees the weights as they are at each time
-        train(model, bench, replace(RECIPE, epochs=1), seed)
+        train(model, context, replace(RECIPE, epochs=1), seed)
         expected, found = plain(), graph()
         assert found.error == pytest.approx(expected.error, abs=0.05)
         assert found.loss == pytest.approx(expected.loss, rel=1e-3)
@@ -89,7 +89,7 @@ def test_a_gpu_is_named_by_its_driver_as_torch_names_it() -> None:
 
 def test_latency_is_timed_by_events_over_a_replayed_graph() -> None:
     model, base = (build(SMALL, SITES, text, 0) for text in (EVERYTHING, "none"))
-    found = latency(model, base, Setting(choose("cuda"), (3, 32, 32), 32, bf16=True))
+    found = latency(model, base, LatencySetting(choose("cuda"), (3, 32, 32), 32, bf16=True))
     assert found.ratio > 1
 
 
@@ -117,9 +117,9 @@ def test_random_numbers_of_a_graph_are_new_in_each_step() -> None:
             self.at.add_(1)  # type: ignore[operator]
             return self.fc(x.flatten(1))
 
-    x, y, _, _ = generate(500, 0)
+    x, y, _, _ = generate_images(500, 0)
     net = Noisy().cuda()
-    train(net, Bench.of(choose("cuda"), RECIPE, Images(x, y)), replace(RECIPE, epochs=1), 0)
+    train(net, TrainingContext.of(choose("cuda"), RECIPE, Images(x, y)), replace(RECIPE, epochs=1), 0)
     assert len(set(net.seen[:10].tolist())) == 10  # type: ignore[index]
 
 
@@ -143,8 +143,8 @@ def test_a_model_that_waits_for_the_device_is_told_what_to_do_and_trains_without
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc(x.flatten(1)) * (2.0 if x.mean().item() > 0 else 1.0)
 
-    x, y, _, _ = generate(500, 0)
-    bench = Bench.of(choose("cuda"), RECIPE, Images(x, y))
-    train(Waiting().cuda(), bench, replace(RECIPE, cuda_graph=False), 0)
+    x, y, _, _ = generate_images(500, 0)
+    context = TrainingContext.of(choose("cuda"), RECIPE, Images(x, y))
+    train(Waiting().cuda(), context, replace(RECIPE, cuda_graph=False), 0)
     with pytest.raises(NotOneGraph, match=r"not permitted.*recipe\.cuda_graph = false"):
-        train(Waiting().cuda(), bench, RECIPE, 0)
+        train(Waiting().cuda(), context, RECIPE, 0)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from bam_search.score.cuda_graphs import EAGER
 from bam_search.score.device import Device, choose
-from bam_search.score.graph import EAGER
-from bam_search.score.latency import Setting, latency, training_memory
+from bam_search.score.latency import LatencySetting, latency, training_memory
 
 
-def setting(batch: int, shape: tuple[int, int, int] = (3, 32, 32), bf16: bool = False) -> Setting:
-    return Setting(choose("cpu"), shape, batch, bf16)
+def setting(batch: int, shape: tuple[int, int, int] = (3, 32, 32), bf16: bool = False) -> LatencySetting:
+    return LatencySetting(choose("cpu"), shape, batch, bf16)
 
 
 def test_a_model_beside_itself_has_a_ratio_of_one_within_its_interval() -> None:
@@ -95,9 +95,9 @@ def test_on_a_gpu_a_replayed_graph_is_timed_by_events(monkeypatch: pytest.Monkey
     monkeypatch.setattr("bam_search.score.latency.cuda_graph", captured)
     monkeypatch.setattr("bam_search.score.latency.stream", lambda _device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(Setting, "placed", lambda _self, net: net)
-    monkeypatch.setattr(Setting, "images", lambda _self: torch.zeros(1))
-    monkeypatch.setattr(Setting, "forward", lambda _self, net, images: net(images))
+    monkeypatch.setattr(LatencySetting, "placed", lambda _self, net: net)
+    monkeypatch.setattr(LatencySetting, "images", lambda _self: torch.zeros(1))
+    monkeypatch.setattr(LatencySetting, "forward", lambda _self, net, images: net(images))
     gpu = replace(setting(4), device=Device("cuda", "GPU", "a test", True))
     found = latency(Net(), Net(), gpu, pairs=2)
     assert found.ratio == 1

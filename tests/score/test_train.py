@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from bam_search.model.build import build, sites_of
-from bam_search.score.bench import Bench
+from bam_search.score.context import TrainingContext
 from bam_search.score.data import Images
 from bam_search.score.device import choose
-from bam_search.score.generated import generate
-from bam_search.score.measure import error
+from bam_search.score.measure import top1_error
 from bam_search.score.recipe import Recipe
+from bam_search.score.synthetic import generate_images
 from bam_search.score.train import Diverged, TooSlow, train
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
@@ -22,7 +22,7 @@ CPU = choose("cpu")
 
 
 def images(n: int = 200) -> Images:
-    x, y, _, _ = generate(n, 0)
+    x, y, _, _ = generate_images(n, 0)
     return Images(x, y)
 
 
@@ -56,10 +56,10 @@ def test_micro_batches_add_up_to_the_batch() -> None:
             return self.layers(x)
 
     recipe = Recipe(epochs=2, batch=50, lr=0.01, precision="fp32")
-    bench = Bench.of(CPU, recipe, images())
+    context = TrainingContext.of(CPU, recipe, images())
     whole, halves = Plain(), Plain()
-    one = train(whole, bench, recipe, 0)
-    two = train(halves, bench, recipe, 0, micro_batches=2)
+    one = train(whole, context, recipe, 0)
+    two = train(halves, context, recipe, 0, micro_batches=2)
     assert [e.loss for e in one] == pytest.approx([e.loss for e in two], rel=1e-5)
     assert torch.allclose(whole.layers[1].weight, halves.layers[1].weight, atol=1e-5)
 
@@ -67,31 +67,31 @@ def test_micro_batches_add_up_to_the_batch() -> None:
 def test_a_training_over_its_time_limit_is_stopped() -> None:
     recipe = Recipe(epochs=1000, batch=50, seconds=0.5)
     with pytest.raises(TooSlow, match=r"more than 0\.5 s, and was in epoch \d+ of 1000"):
-        train(small(), Bench.of(CPU, recipe, images()), recipe, 0)
+        train(small(), TrainingContext.of(CPU, recipe, images()), recipe, 0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_is_the_same_training_bit_for_bit(precision: str) -> None:
     torch.set_num_threads(1)
     recipe = Recipe(epochs=2, batch=50, precision=precision)  # type: ignore[arg-type]
-    bench = Bench.of(CPU, recipe, images())
+    context = TrainingContext.of(CPU, recipe, images())
     results = []
     for _ in range(2):
         model = small()
-        epochs = train(model, bench, recipe, 5)
+        epochs = train(model, context, recipe, 5)
         results.append((epochs, torch.cat([p.flatten() for p in model.parameters()])))
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
-    assert train(small(), bench, recipe, 6) != results[0][0]
+    assert train(small(), context, recipe, 6) != results[0][0]
 
 
 def test_training_lowers_the_loss_and_measures_each_epoch() -> None:
     recipe = Recipe(epochs=4, batch=50, lr=0.05)
-    bench = Bench.of(CPU, recipe, images())
+    context = TrainingContext.of(CPU, recipe, images())
     model = small()
-    epochs = train(model, bench, recipe, 0, lambda: error(model, images(), bench))
+    epochs = train(model, context, recipe, 0, lambda: top1_error(model, images(), context))
     assert epochs[-1].loss < epochs[0].loss
-    assert [epoch.error for epoch in epochs][-1] == error(model, images(), bench)
+    assert [epoch.error for epoch in epochs][-1] == top1_error(model, images(), context)
     assert len(epochs) == 4
 
 
@@ -99,7 +99,7 @@ def test_divergence_is_noticed() -> None:
     recipe = Recipe(epochs=3, batch=50, lr=100.0, momentum=0.99)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 28 * 28, 100))
     with pytest.raises(Diverged, match="in epoch"):
-        train(model, Bench.of(CPU, recipe, images()), recipe, 0)
+        train(model, TrainingContext.of(CPU, recipe, images()), recipe, 0)
 
 
 def test_error_is_the_share_of_wrong_answers_in_percent() -> None:
@@ -108,7 +108,7 @@ def test_error_is_the_share_of_wrong_answers_in_percent() -> None:
             return nn.functional.one_hot(torch.full((len(x),), 3), 100).float()
 
     some = images(1500)
-    assert error(Constant(), some, Bench.of(CPU, Recipe(), some)) == pytest.approx(99.0)
+    assert top1_error(Constant(), some, TrainingContext.of(CPU, Recipe(), some)) == pytest.approx(99.0)
 
 
 def test_pixels_are_normalised_by_the_training_images() -> None:
@@ -120,8 +120,8 @@ def test_pixels_are_normalised_by_the_training_images() -> None:
             return x.mean((2, 3))
 
     some = images(200)
-    bench = Bench.of(CPU, Recipe(precision="fp32"), some)
-    bench.forward(Probe(), torch.from_numpy(some.x))
+    context = TrainingContext.of(CPU, Recipe(precision="fp32"), some)
+    context.forward(Probe(), torch.from_numpy(some.x))
     assert seen[0].shape == (200, 3, 32, 32)
     assert torch.allclose(seen[0].mean((0, 2, 3)), torch.zeros(3), atol=1e-3)
     assert torch.allclose(seen[0].std((0, 2, 3)), torch.ones(3), atol=1e-2)

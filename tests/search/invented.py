@@ -14,56 +14,59 @@ import optuna
 
 from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
-from bam_search.model.menu import menu
+from bam_search.model.choice_space import choice_space_of
 from bam_search.score.cost_table import cost_table
 from bam_search.score.device import Device
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
-from bam_search.search import finals as finals_room
+from bam_search.search import finalists as finals_room
 from bam_search.search import loop
-from bam_search.search.finals import finals
-from bam_search.search.loop import Plan, random_arm, search
+from bam_search.search.finalists import train_finalists
+from bam_search.search.loop import SearchContext, random_baseline, search
 from bam_search.search.record import Record
 from bam_search.search.store import Store
-from bam_search.search.study import Finals, Rungs, Study, load_study
+from bam_search.search.study import FinalistPlan, Rungs, Study, load_study
 from bam_search.space.search_space import SearchSpace, load_space
 
 CPU = Device("cpu", "", "", False)
 SPACE = load_space("small")
 SITES = sites_of(SPACE)
 PLACEMENT = load_study("placement", CPU, {}, [])
-PLAN = Plan(
+PLAN = SearchContext(
     "invented",
     {name: resolve(text, SITES) for name, text in PLACEMENT.references.items()},
     SITES,
-    menu(SPACE, SITES),
+    choice_space_of(SPACE, SITES),
     cost_table(SPACE, SITES),
 )
 MIDDLE = replace(
-    PLAN, menu=menu(SearchSpace("middle", SPACE.backbone, sites=("stage-ends",), modules={"bam": {"r": (4, 16), "d": (1, 4)}}), SITES)
+    PLAN,
+    choice_space=choice_space_of(
+        SearchSpace("middle", SPACE.backbone, sites=("stage-ends",), modules={"bam": {"r": (4, 16), "d": (1, 4)}}), SITES
+    ),
 )
 """A plan whose menu has 125 placements."""
-TINY = menu(SearchSpace("tiny", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}}), SITES)
+TINY = choice_space_of(SearchSpace("tiny", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}}), SITES)
 """A menu of 9 placements."""
 
 
 def study(trials: int = 16, workers: int = 1, **fields: Any) -> Study:
-    """The placement study, without rungs and random arm and with one seed a finalist unless `fields` say otherwise."""
-    plain = {"rungs": Rungs(), "random_arm": False, "finals": Finals(seeds=1, leave_one_out=False)}
+    """The placement study, without rungs and random baseline and with one seed a finalist unless `fields` say otherwise."""
+    plain = {"rungs": Rungs(), "random_baseline": False, "finalists": FinalistPlan(seeds=1, leave_one_out=False)}
     return replace(PLACEMENT, trials=trials, workers=workers, **{**plain, **fields})
 
 
 def with_everything(trials: int, workers: int = 1) -> Study:
-    """A study with two rungs, a random arm, finalists on several seeds and the winner without each of its sites."""
+    """A study with two rungs, a random baseline, finalists on several seeds and the winner without each of its sites."""
     return study(
         trials,
         workers,
         sampler="additive",
         startup=4,
-        random_arm=True,
+        random_baseline=True,
         recipe=replace(PLACEMENT.recipe, epochs=4),
-        rungs=Rungs((1, 2), margin=0.5, audit=0.3),
-        finals=Finals(seeds=2, most=4, extra=0.5),
+        rungs=Rungs((1, 2), margin=0.5, control=0.3),
+        finalists=FinalistPlan(seeds=2, most=4, extra=0.5),
     )
 
 
@@ -106,17 +109,17 @@ class Shuffled:
 
     @property
     def searched(self) -> list[Job]:
-        """The jobs of the search and its random arm."""
+        """The jobs of the search and its random baseline."""
         return [job for job in self.ran if not job.final]
 
 
-def memory_store(plan: Study) -> Store:
+def memory_store(context: Study) -> Store:
     """A store that lives as long as the test: much faster than a folder."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return Store(Path(), optuna.create_study(directions=["minimize"] * len(plan.objectives)), {})
+    return Store(Path(), optuna.create_study(directions=["minimize"] * len(context.objectives)), {})
 
 
-def train(plan: Study, store: Store, pool: Shuffled, about: Plan = PLAN, with_finals: bool = True) -> dict[int, Record]:
+def train(context: Study, store: Store, pool: Shuffled, about: SearchContext = PLAN, with_finals: bool = True) -> dict[int, Record]:
     """Run or continue a study, as the command line does, and return its records. Jobs finish one by one, when they are waited for."""
 
     def wait(pending: Collection[Future[Result]], return_when: str) -> object:
@@ -124,9 +127,9 @@ def train(plan: Study, store: Store, pool: Shuffled, about: Plan = PLAN, with_fi
         return concurrent.futures.wait(pending, timeout=0, return_when=return_when)
 
     with patch.object(loop, "wait", wait), patch.object(finals_room, "wait", wait):
-        search(plan, about, store, pool, lambda _record: None)
-        if plan.random_arm:
-            random_arm(plan, about, store, pool, lambda _record: None)
+        search(context, about, store, pool, lambda _record: None)
+        if context.random_baseline:
+            random_baseline(context, about, store, pool, lambda _record: None)
         if with_finals:
-            finals(plan, about, store, pool, lambda _record: None)
+            train_finalists(context, about, store, pool, lambda _record: None)
     return store.records()

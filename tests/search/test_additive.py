@@ -1,4 +1,4 @@
-"""The additive model: the menu as arrays and back, effects that are known, and intervals that hold what they say."""
+"""The additive model: the choice space as arrays and back, effects that are known, and intervals that hold what they say."""
 
 import itertools
 
@@ -7,11 +7,11 @@ import pytest
 from invented import PLAN, SITES
 
 from bam_search.model.attach import resolve
-from bam_search.search.additive import OPTION, SCALES, Design, Effects, effects_of, learn
+from bam_search.search.additive import OPTION, SCALES, AdditiveModel, PlacementEncoder, effects_of, fit
 from bam_search.space.placement import Choice, Placement
 
-MENU = PLAN.menu
-DESIGN = Design.of(MENU)
+MENU = PLAN.choice_space
+DESIGN = PlacementEncoder.of(MENU)
 
 
 def vectors(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -38,7 +38,7 @@ def simulated(n: int, rng: np.random.Generator, scale: float, sd: float = 0.5) -
     return effects, chosen, 75 + DESIGN.features(chosen) @ effects + rng.normal(0, sd, n)
 
 
-def posterior_mean(learned: Effects) -> np.ndarray:
+def posterior_mean(learned: AdditiveModel) -> np.ndarray:
     """The mean of every effect, over all prior scales."""
     return learned.weights @ learned.means @ learned.vectors.T
 
@@ -102,7 +102,7 @@ def test_known_effects_are_recovered_from_noisy_errors() -> None:
             total += truth.get(site, -1.0) + {4: -0.8, 8: 0.0, 16: 0.2, 32: 0.6}[int(dict(choice.options)["r"])]
         return total + rng.normal(0, 0.4)
 
-    learned = learn(DESIGN, chosen, np.array([error(vector) for vector in chosen]))
+    learned = fit(DESIGN, chosen, np.array([error(vector) for vector in chosen]))
     found = {effect.name: effect for effect in effects_of(learned, chosen)}
     for site in DESIGN.sites:
         assert found[f"{site}=bam"].mean == pytest.approx(truth.get(site, -1.0), abs=0.3)
@@ -113,14 +113,14 @@ def test_known_effects_are_recovered_from_noisy_errors() -> None:
         assert found[f"bam(d={ {4: 1, 8: 2, 16: 4, 32: 6}[r] })"].mean == pytest.approx(0, abs=0.2)
     assert learned.left_out == pytest.approx(0.4, abs=0.15)
     # The placement of least error is one that is best in truth.
-    best = learned.expect(DESIGN.features(chosen)).argmin()
+    best = learned.predict(DESIGN.features(chosen)).argmin()
     assert chosen[best][DESIGN.sites.index("layer1")] > 0
 
 
 def test_an_options_count_is_of_the_records_that_have_it() -> None:
     text = ["layer1=bam(r=4,d=1)", "layer1=bam(r=4,d=2) layer2=bam(r=4,d=2)", "layer2=bam(r=8,d=1) layer3=bam(r=4,d=1)", "none"]
     chosen = np.array([DESIGN.vector(Placement.parse(t)) for t in text])
-    found = {effect.name: effect.records for effect in effects_of(learn(DESIGN, chosen, np.array([70.0, 71.0, 72.0, 73.0])), chosen)}
+    found = {effect.name: effect.records for effect in effects_of(fit(DESIGN, chosen, np.array([70.0, 71.0, 72.0, 73.0])), chosen)}
     assert (found["bam(r=4)"], found["bam(r=8)"], found["bam(r=16)"], found["bam(d=1)"]) == (3, 1, 0, 2)
     assert (found["layer1=bam"], found["layer2=bam"], found["layer3=bam"]) == (2, 2, 1)
 
@@ -128,22 +128,22 @@ def test_an_options_count_is_of_the_records_that_have_it() -> None:
 def test_left_out_is_what_leaving_out_finds() -> None:
     rng = np.random.default_rng(3)
     _, chosen, errors = simulated(30, rng, scale=4.0)
-    learned = learn(DESIGN, chosen, errors)
+    learned = fit(DESIGN, chosen, errors)
     plain, refitted = [], []
     for i in range(30):
         rest = np.arange(30) != i
-        without = learn(DESIGN, chosen[rest], errors[rest])
+        without = fit(DESIGN, chosen[rest], errors[rest])
         plain.append(errors[i] - errors[rest].mean())
-        refitted.append(errors[i] - without.expect(DESIGN.features(chosen[i : i + 1]))[0])
+        refitted.append(errors[i] - without.predict(DESIGN.features(chosen[i : i + 1]))[0])
     assert learned.left_out_mean == pytest.approx(np.sqrt(np.mean(np.square(plain))))
     assert learned.left_out == pytest.approx(np.sqrt(np.mean(np.square(refitted))), rel=0.15)
 
 
 def test_a_model_predicts_what_it_has_not_seen_where_there_is_something_to_learn() -> None:
     rng = np.random.default_rng(4)
-    with_signal = [learn(DESIGN, *simulated(40, rng, scale=9.0)[1:]) for _ in range(20)]
+    with_signal = [fit(DESIGN, *simulated(40, rng, scale=9.0)[1:]) for _ in range(20)]
     assert all(learned.left_out < 0.8 * learned.left_out_mean for learned in with_signal)
-    without = [learn(DESIGN, *simulated(40, rng, scale=0.0)[1:]) for _ in range(20)]
+    without = [fit(DESIGN, *simulated(40, rng, scale=0.0)[1:]) for _ in range(20)]
     shares = [learned.left_out / learned.left_out_mean for learned in without]
     assert np.mean(shares) == pytest.approx(1, abs=0.06)
     assert max(abs(share - 1) for share in shares) < 0.25
@@ -154,7 +154,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     covered, small = [], []
     for _ in range(60):
         truth, chosen, errors = simulated(24, rng, scale=rng.choice(SCALES))
-        learned, true = learn(DESIGN, chosen, errors), named(truth)
+        learned, true = fit(DESIGN, chosen, errors), named(truth)
         for level, kept in ((0.9, covered), (0.5, small)):
             found = effects_of(learned, chosen, level, draws=1000)
             assert {effect.name for effect in found} == set(true)
@@ -165,8 +165,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 def test_a_quarter_four_times_is_one_whole() -> None:
     _, chosen, errors = simulated(20, np.random.default_rng(6), scale=2.0)
-    once = learn(DESIGN, chosen, errors)
-    quarters = learn(DESIGN, np.repeat(chosen, 4, axis=0), np.repeat(errors, 4), np.full(80, 0.25))
+    once = fit(DESIGN, chosen, errors)
+    quarters = fit(DESIGN, np.repeat(chosen, 4, axis=0), np.repeat(errors, 4), np.full(80, 0.25))
     assert quarters.mean_error == pytest.approx(once.mean_error)
     assert quarters.mean_row == pytest.approx(once.mean_row)
     for i in range(len(SCALES)):
@@ -175,8 +175,8 @@ def test_a_quarter_four_times_is_one_whole() -> None:
 
 def test_a_quarter_four_times_is_one_whole_also_over_all_scales() -> None:
     _, chosen, errors = simulated(20, np.random.default_rng(6), scale=2.0)
-    quarters = learn(DESIGN, np.repeat(chosen, 4, axis=0), np.repeat(errors, 4), np.full(80, 0.25))
-    assert posterior_mean(quarters) == pytest.approx(posterior_mean(learn(DESIGN, chosen, errors)), abs=1e-9)
+    quarters = fit(DESIGN, np.repeat(chosen, 4, axis=0), np.repeat(errors, 4), np.full(80, 0.25))
+    assert posterior_mean(quarters) == pytest.approx(posterior_mean(fit(DESIGN, chosen, errors)), abs=1e-9)
 
 
 def test_a_record_of_little_weight_moves_little() -> None:
@@ -186,9 +186,7 @@ def test_a_record_of_little_weight_moves_little() -> None:
 
     def moved(weight: float) -> float:
         weights[0] = weight
-        return float(
-            np.abs(posterior_mean(learn(DESIGN, chosen, wild, weights)) - posterior_mean(learn(DESIGN, chosen[1:], errors[1:]))).max()
-        )
+        return float(np.abs(posterior_mean(fit(DESIGN, chosen, wild, weights)) - posterior_mean(fit(DESIGN, chosen[1:], errors[1:]))).max())
 
     assert moved(1e-6) < 0.05
     assert moved(1e-6) < moved(0.1) < moved(1.0)
@@ -198,21 +196,21 @@ def test_a_record_of_little_weight_moves_little() -> None:
 def test_poor_data_give_finite_numbers(n: int) -> None:
     same = np.repeat(vectors(1, np.random.default_rng(8)), n, axis=0)
     for chosen, errors in itertools.product((same, vectors(n, np.random.default_rng(9))), (np.full(n, 75.0), 75 + np.arange(n) * 1.0)):
-        learned = learn(DESIGN, chosen, errors)
+        learned = fit(DESIGN, chosen, errors)
         found = effects_of(learned, chosen, draws=50)
         assert np.isfinite([learned.left_out, learned.left_out_mean, *(v for e in found for v in (e.mean, e.low, e.high))]).all()
 
 
 def test_a_menu_of_several_modules_has_an_effect_for_each() -> None:
     offered = {"one": {"bam": {"r": (4, 8)}, "se": {"r": (16,)}}, "two": {"se": {"r": (16,)}}}
-    menu = type(MENU)(offered, {"bam": {"r": 16, "d": 4}, "se": {"r": 16}})
-    design = Design.of(menu)
-    assert design.choices == (
+    choice_space = type(MENU)(offered, {"bam": {"r": 16, "d": 4}, "se": {"r": 16}})
+    encoder = PlacementEncoder.of(choice_space)
+    assert encoder.choices == (
         (Choice.of("bam", {"r": 4}), Choice.of("bam", {"r": 8}), Choice.of("se", {"r": 16})),
         (Choice.of("se", {"r": 16}),),
     )
     chosen = np.array(list(itertools.product(range(4), range(2))))
-    found = effects_of(learn(design, chosen, 75 - 2.0 * (chosen[:, 0] == 3) - (chosen[:, 1] == 1)), chosen)
+    found = effects_of(fit(encoder, chosen, 75 - 2.0 * (chosen[:, 0] == 3) - (chosen[:, 1] == 1)), chosen)
     # An option of one value has no effect of its own.
     assert [effect.name for effect in found] == ["one=bam", "one=se", "two=se", "bam(r=4)", "bam(r=8)"]
     assert [effect.records for effect in found] == [4, 2, 4, 2, 2]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bam_search.errors import Breakdown, UserError
+from bam_search.errors import RunError, UserError
 from bam_search.model.build import sites_of
 from bam_search.model.load import load
 from bam_search.score.data import CIFAR_INPUTS, Dataset, Images, Split, split
 from bam_search.score.device import Device, choose
 from bam_search.score.evaluate import Job, Task, evaluate
-from bam_search.score.generated import generate
 from bam_search.score.recipe import Recipe
+from bam_search.score.synthetic import generate_images
 from bam_search.search import executors
 from bam_search.search.executors import local
 from bam_search.search.on_ray import on_ray
@@ -46,10 +46,10 @@ class Net(nn.Module):
 """
 
 
-WORN = """
+ONE_JOB_EACH = """
 import os
 from torch import nn
-from bam_search.score.graph import NotOneGraph
+from bam_search.score.cuda_graphs import NotOneGraph
 
 class Net(nn.Sequential):
     def __init__(self, num_classes):
@@ -64,7 +64,7 @@ class Net(nn.Sequential):
 
 @pytest.fixture(scope="module")
 def parts() -> Split:
-    x, y, x_test, y_test = generate(400, 100)
+    x, y, x_test, y_test = generate_images(400, 100)
     return split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
 
 
@@ -76,8 +76,8 @@ def task(tmp_path: Path, parts: Split) -> Task:
 
 
 def test_a_process_that_should_train_no_more_is_replaced_and_its_result_kept(tmp_path: Path, parts: Split) -> None:
-    (tmp_path / "worn.py").write_text(WORN)
-    name = f"{tmp_path / 'worn.py'}:Net"
+    (tmp_path / "discard_process.py").write_text(ONE_JOB_EACH)
+    name = f"{tmp_path / 'discard_process.py'}:Net"
     task = Task(name, sites_of(load(name, CIFAR_INPUTS)), parts, Recipe(epochs=1, batch=100), choose("cpu"), 1)
     with local(task, 2, "") as submit:
         failures = [future.result(100).failure for future in [submit(Job("none", seed, 1)) for seed in range(4)]]
@@ -135,7 +135,7 @@ def _children() -> list[int]:
 def test_a_worker_that_cannot_start_is_a_breakdown_and_no_result(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "ATTEMPTS", 1)
     lost = Device("cuda", "a GPU that fell off", "", True)
-    with local(replace(task, device=lost), 1, "") as submit, pytest.raises(Breakdown, match="a worker process cannot start: "):
+    with local(replace(task, device=lost), 1, "") as submit, pytest.raises(RunError, match="a worker process cannot start: "):
         submit(Job("none", 0, 1)).result(100)
 
 

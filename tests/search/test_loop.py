@@ -1,4 +1,4 @@
-"""The study loop with invented scores: order, duplicates, failures, rungs, the random arm, limits, and that an interrupted study ends
+"""The study loop with invented scores: order, duplicates, failures, rungs, the random baseline, limits, and that an interrupted study ends
 like an uninterrupted one."""
 
 import math
@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 from invented import MIDDLE, PLACEMENT, PLAN, SITES, SPACE, TINY, Shuffled, invent, memory_store, study, train, with_everything
 
-from bam_search.model.menu import menu
+from bam_search.model.choice_space import choice_space_of
 from bam_search.score.evaluate import Job
-from bam_search.search.fidelity import hopeless
-from bam_search.search.finals import FRESH, finalists
+from bam_search.search.finalists import FRESH, choose_finalists
+from bam_search.search.pruner import should_stop
 from bam_search.search.record import ABLATION, RANDOM, REFERENCE, SEARCH, Record
 from bam_search.search.store import open_store
-from bam_search.search.study import Finals, Rungs, Study
+from bam_search.search.study import FinalistPlan, Rungs, Study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace
 
 
-def rungs(trials: int = 46, epochs: tuple[int, ...] = (1, 2), margin: float = 0.5, audit: float = 0.0, startup: int = 4) -> Study:
+def rungs(trials: int = 46, epochs: tuple[int, ...] = (1, 2), margin: float = 0.5, control: float = 0.0, startup: int = 4) -> Study:
     """A study of 4 epochs with rungs, and with a sampler that proposes hopeless candidates too."""
     recipe = replace(PLACEMENT.recipe, epochs=4)
-    return study(trials, sampler="random", startup=startup, recipe=recipe, rungs=Rungs(epochs, margin, audit))
+    return study(trials, sampler="random", startup=startup, recipe=recipe, rungs=Rungs(epochs, margin, control))
 
 
 def of(records: dict[int, Record], origin: str) -> list[Record]:
@@ -32,42 +32,47 @@ def of(records: dict[int, Record], origin: str) -> list[Record]:
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_references_come_first_and_no_design_twice(workers: int) -> None:
-    plan = study(30, workers)
-    records = list(train(plan, memory_store(plan), Shuffled()).values())
+    context = study(30, workers)
+    records = list(train(context, memory_store(context), Shuffled()).values())
     assert [record.number for record in records] == list(range(30))
-    assert [record.name for record in records[:4]] == list(plan.references)
+    assert [record.name for record in records[:4]] == list(context.references)
     assert [record.origin for record in records[:5]] == [REFERENCE] * 4 + ["search"]
     assert len({record.id for record in records}) == 30
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_order_of_finishing_does_not_matter(workers: int) -> None:
-    for plan in (study(20, workers), with_everything(20, workers)):
-        one, two = (train(plan, memory_store(plan), Shuffled(order=order)) for order in (1, 2))
+    for context in (study(20, workers), with_everything(20, workers)):
+        one, two = (train(context, memory_store(context), Shuffled(order=order)) for order in (1, 2))
         assert one == two
 
 
 @pytest.mark.parametrize("stop", [1, 3, 7, 15, 17, 19])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_an_interrupted_study_ends_like_an_uninterrupted_one(tmp_path: Path, stop: int, workers: int) -> None:
-    plan = study(16, workers)
+    context = study(16, workers)
     whole, first, second = Shuffled(), Shuffled(stop, order=3), Shuffled(order=4)
-    expected = train(plan, memory_store(plan), whole)
+    expected = train(context, memory_store(context), whole)
     with pytest.raises(KeyboardInterrupt):
-        train(plan, open_store(tmp_path, {}, plan.objectives), first)
-    store = open_store(tmp_path, {}, plan.objectives)
+        train(context, open_store(tmp_path, {}, context.objectives), first)
+    store = open_store(tmp_path, {}, context.objectives)
     finished = len(store.records()) + len(store.final_seeds())
-    assert train(plan, open_store(tmp_path, {}, plan.objectives), second) == expected
+    assert train(context, open_store(tmp_path, {}, context.objectives), second) == expected
     # Nothing that was finished ran again.
     assert len(second.ran) == len(whole.ran) - finished
 
 
 def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
-    """A study in which all there is happens: stops, a random arm, further seeds, ablations, failures; its pool and its records."""
-    fields = {"startup": 3, "recipe": replace(PLACEMENT.recipe, epochs=2), "rungs": Rungs((1,), 0.0, 0.3), "finals": Finals(2, 4, 0.5)}
+    """A study in which all there is happens: stops, a random baseline, further seeds, ablations, failures; its pool and its records."""
+    fields = {
+        "startup": 3,
+        "recipe": replace(PLACEMENT.recipe, epochs=2),
+        "rungs": Rungs((1,), 0.0, 0.3),
+        "finalists": FinalistPlan(2, 4, 0.5),
+    }
     for seed in range(50):
-        plan, pool = replace(with_everything(14, workers), seed=seed, **fields), Shuffled()
-        records = train(plan, memory_store(plan), pool, MIDDLE)
+        context, pool = replace(with_everything(14, workers), seed=seed, **fields), Shuffled()
+        records = train(context, memory_store(context), pool, MIDDLE)
         found = list(records.values())
         if (
             {record.origin for record in found} == {REFERENCE, SEARCH, RANDOM, ABLATION}
@@ -76,20 +81,20 @@ def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
             and any(record.failure for record in found)
             and any(record.test_failure for record in found)
         ):
-            return plan, pool, records
+            return context, pool, records
     raise AssertionError("no such study among 50 seeds")
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rungs_random_arm_and_finals_interrupted_at_any_job_end_the_same(workers: int) -> None:
-    plan, whole, expected = eventful(workers)
+    context, whole, expected = eventful(workers)
     for stop in range(workers - 1, len(whole.ran), workers):
-        store, first, second = memory_store(plan), Shuffled(stop, order=stop), Shuffled(order=stop + 1)
+        store, first, second = memory_store(context), Shuffled(stop, order=stop), Shuffled(order=stop + 1)
         with pytest.raises(KeyboardInterrupt):
-            train(plan, store, first, MIDDLE)
+            train(context, store, first, MIDDLE)
         done = [Job(r.placement, r.seed, n) for r in store.records().values() for n in (*r.rung_epochs, *((r.epochs,) * r.complete))]
         done += [Job(expected[number].placement, seed, 2, final=True) for number, seed in store.final_seeds()]
-        assert train(plan, store, second, MIDDLE) == expected
+        assert train(context, store, second, MIDDLE) == expected
         assert not set(done) & set(second.ran)  # nothing that was finished ran again
 
 
@@ -109,28 +114,28 @@ def test_a_failed_candidate_is_a_record_and_no_finalist() -> None:
 
 
 def test_only_references_and_front_are_tested_with_a_fresh_seed() -> None:
-    plan, pool = study(16), Shuffled()
-    records = train(plan, memory_store(plan), pool)
+    context, pool = study(16), Shuffled()
+    records = train(context, memory_store(context), pool)
     tested = {number for number, record in records.items() if record.test_seeds or record.test_failure}
-    assert tested == {record.number for record in finalists(plan, PLAN.menu, list(records.values()))}
+    assert tested == {record.number for record in choose_finalists(context, PLAN.choice_space, list(records.values()))}
     assert {0, 1, 2, 3} <= tested
     assert len(tested) < 16
-    assert all(job.seed == (plan.seed + FRESH if job.final else plan.seed) for job in pool.ran)
-    assert all(records[number].test_seeds in ((plan.seed + FRESH,), ()) for number in tested)
+    assert all(job.seed == (context.seed + FRESH if job.final else context.seed) for job in pool.ran)
+    assert all(records[number].test_seeds in ((context.seed + FRESH,), ()) for number in tested)
 
 
 def test_the_search_ends_when_the_space_does() -> None:
     few = SearchSpace("few", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (16,)}})
-    plan = study(20, workers=2)
-    records = train(plan, memory_store(plan), Shuffled(), replace(PLAN, menu=menu(few, SITES)))
+    context = study(20, workers=2)
+    records = train(context, memory_store(context), Shuffled(), replace(PLAN, choice_space=choice_space_of(few, SITES)))
     assert [record.placement for record in records.values() if record.origin == "search"] != []
     assert len(records) == 4 + 3  # four placements of which "none" is a reference
 
 
 def test_a_stopped_candidate_has_rung_errors_and_is_not_trained_to_the_end() -> None:
-    plan, pool = rungs(), Shuffled()
-    store = memory_store(plan)
-    records = train(plan, store, pool, with_finals=False)
+    context, pool = rungs(), Shuffled()
+    store = memory_store(context)
+    records = train(context, store, pool, with_finals=False)
     stopped = [record for record in records.values() if record.stopped]
     assert len(stopped) >= 5
     assert {len(record.rung_errors) for record in stopped} == {1, 2}  # after either rung
@@ -138,14 +143,14 @@ def test_a_stopped_candidate_has_rung_errors_and_is_not_trained_to_the_end() -> 
         done = [job.epochs for job in pool.ran if job.placement == record.placement]
         assert tuple(done) == record.rung_epochs == (1, 2)[: len(done)]
         assert [invent(Job(record.placement, 0, epochs)).score.error for epochs in done] == list(record.rung_errors)  # type: ignore[union-attr]
-        assert (record.val_error, record.failure, record.audited, record.complete) == (None, "", False, False)
+        assert (record.val_error, record.failure, record.control, record.complete) == (None, "", False, False)
         assert record.seconds == pytest.approx(0.1 * len(done))
         assert record.trained_epochs == sum(done)
     for record in records.values():
         if record.complete:
             assert (record.rung_epochs, record.trained_epochs, record.seconds) == ((1, 2), 7, pytest.approx(0.3))
     again = Shuffled()
-    assert train(plan, store, again, with_finals=False) == records
+    assert train(context, store, again, with_finals=False) == records
     assert again.ran == []
 
 
@@ -162,58 +167,58 @@ def test_a_stop_names_a_rival_that_was_known_when_the_candidate_was_proposed() -
 
 
 def test_references_and_the_startup_are_never_stopped() -> None:
-    plan = rungs(startup=16, margin=0.0)
-    records = train(plan, memory_store(plan), Shuffled(), with_finals=False)
+    context = rungs(startup=16, margin=0.0)
+    records = train(context, memory_store(context), Shuffled(), with_finals=False)
     first = [records[number] for number in range(20)]
     assert all(record.complete or record.failure for record in first)
-    assert not any(record.stopped or record.audited for record in first)
+    assert not any(record.stopped or record.control for record in first)
     # It was not for lack of hopeless ones among them.
     short = [replace(record, rung_epochs=(1,), rung_errors=record.rung_errors[:1]) for record in first if record.complete]
-    assert sum(bool(hopeless(record, first[: record.number], plan.costs, 0.0)) for record in short if record.origin == SEARCH) >= 3
+    assert sum(bool(should_stop(record, first[: record.number], context.costs, 0.0)) for record in short if record.origin == SEARCH) >= 3
 
 
 def test_audited_candidates_go_on_to_the_end() -> None:
-    plan = rungs(audit=1.0)
-    records = train(plan, memory_store(plan), Shuffled(), with_finals=False)
-    audited = [record for record in records.values() if record.audited]
-    assert len(audited) >= 3
-    assert all(record.complete and not record.stopped and record.rung_epochs == (1, 2) for record in audited)
+    context = rungs(control=1.0)
+    records = train(context, memory_store(context), Shuffled(), with_finals=False)
+    control = [record for record in records.values() if record.control]
+    assert len(control) >= 3
+    assert all(record.complete and not record.stopped and record.rung_epochs == (1, 2) for record in control)
     assert not any(record.stopped for record in records.values())
 
 
 def test_a_crash_at_a_rung_is_a_failure() -> None:
-    plan = rungs()
+    context = rungs()
     about = replace(PLAN, references={**PLAN.references, "crashes": Placement.parse("layer1=bam(r=4)")})
     pool = Shuffled()
-    record = train(plan, memory_store(plan), pool, about, with_finals=False)[4]
+    record = train(context, memory_store(context), pool, about, with_finals=False)[4]
     assert "deliberate" in record.failure
     assert (record.rung_errors, record.stopped, record.trained_epochs) == ((), "", 0)
     assert [job.epochs for job in pool.ran if job.placement == record.placement] == [1]
 
 
 def test_the_random_arm_has_the_cost_of_the_search_and_no_rungs() -> None:
-    plan, pool = replace(rungs(), random_arm=True), Shuffled()
-    store = memory_store(plan)
-    records = train(plan, store, pool, with_finals=False)
+    context, pool = replace(rungs(), random_baseline=True), Shuffled()
+    store = memory_store(context)
+    records = train(context, store, pool, with_finals=False)
     spent = sum(record.trained_epochs for record in of(records, SEARCH))
     assert any(record.stopped for record in of(records, SEARCH))
     drawn = of(records, RANDOM)
-    assert len(drawn) == math.ceil(spent / 4) - plan.startup
-    assert 0 <= 4 * (len(drawn) + plan.startup) - spent < 4
-    startup = [records[number].id for number in range(4, 4 + plan.startup)]
-    assert len({record.id for record in drawn} | set(startup)) == len(drawn) + plan.startup
-    assert all(record.rung_errors == () and not record.stopped and not record.audited for record in drawn)
+    assert len(drawn) == math.ceil(spent / 4) - context.startup
+    assert 0 <= 4 * (len(drawn) + context.startup) - spent < 4
+    startup = [records[number].id for number in range(4, 4 + context.startup)]
+    assert len({record.id for record in drawn} | set(startup)) == len(drawn) + context.startup
+    assert all(record.rung_errors == () and not record.stopped and not record.control for record in drawn)
     assert [record.tag for record in drawn] == [f"R{index}" for index in range(len(drawn))]
     again = Shuffled()
-    assert train(plan, store, again, with_finals=False) == records
+    assert train(context, store, again, with_finals=False) == records
     assert again.ran == []
 
 
 def test_the_random_arm_trains_nothing_again_that_the_search_has_trained() -> None:
-    about = replace(PLAN, menu=TINY)
-    plan, pool = study(4 + 6, sampler="additive", startup=2, random_arm=True), Shuffled()
-    store = memory_store(plan)
-    records = train(plan, store, pool, about)
+    about = replace(PLAN, choice_space=TINY)
+    context, pool = study(4 + 6, sampler="additive", startup=2, random_baseline=True), Shuffled()
+    store = memory_store(context)
+    records = train(context, store, pool, about)
     drawn, own = of(records, RANDOM), {record.id: record for record in records.values() if record.origin != RANDOM}
     assert len(drawn) == 4
     repeated = [record for record in drawn if record.id in own]
@@ -233,9 +238,9 @@ def test_without_a_random_arm_there_is_none() -> None:
 
 @pytest.mark.parametrize("sampler", ["additive", "tpe"])
 def test_nothing_over_a_limit_is_proposed_or_trained(sampler: str) -> None:
-    plan = replace(with_everything(20), sampler=sampler, max_params_overhead=1.0, max_macs_overhead=1.5)
+    context = replace(with_everything(20), sampler=sampler, max_params_overhead=1.0, max_macs_overhead=1.5)
     pool = Shuffled()
-    records = train(plan, memory_store(plan), pool)
+    records = train(context, memory_store(context), pool)
     for origin, at_least in ((SEARCH, 16), (RANDOM, 3), (ABLATION, 1)):
         found = of(records, origin)
         assert len(found) >= at_least
@@ -245,19 +250,19 @@ def test_nothing_over_a_limit_is_proposed_or_trained(sampler: str) -> None:
     pinned = {placement.text for placement in PLAN.references.values()}
     assert {job.placement for job in pool.ran} <= allowed | pinned
     # The limits bind: without them the search goes beyond.
-    free = replace(plan, max_params_overhead=None, max_macs_overhead=None)
+    free = replace(context, max_params_overhead=None, max_macs_overhead=None)
     beyond = of(train(free, memory_store(free), Shuffled(), with_finals=False), SEARCH)
     assert max(record.params_overhead for record in beyond) > 1.0
 
 
 def test_a_limit_on_what_is_no_objective_holds_too() -> None:
-    plan = study(14, sampler="additive", startup=4, objectives=("error", "params_overhead"), max_macs_overhead=1.0)
-    found = of(train(plan, memory_store(plan), Shuffled(), with_finals=False), SEARCH)
+    context = study(14, sampler="additive", startup=4, objectives=("error", "params_overhead"), max_macs_overhead=1.0)
+    found = of(train(context, memory_store(context), Shuffled(), with_finals=False), SEARCH)
     assert len(found) == 10
     assert max(record.macs_conv_fc_overhead for record in found) <= 1.0
 
 
 def test_limits_below_everything_leave_the_references() -> None:
-    plan = study(20, max_params_overhead=1e-4)
-    records = train(plan, memory_store(plan), Shuffled())
+    context = study(20, max_params_overhead=1e-4)
+    records = train(context, memory_store(context), Shuffled())
     assert [record.origin for record in records.values()] == [REFERENCE] * 4

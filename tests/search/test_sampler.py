@@ -1,4 +1,4 @@
-"""Proposals are on the menu, new, and depend on nothing but what was told, the seed and the number."""
+"""Proposals are in the choice space, new, and depend on nothing but what was told, the seed and the number."""
 
 import math
 from collections import Counter
@@ -8,21 +8,23 @@ import pytest
 
 from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
-from bam_search.model.menu import menu
-from bam_search.search.offer import Offer
-from bam_search.search.sampler import SAMPLERS, Proposer, kept_trial, trial_of
+from bam_search.model.choice_space import choice_space_of
+from bam_search.search.candidate_pool import CandidatePool
+from bam_search.search.sampler import SAMPLERS, CandidateGenerator, kept_trial, trial_of
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import Menu, SearchSpace, load_space
+from bam_search.space.search_space import ChoiceSpace, SearchSpace, load_space
 
 SPACE = load_space("small")
 SITES = sites_of(SPACE)
-MENU = menu(SPACE, SITES)
+MENU = choice_space_of(SPACE, SITES)
 
 
-def proposer(sampler: str = "tpe", startup: int = 0, seed: int = 0, offered: Menu = MENU, limit: float = math.inf) -> Proposer:
-    """A proposer of a menu where each site costs one."""
-    offer = Offer.of(offered, lambda _site, _choice: [1.0], [limit], 1)
-    return Proposer(offer, lambda p: resolve(p, SITES), sampler=sampler, seed=seed, first=0, startup=startup)
+def generator(
+    sampler: str = "tpe", startup: int = 0, seed: int = 0, offered: ChoiceSpace = MENU, limit: float = math.inf
+) -> CandidateGenerator:
+    """A proposer of a choice space where each site costs one."""
+    pool = CandidatePool.of(offered, lambda _site, _choice: [1.0], [limit], 1)
+    return CandidateGenerator(pool, lambda p: resolve(p, SITES), sampler=sampler, seed=seed, first=0, startup=startup)
 
 
 def values(placement: Placement) -> list[float]:
@@ -31,7 +33,7 @@ def values(placement: Placement) -> list[float]:
     return [10.0 - 5 * ("layer2=bam(r=8" in text), float(len(placement.choices))]
 
 
-def tell(chooser: Proposer, placement: Placement, weight: float = 1.0) -> None:
+def tell(chooser: CandidateGenerator, placement: Placement, weight: float = 1.0) -> None:
     """Tell what the landscape says of a placement."""
     error, cost = values(placement)
     chooser.tell(placement, error, [cost], weight)
@@ -39,9 +41,9 @@ def tell(chooser: Proposer, placement: Placement, weight: float = 1.0) -> None:
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_proposals_are_legal_and_new(sampler: str) -> None:
-    chooser, taken = proposer(sampler, startup=5), set()
+    chooser, taken = generator(sampler, startup=5), set()
     for number in range(8 if sampler == "gp" else 40):  # a Gaussian process takes its time
-        placement = chooser.propose(number, taken)
+        placement = chooser.ask(number, taken)
         assert placement is not None
         assert placement.id not in taken
         assert trial_of(MENU, placement, values(placement)) is not None
@@ -52,17 +54,17 @@ def test_proposals_are_legal_and_new(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
 def test_proposals_depend_on_what_was_told_the_seed_and_the_number(sampler: str) -> None:
-    first = [proposer(sampler, startup=2).propose(number, set()) for number in range(4)]
-    assert first == [proposer(sampler, startup=2).propose(number, set()) for number in range(4)]
-    assert first != [proposer(sampler, startup=2, seed=1).propose(number, set()) for number in range(4)]
+    first = [generator(sampler, startup=2).ask(number, set()) for number in range(4)]
+    assert first == [generator(sampler, startup=2).ask(number, set()) for number in range(4)]
+    assert first != [generator(sampler, startup=2, seed=1).ask(number, set()) for number in range(4)]
     # A proposer that was asked before, as in an uninterrupted run, proposes like a fresh one that was told the same.
-    asked, fresh = proposer(sampler), proposer(sampler)
+    asked, fresh = generator(sampler), generator(sampler)
     for number in range(12):
-        placement = asked.propose(number, set())
+        placement = asked.ask(number, set())
         assert placement is not None
         for chooser in (asked, fresh):
             tell(chooser, placement)
-    assert asked.propose(99, set()) == fresh.propose(99, set())
+    assert asked.ask(99, set()) == fresh.ask(99, set())
 
 
 def test_tpe_and_the_additive_model_learn() -> None:
@@ -70,9 +72,9 @@ def test_tpe_and_the_additive_model_learn() -> None:
         """The mean of both objectives over the proposals after the startup, two seeds together."""
         found = []
         for seed in range(2):
-            chooser, taken = proposer(sampler, startup=10, seed=seed), set()
+            chooser, taken = generator(sampler, startup=10, seed=seed), set()
             for number in range(40):
-                placement = chooser.propose(number, taken)
+                placement = chooser.ask(number, taken)
                 assert placement is not None
                 taken.add(placement.id)
                 tell(chooser, placement)
@@ -83,8 +85,8 @@ def test_tpe_and_the_additive_model_learn() -> None:
 
 
 def test_startup_spreads_over_the_number_of_sites() -> None:
-    chooser = proposer(startup=300)
-    sizes = Counter(len(placement.choices) for number in range(300) if (placement := chooser.propose(number, set())))
+    chooser = generator(startup=300)
+    sizes = Counter(len(placement.choices) for number in range(300) if (placement := chooser.ask(number, set())))
     assert set(sizes) == {1, 2, 3, 4, 5, 6}
     assert min(sizes.values()) > 25
 
@@ -92,21 +94,21 @@ def test_startup_spreads_over_the_number_of_sites() -> None:
 @pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
 def test_a_small_space_is_exhausted_without_a_duplicate(sampler: str) -> None:
     space = SearchSpace("s", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}})
-    chooser, taken = proposer(sampler, startup=2, offered=menu(space, SITES)), set()
+    chooser, taken = generator(sampler, startup=2, offered=choice_space_of(space, SITES)), set()
     for number in range(20):
-        placement = chooser.propose(number, taken)
+        placement = chooser.ask(number, taken)
         if placement is None:
             break
         taken.add(placement.id)
         tell(chooser, placement)
-    assert len(taken) == 8 == menu(space, SITES).size - 1  # the backbone alone is a reference, and never proposed
+    assert len(taken) == 8 == choice_space_of(space, SITES).size - 1  # the backbone alone is a reference, and never proposed
 
 
 @pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
 def test_proposals_stay_within_the_limit(sampler: str) -> None:
-    chooser, taken = proposer(sampler, startup=3, limit=2.0), set()
+    chooser, taken = generator(sampler, startup=3, limit=2.0), set()
     for number in range(20):
-        placement = chooser.propose(number, taken)
+        placement = chooser.ask(number, taken)
         assert placement is not None
         assert 1 <= len(placement.choices) <= 2
         taken.add(placement.id)
@@ -115,12 +117,12 @@ def test_proposals_stay_within_the_limit(sampler: str) -> None:
 
 def test_with_a_limit_below_everything_there_is_no_proposal() -> None:
     for startup in (0, 5):
-        assert proposer("additive", startup=startup, limit=0.5).propose(0, set()) is None
-    assert proposer("additive", limit=0.5).at_random(0, set()) is None
+        assert generator("additive", startup=startup, limit=0.5).ask(0, set()) is None
+    assert generator("additive", limit=0.5).at_random(0, set()) is None
 
 
 def test_the_random_search_is_legal_new_and_its_own() -> None:
-    chooser, taken = proposer(startup=5), set()
+    chooser, taken = generator(startup=5), set()
     drawn = []
     for index in range(60):
         placement = chooser.at_random(index, taken)
@@ -130,21 +132,21 @@ def test_the_random_search_is_legal_new_and_its_own() -> None:
         taken.add(placement.id)
         drawn.append(placement)
         tell(chooser, placement)  # it learns nothing
-    assert drawn[:5] != [chooser.propose(number, set()) for number in range(5)]
+    assert drawn[:5] != [chooser.ask(number, set()) for number in range(5)]
     again: set[str] = set()
     for placement in drawn:
-        assert proposer(startup=5).at_random(len(again), again) == placement
+        assert generator(startup=5).at_random(len(again), again) == placement
         again.add(placement.id)
 
 
 def test_an_error_of_little_weight_says_little() -> None:
     def proposed(error: float, weight: float) -> list[Placement | None]:
         """What is proposed after a placement was told with this error and weight."""
-        chooser = proposer("additive")
+        chooser = generator("additive")
         for number, site in enumerate(("layer1", "layer2", "layer3")):
             chooser.tell(Placement.parse(f"{site}.0.bn2=bam"), 10.0 + number, [1.0])
         chooser.tell(Placement.parse("layer3=bam"), error, [1.0], weight)
-        return [chooser.propose(n, set()) for n in range(5)]
+        return [chooser.ask(n, set()) for n in range(5)]
 
     assert proposed(5.0, 1e-9) == proposed(15.0, 1e-9)
     assert proposed(5.0, 1.0) != proposed(15.0, 1.0)
@@ -152,9 +154,9 @@ def test_an_error_of_little_weight_says_little() -> None:
 
 def test_options_that_are_illegal_together_are_drawn_again() -> None:
     space = SearchSpace("s", SPACE.backbone, modules={"bam": {"branches": ("channel", "spatial"), "d": (2, 4)}})
-    chooser = proposer("random", startup=10, offered=menu(space, SITES))
+    chooser = generator("random", startup=10, offered=choice_space_of(space, SITES))
     for number in range(20):
-        placement = chooser.propose(number, set())
+        placement = chooser.ask(number, set())
         assert placement is not None
         assert placement == resolve(placement, SITES)
 
@@ -172,8 +174,8 @@ def test_options_that_are_illegal_together_are_drawn_again() -> None:
         ("layer1.0.bn1=bam", False),
     ],
 )
-def test_only_what_is_on_the_menu_becomes_a_trial(text: str, on_menu: bool) -> None:
-    assert (trial_of(MENU, resolve(text, SITES), [1.0, 2.0]) is not None) == on_menu
+def test_only_what_is_on_the_menu_becomes_a_trial(text: str, in_space: bool) -> None:
+    assert (trial_of(MENU, resolve(text, SITES), [1.0, 2.0]) is not None) == in_space
 
 
 def test_what_is_kept_has_a_parameter_for_each_site_with_attention() -> None:

@@ -32,10 +32,10 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
 def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
     stopped = make_record(0, None, 1.0, stopped="after 1 epoch: no", rung_epochs=(1,), rung_errors=(93.5,))
-    audited = make_record(1, 80.0, 1.0, audited=True, rung_epochs=(1, 2), rung_errors=(93.5, 90.25))
+    control = make_record(1, 80.0, 1.0, control=True, rung_epochs=(1, 2), rung_errors=(93.5, 90.25))
     store.add(stopped, None, [])
-    store.add(audited, None, [80.0, 1.0])
-    assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records().values()) == [stopped, audited]
+    store.add(control, None, [80.0, 1.0])
+    assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records().values()) == [stopped, control]
     states = [trial.state.name for trial in store._study.get_trials()]
     assert states == ["PRUNED", "COMPLETE"]
 

@@ -57,13 +57,13 @@ def test_flags_win_over_assignments_and_these_over_the_file() -> None:
         ("rungs.epochs=[1, 1]", "rungs ascend"),
         ("rungs.epochs=[0]", "rungs.epochs"),
         ("rungs.epoch=[1]", "unknown key 'rungs.epoch': did you mean 'epochs'"),
-        ("rungs.audit=1.5", "rungs.audit = 1.5"),
+        ("rungs.control=1.5", "rungs.control = 1.5"),
         ("rungs.margin=-1", "rungs.margin = -1"),
-        ("finals.seeds=0", "finals.seeds = 0"),
-        ("finals.seeds=7", "is less than finals.seeds = 7"),
-        ("finals.extra=-0.1", "finals.extra = -0.1"),
+        ("finalists.seeds=0", "finalists.seeds = 0"),
+        ("finalists.seeds=7", "is less than finalists.seeds = 7"),
+        ("finalists.extra=-0.1", "finalists.extra = -0.1"),
         ("max_params_overhead=-1", "max_params_overhead = -1"),
-        ("random_arm=1", "random_arm = 1"),
+        ("random_baseline=1", "random_baseline = 1"),
     ],
 )
 def test_mistakes_on_the_command_line(assignment: str, message: str) -> None:

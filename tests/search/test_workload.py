@@ -20,7 +20,7 @@ def by_name(found: tuple[Phase, ...]) -> dict[str, Phase]:
 
 
 def test_each_phase_has_its_trainings_and_their_images() -> None:
-    found = by_name(workload(study(trials=24, startup=8, random_arm=True), SIZES))
+    found = by_name(workload(study(trials=24, startup=8, random_baseline=True), SIZES))
     assert [(name, phase.trainings) for name, phase in found.items()] == [
         ("search", 24),
         ("random baseline", 12),  # as many as were searched, less the startup that it shares
@@ -39,9 +39,9 @@ def test_a_comparison_of_references_searches_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "name", "expected"),
     [
-        ({"finals": {"seeds": 5, "most": 5, "extra": 0.5}}, "finalists", 55),  # no seed beyond `most`
-        ({"random_arm": False}, "finalists", 34),
-        ({"finals": {"leave_one_out": False}}, "winner without each site", None),
+        ({"finalists": {"seeds": 5, "most": 5, "extra": 0.5}}, "finalists", 55),  # no seed beyond `most`
+        ({"random_baseline": False}, "finalists", 34),
+        ({"finalists": {"leave_one_out": False}}, "winner without each site", None),
         ({"rungs": {"epochs": [1]}}, "random baseline", 12),  # 12 candidates of 3 epochs instead of 2, less 6
     ],
 )

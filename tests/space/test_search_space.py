@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from bam_search.errors import UserError
-from bam_search.space.search_space import Menu, load_space
+from bam_search.space.search_space import ChoiceSpace, load_space
 
 
 def test_menu_size_counts_every_placement() -> None:
-    menu = Menu({"a": {"bam": {"r": (4, 8), "d": (1, 2, 4)}, "se": {"r": (4,)}}, "b": {"bam": {"r": (4,)}}}, {})
-    assert menu.size == (1 + 6 + 1) * (1 + 1)
+    choice_space = ChoiceSpace({"a": {"bam": {"r": (4, 8), "d": (1, 2, 4)}, "se": {"r": (4,)}}, "b": {"bam": {"r": (4,)}}}, {})
+    assert choice_space.size == (1 + 6 + 1) * (1 + 1)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from bam_search.errors import UserError
 from bam_search.model.attention.gates import amplified, spread
-from bam_search.model.attention.options import hidden, positive
-from bam_search.model.pool import Pool
+from bam_search.model.attention.options import reduced_channels, require_positive
+from bam_search.model.pool import GlobalAvgPool
 
 COMBINE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"product": torch.mul, "max": torch.maximum}
 """How two branches become one, beside "sum", which the spatial branch does as it ends; training does the same in fewer passes."""
@@ -39,12 +39,12 @@ class BAM(nn.Module):
         end_bn: bool = True,
     ) -> None:
         super().__init__()
-        positive(d=d, n=n)
+        require_positive(d=d, n=n)
         if branches != "both" and combine != "sum":
             raise UserError(f"combine = {combine} needs both branches, and branches = {branches}", "leave combine out")
         if branches == "channel" and (d, n) != (4, 2):
             raise UserError("d and n belong to the spatial branch, which branches = channel leaves out", "leave d and n out")
-        m = hidden(channels, r)
+        m = reduced_channels(channels, r)
         self.channel = _Channel(channels, m, end_bn) if branches != "spatial" else None
         self.spatial = _Spatial(channels, m, d, n, end_bn) if branches != "channel" else None
         self.combine = combine
@@ -76,7 +76,7 @@ class _Channel(nn.Module):
     def __init__(self, channels: int, m: int, end_bn: bool) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            Pool(),
+            GlobalAvgPool(),
             nn.Linear(channels, m),
             nn.BatchNorm1d(m),
             nn.ReLU(inplace=True),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bam_search.errors import UserError
-from bam_search.model.backbones.draw import drawn
+from bam_search.model.backbones.init import init_weights
 
 
 class Block(nn.Module):
@@ -28,7 +28,7 @@ class Block(nn.Module):
         self.block = copy.deepcopy(blocks[-1])
         if not _keeps_shape(self.block, channels):
             raise UserError("the stage's last block changes the shape", "a stage of one block that widens has none to repeat")
-        drawn(self.block)
+        init_weights(self.block)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bam_search.model.attention.options import hidden
-from bam_search.model.pool import Pool, largest, mean
+from bam_search.model.attention.options import reduced_channels
+from bam_search.model.pool import GlobalAvgPool, largest, mean
 
 
 class CBAM(nn.Module):
@@ -19,8 +19,8 @@ class CBAM(nn.Module):
 
     def __init__(self, channels: int, r: int = 16, k: Literal[3, 5, 7] = 7) -> None:
         super().__init__()
-        m = hidden(channels, r)
-        self.average, self.largest = Pool(), nn.AdaptiveMaxPool2d(1)
+        m = reduced_channels(channels, r)
+        self.average, self.largest = GlobalAvgPool(), nn.AdaptiveMaxPool2d(1)
         self.mlp = nn.Sequential(nn.Conv2d(channels, m, 1, bias=False), nn.ReLU(inplace=True), nn.Conv2d(m, channels, 1, bias=False))
         self.spatial = nn.Conv2d(2, 1, k, padding=k // 2, bias=False)
 

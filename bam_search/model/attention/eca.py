@@ -8,8 +8,8 @@ import math
 
 from torch import Tensor, nn
 
-from bam_search.model.attention.options import positive
-from bam_search.model.pool import Pool
+from bam_search.model.attention.options import require_positive
+from bam_search.model.pool import GlobalAvgPool
 
 
 def kernel(channels: int, gamma: int, b: int) -> int:
@@ -23,9 +23,9 @@ class ECA(nn.Module):
 
     def __init__(self, channels: int, gamma: int = 2, b: int = 1) -> None:
         super().__init__()
-        positive(gamma=gamma, b=b)
+        require_positive(gamma=gamma, b=b)
         k = kernel(channels, gamma, b)
-        self.pool = Pool()
+        self.pool = GlobalAvgPool()
         self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ ICCV Workshops 2019, https://arxiv.org/abs/1904.11492. z = x + Wv2 relu(LN(Wv1 s
 
 from torch import Tensor, nn
 
-from bam_search.model.attention.options import hidden
+from bam_search.model.attention.options import reduced_channels
 
 
 class GC(nn.Module):
@@ -14,7 +14,7 @@ class GC(nn.Module):
 
     def __init__(self, channels: int, r: int = 16) -> None:
         super().__init__()
-        m = hidden(channels, r, at_least=2)
+        m = reduced_channels(channels, r, at_least=2)
         self.key = nn.Conv2d(channels, 1, 1)
         self.transform = nn.Sequential(nn.Linear(channels, m), nn.LayerNorm(m), nn.ReLU(inplace=True), nn.Linear(m, channels))
 

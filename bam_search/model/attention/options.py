@@ -3,14 +3,14 @@
 from bam_search.errors import UserError
 
 
-def hidden(channels: int, r: int, at_least: int = 1) -> int:
+def reduced_channels(channels: int, r: int, at_least: int = 1) -> int:
     """C // r. Raises UserError if that is less than `at_least`: torch would build a branch without channels, and say nothing."""
     if r < 1 or channels // r < at_least:
         raise UserError(f"r = {r} on {channels} channels leaves too few hidden channels", f"r can be 1 to {channels // at_least} there")
     return channels // r
 
 
-def positive(**counts: int) -> None:
+def require_positive(**counts: int) -> None:
     """Raises UserError for a count below 1."""
     for name, value in counts.items():
         if value < 1:

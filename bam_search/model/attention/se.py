@@ -6,8 +6,8 @@ F' = F * sigmoid(W2 relu(W1 mean(F))) (eq. 2-4), here with biases, as in BAM's c
 
 from torch import Tensor, nn
 
-from bam_search.model.attention.options import hidden
-from bam_search.model.pool import Pool
+from bam_search.model.attention.options import reduced_channels
+from bam_search.model.pool import GlobalAvgPool
 
 
 class SE(nn.Module):
@@ -15,9 +15,9 @@ class SE(nn.Module):
 
     def __init__(self, channels: int, r: int = 16) -> None:
         super().__init__()
-        m = hidden(channels, r)
+        m = reduced_channels(channels, r)
         self.gate = nn.Sequential(
-            Pool(),
+            GlobalAvgPool(),
             nn.Linear(channels, m),
             nn.ReLU(inplace=True),
             nn.Linear(m, channels),

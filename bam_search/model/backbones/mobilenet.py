@@ -6,8 +6,8 @@ https://arxiv.org/abs/1704.04861 (table 1).
 
 from torch import Tensor, nn
 
-from bam_search.model.backbones.draw import drawn
-from bam_search.model.pool import Pool
+from bam_search.model.backbones.init import init_weights
+from bam_search.model.pool import GlobalAvgPool
 
 STAGES = ((128, 2), (256, 2), (512, 6), (1024, 2))
 """Channels at width 1.0, and depthwise separable blocks, of each stage."""
@@ -25,9 +25,9 @@ class MobileNetV1(nn.Module):
             stage = [nn.Sequential(*_separable(before if not j else after, after, 1 if j else 2)) for j in range(blocks)]
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
             before = after
-        self.avgpool = Pool()
+        self.avgpool = GlobalAvgPool()
         self.fc = nn.Linear(before, classes)
-        drawn(self)
+        init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -8,8 +8,8 @@ BN-ReLU.
 
 from torch import Tensor, nn
 
-from bam_search.model.backbones.draw import drawn
-from bam_search.model.pool import Pool
+from bam_search.model.backbones.init import init_weights
+from bam_search.model.pool import GlobalAvgPool
 
 
 class PreActBlock(nn.Module):
@@ -60,9 +60,9 @@ class PreActNet(nn.Module):
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
         self.bn = nn.BatchNorm2d(before)
         self.relu = nn.ReLU(inplace=True)
-        self.avgpool = Pool()
+        self.avgpool = GlobalAvgPool()
         self.fc = nn.Linear(before, classes)
-        drawn(self)
+        init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)

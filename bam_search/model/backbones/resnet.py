@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import squeezenet1_1, vgg16
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from bam_search.model.backbones.draw import Net, drawn
-from bam_search.model.pool import Pool
+from bam_search.model.backbones.init import Net, init_weights
+from bam_search.model.pool import GlobalAvgPool
 
 StrideOn = Literal["1x1", "3x3"]
 """Which convolution of a bottleneck block has the stride."""
@@ -68,7 +68,7 @@ def imagenet_wrn18(k: float, classes: int) -> ResNet:
         setattr(net, f"layer{i + 1}", _stage(BasicBlock, before, wide, 2, stride=2 if i else 1))
         before = wide
     net.fc = nn.Linear(before, classes)
-    return drawn(net)
+    return init_weights(net)
 
 
 def imagenet_squeezenet1_1(classes: int) -> nn.Module:
@@ -83,7 +83,7 @@ def imagenet_vgg16(classes: int) -> nn.Module:
 
 def _cifar_stem(net: ResNet) -> ResNet:
     net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    drawn(net.conv1)
+    init_weights(net.conv1)
     net.maxpool = nn.Identity()
     return net
 
@@ -106,9 +106,9 @@ class ThreeStages(nn.Module):
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.layer1, self.layer2, self.layer3 = stages
-        self.avgpool = Pool()
+        self.avgpool = GlobalAvgPool()
         self.fc = nn.Linear(features, classes)
-        drawn(self)
+        init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))

@@ -7,32 +7,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bam_search.search.additive import Design
+from bam_search.search.additive import PlacementEncoder
 from bam_search.space.placement import Choice, Placement
-from bam_search.space.search_space import Menu
+from bam_search.space.search_space import ChoiceSpace
 
 
 @dataclass(frozen=True, eq=False)
-class Offer:
-    """What may be proposed: the menu, what each choice adds to each overhead in percent, and how much of each is allowed.
+class CandidatePool:
+    """What may be proposed: the choice space, what each choice adds to each overhead in percent, and how much of each is allowed.
 
-    `added[i][j]` is of choice j at site i, with the numbering of `bam_search.search.additive.Design`; of its columns, which are those of
-    `limits`, the first `objectives` are minimised.
+    `added[i][j]` is of choice j at site i, with the numbering of `bam_search.search.additive.PlacementEncoder`; of its columns, which are
+    those of `limits`, the first `objectives` are minimised.
     """
 
-    menu: Menu
-    design: Design
+    choice_space: ChoiceSpace
+    encoder: PlacementEncoder
     added: tuple[np.ndarray, ...]
     limits: np.ndarray
     objectives: int
 
     @classmethod
-    def of(cls, menu: Menu, overheads: Callable[[str, Choice], Sequence[float]], limits: Sequence[float], objectives: int) -> "Offer":
-        """The offer of a menu; `overheads` are what a choice adds at a site, one number for each of `limits` (which may be infinite)."""
-        design = Design.of(menu)
+    def of(
+        cls, choice_space: ChoiceSpace, overheads: Callable[[str, Choice], Sequence[float]], limits: Sequence[float], objectives: int
+    ) -> "CandidatePool":
+        """The candidate pool of a choice space; `overheads` are what a choice adds at a site, one number for each of `limits` (which may be
+        infinite).
+        """
+        encoder = PlacementEncoder.of(choice_space)
         nothing = [0.0] * len(limits)
-        added = [np.array([nothing, *(overheads(site, choice) for choice in menu.choices(site))]) for site in menu.sites]
-        return cls(menu, design, tuple(added), np.array(limits, dtype=float), objectives)
+        added = [np.array([nothing, *(overheads(site, choice) for choice in choice_space.choices(site))]) for site in choice_space.sites]
+        return cls(choice_space, encoder, tuple(added), np.array(limits, dtype=float), objectives)
 
     def overheads(self, vectors: np.ndarray) -> np.ndarray:
         """(n, sites) choices -> (n, overheads)."""
@@ -49,7 +53,7 @@ class Offer:
     def spread(self, seed: int) -> Placement:
         """A random placement within the limits, its number of sites uniform from one to all, as far as the limits let it."""
         rng = random.Random(seed)
-        sites = list(enumerate(self.design.sites))
+        sites = list(enumerate(self.encoder.sites))
         spent = np.zeros(len(self.limits))
         choices: dict[str, Choice] = {}
         wanted = rng.randint(1, len(sites))
@@ -59,11 +63,11 @@ class Offer:
             affordable = [j for j in np.flatnonzero(self._affordable(spent + self.added[i])).tolist() if j]
             if affordable:
                 j = rng.choice(affordable)
-                spent, choices[site] = spent + self.added[i][j], self.design.choices[i][j - 1]
+                spent, choices[site] = spent + self.added[i][j], self.encoder.choices[i][j - 1]
         return Placement.of(choices)
 
     def everything(self) -> np.ndarray:
-        """(n, sites): every placement on the menu, the empty one first."""
+        """(n, sites): every placement in the choice space, the empty one first."""
         return np.array(list(itertools.product(*(range(len(added)) for added in self.added))))
 
     def some(self, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -11,14 +11,14 @@ from recorded import recorded
 from torch import nn
 
 from bam_search.model.build import build, sites_of
-from bam_search.score.bench import Bench
+from bam_search.score.context import TrainingContext
+from bam_search.score.cuda_graphs import EAGER, NotOneGraph, cuda_graph, replayed
 from bam_search.score.data import Images
 from bam_search.score.device import choose
-from bam_search.score.generated import generate
-from bam_search.score.graph import EAGER, NotOneGraph, cuda_graph, replayed
-from bam_search.score.measure import HeldOut, Meter, error
+from bam_search.score.measure import HeldOut, Meter, top1_error
 from bam_search.score.recipe import Recipe
-from bam_search.score.step import Step
+from bam_search.score.step import TrainingStep
+from bam_search.score.synthetic import generate_images
 from bam_search.score.train import Epoch, train
 from bam_search.space.search_space import load_space
 
@@ -29,7 +29,7 @@ RECIPE = Recipe(epochs=2, batch=25, precision="bf16")
 
 
 def images(n: int = 200) -> Images:
-    x, y, _, _ = generate(n, 0)
+    x, y, _, _ = generate_images(n, 0)
     return Images(x, y)
 
 
@@ -52,11 +52,11 @@ class Waiting(Dropping):
         return self.layers(x) * (2.0 if x.mean().item() > 0 else 1.0)
 
 
-def calls_of(kind: type[Step] | type[Meter], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def calls_of(kind: type[TrainingStep] | type[Meter], monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each time that `kind` takes something in Python."""
     taken: list[int] = []
-    take = kind.take
-    monkeypatch.setattr(kind, "take", lambda self: taken.append(1) or take(self))  # type: ignore[func-returns-value]
+    step = kind.step
+    monkeypatch.setattr(kind, "step", lambda self: taken.append(1) or step(self))  # type: ignore[func-returns-value]
     return taken
 
 
@@ -65,8 +65,8 @@ def net(text: str) -> nn.Module:
 
 
 def trained(text: str, micro_batches: int) -> tuple[tuple[Epoch, ...], torch.Tensor]:
-    model, bench = net(text), Bench.of(CPU, RECIPE, images())
-    epochs = train(model, bench, RECIPE, 3, lambda: error(model, images(60), bench), micro_batches)
+    model, context = net(text), TrainingContext.of(CPU, RECIPE, images())
+    epochs = train(model, context, RECIPE, 3, lambda: top1_error(model, images(60), context), micro_batches)
     return epochs, torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
 
@@ -75,8 +75,8 @@ def trained(text: str, micro_batches: int) -> tuple[tuple[Epoch, ...], torch.Ten
 def test_replaying_the_step_is_the_same_training(text: str, micro_batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     expected = trained(text, micro_batches)
-    taken = calls_of(Step, monkeypatch)
-    monkeypatch.setattr(Step, "taker", lambda self: replayed(self.take, recorded))
+    taken = calls_of(TrainingStep, monkeypatch)
+    monkeypatch.setattr(TrainingStep, "make_step", lambda self: replayed(self.step, recorded))
     epochs, weights = trained(text, micro_batches)
     assert len(taken) == EAGER + 1  # of 16 steps: what Python decides in one is never decided again
     assert epochs == expected[0]
@@ -84,30 +84,30 @@ def test_replaying_the_step_is_the_same_training(text: str, micro_batches: int, 
 
 
 def test_a_step_that_waits_for_the_device_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Step, "taker", lambda self: replayed(self.take, recorded))
+    monkeypatch.setattr(TrainingStep, "make_step", lambda self: replayed(self.step, recorded))
     with pytest.raises(RuntimeError, match="not permitted"):
-        train(Waiting(), Bench.of(CPU, RECIPE, images()), RECIPE, 0)
+        train(Waiting(), TrainingContext.of(CPU, RECIPE, images()), RECIPE, 0)
 
 
 @pytest.mark.parametrize("n", [625, 640])
 def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    model, bench = net("bottleneck=bam"), Bench.of(CPU, RECIPE, images())
+    model, context = net("bottleneck=bam"), TrainingContext.of(CPU, RECIPE, images())
     held_out = images(n)
     expected = []
     for seed in (0, 1):  # the weights change between two measurements, as they do from epoch to epoch
-        train(model, bench, RECIPE, seed)
+        train(model, context, RECIPE, seed)
         with torch.inference_mode():
-            logits = torch.cat([bench.forward(model.eval(), part) for part in torch.from_numpy(held_out.x).split(125)])
+            logits = torch.cat([context.forward(model.eval(), part) for part in torch.from_numpy(held_out.x).split(125)])
         labels = torch.from_numpy(held_out.y)
         loss = float(nn.functional.cross_entropy(logits.double(), labels))
         expected.append((100 * int((logits.argmax(1) != labels).sum()) / n, pytest.approx(loss, rel=1e-5)))
     model = net("bottleneck=bam")
     taken = calls_of(Meter, monkeypatch)
-    monkeypatch.setattr(Meter, "taker", lambda self: replayed(self.take, recorded))
-    measure, found = Meter.of(model, bench, HeldOut.of(held_out, "cpu")).start(), []
+    monkeypatch.setattr(Meter, "make_step", lambda self: replayed(self.step, recorded))
+    measure, found = Meter.of(model, context, HeldOut.of(held_out, "cpu")).start(), []
     for seed in (0, 1):
-        train(model, bench, RECIPE, seed)
+        train(model, context, RECIPE, seed)
         measured = measure()
         found.append((measured.error, measured.loss))
     assert found == expected

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bam_search.model.insert import CHILD, ChannelsLast, attended
 
 
-def gains(model: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
+def attention_gains(model: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
     """(B, H, W) for each site with attention, in the order in which they run, while `run()` runs `model` once.
 
     The gain of a position is sqrt(sum over channels of y^2 / sum over channels of x^2), x the map that attention sees and y what it gives

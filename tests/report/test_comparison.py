@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conftest import make_record
 
-from bam_search.report.compare import Comparison, Finished, compare, draw, front, front_table, page
+from bam_search.report.comparison import Comparison, Finished, compare, draw, front, front_table, page
 from bam_search.search.record import Record, standard_error
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'

@@ -6,7 +6,7 @@ from conftest import make_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bam_search.search.front import front, gains, hypervolume, nondominated
+from bam_search.search.pareto import hypervolume, hypervolume_improvements, nondominated, pareto_front
 
 rows = st.integers(1, 3).flatmap(lambda m: st.lists(st.tuples(*[st.integers(0, 4)] * m), min_size=1, max_size=20))
 
@@ -24,8 +24,8 @@ def test_nondominated_is_its_definition(values: list[tuple[int, ...]]) -> None:
 def test_front_leaves_out_the_failed_and_sorts_by_cost() -> None:
     points = [(80.0, 0.0), (70.0, 2.0), (75.0, 1.0), (76.0, 1.5), (None, 0.0)]
     records = [make_record(number, *point) for number, point in enumerate(points)]
-    assert [r.number for r in front(records, ("error", "params_overhead"))] == [0, 2, 1]
-    assert front([records[4]], ("error", "params_overhead")) == []
+    assert [r.number for r in pareto_front(records, ("error", "params_overhead"))] == [0, 2, 1]
+    assert pareto_front([records[4]], ("error", "params_overhead")) == []
 
 
 def test_the_hypervolume_of_hand_made_boxes() -> None:
@@ -67,4 +67,4 @@ def test_a_gain_is_the_difference_of_two_hypervolumes(dimensions: int, digits: i
         points, others = rng.random((n, dimensions)).round(digits), rng.random((30, dimensions)).round(digits)
         found, worst = points[nondominated(points)], np.full(dimensions, 1.1)
         expected = [hypervolume(np.vstack([found, other]), worst) - hypervolume(found, worst) for other in others]
-        assert gains(found, others, worst) == pytest.approx(expected, abs=1e-12)
+        assert hypervolume_improvements(found, others, worst) == pytest.approx(expected, abs=1e-12)

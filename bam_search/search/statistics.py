@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from bam_search.search.front import nondominated
+from bam_search.search.pareto import nondominated
 from bam_search.search.record import Record
 
 LEVEL = 0.9

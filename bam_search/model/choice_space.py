@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from bam_search.errors import UserError
 from bam_search.model.attention import canonical, defaults
 from bam_search.space.placement import Choice, Option
-from bam_search.space.search_space import Menu, Options, SearchSpace
+from bam_search.space.search_space import ChoiceSpace, Options, SearchSpace
 from bam_search.space.sites import NoSuchSites, Site, Sites
 
-PLENTY = 65_536
+AMPLE = 65_536
 """More channels, and a larger map, than any site has: what is illegal here is illegal everywhere."""
 
 
-def menu(space: SearchSpace, sites: Sites) -> Menu:
+def choice_space_of(space: SearchSpace, sites: Sites) -> ChoiceSpace:
     """What a search over `space` may choose: its sites, and for each the modules with the option values that are legal there.
 
     Legal are combinations: a value is on offer where some combination with it is legal, and `Menu.illegal` has those that are not.
@@ -35,7 +35,7 @@ def menu(space: SearchSpace, sites: Sites) -> Menu:
     if not legal:
         raise UserError(f"space {space.name!r} offers nothing: none of its modules is legal at any of its sites", "widen its option values")
     left_out = tuple(site.name for site in sites if site.name in names and site.name not in legal)
-    return Menu(legal, {name: defaults(name) for name in space.modules}, frozenset(illegal), left_out)
+    return ChoiceSpace(legal, {name: defaults(name) for name in space.modules}, frozenset(illegal), left_out)
 
 
 def _names(space: SearchSpace, sites: Sites) -> set[str]:
@@ -69,7 +69,7 @@ def _check(module: str, options: Options) -> None:
     mistakes: dict[Choice, UserError] = {}
     for choice in _choices(module, options):
         try:
-            canonical(choice, PLENTY, PLENTY)
+            canonical(choice, AMPLE, AMPLE)
         except UserError as error:
             mistakes[choice] = error
     legal = _values(options, [choice for choice in _choices(module, options) if choice not in mistakes])

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bam_search.score.batches import CHANNELS, SIDE, Stock
+from bam_search.score.batches import CHANNELS, SIDE, DeviceImages
 from bam_search.score.data import Images
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class TrainingContext:
     """The training images; `mean` and `std` are theirs, a channel, repeated over a whole image's pixels: (32 * 32 * 3,), on the device.
 
     Repeated, because arithmetic on three numbers at a time takes twice as long on a CPU.
@@ -26,8 +26,8 @@ class Bench:
     std: Tensor
 
     @classmethod
-    def of(cls, device: Device, recipe: Recipe, images: Images) -> "Bench":
-        """The bench for these training images: mean and standard deviation per channel, over all pixels."""
+    def of(cls, device: Device, recipe: Recipe, images: Images) -> "TrainingContext":
+        """The training context for these training images: mean and standard deviation per channel, over all pixels."""
         # From histograms: exact, and without a float copy of all images.
         histograms = torch.stack([torch.bincount(torch.from_numpy(images.x[..., c]).flatten(), minlength=256) for c in range(CHANNELS)])
         levels = torch.arange(256, dtype=torch.float64)
@@ -38,12 +38,12 @@ class Bench:
         return cls(device, uses_bf16(recipe, device), images, mean, std)
 
     @functools.cached_property
-    def stock(self) -> Stock:
+    def device_images(self) -> DeviceImages:
         """The images on the device: made when something trains, as what only measures needs none."""
-        return Stock.of(self.images, self.device.type)
+        return DeviceImages.of(self.images, self.device.type)
 
     def forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        """(B, 32, 32, 3) uint8 -> (B, classes) float32 logits, under autocast where the bench is bf16."""
+        """(B, 32, 32, 3) uint8 -> (B, classes) float32 logits, under autocast where the training context is bf16."""
         x = ((pixels.flatten(1).float() - self.mean) / self.std).view_as(pixels)
         x = x.permute(0, 3, 1, 2)  # channels-last in memory, without a copy
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):

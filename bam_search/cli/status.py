@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from bam_search.errors import UserError
-from bam_search.search.driver import Status, look, when
+from bam_search.search.lock import Status, read_status, when
 from bam_search.search.record import Record
 from bam_search.search.store import read_records
 from bam_search.words import counted
@@ -38,7 +38,7 @@ def status_json(folder: Path) -> str:
 
 def stop(folder: Path) -> int:
     """End the driver of the study, and wait for it; the exit code. Raises UserError."""
-    last, drives = look(folder)
+    last, drives = read_status(folder)
     if last is None or not drives:
         raise UserError(f"no process runs the study in {folder}", "`run` continues it")
     if last.host != platform.node():
@@ -46,7 +46,7 @@ def stop(folder: Path) -> int:
     with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.kill(last.pid, signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE
-    while look(folder)[1]:
+    while read_status(folder)[1]:
         if time.monotonic() > deadline:
             click.echo(f"error: process {last.pid} still runs, {PATIENCE:g} s after it was asked to end", err=True)
             return 1
@@ -56,7 +56,7 @@ def stop(folder: Path) -> int:
 
 
 def _found(folder: Path) -> tuple[Status | None, bool, list[Record]]:
-    last, drives = look(folder)
+    last, drives = read_status(folder)
     return last, drives, read_records(folder)
 
 

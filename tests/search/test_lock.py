@@ -13,14 +13,14 @@ import pytest
 
 from bam_search.errors import UserError
 from bam_search.score.evaluate import Job, Result
-from bam_search.search.driver import driving, look
+from bam_search.search.lock import locked, read_status
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bam_search.search.driver import driving
-with driving(Path(sys.argv[1]), "run --study it") as driver:
-    driver.tell(stage="search", done=3, total=8)
+from bam_search.search.lock import locked
+with locked(Path(sys.argv[1]), "run --study it") as lock:
+    lock.tell(stage="search", done=3, total=8)
     print("held", flush=True)
     time.sleep(100)
 """
@@ -33,23 +33,23 @@ def test_the_folder_says_what_is_under_way(tmp_path: Path) -> None:
         futures.append(Future())
         return futures[-1]
 
-    assert look(tmp_path) == (None, False)
-    with driving(tmp_path / "new", "run --study it") as driver:
-        watched = driver.watched(submit)
+    assert read_status(tmp_path) == (None, False)
+    with locked(tmp_path / "new", "run --study it") as lock:
+        watched = lock.watched(submit)
         watched(Job("layer1=bam", 0, 2))
         watched(Job("none", 7, 2, final=True))
-        status, drives = look(tmp_path / "new")
+        status, drives = read_status(tmp_path / "new")
         assert drives
         assert status is not None
         assert (status.host, status.pid, status.command) == (platform.node(), os.getpid(), "run --study it")
         assert [(r.placement, r.seed, r.epochs, r.final) for r in status.running] == [("layer1=bam", 0, 2, False), ("none", 7, 2, True)]
         assert 0 <= time.time() - status.running[0].since < 60
         futures[0].set_result(Result(None))
-        driver.tell(stage="search", done=1, total=4)
-        status, _ = look(tmp_path / "new")
+        lock.tell(stage="search", done=1, total=4)
+        status, _ = read_status(tmp_path / "new")
         assert status is not None
         assert (status.stage, status.done, status.total, [r.seed for r in status.running]) == ("search", 1, 4, [7])
-    status, drives = look(tmp_path / "new")
+    status, drives = read_status(tmp_path / "new")
     assert status is not None
     assert not drives
 
@@ -58,26 +58,26 @@ def test_a_second_driver_is_refused_and_told_of_the_first_until_that_dies(tmp_pa
     first = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline() == "held\n"
-    with pytest.raises(UserError) as caught, driving(tmp_path, "another"):
+    with pytest.raises(UserError) as caught, locked(tmp_path, "another"):
         raise AssertionError("two drivers")
     assert f"is driven by process {first.pid} on {platform.node()}, since " in caught.value.message
     assert caught.value.message.endswith(": run --study it")
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    status, drives = look(tmp_path)
+    status, drives = read_status(tmp_path)
     assert status is not None
     assert (drives, status.done, status.ended) == (False, 3, "")
-    with driving(tmp_path, "another"):
-        assert look(tmp_path)[1]
+    with locked(tmp_path, "another"):
+        assert read_status(tmp_path)[1]
 
 
 def test_looking_does_not_keep_a_driver_out(tmp_path: Path) -> None:
-    code = "import sys\nfrom pathlib import Path\nfrom bam_search.search.driver import look\nwhile True: look(Path(sys.argv[1]))"
-    with driving(tmp_path, "first"):
+    code = "import sys\nfrom pathlib import Path\nfrom bam_search.search.lock import look\nwhile True: look(Path(sys.argv[1]))"
+    with locked(tmp_path, "first"):
         looker = subprocess.Popen([sys.executable, "-c", code, tmp_path])
     try:
         for _ in range(20):
-            with driving(tmp_path, "again"):
+            with locked(tmp_path, "again"):
                 pass
     finally:
         looker.kill()
@@ -86,18 +86,18 @@ def test_looking_does_not_keep_a_driver_out(tmp_path: Path) -> None:
 
 def test_a_users_mistake_on_the_way_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     def mistake(folder: Path) -> None:
-        with pytest.raises(UserError, match="no such thing"), driving(folder, "mistaken"):
+        with pytest.raises(UserError, match="no such thing"), locked(folder, "mistaken"):
             raise UserError("no such thing")
 
     mistake(tmp_path / "new")
     assert not list(tmp_path.iterdir())
-    with driving(tmp_path / "old", "first") as driver:
-        driver.tell(ended="finished")
-    before = look(tmp_path / "old")
+    with locked(tmp_path / "old", "first") as lock:
+        lock.tell(ended="finished")
+    before = read_status(tmp_path / "old")
     mistake(tmp_path / "old")
-    assert look(tmp_path / "old") == before
+    assert read_status(tmp_path / "old") == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be used"), driving(tmp_path / "file" / "folder", "it"):
+    with pytest.raises(UserError, match="cannot be used"), locked(tmp_path / "file" / "folder", "it"):
         raise AssertionError("a folder in a file")
 
 
@@ -105,4 +105,4 @@ def test_a_users_mistake_on_the_way_leaves_the_folder_as_it_was(tmp_path: Path) 
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "driver.json").write_text(content)
     with pytest.raises(UserError, match=r"driver\.json cannot be read"):
-        look(tmp_path)
+        read_status(tmp_path)

@@ -7,7 +7,7 @@ from torch import nn
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def drawn(net: Net) -> Net:
+def init_weights(net: Net) -> Net:
     """`net`, its convolutions drawn by the rule of He et al. (https://arxiv.org/abs/1502.01852, fan-out), its normalisations reset."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):

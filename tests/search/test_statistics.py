@@ -7,8 +7,8 @@ import pytest
 from conftest import make_record
 from scipy import stats
 
-from bam_search.search.means import LEVEL, Difference, Noise, difference, mean, membership, noise, rank_correlation
 from bam_search.search.record import Record
+from bam_search.search.statistics import LEVEL, Difference, Noise, difference, mean, membership, noise, rank_correlation
 
 COSTS = ("params_overhead", "macs_conv_fc_overhead")
 
@@ -122,7 +122,7 @@ def test_cheaper_but_worse_is_on_the_front() -> None:
 
 
 def test_membership_follows_the_noise_and_the_number_of_seeds() -> None:
-    # The dearer is on the front if it is better: Student's t of the difference over its standard deviation.
+    # The more expensive is on the front if it is better: Student's t of the difference over its standard deviation.
     for n, sd, degrees in ((2, 1.0, 12), (8, 1.0, 12), (2, 0.3, 12), (2, 0.5, 2)):
         cheap, dear = final(0, [71.0] * n, cost=1), final(1, [70.5] * n, cost=2)
         expected = stats.t.cdf(0.5 / (sd * np.sqrt(2 / n)), degrees)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bam_search.report.findings import against
+from bam_search.report.findings import compare_to
 from bam_search.report.tables import difference_text, error_text, test_text
-from bam_search.search.paper import MARKS, Marked, PaperEntry, beside, minus
+from bam_search.search.published import MARKS, Marked, PublishedFigure, beside, minus
 from bam_search.search.record import REFERENCE, Record
 
 
@@ -16,13 +16,13 @@ class Paper:
     """What the paper says about a study, and how this run of it differs: `data` and `recipe` are words for ours, `data` empty if equal."""
 
     claim: str = ""
-    entries: tuple[PaperEntry, ...] = ()
+    entries: tuple[PublishedFigure, ...] = ()
     net: str = ""
     data: str = ""
     recipe: str = ""
 
     @property
-    def shown(self) -> tuple[PaperEntry, ...]:
+    def shown(self) -> tuple[PublishedFigure, ...]:
         """The entries that belong beside this run's network."""
         return beside(self.entries, self.net)
 
@@ -77,7 +77,7 @@ def _our_difference(record: Record | None, base: Record | None, records: Sequenc
     """Of test errors, paired by seed, where both are finalists; else of validation errors."""
     if record is None or base is None or record is base:
         return ""
-    tested = [found for found in against(records, record, (REFERENCE,)) if found.other is base] if record.test_errors else []
+    tested = [found for found in compare_to(records, record, (REFERENCE,)) if found.other is base] if record.test_errors else []
     if tested:
         return f"{difference_text(tested[0].difference)} on test"
     if record.val_error is None or base.val_error is None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import make_record
 
-from bam_search.search.fidelity import LEAST, at_rung, audited, forecast, hopeless
+from bam_search.search.pruner import MIN_RECORDS, at_rung, forecast, in_control_group, should_stop
 from bam_search.search.record import Record
 
 COSTS = ("params_overhead", "macs_conv_fc_overhead")
@@ -57,11 +57,11 @@ def test_equal_short_errors_say_nothing() -> None:
 
 
 def test_few_candidates_forecast_nothing() -> None:
-    assert LEAST == 6
-    assert forecast(on_a_line(n=LEAST - 1), 1) is None
-    assert forecast(on_a_line(n=LEAST), 1) is not None
+    assert MIN_RECORDS == 6
+    assert forecast(on_a_line(n=MIN_RECORDS - 1), 1) is None
+    assert forecast(on_a_line(n=MIN_RECORDS), 1) is not None
     # Only those count that have both errors, at this rung.
-    records = [*on_a_line(n=LEAST - 1), trained(7, 80.0, None), make_record(8, 70.0, 1.0)]
+    records = [*on_a_line(n=MIN_RECORDS - 1), trained(7, 80.0, None), make_record(8, 70.0, 1.0)]
     assert forecast(records, 1) is None
     assert forecast(on_a_line(), 2) is None
 
@@ -74,7 +74,7 @@ def test_the_error_at_a_rung() -> None:
 def hopeless_at(short: float, cost: float = 1.0, noise: float = 0.0, margin: float = 1.0, others: list[Record] | None = None) -> str:
     """Whether a candidate of this cost is hopeless beside those on a line at cost 1, of which the best has 68."""
     known = on_a_line(noise=noise) if others is None else others
-    return hopeless(trained(20, short, None, cost), known, COSTS, margin)
+    return should_stop(trained(20, short, None, cost), known, COSTS, margin)
 
 
 def test_hopeless_is_what_an_equally_cheap_one_beats_beyond_the_margin() -> None:
@@ -97,8 +97,8 @@ def test_a_rival_that_costs_more_anywhere_stops_nobody() -> None:
     assert hopeless_at(95.0, cost=1.0)
     assert not hopeless_at(95.0, cost=0.9)
     record = trained(20, 95.0, None, 1.5, macs_conv_fc_overhead=1.9)  # the others: 1 % parameters, 2 % MACs
-    assert hopeless(record, on_a_line(), COSTS, 1.0) == ""
-    assert hopeless(record, on_a_line(), ("params_overhead",), 1.0)
+    assert should_stop(record, on_a_line(), COSTS, 1.0) == ""
+    assert should_stop(record, on_a_line(), ("params_overhead",), 1.0)
 
 
 def test_a_rival_must_have_gone_all_the_way() -> None:
@@ -108,30 +108,30 @@ def test_a_rival_must_have_gone_all_the_way() -> None:
 
 
 def test_without_a_forecast_nobody_is_stopped() -> None:
-    assert hopeless_at(99.0, others=on_a_line(n=LEAST - 1)) == ""
+    assert hopeless_at(99.0, others=on_a_line(n=MIN_RECORDS - 1)) == ""
 
 
 def test_the_last_rung_decides() -> None:
     others = [make_record(i, 30 + SHORT[i] / 2, 1.0, rung_epochs=(1, 2), rung_errors=(50.0, float(SHORT[i]))) for i in range(8)]
     bad_then_good = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_errors=(99.0, 70.0))
     good_then_bad = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_errors=(40.0, 99.0))
-    assert hopeless(bad_then_good, others, COSTS, 1.0) == ""
-    assert "after 2 epochs" in hopeless(good_then_bad, others, COSTS, 1.0)
+    assert should_stop(bad_then_good, others, COSTS, 1.0) == ""
+    assert "after 2 epochs" in should_stop(good_then_bad, others, COSTS, 1.0)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
 def test_the_audited_share_is_as_stated(share: float) -> None:
-    shares = [np.mean([audited(seed, number, share) for number in range(100)]) for seed in range(100)]
+    shares = [np.mean([in_control_group(seed, number, share) for number in range(100)]) for seed in range(100)]
     assert np.mean(shares) == pytest.approx(share, abs=0.01)
     assert max(abs(found - share) for found in shares) < 0.2
     assert len(set(shares)) > 3
 
 
 def test_who_is_audited_is_always_the_same() -> None:
-    assert [number for number in range(60) if audited(0, number, 0.1)] == AUDITED
-    assert [number for number in range(60) if audited(1, number, 0.1)] != AUDITED
-    assert not any(audited(0, number, 0.0) for number in range(1000))
-    assert all(audited(0, number, 1.0) for number in range(1000))
+    assert [number for number in range(60) if in_control_group(0, number, 0.1)] == AUDITED
+    assert [number for number in range(60) if in_control_group(1, number, 0.1)] != AUDITED
+    assert not any(in_control_group(0, number, 0.0) for number in range(1000))
+    assert all(in_control_group(0, number, 1.0) for number in range(1000))
     # A larger share audits the same ones and more.
-    few, many = ({number for number in range(1000) if audited(0, number, share)} for share in (0.1, 0.3))
+    few, many = ({number for number in range(1000) if in_control_group(0, number, share)} for share in (0.1, 0.3))
     assert few < many

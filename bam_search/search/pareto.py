@@ -18,7 +18,7 @@ def nondominated(values: np.ndarray) -> np.ndarray:
     return kept
 
 
-def front(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
+def pareto_front(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
     """The complete records on the front of the objectives (keys of OBJECTIVES), cheapest first, then best first."""
     complete = [record for record in records if record.complete]
     if not complete:
@@ -47,7 +47,7 @@ def hypervolume(values: np.ndarray, worst: np.ndarray) -> float:
     return sum(float(depth) * hypervolume(values[: i + 1, :-1], worst[:-1]) for i, depth in enumerate(depths) if depth > 0)
 
 
-def gains(front: np.ndarray, values: np.ndarray, worst: np.ndarray) -> np.ndarray:
+def hypervolume_improvements(front: np.ndarray, values: np.ndarray, worst: np.ndarray) -> np.ndarray:
     """(n, m) and (k, m) values to minimise, all below `worst` -> (k,): the hypervolume that each row of `values` would add to the front."""
     if front.shape[1] != 3:
         there = hypervolume(front, worst)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.structure import Block, Seen, blocks, holds, outermost, seen, stages
+from bam_search.model.structure import Block, TracedModel, blocks, holds, outermost, stages, traced_model
 from bam_search.model.trace import BATCH, Call, Shape, Trace, trace
 from bam_search.space.sites import BOTTLENECK, CHANNELS_LAST, EVERY_BLOCK, MAP, STAGE_ENDS, Site, Sites
 
@@ -23,46 +23,46 @@ def find_sites(model: nn.Module, input_shape: Shape = IMAGE) -> Sites:
     """
     if len(input_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in input_shape):
         raise UserError(f"input_shape = {input_shape} is not (C, H, W)", "for example (3, 224, 224)")
-    saw = seen(trace(model, input_shape))
+    traced = traced_model(trace(model, input_shape))
     larger = _shapes_on_larger(model, input_shape)
     sites: dict[str, Site] = {}
-    refused = _uncalled(saw)
-    for name, call in saw.once.items():
-        layout = _layout(call, larger, input_shape, saw.module(name))
+    refused = _uncalled(traced)
+    for name, call in traced.once.items():
+        layout = _layout(call, larger, input_shape, traced.module(name))
         if layout in (MAP, CHANNELS_LAST):
             sites[name] = _site(call, layout)
         else:
             refused[name] = layout
-    found = blocks(saw)
-    return Sites(tuple(_with_roles(saw, found, sites).values()), refused, tuple(block.name for block in found))
+    found = blocks(traced)
+    return Sites(tuple(_with_roles(traced, found, sites).values()), refused, tuple(block.name for block in found))
 
 
-def _with_roles(saw: Seen, found: Sequence[Block], sites: Mapping[str, Site]) -> dict[str, Site]:
+def _with_roles(traced: TracedModel, found: Sequence[Block], sites: Mapping[str, Site]) -> dict[str, Site]:
     sizes = {b.name: (sites[b.name].height, sites[b.name].width) for b in found if b.name in sites}
     result = dict(sites)
     names = [block.name for block in found]
     ends: dict[int | None, str] = {}
     for number, stage in enumerate(stages(found, sizes)):
         elsewhere = [name for name in names if name not in {block.name for block in stage}]
-        end = outermost(saw, stage[-1].name, elsewhere)
+        end = outermost(traced, stage[-1].name, elsewhere)
         end = end if end in sites else stage[-1].name
-        ends[saw.content(end)] = end
+        ends[traced.content(end)] = end
         result[end] = replace(result[end], roles=(STAGE_ENDS, *([BOTTLENECK] if stage[-1] != found[-1] else [])))
-        first, last = saw.once[stage[0].name].first, saw.once[stage[-1].name].last
-        result |= {n: replace(s, stage=number) for n, s in result.items() if first <= saw.once[n].first and saw.once[n].last <= last}
+        first, last = traced.once[stage[0].name].first, traced.once[stage[-1].name].last
+        result |= {n: replace(s, stage=number) for n, s in result.items() if first <= traced.once[n].first and traced.once[n].last <= last}
     for block in found:
-        _mark(saw, block, ends, result)
+        _mark(traced, block, ends, result)
     return result
 
 
-def _mark(saw: Seen, block: Block, ends: Mapping[int | None, str], sites: dict[str, Site]) -> None:
+def _mark(traced: TracedModel, block: Block, ends: Mapping[int | None, str], sites: dict[str, Site]) -> None:
     """Give the block's sites its name, and the role to the end of its branch; where that is a stage's end, to the stage's end."""
     for name in sites:
         if holds(block.name, name):
             sites[name] = replace(sites[name], block=block.name)
     end = block.branch_end if block.branch_end in sites else block.name
     if end in sites:
-        end = ends.get(saw.content(end), end)
+        end = ends.get(traced.content(end), end)
         sites[end] = replace(sites[end], roles=(*sites[end].roles, EVERY_BLOCK))
 
 
@@ -72,9 +72,9 @@ def _site(call: Call, layout: str) -> Site:
     return Site(call.name, channels, height, width, layout)
 
 
-def _uncalled(saw: Seen) -> dict[str, str]:
-    times = saw.trace.times
-    names = [name for name, _ in saw.trace.model.named_modules() if name and name not in saw.once]
+def _uncalled(traced: TracedModel) -> dict[str, str]:
+    times = traced.trace.times
+    names = [name for name, _ in traced.trace.model.named_modules() if name and name not in traced.once]
     return {name: f"is called {times[name]} times in one pass" if times[name] else "is not called in a forward pass" for name in names}
 
 

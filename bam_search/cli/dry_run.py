@@ -3,10 +3,10 @@
 import click
 
 from bam_search.cli.forecast import duration, forecast, sizes, told
-from bam_search.cli.prepare import Ready, Request, each, prepare
+from bam_search.cli.prepare import Request, ResolvedRun, one_per_space, resolve_run
 from bam_search.config import flat
 from bam_search.score.cost import overhead
-from bam_search.score.estimate import dearest
+from bam_search.score.estimate import most_expensive
 
 TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
 """Of CIFAR-100: a dry run does not read the data."""
@@ -14,28 +14,28 @@ AT_LEAST = 1.0
 """Seconds for which each speed is measured."""
 
 
-def dry(request: Request) -> int:
+def print_dry_run(request: Request) -> int:
     """Print the resolved study, the size of its space, the range of costs and a time estimate."""
-    for part in each(request):
-        _show(prepare(part))
+    for part in one_per_space(request):
+        _show(resolve_run(part))
     return 0
 
 
-def _show(ready: Ready) -> None:
+def _show(ready: ResolvedRun) -> None:
     click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
     for note in (*ready.notes, *ready.advice):
         click.echo(note, err=True)
     for key, value in flat({**ready.study.to_dict(), "paper": f"{len(ready.study.paper)} figures"}).items():
         click.echo(f"{key} = {value}")
-    click.echo(f"\nspace {ready.space.name}: {len(ready.menu.sites)} sites, {ready.menu.size:,} placements")
+    click.echo(f"\nspace {ready.space.name}: {len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements")
     _echo_costs(ready)
     _echo_time(ready)
 
 
-def _echo_costs(ready: Ready) -> None:
+def _echo_costs(ready: ResolvedRun) -> None:
     base = ready.costs.base
     rows = dict(ready.references)
-    rows["every site at its dearest"] = dearest(ready.menu, ready.costs)
+    rows["every site at its most expensive"] = most_expensive(ready.choice_space, ready.costs)
     click.echo(f"\n{'':28} {'params':>12} {'overhead':>9} {'MACs conv+fc':>15} {'overhead':>9} {'MACs all':>15} {'overhead':>9}")
     for name, placement in rows.items():
         cost = ready.costs.cost(placement)
@@ -45,7 +45,7 @@ def _echo_costs(ready: Ready) -> None:
         click.echo(f"not counted: {', '.join(base.uncounted)}")
 
 
-def _echo_time(ready: Ready) -> None:
+def _echo_time(ready: ResolvedRun) -> None:
     images = ready.study.data.limit or TRAIN_IMAGES
     held_out = round(images * ready.study.data.validation)
     found = forecast(ready, sizes(ready, images - held_out, held_out, TEST_IMAGES), AT_LEAST)

@@ -54,7 +54,7 @@ class Status:
     ended: str = ""
 
 
-class Driver:
+class StudyLock:
     """The process that holds a study's folder. It tells the folder what it does."""
 
     def __init__(self, folder: Path, command: str) -> None:
@@ -89,7 +89,7 @@ class Driver:
 
 
 @contextlib.contextmanager
-def driving(folder: Path, command: str) -> Iterator[Driver]:
+def locked(folder: Path, command: str) -> Iterator[StudyLock]:
     """The driver of the study in `folder`, which is made if need be; a UserError on the way leaves the folder as it was.
 
     Raises UserError if there is another driver, or the folder cannot be used.
@@ -102,7 +102,7 @@ def driving(folder: Path, command: str) -> Iterator[Driver]:
             if not _locked(lock):
                 raise UserError(_busy(folder), f"wait, or end it with `python -m bam_search stop {folder}`")
             before = told.read_text(encoding="utf-8") if told.exists() else None
-            driver = Driver(folder, command)
+            driver = StudyLock(folder, command)
         except OSError as error:
             raise UserError(f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "try another --out") from None
         try:
@@ -136,7 +136,7 @@ def _as_it_was(folder: Path, before: str | None, new: bool) -> None:
             folder.rmdir()
 
 
-def look(folder: Path) -> tuple[Status | None, bool]:
+def read_status(folder: Path) -> tuple[Status | None, bool]:
     """The last driver of a study, None if there was none, and whether it still drives. Raises UserError if `folder` is none of a study."""
     try:
         table = json.loads((folder / STATUS).read_text(encoding="utf-8"))
@@ -162,7 +162,7 @@ def _held(path: Path) -> bool:
 
 
 def _busy(folder: Path) -> str:
-    status, _ = look(folder)
+    status, _ = read_status(folder)
     if status is None:
         return f"{folder} is being started by another process"
     return f"{folder} is driven by process {status.pid} on {status.host}, since {when(status.since)}: {status.command}"

@@ -19,9 +19,9 @@ from bam_search.files import write
 from bam_search.report.figures import INK, laid_out, markers
 from bam_search.report.page import document, embedded, html_table, paragraph
 from bam_search.report.tables import read_records
-from bam_search.search.front import nondominated
-from bam_search.search.means import mean
+from bam_search.search.pareto import nondominated
 from bam_search.search.record import Record, standard_error
+from bam_search.search.statistics import mean
 
 COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
 """The counts that studies are compared by, of the whole network: overheads are each beside a backbone of its own."""

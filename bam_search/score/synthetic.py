@@ -16,7 +16,7 @@ Array = np.ndarray
 Inside = Callable[[Array, Array], Array]
 
 
-def generate(train: int = 50_000, test: int = 10_000, seed: int = 100) -> tuple[Array, Array, Array, Array]:
+def generate_images(train: int = 50_000, test: int = 10_000, seed: int = 100) -> tuple[Array, Array, Array, Array]:
     """x_train (train, 32, 32, 3) uint8, y_train (train,) int64, x_test, y_test; 100 classes, balanced."""
     chunks = [_chunk(np.random.default_rng((seed, start)), min(CHUNK, train + test - start)) for start in range(0, train + test, CHUNK)]
     x, y = (np.concatenate(parts) for parts in zip(*chunks, strict=True))

@@ -19,7 +19,7 @@ Marked = tuple[float, Mark]
 
 @strict
 @dataclass(frozen=True)
-class PaperEntry:
+class PublishedFigure:
     """The paper's figures for `reference`, a reference of the study, each as [value, mark].
 
     `net` is the search space that holds the paper's network, `mirror` a small one that stands in for it on a CPU. `error` is in percent on
@@ -34,13 +34,13 @@ class PaperEntry:
     gflops: Marked | None = None
 
 
-def beside(entries: Sequence[PaperEntry], space: str) -> tuple[PaperEntry, ...]:
+def beside(entries: Sequence[PublishedFigure], space: str) -> tuple[PublishedFigure, ...]:
     """The entries to show beside a run on `space`: those of its network or of the one that it mirrors; all if there are none."""
     own = tuple(entry for entry in entries if space in (entry.net, entry.mirror))
     return own or tuple(entries)
 
 
-def minus(entry: PaperEntry, entries: Sequence[PaperEntry], base: str) -> Marked | None:
+def minus(entry: PublishedFigure, entries: Sequence[PublishedFigure], base: str) -> Marked | None:
     """The entry's error minus that of the reference `base` on the same net, with the mark of the less sure one; None if not known."""
     other = next((e.error for e in entries if (e.reference, e.net) == (base, entry.net)), None)
     if entry.error is None or other is None or entry.reference == base:

@@ -11,12 +11,12 @@ from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.search.additive import explain
 from bam_search.search.executors import _finished
-from bam_search.search.finals import FRESH, UNCLEAR, ablations, expected_front, finalists, finals, unclear
-from bam_search.search.front import front
-from bam_search.search.means import membership, noise
+from bam_search.search.finalists import FRESH, UNCLEAR, ablations, choose_finalists, expected_front, train_finalists, unclear
+from bam_search.search.pareto import pareto_front
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record
+from bam_search.search.statistics import membership, noise
 from bam_search.search.store import Store
-from bam_search.search.study import Finals, Study
+from bam_search.search.study import FinalistPlan, Study
 
 TEXTS = ("none", "layer1=bam", "layer2=bam", "layer1=bam layer2=bam layer3=bam(r=8)")
 MEANS = {"none": 80.0, "layer1=bam": 76.0, "layer2=bam": 76.0, TEXTS[3]: 70.0}
@@ -39,11 +39,11 @@ def crafted() -> list[Record]:
     ]
 
 
-def filled(plan: Study, records: list[Record]) -> Store:
+def filled(context: Study, records: list[Record]) -> Store:
     """A store that holds these records."""
-    store = memory_store(plan)
+    store = memory_store(context)
     for record in records:
-        store.add(record, None, [record.objective(key) for key in plan.objectives] if record.complete else [])
+        store.add(record, None, [record.objective(key) for key in context.objectives] if record.complete else [])
     return store
 
 
@@ -68,21 +68,28 @@ class Exact:
         return [job.seed - FRESH for job in self.ran if job.placement == text]
 
 
-def final(plan: Study, store: Store, pool: Exact) -> dict[int, Record]:
-    finals(plan, PLAN, store, pool, lambda _record: None)  # type: ignore[arg-type]
+def final(context: Study, store: Store, pool: Exact) -> dict[int, Record]:
+    train_finalists(context, PLAN, store, pool, lambda _record: None)  # type: ignore[arg-type]
     return store.records()
 
 
 def test_finalists_are_references_the_front_and_the_best_random_candidate() -> None:
-    plan = study()
+    context = study()
     drawn = [known(FIRST[RANDOM] + i, f"layer3=bam(r={r})", e, 5.0, origin=RANDOM) for i, (r, e) in enumerate([(4, 75.0), (8, 72.0)])]
     dear = known(5, "every-block=bam", 90.0, 9.0, origin=REFERENCE, name="BAM in every block")
     failed = known(6, "layer2=bam(r=4)", None, 0.5, failure="Traceback")
-    assert [r.number for r in finalists(plan, PLAN.menu, [*crafted(), dear, failed, *drawn])] == [0, 5, 1, 2, 3, FIRST[RANDOM] + 1]
+    assert [r.number for r in choose_finalists(context, PLAN.choice_space, [*crafted(), dear, failed, *drawn])] == [
+        0,
+        5,
+        1,
+        2,
+        3,
+        FIRST[RANDOM] + 1,
+    ]
     # The random one must be another design.
     same = replace(drawn[1], placement=crafted()[3].placement, id=crafted()[3].id, val_error=60.0)
-    assert [r.number for r in finalists(plan, PLAN.menu, [*crafted(), same])] == [0, 1, 2, 3]
-    assert finalists(plan, PLAN.menu, [failed]) == []
+    assert [r.number for r in choose_finalists(context, PLAN.choice_space, [*crafted(), same])] == [0, 1, 2, 3]
+    assert choose_finalists(context, PLAN.choice_space, [failed]) == []
 
 
 def noisy() -> list[Record]:
@@ -105,98 +112,105 @@ def noisy() -> list[Record]:
 
 
 def test_the_expected_front_is_not_drawn_by_luck() -> None:
-    plan, records = study(), noisy()
-    assert [r.placement for r in front(records, plan.objectives)] == ["none", "layer1=bam", "layer1=bam(d=2)", "layer1=bam layer2=bam"]
-    expected = [r.placement for r in expected_front(plan, PLAN.menu, records)]
+    context, records = study(), noisy()
+    assert [r.placement for r in pareto_front(records, context.objectives)] == [
+        "none",
+        "layer1=bam",
+        "layer1=bam(d=2)",
+        "layer1=bam layer2=bam",
+    ]
+    expected = [r.placement for r in expected_front(context, PLAN.choice_space, records)]
     assert "layer2=bam(r=8)" in expected  # what was worse than a lucky one that is cheaper
-    assert {r.placement for r in finalists(plan, PLAN.menu, records)} == {*expected, "layer1=bam layer2=bam"}
+    assert {r.placement for r in choose_finalists(context, PLAN.choice_space, records)} == {*expected, "layer1=bam layer2=bam"}
 
 
 def test_what_was_not_measured_by_the_search_is_not_on_its_expected_front() -> None:
-    plan, records = study(), noisy()
+    context, records = study(), noisy()
     others = [
         known(10, "layer2=bam(r=4,d=1)", None, 0.001, failure="Traceback"),
         known(FIRST[RANDOM], "layer2=bam(r=4)", 70.0, 0.001, origin=RANDOM),
-        known(11, "every-block=se", 60.0, 0.001, origin=REFERENCE, name="SE in every block"),  # not on the menu: nothing is expected of it
+        known(
+            11, "every-block=se", 60.0, 0.001, origin=REFERENCE, name="SE in every block"
+        ),  # not in the choice space: nothing is expected of it
     ]
-    assert {r.number for r in expected_front(plan, PLAN.menu, [*records, *others])} <= set(range(10))
-    assert expected_front(plan, PLAN.menu, records[:5]) == []  # too few to learn from
+    assert {r.number for r in expected_front(context, PLAN.choice_space, [*records, *others])} <= set(range(10))
+    assert expected_front(context, PLAN.choice_space, records[:5]) == []  # too few to learn from
 
 
 def test_a_model_that_predicts_nothing_names_no_finalists() -> None:
-    plan, drawn = study(), []
+    context, drawn = study(), []
     for seed in range(10):
         rng = random.Random(seed)
         luck = [replace(record, val_error=80 + rng.gauss(0, 1)) for record in noisy()]
-        found = explain(luck, PLAN.menu)
+        found = explain(luck, PLAN.choice_space)
         assert found is not None
         drawn.append(found[0].left_out < found[0].left_out_mean)
-        assert bool(expected_front(plan, PLAN.menu, luck)) == drawn[-1]
+        assert bool(expected_front(context, PLAN.choice_space, luck)) == drawn[-1]
     assert {True, False} == set(drawn)
 
 
 def test_all_finalists_and_ablations_have_the_same_first_seeds() -> None:
-    plan, pool = study(finals=Finals(seeds=3, most=3)), Exact()
-    records = final(plan, filled(plan, crafted()), pool)
+    context, pool = study(finalists=FinalistPlan(seeds=3, most=3)), Exact()
+    records = final(context, filled(context, crafted()), pool)
     tested = {number: record for number, record in records.items() if record.test_seeds}
     assert [r.number for r in tested.values() if r.origin != ABLATION] == [0, 1, 2, 3]
     assert len([r for r in tested.values() if r.origin == ABLATION]) == 3
-    assert all(record.test_seeds == tuple(plan.seed + FRESH + i for i in range(3)) for record in tested.values())
+    assert all(record.test_seeds == tuple(context.seed + FRESH + i for i in range(3)) for record in tested.values())
     assert [job for job in pool.ran if not job.final] == []
     # A seed at a time, so that an interrupted study has whole rounds.
     assert [job.seed - FRESH for job in pool.ran] == [0] * 7 + [1] * 7 + [2] * 7
 
 
 def test_further_seeds_go_to_the_unclear_alone_and_stop_at_most() -> None:
-    plan, pool = study(finals=Finals(seeds=3, most=6, extra=10.0, leave_one_out=False)), Exact()
-    records = final(plan, filled(plan, crafted()), pool)
+    context, pool = study(finalists=FinalistPlan(seeds=3, most=6, extra=10.0, leave_one_out=False)), Exact()
+    records = final(context, filled(context, crafted()), pool)
     assert [len(pool.seeds(text)) for text in TEXTS] == [3, 3, 6, 3]
     assert pool.seeds(TEXTS[2]) == list(range(6))
     members = [records[number] for number in range(4)]
-    chances = membership(members, plan.costs, noise(members))
+    chances = membership(members, context.costs, noise(members))
     assert chances[0] == chances[1] == chances[3] == 1
     assert UNCLEAR[0] < chances[2] < UNCLEAR[1]
 
 
 def test_further_seeds_stay_within_their_share() -> None:
     for extra, more in ((0.0, 0), (0.1, 1), (0.17, 2)):  # of 4 finalists with 3 seeds
-        plan, pool = study(finals=Finals(seeds=3, most=50, extra=extra, leave_one_out=False)), Exact()
-        final(plan, filled(plan, crafted()), pool)
+        context, pool = study(finalists=FinalistPlan(seeds=3, most=50, extra=extra, leave_one_out=False)), Exact()
+        final(context, filled(context, crafted()), pool)
         assert len(pool.ran) == 12 + more
 
 
 @pytest.mark.parametrize("seed", [1, 2, 4])
 def test_each_further_seed_was_unclear_before_it(seed: int) -> None:
-    plan = replace(with_everything(24), seed=seed, finals=Finals(2, 5, 0.6))
-    store, pool = memory_store(plan), Shuffled()
-    records = train(plan, store, pool)
-    members = finalists(plan, PLAN.menu, list(records.values()))
+    context = replace(with_everything(24), seed=seed, finalists=FinalistPlan(2, 5, 0.6))
+    store, pool = memory_store(context), Shuffled()
+    records = train(context, store, pool)
+    members = choose_finalists(context, PLAN.choice_space, list(records.values()))
     further = [(r.number, s - seed - FRESH) for r in records.values() for s in r.test_seeds if s - seed - FRESH >= 2]
     assert further
     assert {number for number, _ in further} <= {record.number for record in members}
     assert max(index for _, index in further) < 5
     assert len(further) <= round(0.6 * len(members) * 2)
     for number, index in further:
-        assert number in {record.number for record in unclear(plan, store, members, index)}
+        assert number in {record.number for record in unclear(context, store, members, index)}
 
 
 def test_a_finalist_that_failed_gets_no_further_seeds() -> None:
-    plan, pool = study(finals=Finals(seeds=3, most=6, extra=10.0, leave_one_out=False)), Exact(fails=((TEXTS[2], 1),))
-    records = final(plan, filled(plan, crafted()), pool)
+    context, pool = study(finalists=FinalistPlan(seeds=3, most=6, extra=10.0, leave_one_out=False)), Exact(fails=((TEXTS[2], 1),))
+    records = final(context, filled(context, crafted()), pool)
     assert pool.seeds(TEXTS[2]) == [0, 1, 2]
     assert records[2].test_seeds == (FRESH, FRESH + 2)
     assert "deliberate" in records[2].test_failure
 
 
 def test_with_one_seed_nothing_is_known_to_be_unclear() -> None:
-    plan, pool = study(finals=Finals(seeds=1, most=6, extra=10.0, leave_one_out=False)), Exact()
-    final(plan, filled(plan, crafted()), pool)
+    context, pool = study(finalists=FinalistPlan(seeds=1, most=6, extra=10.0, leave_one_out=False)), Exact()
+    final(context, filled(context, crafted()), pool)
     assert len(pool.ran) == 4
 
 
 def test_ablations_are_the_winner_without_each_site() -> None:
-    plan = study(finals=Finals())
-    found = ablations(plan, PLAN, crafted()[:4])
+    context = study(finalists=FinalistPlan())
+    found = ablations(context, PLAN, crafted()[:4])
     assert [r.placement for r in found] == ["layer2=bam layer3=bam(r=8)", "layer1=bam layer3=bam(r=8)", "layer1=bam layer2=bam"]
     assert [r.name for r in found] == ["#3 without layer1", "#3 without layer2", "#3 without layer3"]
     assert [r.tag for r in found] == ["A3000", "A3001", "A3002"]
@@ -206,48 +220,48 @@ def test_ablations_are_the_winner_without_each_site() -> None:
         assert record.params == PLAN.costs.cost(resolve(record.placement, SITES)).params
     # The winner is of the search: a better reference is none.
     best = known(7, "layer1.0.bn2=bam", 60.0, 9.0, origin=REFERENCE, name="best")
-    assert [r.name for r in ablations(plan, PLAN, [*crafted()[:4], best])] == [r.name for r in found]
+    assert [r.name for r in ablations(context, PLAN, [*crafted()[:4], best])] == [r.name for r in found]
 
 
 def test_an_ablation_that_is_a_finalist_already_is_not_trained_twice() -> None:
     two = known(3, "layer1=bam layer2=bam", 70.2, 3.0)
-    assert ablations(study(finals=Finals()), PLAN, [*crafted()[:3], two]) == []  # each site alone is #1 or #2
+    assert ablations(study(finalists=FinalistPlan()), PLAN, [*crafted()[:3], two]) == []  # each site alone is #1 or #2
     one = known(3, "layer3=bam", 70.2, 3.0)
-    assert ablations(study(finals=Finals()), PLAN, [crafted()[0], one]) == []  # nothing at all is the reference
+    assert ablations(study(finalists=FinalistPlan()), PLAN, [crafted()[0], one]) == []  # nothing at all is the reference
 
 
 def test_no_ablations_unless_asked_for_or_without_a_searched_finalist() -> None:
-    assert ablations(study(finals=Finals(leave_one_out=False)), PLAN, crafted()) == []
-    assert ablations(study(finals=Finals()), PLAN, crafted()[:1]) == []
+    assert ablations(study(finalists=FinalistPlan(leave_one_out=False)), PLAN, crafted()) == []
+    assert ablations(study(finalists=FinalistPlan()), PLAN, crafted()[:1]) == []
 
 
 @pytest.mark.parametrize("fails", [(), ((TEXTS[2], 3),), ((TEXTS[2], 4), (TEXTS[1], 3))], ids=["none", "later", "two"])
 def test_finals_interrupted_anywhere_end_the_same(fails: tuple[tuple[str, int], ...]) -> None:
     # With so much noise much is unclear, and the share runs out.
-    plan, whole = study(finals=Finals(seeds=3, most=6, extra=0.5, leave_one_out=True)), Exact(5.0, fails)
-    expected = final(plan, filled(plan, crafted()), whole)
+    context, whole = study(finalists=FinalistPlan(seeds=3, most=6, extra=0.5, leave_one_out=True)), Exact(5.0, fails)
+    expected = final(context, filled(context, crafted()), whole)
     assert len(whole.ran) == 21 + 6
     for stop in range(len(whole.ran)):
-        store, rest = filled(plan, crafted()), Exact(5.0, fails)
+        store, rest = filled(context, crafted()), Exact(5.0, fails)
         with pytest.raises(KeyboardInterrupt):
-            final(plan, store, Exact(5.0, fails, stop))
-        assert final(plan, store, rest) == expected
+            final(context, store, Exact(5.0, fails, stop))
+        assert final(context, store, rest) == expected
         assert rest.ran == whole.ran[stop:]
 
 
 def test_finals_of_a_finished_study_train_nothing() -> None:
-    plan = study(finals=Finals(seeds=2, most=4, extra=0.5))
-    store = filled(plan, crafted())
-    before, again = final(plan, store, Exact()), Exact()
-    assert final(plan, store, again) == before
+    context = study(finalists=FinalistPlan(seeds=2, most=4, extra=0.5))
+    store = filled(context, crafted())
+    before, again = final(context, store, Exact()), Exact()
+    assert final(context, store, again) == before
     assert again.ran == []
 
 
 def test_an_ablation_is_no_candidate_of_a_continued_search() -> None:
-    plan = replace(with_everything(14), random_arm=False)
-    store = memory_store(plan)
-    before = train(plan, store, Shuffled())
+    context = replace(with_everything(14), random_baseline=False)
+    store = memory_store(context)
+    before = train(context, store, Shuffled())
     assert any(record.origin == ABLATION for record in before.values())
-    after = train(replace(plan, trials=18), store, Shuffled(), with_finals=False)
+    after = train(replace(context, trials=18), store, Shuffled(), with_finals=False)
     assert {number: after[number] for number in before} == before
     assert [record.number for record in after.values() if record.origin in (REFERENCE, SEARCH)] == list(range(18))

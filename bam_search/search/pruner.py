@@ -13,7 +13,7 @@ import numpy as np
 from bam_search.search.record import Record
 from bam_search.words import counted
 
-LEAST = 6
+MIN_RECORDS = 6
 """With fewer candidates that went all the way nothing is stopped: a line through five points says little."""
 
 
@@ -37,7 +37,7 @@ class Forecast:
 def forecast(records: Sequence[Record], epochs: int) -> Forecast | None:
     """What trainings of `epochs` epochs say, from the records that have both; None if these are fewer than LEAST."""
     pairs = np.array([(short, r.val_error) for r in records if (short := at_rung(r, epochs)) is not None and r.complete])
-    if len(pairs) < LEAST:
+    if len(pairs) < MIN_RECORDS:
         return None
     short, full = pairs.T
     spread = ((short - short.mean()) ** 2).sum()
@@ -54,7 +54,7 @@ def at_rung(record: Record, epochs: int) -> float | None:
     return dict(zip(record.rung_epochs, record.rung_errors, strict=True)).get(epochs)
 
 
-def hopeless(record: Record, others: Sequence[Record], costs: Sequence[str], margin: float) -> str:
+def should_stop(record: Record, others: Sequence[Record], costs: Sequence[str], margin: float) -> str:
     """Why `record` need not be trained further, from its last rung; empty if it should be.
 
     It need not if one of `others` that went all the way costs no more on any of `costs`, and its full error is below the one to expect of
@@ -77,6 +77,6 @@ def hopeless(record: Record, others: Sequence[Record], costs: Sequence[str], mar
     )
 
 
-def audited(seed: int, number: int, share: float) -> bool:
+def in_control_group(seed: int, number: int, share: float) -> bool:
     """Whether this candidate is trained to the end even if it is hopeless: a `share` of all, to see how often stopping is wrong."""
     return zlib.crc32(f"{seed}:audit:{number}".encode()) < share * 2**32
