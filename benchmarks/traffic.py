@@ -1,15 +1,18 @@
-"""The bytes that one training image moves through a net: operator by operator, and with batch normalisation, addition and ReLU as one.
+"""The bytes that one training image moves through a net: operator by operator, and with batch
+normalisation, addition and ReLU as one function.
 
     python -m benchmarks.traffic resnet18 resnet50 [--bytes-per-s 3.0e12]
 
-One pass each way is watched on the meta device, where nothing is computed. Every operator reads the maps that it is given and writes those
-that it returns, from memory, at two bytes a number, but for these:
+One pass each way is watched on the meta device, where nothing is computed. Every operator reads the
+maps that it is given from memory and writes those that it returns, at two bytes a number, but:
 
-- batch normalisation reads its input twice, for the statistics and to normalise; backward it reads the gradient and the input twice;
+- batch normalisation reads its input twice, for the statistics and to normalise; backward it reads
+  the gradient and the input twice;
 - a convolution reads the gradient twice backward, for its input and for its weights;
 - views, and what has no image in it (weights, statistics), move nothing.
 
-What caches keep between two operators is not known here: on maps that fit into them a device does better.
+What caches keep between two operators is not known here: on maps that fit into them a device does
+better.
 """
 
 import argparse
@@ -34,17 +37,18 @@ TWICE = "batch_norm"
 """In the names of operators that read each map twice."""
 VIEWS = {"view", "_unsafe_view", "t", "detach", "alias", "expand", "permute", "transpose", "unsqueeze", "squeeze", "slice", "select"}
 SAVED = {"norm-relu": 5, "norm-add-relu": 4}
-"""Maps that are moved less often where a chain is one function (`bam_search/score/chain.py`), per chain.
+"""How many map reads and writes a chain saves as one function (`bam_search/score/chain.py`).
 
-Normalising and ReLU apart read and write the map 3 + 2 times forward and 5 + 3 backward, as one 3 and 5 times. With an addition they are
-3 + 3 + 2 forward and 5 + 3 backward, as one 4 and 8: the gradient of the sum is a result of its own.
+Apart, normalising and ReLU move the map 3 + 2 times forward and 5 + 3 times backward; as one, 3 and
+5 times. With an addition it is 3 + 3 + 2 and 5 + 3 times apart; as one, 4 and 8, because the
+gradient of the sum is a result of its own, which the compiler writes before it takes its sums.
 """
 
 
 def traffic(net: nn.Module, bytes_per_s: float) -> dict[str, float]:
-    """Bytes a training image, and the most images a second at so many bytes a second: operator by operator, and fused.
+    """Bytes a training image, and the most images a second at so many bytes a second.
 
-    `net` takes (B, 3, 32, 32); it is not changed.
+    Both unfused (operator by operator) and fused. `net` takes (B, 3, 32, 32); it is not changed.
     """
     watched = trace(net, IMAGE)
     unfused = BYTES * moved(watched.model)

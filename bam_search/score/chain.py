@@ -1,8 +1,9 @@
-"""Batch normalisation, perhaps an addition, and ReLU as one function, in training: each map is read and written as rarely as can be.
+"""Batch normalisation, perhaps an addition, and ReLU as one function, for training.
 
-torch's own operators read a map for its statistics, and read and write it again in each of normalising, adding and ReLU, which in bf16
-is all that these cost. Here one pass takes the statistics and one does the rest; backward likewise. The passes are pure functions of
-tensors, compiled (torch.compile) once a process for each kind of tensors, whatever model they come from.
+torch's own operators read a map for its statistics, then read and write it again to normalise, to
+add and to rectify, and memory traffic is nearly all that these cost. Here one pass takes the
+statistics and one does the rest; backward likewise. The passes are pure functions of tensors,
+compiled by torch.compile once a process for each kind of tensors, whatever model they come from.
 """
 
 import functools
@@ -22,10 +23,11 @@ OVER = (0, 2, 3)
 
 
 def normalise_add_relu(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, backend: Backend) -> Tensor:
-    """relu(norm(x) + residual), or without `residual` relu(norm(x)); the running statistics get their batch.
+    """relu(norm(x) + residual), or without `residual` relu(norm(x)); updates the running statistics.
 
-    `x` and `residual` are (B, C, H, W) of one float type, `norm` is in training, with float32 weights and running statistics and a
-    momentum. All is computed in float32 and rounded once, where operators apart round each of their results.
+    `x` and `residual` are (B, C, H, W) of one float type. `norm` is in training, with weights and
+    running statistics in float32 and a momentum. All is computed in float32 and rounded once, where
+    operators apart round each of their results.
     """
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
@@ -107,8 +109,9 @@ def _kind(argument: Tensor | float | None) -> object:
 def _graph(function: Callable[..., Any], backend: Backend, *_kinds: object) -> Callable[..., Any]:
     """`function`, to be compiled for one kind of arguments.
 
-    Each has code of its own, as torch.compile keeps its graphs by code, and no more of them than its limit: which cannot be raised for
-    backward, where autograd's threads have their own settings (https://github.com/pytorch/pytorch/issues/186537).
+    Each has code of its own. torch.compile keeps its graphs by code, up to a limit, which cannot be
+    raised for backward: autograd's threads do not see this thread's settings
+    (https://github.com/pytorch/pytorch/issues/186537).
     """
     code = function.__code__
     own = FunctionType(code.replace(), function.__globals__, function.__name__)
@@ -152,9 +155,11 @@ def _backward_of_sum(
 
 
 def _through_norm(gradient: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
-    """The gradients of a normalisation's input, weight and bias (Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167, section 3).
+    """The gradients of a normalisation's input, weight and bias.
 
-    That of the input is a linear function of `gradient` and `x` whose coefficients are per channel: one pass once the sums are known.
+    That of the input is linear in `gradient` and `x`, with coefficients per channel: one pass once
+    the sums are known. Sergey Ioffe, Christian Szegedy: "Batch Normalization", ICML 2015,
+    https://arxiv.org/abs/1502.03167, section 3.
     """
     n = x.numel() // x.shape[1]
     to_bias = gradient.float().sum(OVER)

@@ -1,4 +1,5 @@
-"""A tensor that waits for what is done with it: so a batch normalisation learns whether an addition and ReLU follow, whatever the model.
+"""A batch normalisation's output that waits for what is done with it, and so learns whether an
+addition and ReLU follow, whatever the model.
 
 https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch-python-api (subclassing torch.Tensor)
 """
@@ -23,12 +24,18 @@ ABOUT = {Tensor.size, Tensor.dim, *(getattr(Tensor, name).__get__ for name in ("
 
 
 class NotFused(Exception):
-    """Batch normalisation, addition and ReLU cannot be one in this model."""
+    """Batch normalisation, addition and ReLU cannot be one function in this model, and why."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why} (recipe.fuse = false trains the model)")
 
 
 @dataclass(eq=False)
 class Chains:
-    """What compiles the chains of one model, and how many it has met; and its normalisations that were called, and that ran."""
+    """The chains of one model: what compiles them, and how many were met.
+
+    `called` and `ran` count its normalisations.
+    """
 
     backend: Backend
     met: int = 0
@@ -37,10 +44,10 @@ class Chains:
 
 
 class Deferred(Tensor):
-    """The output of `norm` on `x`, or without a `norm` `x` itself, to be computed when something reads it.
+    """The output of `norm` on `x`, or `x` itself, to be computed when something reads it.
 
-    ReLU, on it or on its sum with a map, makes one chain of all; anything else gets what torch's own operators compute. In-place
-    operations change it for all who hold it.
+    ReLU, of it or of its sum with a map, makes one chain of all. Anything else gets what torch's
+    own operators compute. In-place operations change it for all who hold it.
     """
 
     _start: "_Start"
@@ -74,7 +81,7 @@ class Deferred(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_arguments: Any) -> Any:
-        raise NotFused(f"{func} reads a batch normalisation's output past torch's functions (recipe.fuse = false trains the model)")
+        raise NotFused(f"{func} reads a batch normalisation's output past torch's functions")
 
     def _value(self) -> Tensor:
         if self._computed is None:
@@ -139,7 +146,7 @@ class _Read:
 
     def get(self) -> Tensor:
         if self.tensor._version != self.version:
-            raise NotFused("a map is changed in place before it is read (recipe.fuse = false trains the model)")
+            raise NotFused("a map is changed in place before it is read")
         return self.tensor
 
 
@@ -174,8 +181,9 @@ class _Start:
         return add_relu(x, residual, backend)
 
     def _input(self) -> Tensor:
-        if not torch.is_grad_enabled():  # inside of somebody's autograd function: its gradient would go nowhere
-            raise NotFused("a batch normalisation's output is read without gradients (recipe.fuse = false trains the model)")
+        # As inside of somebody's autograd function: the gradient would go nowhere.
+        if not torch.is_grad_enabled():
+            raise NotFused("a batch normalisation's output is read without gradients")
         return self.x.get()
 
     def _normalised(self, x: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
-"""A model that trains with batch normalisation, addition and ReLU as one function, wherever they follow one another.
+"""Training with batch normalisation, addition and ReLU as one function, wherever they follow.
 
-No library has the function for bfloat16: torch's native normalisation has addition and ReLU in its kernel but no way to ask for them,
-cuDNN's fused normalisation is not offered by torch and takes float16 only there where others do (apex's groupbn).
+No library offers that function for bfloat16. torch's own kernel can add and rectify (`z` and
+`fuse_relu` in aten/src/ATen/native/cuda/Normalization.cuh), but no operator asks it to. cuDNN's
+fused normalisation is not among torch's operators. apex has one (contrib/groupbn), a package to be
+built on the machine, whose examples are all float16.
 """
 
 import contextlib
@@ -21,20 +23,23 @@ from bam_search.score.deferred import Chains, Deferred, NotFused, plain
 
 TYPES = {torch.float32, torch.bfloat16, torch.float16}
 """The types of maps that are normalised in float32 anyway."""
-NOTHING = "no batch normalisation of this model is followed by ReLU (recipe.fuse = false trains it)"
+NOTHING = "no batch normalisation of this model is followed by ReLU"
 
 
 @contextlib.contextmanager
 def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
-    """Within the context the chains of batch normalisation, perhaps an addition, and ReLU are one function each while the model trains.
+    """While the model trains in the context, each chain of batch normalisation, perhaps an
+    addition, and ReLU is one function.
 
-    Only what `nn.BatchNorm2d` returns is changed: a tensor that waits for what follows. Modules, and their hooks and attention, are
-    called as ever, so a normalisation with attention of its own runs by itself, and the sum with its ReLU is one function. What lies
-    inside of attention stays as it is, as does any normalisation that is frozen, has no weights, no running statistics or no momentum,
-    has hooks on its gradient, or normalises another type than float32 and shorter ones.
+    Only what `nn.BatchNorm2d` returns is changed: a tensor that waits for what follows. Modules,
+    their hooks and attention are called as ever. So a normalisation with attention of its own runs
+    by itself, and the sum with its ReLU is one function. What lies inside of attention stays as it
+    is. So does a normalisation that is frozen, has no weights, running statistics or momentum, has
+    hooks on its gradient, or normalises another type than float32 and shorter ones.
 
-    The value counts the chains that were met. Raises NotFused, in the first training pass at the latest, if there are none, and where
-    the model does with a normalisation's output what would otherwise go wrong silently.
+    Yields the chains that were met. Raises NotFused if there are none, in the first training pass
+    at the latest, and where the model does something with a normalisation's output that would
+    otherwise go wrong silently.
     """
     norms = _norms(model)
     if not norms:
@@ -49,7 +54,7 @@ def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
             yield chains
     except TorchDynamoException as error:
         said = first_line(getattr(error, "inner_exception", error))
-        raise NotFused(f"batch normalisation cannot be compiled: {said} (recipe.fuse = false trains the model)") from error
+        raise NotFused(f"batch normalisation cannot be compiled: {said}") from error
     finally:
         for norm in norms:
             del norm.forward
@@ -98,5 +103,5 @@ def _leave(chains: Chains, model: nn.Module, _args: object, output: object) -> o
     if not chains.met:
         raise NotFused(NOTHING)
     if chains.called != chains.ran:
-        raise NotFused("nothing reads the output of a batch normalisation (recipe.fuse = false trains the model)")
+        raise NotFused("nothing reads the output of a batch normalisation")
     return output
