@@ -29,7 +29,7 @@ from bam_search.space.sites import Sites
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What a study's loop needs to know beside the study: the data's name, the references by name, the sites, the choice space, the costs."""
+    """What a study's loop needs beside the study: the data's name, the references by name, the sites, the choice space, the costs."""
 
     data: str
     references: Mapping[str, Placement]
