@@ -1,6 +1,7 @@
 """Where should an attention module go in a CNN, and with which settings?
 
-Data flows one way through the rooms: space -> model -> score -> search -> report -> cli. A room imports only rooms before it.
+Data flows one way through the rooms: space -> model -> score -> search -> report -> cli. A room
+imports only rooms before it.
 
 For use in Python, on any nn.Module:
 

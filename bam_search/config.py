@@ -1,4 +1,6 @@
-"""TOML text -> frozen dataclasses, strictly: every mistake at once, with the nearest name. Knows no study, no model.
+"""TOML text -> frozen dataclasses, strictly: every mistake at once, with the nearest name.
+
+Knows no study, no model.
 
 Types, ranges and unknown keys are checked by pydantic against the dataclass's own annotations.
 """
@@ -22,7 +24,9 @@ Table = dict[str, Any]
 LARGEST = 1_000_000
 """Bytes of a TOML file."""
 NOT_TOML = (ValueError, RecursionError)
-"""What tomllib raises: its own error, others for what is no UTF-8 and for numbers too long, one for brackets without end."""
+"""What tomllib raises: its own error, others for what is no UTF-8 and for numbers too long, one for
+brackets without end.
+"""
 
 strict = with_config(ConfigDict(extra="forbid", strict=True))
 """Decorator of every dataclass that is read from TOML: no unknown key, no silent conversion."""
@@ -35,27 +39,38 @@ def folder(kind: str) -> Path:
 
 
 def find(kind: str, name: str, suffix: str) -> Path:
-    """The file of `name`, which is a path or the name of one that ships. Raises UserError with the nearest name."""
+    """The file of `name`, which is a path or the name of one that ships.
+
+    Raises UserError with the nearest name.
+    """
     if Path(name).suffix == suffix:
         if Path(name).is_file():
             return Path(name)
         raise UserError(f"there is no file {name!r}", nearest(Path(name).stem, known(kind, suffix)))
     path = folder(kind) / f"{name}{suffix}"
     if name not in known(kind, suffix):
-        raise UserError(f"there is no {name!r} in {kind}/", f"{nearest(name, known(kind, suffix))} (or give a path to a {suffix} file)")
+        raise UserError(
+            f"there is no {name!r} in {kind}/",
+            f"{nearest(name, known(kind, suffix))} (or give a path to a {suffix} file)",
+        )
     return path
 
 
 def known(kind: str, suffix: str) -> list[str]:
     """Names of the files that ship in `kind`."""
-    return sorted(path.stem for path in folder(kind).glob(f"*{suffix}") if not path.stem.startswith("_"))
+    return sorted(
+        path.stem for path in folder(kind).glob(f"*{suffix}") if not path.stem.startswith("_")
+    )
 
 
 def read_toml(path: Path) -> Table:
     """The table in `path`. Raises UserError if it cannot be read or is not TOML."""
     try:
         if (size := path.stat().st_size) > LARGEST:
-            raise UserError(f"{path} has {size:,} bytes", f"a study has some thousand, and at most {LARGEST:,} are read")
+            raise UserError(
+                f"{path} has {size:,} bytes",
+                f"a study has some thousand, and at most {LARGEST:,} are read",
+            )
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except NOT_TOML as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
@@ -76,12 +91,19 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> Table:
     """`{"recipe.lr": 0.1, ...}`: a table with its keys as `--set` names them."""
     rows: Table = {}
     for key, value in table.items():
-        rows |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        rows |= (
+            flat(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
     return rows
 
 
 def assignment(text: str) -> Table:
-    """`recipe.lr=0.2` -> {"recipe": {"lr": 0.2}}; the value is TOML, or a plain word. Raises UserError."""
+    """`recipe.lr=0.2` -> {"recipe": {"lr": 0.2}}; the value is TOML, or a plain word.
+
+    Raises UserError.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip() or not value.strip():
         raise UserError(f"--set {text!r} is not KEY=VALUE", "for example --set recipe.lr=0.1")
@@ -96,7 +118,10 @@ def assignment(text: str) -> Table:
 
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """An instance of the dataclass `cls` from `table`. Raises one UserError that lists every mistake, `where` naming the source."""
+    """An instance of the dataclass `cls` from `table`.
+
+    Raises one UserError that lists every mistake, `where` naming the source.
+    """
     try:
         return TypeAdapter(cls).validate_json(_json(table))
     except ValidationError as error:
@@ -107,7 +132,8 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 
 
 def _json(table: Mapping[str, Any]) -> bytes:
-    # In JSON mode a strict pydantic takes a list for a tuple and a table for a dataclass, as TOML means them.
+    # In JSON mode a strict pydantic takes a list for a tuple and a table for a dataclass, as TOML
+    # means them.
     return json.dumps(table, default=str).encode()
 
 

@@ -1,4 +1,7 @@
-"""Sentences instead of tracebacks: what a user can mend, and what went wrong around a study. May touch nothing."""
+"""Sentences instead of tracebacks: what a user can mend, and what went wrong around a study.
+
+May touch nothing.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -21,7 +24,9 @@ class UserError(ExplainedError):
 
 
 class RunError(ExplainedError):
-    """A disk, a database, a device or a worker that failed a study on its way; what is finished is kept. The CLI exits with 1."""
+    """A disk, a database, a device or a worker that failed a study on its way; what is finished is
+    kept. The CLI exits with 1.
+    """
 
 
 def first_line(error: BaseException) -> str:

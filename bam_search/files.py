@@ -10,14 +10,19 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which becomes `path` at once when the context ends, or not at all. Raises OSError."""
+    """A file to write, which becomes `path` at once when the context ends, or not at all.
+
+    Raises OSError.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=beginning(path))
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # a machine that dies now leaves the old file or the new one, not an empty one
+            os.fsync(
+                file.fileno()
+            )  # a machine that dies now leaves the old file or the new one, not an empty one
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:

@@ -1,4 +1,5 @@
-"""The two arms of `benchmarks/engine.py`: the same trainings by the engine and by the usual loop, each a fresh process.
+"""The two arms of `benchmarks/engine.py`: the same trainings by the engine and by the usual loop,
+each a fresh process.
 
     python -m benchmarks.arms ours|usual SETTING.json-text
 
@@ -22,7 +23,9 @@ from bam_search.search.study import Study, load_study
 from benchmarks import usual_loop
 
 SEEDS = 4
-"""Of each reference in a process: as many trainings as the study has candidates, so that starting a process weighs what it weighs there."""
+"""Of each reference in a process: as many trainings as the study has candidates, so that starting a
+process weighs what it weighs there.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,16 @@ class Setting:
     batch: int = usual_loop.BATCH  # of the engine
 
     def study(self, own_batch: bool = False) -> Study:
-        """The placement study on this net, with the usual loop's batches: then both arms take the same steps.
+        """The placement study on this net, with the usual loop's batches: then both arms take the
+        same steps.
 
         With `own_batch` it keeps its own, for which its learning rate is.
         """
-        flags: dict[str, object] = {"space": self.net, "data": {"images": self.images or "all"}, "seed": self.seed}
+        flags: dict[str, object] = {
+            "space": self.net,
+            "data": {"images": self.images or "all"},
+            "seed": self.seed,
+        }
         if not own_batch:
             flags["recipe"] = {"batch": self.batch}
         if self.processes is not None:
@@ -64,9 +72,19 @@ def ours(setting: Setting) -> list[float]:
     """The validation errors of the references, trained by the engine as a study trains them."""
     study = setting.study()
     sites = sites_of(load(study.space, CIFAR_INPUTS))
-    task = Task(study.space, sites, setting.split(), study.recipe, choose(setting.device), threads_each(study.workers))
+    task = Task(
+        study.space,
+        sites,
+        setting.split(),
+        study.recipe,
+        choose(setting.device),
+        threads_each(study.workers),
+    )
     with local(task, study.workers, "") as submit:
-        futures = [submit(Job(text, seed, study.recipe.epochs)) for seed, text in _trainings(study, setting)]
+        futures = [
+            submit(Job(text, seed, study.recipe.epochs))
+            for seed, text in _trainings(study, setting)
+        ]
         results = [future.result() for future in futures]
     if failures := [result.failure for result in results if not result.score]:
         raise RuntimeError(failures[0])
@@ -80,12 +98,19 @@ def usual(setting: Setting) -> list[float]:
     sites = sites_of(space)
     models = (build(space, sites, text, seed) for seed, text in _trainings(study, setting))
     device = choose(setting.device).type
-    return [usual_loop.train(net, parts.fit, parts.validation, study.recipe, device, setting.workers) for net in models]
+    return [
+        usual_loop.train(net, parts.fit, parts.validation, study.recipe, device, setting.workers)
+        for net in models
+    ]
 
 
 def _trainings(study: Study, setting: Setting) -> list[tuple[int, str]]:
     """Seeds and placements."""
-    return [(SEEDS * setting.seed + seed, text) for seed in range(SEEDS) for text in study.references.values()]
+    return [
+        (SEEDS * setting.seed + seed, text)
+        for seed in range(SEEDS)
+        for text in study.references.values()
+    ]
 
 
 ARMS: dict[str, Callable[[Setting], list[float]]] = {"ours": ours, "usual": usual}
@@ -94,7 +119,10 @@ ARMS: dict[str, Callable[[Setting], list[float]]] = {"ours": ours, "usual": usua
 def main(name: str, setting: Setting) -> None:
     """Run one arm, and tell what came of it."""
     errors = ARMS[name](setting)
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    most = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     print(json.dumps({"errors": errors, "largest_process_mib": most / 1024}))
     sys.stdout.flush()
     os._exit(0)  # worker processes of either arm do not hold the clock

@@ -1,12 +1,14 @@
-"""Attention at any site of any model: tried on every classification model of torchvision and one model of each timm family.
+"""Attention at any site of any model: tried on every classification model of torchvision and one
+model of each timm family.
 
     python -m benchmarks.attach [--out benchmarks/results/attach.csv] [LIBRARY:NAME ...]
 
-For each model and each of the targets `bottleneck` and `every-block`: BAM is attached; a forward and a backward pass on the meta device
-must have the right shapes; fvcore must count what the closed forms say; `detach` must leave every module, child, hook and key as it
-was; for models of at most 30 M parameters the outputs of a training pass must be equal again, and equal while attached with
-init="identity". A family of timm is the part of the names before the first underscore; its first model of less than a billion parameters is
-the one tried.
+For each model and each of the targets `bottleneck` and `every-block`: BAM is attached; a forward
+and a backward pass on the meta device must have the right shapes; fvcore must count what the closed
+forms say; `detach` must leave every module, child, hook and key as it was; for models of at most 30
+M parameters the outputs of a training pass must be equal again, and equal while attached with
+init="identity". A family of timm is the part of the names before the first underscore; its first
+model of less than a billion parameters is the one tried.
 """
 
 import argparse
@@ -41,7 +43,9 @@ MODULE = "bam(r=4,d=1)"
 """Legal on every map of at least four channels."""
 
 TINY = (3, 64, 64)
-"""The images that models are run on, if they are the same models there; sites are found on the images that they were made for."""
+"""The images that models are run on, if they are the same models there; sites are found on the
+images that they were made for.
+"""
 
 SMALL = 30_000_000
 """Parameters of a model that is also run on real numbers."""
@@ -49,7 +53,9 @@ SMALL = 30_000_000
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one model: the targets that attach, and why the others do not; `sites` and `stages` are numbers found."""
+    """What came of one model: the targets that attach, and why the others do not; `sites` and
+    `stages` are numbers found.
+    """
 
     library: str
     model: str
@@ -63,16 +69,23 @@ class Row:
 
 
 def models() -> list[str]:
-    """Every classification model of torchvision, and one of each timm family, as the command line names them."""
+    """Every classification model of torchvision, and one of each timm family, as the command line
+    names them.
+    """
     first: dict[str, str] = {}
     for name in names("timm"):
         if family(name) not in first and not _is_huge(name):
             first[family(name)] = name
-    return [*(f"torchvision:{name}" for name in names("torchvision")), *(f"timm:{name}" for name in first.values())]
+    return [
+        *(f"torchvision:{name}" for name in names("torchvision")),
+        *(f"timm:{name}" for name in first.values()),
+    ]
 
 
 def _is_huge(name: str) -> bool:
-    """Whether a timm model says that it has a billion parameters or more, which fill this machine's memory: `vit_5b_...`."""
+    """Whether a timm model says that it has a billion parameters or more, which fill this machine's
+    memory: `vit_5b_...`.
+    """
     return re.search(r"_[1-9]\d*b_|giant|gigantic", name) is not None
 
 
@@ -124,7 +137,9 @@ def _tried(row: Row, reference: str) -> Row:
 def _tiny(model: nn.Module, shape: Shape, sites: Sites) -> Shape:
     """TINY, where the model's stages and blocks are found to be the same there; else its own shape."""
     try:
-        same = [(s.name, s.roles) for s in find_sites(model, TINY) if s.roles] == [(s.name, s.roles) for s in sites if s.roles]
+        same = [(s.name, s.roles) for s in find_sites(model, TINY) if s.roles] == [
+            (s.name, s.roles) for s in sites if s.roles
+        ]
     except UserError:
         same = False
     return TINY if same else shape
@@ -149,34 +164,53 @@ def _check(model: nn.Module, shape: Shape, base: Cost, placement: Placement) -> 
 
 
 def _trained_shapes(model: nn.Module, shape: Shape) -> list[tuple[int, ...]]:
-    """The shapes that a training step's forward pass puts out, after its backward pass has reached all attention."""
+    """The shapes that a training step's forward pass puts out, after its backward pass has reached
+    all attention.
+    """
     twin = copy.deepcopy(model).to("meta").train()
-    outputs = [t for t in tree_leaves(twin(torch.zeros(2, *shape, device="meta"))) if isinstance(t, Tensor)]
+    outputs = [
+        t for t in tree_leaves(twin(torch.zeros(2, *shape, device="meta"))) if isinstance(t, Tensor)
+    ]
     torch.stack([o.sum() for o in outputs]).sum().backward()
     for site in (m for m in twin.modules() if isinstance(m._modules.get(CHILD), INSERTED_TYPES)):
-        reached = [p.grad is not None and p.grad.shape == p.shape for p in site.get_submodule(CHILD).parameters()]
+        reached = [
+            p.grad is not None and p.grad.shape == p.shape
+            for p in site.get_submodule(CHILD).parameters()
+        ]
         assert all(reached), "a parameter of the attention gets no gradient"
     return [tuple(o.shape) for o in outputs]
 
 
-def _check_count(model: nn.Module, shape: Shape, sites: Sites, placement: Placement, base: Cost) -> None:
+def _check_count(
+    model: nn.Module, shape: Shape, sites: Sites, placement: Placement, base: Cost
+) -> None:
     by_name = sites.by_name
     added = [increment(choice, by_name[name]) for name, choice in placement.choices]
     found = count(model, shape)
-    assert found.params == base.params + sum(a.params for a in added), "parameters differ from the closed form"
+    assert found.params == base.params + sum(a.params for a in added), (
+        "parameters differ from the closed form"
+    )
     expected = base.macs_conv_fc + sum(a.macs_conv_fc for a in added)
-    assert found.macs_conv_fc == expected, f"MACs differ from the closed form: {found.macs_conv_fc} and {expected}"
+    assert found.macs_conv_fc == expected, (
+        f"MACs differ from the closed form: {found.macs_conv_fc} and {expected}"
+    )
 
 
 def _fingerprint(model: nn.Module) -> list[object]:
     return [
-        (name, id(m), [(key, id(child)) for key, child in m.named_children()], [id(hook) for hook in m._forward_hooks.values()])
+        (
+            name,
+            id(m),
+            [(key, id(child)) for key, child in m.named_children()],
+            [id(hook) for hook in m._forward_hooks.values()],
+        )
         for name, m in model.named_modules()
     ] + [(key, id(value)) for key, value in (*model.named_parameters(), *model.named_buffers())]
 
 
 def _outputs(model: nn.Module, shape: Shape) -> list[Tensor]:
-    # In training mode, where normalisations keep random weights from overflowing; the seed draws the same units to drop.
+    # In training mode, where normalisations keep random weights from overflowing; the seed draws
+    # the same units to drop.
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     with torch.no_grad():
@@ -184,12 +218,16 @@ def _outputs(model: nn.Module, shape: Shape) -> list[Tensor]:
 
 
 def _equal(one: list[Tensor], other: list[Tensor]) -> bool:
-    return len(one) == len(other) and all(torch.allclose(a, b, 0, 0, equal_nan=True) for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(
+        torch.allclose(a, b, 0, 0, equal_nan=True) for a, b in zip(one, other, strict=True)
+    )
 
 
 def main() -> None:
     """Try the models, and write one row for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="*", metavar="LIBRARY:NAME")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--processes", type=int, default=2)

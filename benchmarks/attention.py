@@ -1,14 +1,18 @@
-"""Each attention module against the expressions that it had before, and convolutions of few channels in both memory layouts.
+"""Each attention module against the expressions that it had before, and convolutions of few
+channels in both memory layouts.
 
     python -m benchmarks.attention [--device cpu] [--batch 128] [--rounds 30] [--out FILE.json]
 
-Everything runs in training mode and under bf16 autocast, as the engine trains. Peers take turns in each round; what is told is the median
-over the rounds in milliseconds, and ratios of medians. A step is a forward and a backward pass, with the gradients of the map and of all
-parameters. On a CPU one thread makes a call, and its CPU time counts; on a GPU a CUDA graph of the call is replayed between two events.
+Everything runs in training mode and under bf16 autocast, as the engine trains. Peers take turns in
+each round; what is told is the median over the rounds in milliseconds, and ratios of medians. A
+step is a forward and a backward pass, with the gradients of the map and of all parameters. On a CPU
+one thread makes a call, and its CPU time counts; on a GPU a CUDA graph of the call is replayed
+between two events.
 
-`passes`: the modules on maps of a few shapes, channels-last, now and before. `small_convolutions`: convolutions of fewer channels than
-cuDNN's channels-last kernels take at a time. They decide whether the hidden maps of BAM and CBAM should stay channels-last, become
-channels-first, or be padded to 8 channels.
+`passes`: the modules on maps of a few shapes, channels-last, now and before. `small_convolutions`:
+convolutions of fewer channels than cuDNN's channels-last kernels take at a time. They decide
+whether the hidden maps of BAM and CBAM should stay channels-last, become channels-first, or be
+padded to 8 channels.
 """
 
 import argparse
@@ -38,7 +42,9 @@ MAPS: Mapping[str, Sequence[tuple[int, int]]] = {
     "cpu": ((64, 16), (32, 32)),
     "cuda": ((64, 32), (256, 32), (512, 8), (2048, 4)),
 }
-"""Channels and side of the maps; on a GPU those of early and late stages of ResNet18 and ResNet50, for images of 32x32."""
+"""Channels and side of the maps; on a GPU those of early and late stages of ResNet18 and ResNet50,
+for images of 32x32.
+"""
 
 CONVOLUTIONS = (
     *((64, m, 1, 1) for m in (2, 4, 8)),
@@ -47,7 +53,9 @@ CONVOLUTIONS = (
     (2, 1, 3, 1),
     (2, 1, 7, 1),
 )
-"""Channels in and out, kernel and dilation: BAM's with 1 to 8 hidden channels, and CBAM's of two channels."""
+"""Channels in and out, kernel and dilation: BAM's with 1 to 8 hidden channels, and CBAM's of two
+channels.
+"""
 
 BRANCHES = ((64, 32, 4), (64, 16, 4), (128, 16, 4), (128, 16, 1))
 """Channels, r and d of spatial branches of BAM: 2, 4 and 8 hidden channels."""
@@ -69,21 +77,30 @@ class Peer:
         return cls(partial(run, module, x), [x, *module.parameters()])
 
 
-def passes(device: str, batch: int, rounds: int = 30, maps: Sequence[tuple[int, int]] | None = None) -> dict[str, Any]:
-    """By module and map: milliseconds now and before, and their ratio, which is below 1 where now is faster."""
+def passes(
+    device: str, batch: int, rounds: int = 30, maps: Sequence[tuple[int, int]] | None = None
+) -> dict[str, Any]:
+    """By module and map: milliseconds now and before, and their ratio, which is below 1 where now
+    is faster.
+    """
     found: dict[str, Any] = {}
     for choice, before in BEFORE.items():
         for channels, side in maps or MAPS[device]:
             x = _map(batch, channels, side, device)
             module = _channels_last(create(choice, channels, nn.Identity()), device)
-            peers = {"now": Peer.of(nn.Module.__call__, module, x), "before": Peer.of(before, module, x)}
+            peers = {
+                "now": Peer.of(nn.Module.__call__, module, x),
+                "before": Peer.of(before, module, x),
+            }
             name = f"{choice.text} {batch}x{channels}x{side}x{side}"
             found[name] = _in_turn(name, peers, device, rounds)
     return found
 
 
 def small_convolutions(device: str, batch: int, rounds: int = 30, side: int = 16) -> dict[str, Any]:
-    """By convolution, and by spatial branch of BAM as a whole: milliseconds in each layout, and the ratio of the first to the last."""
+    """By convolution, and by spatial branch of BAM as a whole: milliseconds in each layout, and the
+    ratio of the first to the last.
+    """
     found: dict[str, Any] = {}
     for before, after, kernel, d in CONVOLUTIONS:
         conv = nn.Conv2d(before, after, kernel, padding=d * (kernel // 2), dilation=d, bias=False)
@@ -93,7 +110,10 @@ def small_convolutions(device: str, batch: int, rounds: int = 30, side: int = 16
     for channels, r, d in BRANCHES:
         branch = _channels_last(BAM(channels, r, d), device).spatial.layers
         within, x = ChannelsFirstWithin(branch), _map(batch, channels, side, device)
-        peers = {"channels-last": Peer.of(nn.Module.__call__, branch, x), "channels-first within": Peer.of(nn.Module.__call__, within, x)}
+        peers = {
+            "channels-last": Peer.of(nn.Module.__call__, branch, x),
+            "channels-first within": Peer.of(nn.Module.__call__, within, x),
+        }
         name = f"spatial branch of BAM, {channels} channels, r={r}, d={d}"
         found[name] = _in_turn(name, peers, device, rounds)
     return found
@@ -188,14 +208,18 @@ BEFORE: Mapping[Choice, Callable[[Any, Tensor], Tensor]] = {
 
 
 def layouts(conv: nn.Conv2d, x: Tensor) -> dict[str, Peer]:
-    """A convolution as it is, among channels-first maps, by itself channels-first, and padded to 8 channels."""
+    """A convolution as it is, among channels-first maps, by itself channels-first, and padded to 8
+    channels.
+    """
     first = copy.deepcopy(conv)
     first.weight.data = conv.weight.detach().contiguous()
     return {
         "channels-last": Peer.of(nn.Module.__call__, conv, x),
         "channels-first between copies": Peer.of(_between_copies, first, x),
         "padded to 8 channels": Peer.of(_padded, conv, x),
-        "channels-first": Peer.of(nn.Module.__call__, first, x.detach().contiguous().requires_grad_()),
+        "channels-first": Peer.of(
+            nn.Module.__call__, first, x.detach().contiguous().requires_grad_()
+        ),
     }
 
 
@@ -206,13 +230,19 @@ def _between_copies(conv: Any, x: Tensor) -> Tensor:
 
 def _padded(conv: Any, x: Tensor) -> Tensor:
     after, before = max(0, 8 - conv.weight.shape[0]), max(0, 8 - conv.weight.shape[1])
-    weight = functional.pad(conv.weight, (0, 0, 0, 0, 0, before, 0, after)).contiguous(memory_format=torch.channels_last)
-    y = functional.conv2d(functional.pad(x, (0, 0, 0, 0, 0, before)), weight, None, 1, conv.padding, conv.dilation)
+    weight = functional.pad(conv.weight, (0, 0, 0, 0, 0, before, 0, after)).contiguous(
+        memory_format=torch.channels_last
+    )
+    y = functional.conv2d(
+        functional.pad(x, (0, 0, 0, 0, 0, before)), weight, None, 1, conv.padding, conv.dilation
+    )
     return y[:, : conv.weight.shape[0]].contiguous(memory_format=torch.channels_last)
 
 
 class ChannelsFirstWithin(nn.Module):
-    """A copy of a spatial branch of BAM, whose hidden maps are channels-first from its first convolution on."""
+    """A copy of a spatial branch of BAM, whose hidden maps are channels-first from its first
+    convolution on.
+    """
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
@@ -231,7 +261,9 @@ class ChannelsFirstWithin(nn.Module):
 def _in_turn(name: str, peers: Mapping[str, Peer], device: str, rounds: int) -> dict[str, Any]:
     """Medians of all peers in milliseconds, and the ratio of the first to the last."""
     with stream(device):
-        forwards = {name: _timed(_under_autocast(peer, device), device) for name, peer in peers.items()}
+        forwards = {
+            name: _timed(_under_autocast(peer, device), device) for name, peer in peers.items()
+        }
         steps = {name: _timed(_step(peer, device), device) for name, peer in peers.items()}
         found = {**_medians("forward", forwards, rounds), **_medians("step", steps, rounds)}
     say(f"{name}: {found['forward_ratio']:.3f} forward, {found['step_ratio']:.3f} a step")
@@ -263,7 +295,9 @@ def _step(peer: Peer, device: str) -> Callable[[], object]:
 
 
 def _timed(call: Callable[[], object], device: str) -> Callable[[], float]:
-    """A function that makes the call, on a GPU REPLAYS times, and says how many milliseconds it took."""
+    """A function that makes the call, on a GPU REPLAYS times, and says how many milliseconds it
+    took.
+    """
     for _ in range(EAGER):
         call()
     if device == "cpu":
@@ -292,7 +326,9 @@ def _by_events(graph: torch.cuda.CUDAGraph) -> float:
 
 def main() -> None:
     """Measure, and write down what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=30)
@@ -300,8 +336,16 @@ def main() -> None:
     asked = parser.parse_args()
     device = choose(asked.device)
     torch.set_num_threads(1)  # a worker of a study has one core
-    found: dict[str, Any] = {"device": device.name, "torch": torch.__version__, "python": platform.python_version()}
-    found |= {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "batch": asked.batch, "rounds": asked.rounds}
+    found: dict[str, Any] = {
+        "device": device.name,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    found |= {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "batch": asked.batch,
+        "rounds": asked.rounds,
+    }
     found |= {"passes": passes(asked.device, asked.batch, asked.rounds)}
     found |= {"small_convolutions": small_convolutions(asked.device, asked.batch, asked.rounds)}
     deliver(found, asked.out)

@@ -1,17 +1,22 @@
-"""The trial engine against the usual loop (`benchmarks/usual_loop.py`): candidates an hour, images a second, and what each step adds.
+"""The trial engine against the usual loop (`benchmarks/usual_loop.py`): candidates an hour, images
+a second, and what each step adds.
 
     python -m benchmarks.engine --data cifar100.npz [--device cpu] [--images 10000] [--rounds 3] [--nets small] [--parts ladder bound ...]
         [--out FILE.json]
 
-Candidates: both arms train the references of the placement study with its recipe on the same images and the same seeds, as many trainings
-as that study has candidates, each arm a fresh process whose whole time counts, the arms in turn, other seeds each round; the usual loop has
-as many DataLoader workers as make it fastest here, and the engine as many processes on one GPU. Ladder: from the usual loop to the engine,
-one change at a time, images a second of training alone, in turn; on a GPU with and without a CUDA graph, with compiled blocks, and with
-several processes. Further placement: the seconds until another placement of a known backbone trains. Bound: the multiply-adds and the
-least bytes of a training image over the rates that a matrix product and a copy reach in the same run. Around: what a candidate costs
-beside its training, when 1,000 records are told. Goal, on a GPU: the test error of ResNet18 after 30 epochs.
+Candidates: both arms train the references of the placement study with its recipe on the same images
+and the same seeds, as many trainings as that study has candidates, each arm a fresh process whose
+whole time counts, the arms in turn, other seeds each round; the usual loop has as many DataLoader
+workers as make it fastest here, and the engine as many processes on one GPU. Ladder: from the usual
+loop to the engine, one change at a time, images a second of training alone, in turn; on a GPU with
+and without a CUDA graph, with compiled blocks, and with several processes. Further placement: the
+seconds until another placement of a known backbone trains. Bound: the multiply-adds and the least
+bytes of a training image over the rates that a matrix product and a copy reach in the same run.
+Around: what a candidate costs beside its training, when 1,000 records are told. Goal, on a GPU: the
+test error of ResNet18 after 30 epochs.
 
-FILE is written after each part, and what other calls have put there stays: a machine that is lent for minutes can measure part by part.
+FILE is written after each part, and what other calls have put there stays: a machine that is lent
+for minutes can measure part by part.
 """
 
 import argparse
@@ -47,11 +52,15 @@ NETS = {"cpu": ("small",), "cuda": ("small", "resnet18", "resnet50")}
 
 
 def with_best_workers(setting: Setting) -> Setting:
-    """The number of DataLoader workers with which the usual loop is fastest here: on two cores none, as they take the trainer's time."""
+    """The number of DataLoader workers with which the usual loop is fastest here: on two cores
+    none, as they take the trainer's time.
+    """
     images = setting.some(IMAGES[setting.device])
     tried = [replace(setting, workers=n) for n in sorted({0, 1, cores() // 2, cores()})]
     speeds = {s.workers: alone(speed, s, Rung(), images, cores()) for s in tried}
-    say(f"the usual loop, images/s by DataLoader workers: { {n: round(speed) for n, speed in speeds.items()} }")
+    say(
+        f"the usual loop, images/s by DataLoader workers: { {n: round(speed) for n, speed in speeds.items()} }"
+    )
     return replace(setting, workers=max(speeds, key=lambda n: speeds[n]))
 
 
@@ -61,25 +70,52 @@ def candidates(setting: Setting, rounds: int) -> dict[str, Any]:
     for seed in range(rounds):
         for arm in ARMS:
             started = time.perf_counter()
-            command = [sys.executable, "-m", "benchmarks.arms", arm, json.dumps(asdict(replace(setting, seed=seed)))]
-            done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.arms",
+                arm,
+                json.dumps(asdict(replace(setting, seed=seed))),
+            ]
+            done = json.loads(
+                subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            )
             seconds = time.perf_counter() - started
-            taken[arm].append({**done, "seconds": seconds, "candidates_per_hour": 3600 * len(done["errors"]) / seconds})
-            say(f"{arm:6} seed {seed}: {taken[arm][-1]['candidates_per_hour']:8.1f} candidates/hour, errors {done['errors']}")
-    ratios = [a["candidates_per_hour"] / b["candidates_per_hour"] for a, b in zip(taken["ours"], taken["usual"], strict=True)]
+            taken[arm].append(
+                {
+                    **done,
+                    "seconds": seconds,
+                    "candidates_per_hour": 3600 * len(done["errors"]) / seconds,
+                }
+            )
+            say(
+                f"{arm:6} seed {seed}: {taken[arm][-1]['candidates_per_hour']:8.1f} candidates/hour, errors {done['errors']}"
+            )
+    ratios = [
+        a["candidates_per_hour"] / b["candidates_per_hour"]
+        for a, b in zip(taken["ours"], taken["usual"], strict=True)
+    ]
     return {
         "candidates_per_hour_ratio": spread(ratios),
-        "candidates_per_hour": {arm: spread([run["candidates_per_hour"] for run in runs]) for arm, runs in taken.items()},
+        "candidates_per_hour": {
+            arm: spread([run["candidates_per_hour"] for run in runs]) for arm, runs in taken.items()
+        },
         "error_ours": spread([error for run in taken["ours"] for error in run["errors"]]),
         "error_usual": spread([error for run in taken["usual"] for error in run["errors"]]),
         "error_difference_paired": spread(_differences(taken["ours"], taken["usual"])),
-        "largest_process_mib": {arm: max(run["largest_process_mib"] for run in runs) for arm, runs in taken.items()},
+        "largest_process_mib": {
+            arm: max(run["largest_process_mib"] for run in runs) for arm, runs in taken.items()
+        },
         "runs": taken,
     }
 
 
 def _differences(ours: list[dict[str, Any]], usual: list[dict[str, Any]]) -> list[float]:
-    return [a - b for one, other in zip(ours, usual, strict=True) for a, b in zip(one["errors"], other["errors"], strict=True)]
+    return [
+        a - b
+        for one, other in zip(ours, usual, strict=True)
+        for a, b in zip(one["errors"], other["errors"], strict=True)
+    ]
 
 
 STEPPING: Mapping[str, Mapping[str, dict[str, Any]]] = {
@@ -90,12 +126,16 @@ STEPPING: Mapping[str, Mapping[str, dict[str, Any]]] = {
 
 
 def further(setting: Setting) -> dict[str, list[float]]:
-    """By way of stepping, the seconds of a training of seven steps: of a placement that a process meets first, and of two further ones.
+    """By way of stepping, the seconds of a training of seven steps: of a placement that a process
+    meets first, and of two further ones.
 
-    By then the blocks are compiled, from nothing, and a CUDA graph is captured, so training at full speed has begun.
+    By then the blocks are compiled, from nothing, and a CUDA graph is captured, so training at full
+    speed has begun.
     """
     with tempfile.TemporaryDirectory() as folder, environment({"TORCHINDUCTOR_CACHE_DIR": folder}):
-        return {name: alone(_firsts, setting, how) for name, how in STEPPING[setting.device].items()}
+        return {
+            name: alone(_firsts, setting, how) for name, how in STEPPING[setting.device].items()
+        }
 
 
 def _firsts(setting: Setting, how: dict[str, Any]) -> list[float]:
@@ -103,7 +143,14 @@ def _firsts(setting: Setting, how: dict[str, Any]) -> list[float]:
     images = parts.fit.take(np.arange(len(parts.fit))[: (EAGER + 4) * study.recipe.batch])
     few = replace(parts, fit=images, validation=images.take(np.arange(100)))
     recipe = replace(study.recipe, **how)
-    task = Task(study.space, sites_of(load(study.space, CIFAR_INPUTS)), few, recipe, choose(setting.device), threads_each(study.workers))
+    task = Task(
+        study.space,
+        sites_of(load(study.space, CIFAR_INPUTS)),
+        few,
+        recipe,
+        choose(setting.device),
+        threads_each(study.workers),
+    )
     claim(task.device, 0)
     seconds = []
     for text in ("bottleneck=bam", "layer2=bam", "layer1=bam"):
@@ -120,17 +167,31 @@ def _score(result: Result) -> Score:
 
 
 def goal(setting: Setting, epochs: int = 30, seeds: int = 3) -> dict[str, float]:
-    """The test error of the net without attention, trained on all training images by the study's own recipe: its batch and its rate."""
+    """The test error of the net without attention, trained on all training images by the study's
+    own recipe: its batch and its rate.
+    """
     study = setting.study(own_batch=True)
     whole = replace(setting, images=None).split()
     task = Task(
-        study.space, sites_of(load(study.space, CIFAR_INPUTS)), whole, study.recipe, choose(setting.device), threads_each(study.workers)
+        study.space,
+        sites_of(load(study.space, CIFAR_INPUTS)),
+        whole,
+        study.recipe,
+        choose(setting.device),
+        threads_each(study.workers),
     )
-    return spread([_score(evaluate(task, Job("none", seed, epochs, final=True))).error for seed in range(seeds)])
+    return spread(
+        [
+            _score(evaluate(task, Job("none", seed, epochs, final=True))).error
+            for seed in range(seeds)
+        ]
+    )
 
 
 def around(records: int = 1000) -> dict[str, Any]:
-    """Milliseconds a candidate takes beside its training, with `records` told: the loop of a study whose trainings take no time."""
+    """Milliseconds a candidate takes beside its training, with `records` told: the loop of a study
+    whose trainings take no time.
+    """
     study, plan = invented(records + 20, startup=records)
     space = load(study.space, CIFAR_INPUTS)
     ends: list[float] = []
@@ -141,7 +202,11 @@ def around(records: int = 1000) -> dict[str, Any]:
     started = time.perf_counter()
     for _ in range(5):
         build(space, plan.sites, "bottleneck=bam", 0)
-    return {"records": records, "ask_count_tell_write_ms": spread(gaps), "build_ms": 1000 * (time.perf_counter() - started) / 5}
+    return {
+        "records": records,
+        "ask_count_tell_write_ms": spread(gaps),
+        "build_ms": 1000 * (time.perf_counter() - started) / 5,
+    }
 
 
 def climb(setting: Setting, rounds: int) -> dict[str, Any]:
@@ -167,7 +232,10 @@ def of_net(part: str, setting: Setting, rounds: int, known: Mapping[str, Any]) -
         return climb(setting, rounds)
     if part == "candidates":
         with service() if known["mps"] else contextlib.nullcontext():
-            return candidates(replace(setting, workers=known["usual_loop_workers"], processes=known["processes"]), rounds)
+            return candidates(
+                replace(setting, workers=known["usual_loop_workers"], processes=known["processes"]),
+                rounds,
+            )
     if part == "further":
         return {"further_placement_s": further(setting)}
     return {"bound": bound(setting, known["images_per_s"])}
@@ -175,32 +243,55 @@ def of_net(part: str, setting: Setting, rounds: int, known: Mapping[str, Any]) -
 
 def main() -> None:
     """Measure, and write down what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="cifar100")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--nets", nargs="+", help="search spaces; by default small, on a GPU resnet18 and resnet50 too")
+    parser.add_argument(
+        "--nets",
+        nargs="+",
+        help="search spaces; by default small, on a GPU resnet18 and resnet50 too",
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     device, nets = choose(asked.device), asked.nets or NETS[asked.device]
-    found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out and asked.out.exists() else {"nets": {}}
-    found |= {"device": device.name, "bf16": device.bf16, "cores": cores(), "torch": torch.__version__}
+    found: dict[str, Any] = (
+        json.loads(asked.out.read_text()) if asked.out and asked.out.exists() else {"nets": {}}
+    )
+    found |= {
+        "device": device.name,
+        "bf16": device.bf16,
+        "cores": cores(),
+        "torch": torch.__version__,
+    }
     found |= {"python": platform.python_version(), "images": asked.images}
     needed = {"candidates", "bound"} & set(asked.parts)
-    if needed and "ladder" not in asked.parts and not all("processes" in found["nets"].get(net, {}) for net in nets):
-        parser.error(f"--parts {' '.join(sorted(needed))} needs the ladder of each net, in this call or in --out")
+    if (
+        needed
+        and "ladder" not in asked.parts
+        and not all("processes" in found["nets"].get(net, {}) for net in nets)
+    ):
+        parser.error(
+            f"--parts {' '.join(sorted(needed))} needs the ladder of each net, in this call or in --out"
+        )
     for net in nets:
         known = found["nets"].setdefault(net, {})
         for part in [part for part in PARTS[:4] if part in asked.parts]:
-            known |= of_net(part, Setting(asked.data, asked.device, net, asked.images, 0), asked.rounds, known)
+            known |= of_net(
+                part, Setting(asked.data, asked.device, net, asked.images, 0), asked.rounds, known
+            )
             keep(found, asked.out)
     if "around" in asked.parts:
         found["around_training"] = around()  # on the CPU, whatever the device
         keep(found, asked.out)
     if "goal" in asked.parts and asked.device == "cuda":
-        found["resnet18_30_epochs_test_error"] = goal(Setting(asked.data, "cuda", "resnet18", asked.images, 0))
+        found["resnet18_30_epochs_test_error"] = goal(
+            Setting(asked.data, "cuda", "resnet18", asked.images, 0)
+        )
         keep(found, asked.out)
     print(json.dumps(found, indent=2))
 

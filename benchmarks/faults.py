@@ -2,11 +2,13 @@
 
     python -m benchmarks.faults --data cifar100.npz [--kills 100] [--mutations 10000] [--records 10000] [--only PART] [--out FILE.json]
 
-Kills: a study of which the driver or a worker gets SIGKILL at random instants, and which the same command continues until it ends; then
-the next one, until there were as many kills. After each kill every candidate and final training that was told of before must still be
-there, with the same score and the same seconds: these would differ had it run again. Mutations: study files, space files and placements
-with random changes; each is read, or refused in a sentence. Ray: a cluster of three nodes on this machine loses one while a study runs;
-trials that only sleep tell what four workers gain over one. Large: a study of so many records is opened, and asked for its next candidate.
+Kills: a study of which the driver or a worker gets SIGKILL at random instants, and which the same
+command continues until it ends; then the next one, until there were as many kills. After each kill
+every candidate and final training that was told of before must still be there, with the same score
+and the same seconds: these would differ had it run again. Mutations: study files, space files and
+placements with random changes; each is read, or refused in a sentence. Ray: a cluster of three
+nodes on this machine loses one while a study runs; trials that only sleep tell what four workers
+gain over one. Large: a study of so many records is opened, and asked for its next candidate.
 """
 
 import argparse
@@ -58,8 +60,26 @@ from benchmarks.invented import at_once, invented
 from benchmarks.results import deliver
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--epochs", "2", "--workers", "2", "--set", "data.images=600", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
-SMALL += ["--set", "startup=6", "--set", "finalists={seeds=2, most=2, leave_one_out=true}", "--set", "rungs.epochs=[1]"]
+SMALL = [
+    "--epochs",
+    "2",
+    "--workers",
+    "2",
+    "--set",
+    "data.images=600",
+    "--set",
+    "data.validation=0.25",
+    "--set",
+    "recipe.batch=50",
+]
+SMALL += [
+    "--set",
+    "startup=6",
+    "--set",
+    "finalists={seeds=2, most=2, leave_one_out=true}",
+    "--set",
+    "rungs.epochs=[1]",
+]
 LONGEST = 25.0
 """Seconds that a driver lives at most before something is killed; it takes about 7 to start."""
 NAP = 1.0
@@ -68,7 +88,19 @@ PARTS = ("mutations", "results", "large", "ray", "node", "kills")
 
 def command(data: str, out: Path, trials: int, *more: str) -> list[str]:
     """A tiny study, with rungs, a random baseline, finalists and ablations."""
-    words = ["run", "--study", "placement", "--device", "cpu", "--data", data, "--trials", str(trials), "--out", str(out)]
+    words = [
+        "run",
+        "--study",
+        "placement",
+        "--device",
+        "cpu",
+        "--data",
+        data,
+        "--trials",
+        str(trials),
+        "--out",
+        str(out),
+    ]
     return [sys.executable, "-m", "bam_search", *words, *SMALL, *more]
 
 
@@ -81,7 +113,9 @@ class Life:
     def __init__(self, words: Sequence[str]) -> None:
         self.told: list[str] = []
         self.other: list[str] = []
-        self.process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -100,7 +134,11 @@ class Life:
 
     def workers(self) -> list[int]:
         """The processes that train (or are about to)."""
-        found = subprocess.run(["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True).stdout
+        found = subprocess.run(
+            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="],
+            capture_output=True,
+            text=True,
+        ).stdout
         return [int(line.split()[0]) for line in found.splitlines() if "spawn_main" in line]
 
 
@@ -109,9 +147,13 @@ def seen(folder: Path, place: StudyStorage) -> dict[str, tuple[Any, ...]]:
     if not (folder / "study.json").exists() or not place.exists():
         return {}
     records = [Record.from_dict(json.loads(text)) for text in place.attributes("record")]
-    found: dict[str, tuple[Any, ...]] = {"twice": (len(records) - len({record.number for record in records}),)}
+    found: dict[str, tuple[Any, ...]] = {
+        "twice": (len(records) - len({record.number for record in records}),)
+    }
     found |= {f"#{r.tag}": (r.placement, r.val_error, r.seconds, r.failure) for r in records}
-    return found | {key: (kept,) for key, kept in place.open().user_attrs.items() if key.startswith("final:")}
+    return found | {
+        key: (kept,) for key, kept in place.open().user_attrs.items() if key.startswith("final:")
+    }
 
 
 def undisturbed(data: str, trials: int, *more: str) -> list[Record]:
@@ -135,7 +177,9 @@ def campaign(
     storage: str | None = None,
     longest: float = LONGEST,
 ) -> dict[str, Any]:
-    """Kill until there were so many, and the last study has ended; what was lost, repeated, left over, and how the ends compare."""
+    """Kill until there were so many, and the last study has ended; what was lost, repeated, left
+    over, and how the ends compare.
+    """
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         total: dict[str, Any] = dict.fromkeys(COUNTED, 0)
@@ -144,7 +188,13 @@ def campaign(
             place = StudyStorage.of(Path(folder) / name, storage, name)
             there = ("--storage", storage, "--name", name) if storage else ()
             _until_it_ends(
-                command(data, Path(folder) / name, trials, *more, *there), Path(folder) / name, place, rng, kills, longest, total
+                command(data, Path(folder) / name, trials, *more, *there),
+                Path(folder) / name,
+                place,
+                rng,
+                kills,
+                longest,
+                total,
             )
             total["studies"] += 1
             total["unequal"] += not _equal(expected, read_records(Path(folder) / name))
@@ -153,7 +203,13 @@ def campaign(
 
 
 def _until_it_ends(
-    words: list[str], folder: Path, place: StudyStorage, rng: random.Random, kills: int, longest: float, total: dict[str, Any]
+    words: list[str],
+    folder: Path,
+    place: StudyStorage,
+    rng: random.Random,
+    kills: int,
+    longest: float,
+    total: dict[str, Any],
 ) -> None:
     known: dict[str, tuple[Any, ...]] = {}
     code = -1
@@ -165,16 +221,30 @@ def _until_it_ends(
             raise AssertionError(f"exit code {code}: {''.join(life.other)}")
         now = seen(folder, place)
         total["lost"] += sum(key not in now for key in known if key != "twice")
-        total["lost"] += sum(match.group() not in now for line in told for match in [re.search(r"#\w+", line)] if match)
+        total["lost"] += sum(
+            match.group() not in now
+            for line in told
+            for match in [re.search(r"#\w+", line)]
+            if match
+        )
         tested = sum("  test " in line for line in told)
-        total["lost"] += max(0, tested + sum(key.startswith("final:") for key in known) - sum(key.startswith("final:") for key in now))
-        total["repeated"] += sum(now.get(key, value) != value for key, value in known.items() if key != "twice")
+        total["lost"] += max(
+            0,
+            tested
+            + sum(key.startswith("final:") for key in known)
+            - sum(key.startswith("final:") for key in now),
+        )
+        total["repeated"] += sum(
+            now.get(key, value) != value for key, value in known.items() if key != "twice"
+        )
         total["repeated"] += now.get("twice", (0,))[0]
         known = now
         _say(f"{total}, {len(now)} kept")
 
 
-def _plague(life: Life, rng: random.Random, kills: int, longest: float, total: dict[str, Any]) -> list[str]:
+def _plague(
+    life: Life, rng: random.Random, kills: int, longest: float, total: dict[str, Any]
+) -> list[str]:
     """Kill workers now and then, and at last the driver; what it had told by then."""
     while total["kills"] < kills:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -197,7 +267,9 @@ def _plague(life: Life, rng: random.Random, kills: int, longest: float, total: d
 def _left(pids: Sequence[int], seconds: float = 10.0) -> int:
     """How many of these processes are there after a while: workers end with their driver."""
     deadline = time.monotonic() + seconds
-    while (left := sum(Path(f"/proc/{pid}").exists() for pid in pids)) and time.monotonic() < deadline:
+    while (
+        left := sum(Path(f"/proc/{pid}").exists() for pid in pids)
+    ) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left
 
@@ -206,20 +278,45 @@ def _equal(one: Sequence[Record], other: Sequence[Record]) -> bool:
     """Whether all records are the same, and so the fronts, but for what a clock measured."""
 
     def timeless(record: Record) -> Record:
-        return replace(record, seconds=None, test_seconds=None, latency_overhead=None, latency_interval=())
+        return replace(
+            record, seconds=None, test_seconds=None, latency_overhead=None, latency_interval=()
+        )
 
-    fronts = [[record.number for record in pareto_front(main_records(records), ("error", "params_overhead"))] for records in (one, other)]
+    fronts = [
+        [
+            record.number
+            for record in pareto_front(main_records(records), ("error", "params_overhead"))
+        ]
+        for records in (one, other)
+    ]
     return fronts[0] == fronts[1] and list(map(timeless, one)) == list(map(timeless, other))
 
 
 # ---- mutations
 
 ODD = ["", "nan", "inf", "-1", "9" * 400, "1e999", *"[]{}\"'=\\\0\n(),.*/é\U0001f600"]
-ODD += ["[[[" * 500, "none", "bam", "block", "true", "1979-05-27", "0x", "_", "#", "layer1", "=bam", "..", "r=0", "d=99999999999999999999"]
+ODD += [
+    "[[[" * 500,
+    "none",
+    "bam",
+    "block",
+    "true",
+    "1979-05-27",
+    "0x",
+    "_",
+    "#",
+    "layer1",
+    "=bam",
+    "..",
+    "r=0",
+    "d=99999999999999999999",
+]
 
 
 def mutated(text: str, rng: random.Random) -> str:
-    """One to four changes: a piece left out, doubled, swapped with another, or something odd put in."""
+    """One to four changes: a piece left out, doubled, swapped with another, or something odd put
+    in.
+    """
     for _ in range(rng.randint(1, 4)):
         start, length = rng.randrange(len(text) + 1), rng.choice((1, 2, 5, 20, 80))
         piece = text[start : start + length]
@@ -229,9 +326,18 @@ def mutated(text: str, rng: random.Random) -> str:
 
 
 def mutations(count: int, seed: int = 0, seconds: float = 20.0) -> dict[str, Any]:
-    """Read so many mutated texts: how many were accepted, refused, ended in a traceback, took too long."""
+    """Read so many mutated texts: how many were accepted, refused, ended in a traceback, took too
+    long.
+    """
     rng = random.Random(seed)
-    found: dict[str, Any] = {"mutations": count, "accepted": 0, "refused": 0, "tracebacks": 0, "hangs": 0, "examples": []}
+    found: dict[str, Any] = {
+        "mutations": count,
+        "accepted": 0,
+        "refused": 0,
+        "tracebacks": 0,
+        "hangs": 0,
+        "examples": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         readers = list(_readers(Path(folder)))
         for index in range(count):
@@ -338,11 +444,20 @@ def ray_speedup(jobs: int = 24) -> dict[str, float]:
         (Path(folder) / "sleepy.py").write_text(SLEEPY)
         name = f"{Path(folder) / 'sleepy.py'}:Net"
         parts = split(synthetic("asked for"), 400, 0.25, 0)
-        task = Task(name, sites_of(load(name, CIFAR_INPUTS)), parts, Recipe(epochs=1, batch=50, precision="fp32"), choose("cpu"), 1)
+        task = Task(
+            name,
+            sites_of(load(name, CIFAR_INPUTS)),
+            parts,
+            Recipe(epochs=1, batch=50, precision="fp32"),
+            choose("cpu"),
+            1,
+        )
         found = {}
         for workers, share in ((1, jobs // 4), (4, jobs)):
             with _cluster(1, workers) as (address, _), on_ray(task, workers, address) as submit:
-                _ended([submit(Job("none", 0, 1)) for _ in range(workers)])  # processes start, and fetch the images
+                _ended(
+                    [submit(Job("none", 0, 1)) for _ in range(workers)]
+                )  # processes start, and fetch the images
                 started = time.perf_counter()
                 _ended([submit(Job("none", 0, 1)) for _ in range(share)])
                 found[workers] = (time.perf_counter() - started) / share
@@ -359,46 +474,78 @@ def _cluster(nodes: int, cores_each: int) -> Iterator[tuple[str, Any]]:
     """A Ray cluster on this machine: its address, and the node that can be lost."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0 if nodes > 1 else cores_each, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0 if nodes > 1 else cores_each, "include_dashboard": False},
+    )
     more = [cluster.add_node(num_cpus=cores_each) for _ in range(nodes - 1)]
     try:
-        yield cluster.address, (lambda: cluster.remove_node(more[0], allow_graceful=False)) if more else None
+        yield (
+            cluster.address,
+            (lambda: cluster.remove_node(more[0], allow_graceful=False)) if more else None,
+        )
     finally:
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-def ray_loses_a_node(data: str, expected: Sequence[Record], trials: int, *more: str) -> dict[str, Any]:
-    """A study on three nodes, of which one is killed while it trains: whether its records are those of a local run."""
+def ray_loses_a_node(
+    data: str, expected: Sequence[Record], trials: int, *more: str
+) -> dict[str, Any]:
+    """A study on three nodes, of which one is killed while it trains: whether its records are those
+    of a local run.
+    """
     with tempfile.TemporaryDirectory() as folder:
         with _cluster(3, 1) as (address, lose):
-            life = Life(command(data, Path(folder) / "ray", trials, *more, "--executor", "ray", "--address", address))
+            life = Life(
+                command(
+                    data,
+                    Path(folder) / "ray",
+                    trials,
+                    *more,
+                    "--executor",
+                    "ray",
+                    "--address",
+                    address,
+                )
+            )
             while len(life.told) < 4 and life.process.poll() is None:
                 time.sleep(0.1)
             lose()
             code = life.wait()
         assert code == 0, "".join(life.other)
-        return {"ray_node_lost_records_identical": _equal(expected, read_records(Path(folder) / "ray"))}
+        return {
+            "ray_node_lost_records_identical": _equal(expected, read_records(Path(folder) / "ray"))
+        }
 
 
 # ---- large
 
 
 def results_per_s(records: int = 300) -> dict[str, float]:
-    """How many finished trainings a second the driver takes in, keeps, and answers with the next candidate."""
+    """How many finished trainings a second the driver takes in, keeps, and answers with the next
+    candidate.
+    """
     study, plan = invented(records)
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder) / "study", {}, study.objectives)
         search(study, plan, store, at_once, lambda _record: ends.append(time.perf_counter()))
-    return {"results_per_s": 1 / statistics.median(b - a for a, b in itertools.pairwise(ends)), "results_of_records": records}
+    return {
+        "results_per_s": 1 / statistics.median(b - a for a, b in itertools.pairwise(ends)),
+        "results_of_records": records,
+    }
 
 
 def large(records: int) -> dict[str, float]:
-    """Seconds and memory of opening a study of so many records and asking for its next candidate, in a fresh process."""
+    """Seconds and memory of opening a study of so many records and asking for its next candidate,
+    in a fresh process.
+    """
     with tempfile.TemporaryDirectory() as folder:
         filled(Path(folder), records)
         code = f"from benchmarks.faults import reopened; reopened({str(folder)!r}, {records})"
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
     found: dict[str, float] = json.loads(done.stdout)
     return {f"open_{records // 1000}k_{unit}": value for unit, value in found.items()}
 
@@ -411,14 +558,20 @@ def filled(folder: Path, records: int) -> None:
 
 
 def reopened(folder: str, records: int) -> None:
-    """Print what it takes; the clock covers reading the records and the next proposal, not imports and the counting of costs."""
+    """Print what it takes; the clock covers reading the records and the next proposal, not imports
+    and the counting of costs.
+    """
     study, plan = invented(records + 1)
     started = time.perf_counter()
     store: Store = open_store(Path(folder), {}, study.objectives)
     search(study, plan, store, at_once, lambda _record: None)
     seconds = time.perf_counter() - started
     # Not getrusage: its maximum is inherited from the process that started this one.
-    (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    (peak,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     print(json.dumps({"s": seconds, "mib": int(peak.split()[1]) / 1024}))
 
 
@@ -428,24 +581,39 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the whole campaign, and write it down."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--records", type=int, default=10_000)
     parser.add_argument("--trials", type=int, default=16)
-    parser.add_argument("--only", action="append", choices=PARTS, help="This part anew, the others as --out has them.")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=PARTS,
+        help="This part anew, the others as --out has them.",
+    )
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    found: dict[str, Any] = {"device": choose("cpu").name, "cores": os.cpu_count(), "python": platform.python_version()}
+    found: dict[str, Any] = {
+        "device": choose("cpu").name,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
     found |= {"torch": torch.__version__, "optuna": optuna.__version__}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "mutations": lambda: mutations(asked.mutations),
         "results": results_per_s,
         "large": lambda: large(asked.records),
         "ray": ray_speedup,
-        "node": lambda: ray_loses_a_node(asked.data, undisturbed(asked.data, asked.trials), asked.trials),
-        "kills": lambda: campaign(asked.data, undisturbed(asked.data, asked.trials), asked.kills, asked.trials),
+        "node": lambda: ray_loses_a_node(
+            asked.data, undisturbed(asked.data, asked.trials), asked.trials
+        ),
+        "kills": lambda: campaign(
+            asked.data, undisturbed(asked.data, asked.trials), asked.kills, asked.trials
+        ),
     }
     if asked.only and asked.out and asked.out.exists():
         found = json.loads(asked.out.read_text()) | found

@@ -24,13 +24,22 @@ def invented(records: int, startup: int = 12) -> tuple[Study, SearchContext]:
     space = load(study.space, CIFAR_INPUTS)
     sites = sites_of(space)
     references = {name: resolve(text, sites) for name, text in study.references.items()}
-    return study, SearchContext("invented", references, sites, choice_space_of(space, sites), cost_table(space, sites))
+    return study, SearchContext(
+        "invented", references, sites, choice_space_of(space, sites), cost_table(space, sites)
+    )
 
 
 def at_once(job: Job) -> "Future[Result]":
     """A score that depends on the job alone."""
     rng = random.Random(job.placement)
-    error = 60 - sum(random.Random(word).uniform(-0.5, 1) for word in Placement.parse(job.placement).text.split()) + rng.gauss(0, 0.5)
+    error = (
+        60
+        - sum(
+            random.Random(word).uniform(-0.5, 1)
+            for word in Placement.parse(job.placement).text.split()
+        )
+        + rng.gauss(0, 0.5)
+    )
     future: Future[Result] = Future()
     future.set_result(Result(Score(error, 1000, (Epoch(3.0, 70.0), Epoch(2.0, error)), 1.0)))
     return future

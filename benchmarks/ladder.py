@@ -1,4 +1,6 @@
-"""From the usual loop to the engine, one change at a time: images a second of training the bare net, and the machine's own bound."""
+"""From the usual loop to the engine, one change at a time: images a second of training the bare
+net, and the machine's own bound.
+"""
 
 import contextlib
 import multiprocessing
@@ -61,7 +63,9 @@ STEPS = {
     "no .item() each step": Rung(on_device=True, no_item=True),
     "channels-last": Rung(on_device=True, no_item=True, channels_last=True),
     "bf16": Rung(on_device=True, no_item=True, channels_last=True, bf16=True),
-    "fused optimizer": Rung(on_device=True, no_item=True, channels_last=True, bf16=True, fused=True),
+    "fused optimizer": Rung(
+        on_device=True, no_item=True, channels_last=True, bf16=True, fused=True
+    ),
 }
 ENGINE = "the engine"
 LADDER = {
@@ -112,7 +116,9 @@ def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class Best:
-    """The most images a second of the engine as it is, the processes that reach it, and whether they need MPS."""
+    """The most images a second of the engine as it is, the processes that reach it, and whether
+    they need MPS.
+    """
 
     images_per_s: float
     processes: int
@@ -122,7 +128,9 @@ class Best:
 def best(found: Mapping[str, Mapping[str, float]], device: str) -> Best:
     """The fastest way to run the engine as it is, among those that were measured."""
     plain = {ENGINE: 1, **TOGETHER[device]}
-    ways = [(name, n, False) for name, n in plain.items()] + [(name, n, True) for name, n in SERVED.items()]
+    ways = [(name, n, False) for name, n in plain.items()] + [
+        (name, n, True) for name, n in SERVED.items()
+    ]
     return max(
         (Best(found[name]["median"], n, mps) for name, n, mps in ways if name in found),
         key=lambda way: way.images_per_s,
@@ -167,7 +175,9 @@ def alone(function: Callable[..., T], *args: object) -> T:
 
 
 def together(setting: Setting, images: Images, processes: int) -> float:
-    """The engine in processes that start as its workers do; the sum over a time in which all of them train."""
+    """The engine in processes that start as its workers do; the sum over a time in which all of
+    them train.
+    """
     spawn = multiprocessing.get_context("spawn")
     barrier, queue = spawn.Barrier(processes), spawn.Queue()
     args = (barrier, queue, setting, images, threads_each(processes))
@@ -186,12 +196,22 @@ def together(setting: Setting, images: Images, processes: int) -> float:
     return sum(speeds)
 
 
-def _beside(barrier: Barrier, queue: "Queue[float]", setting: Setting, images: Images, threads: int) -> None:
+def _beside(
+    barrier: Barrier, queue: "Queue[float]", setting: Setting, images: Images, threads: int
+) -> None:
     queue.put(speed(setting, LADDER[setting.device][ENGINE], images, threads, barrier.wait))
 
 
-def speed(setting: Setting, rung: Rung, images: Images, threads: int, ready: Callable[[], object] = lambda: None) -> float:
-    """Images a second, over whole epochs after one that warms up, compiles and captures; then `ready` is called."""
+def speed(
+    setting: Setting,
+    rung: Rung,
+    images: Images,
+    threads: int,
+    ready: Callable[[], object] = lambda: None,
+) -> float:
+    """Images a second, over whole epochs after one that warms up, compiles and captures; then
+    `ready` is called.
+    """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = rung.autotune
     study, device = setting.study(), choose(setting.device)
@@ -211,8 +231,12 @@ def speed(setting: Setting, rung: Rung, images: Images, threads: int, ready: Cal
         return n * len(images) / (time.perf_counter() - started)
 
 
-def trained(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device, workers: int = 0) -> Iterator[object]:
-    """Train the net as the rung does, an epoch at a time; each ends when the device is done with it."""
+def trained(
+    net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device, workers: int = 0
+) -> Iterator[object]:
+    """Train the net as the rung does, an epoch at a time; each ends when the device is done with
+    it.
+    """
     if rung.engine:
         return _engine(net, images, recipe, device)
     if rung.on_device:
@@ -233,20 +257,38 @@ def _engine(net: nn.Module, images: Images, recipe: Recipe, device: Device) -> I
             yield float(step.loss)
 
 
-def _batched(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device) -> Iterator[object]:
+def _batched(
+    net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device
+) -> Iterator[object]:
     """The usual loop with images on the device, and the changes of a rung."""
     layout = torch.channels_last if rung.channels_last else torch.contiguous_format
     net.to(device.type, memory_format=layout).train()  # type: ignore[call-overload]
     pixels = functional.pad(torch.from_numpy(images.x), (0, 0, 4, 4, 4, 4)).to(device.type)
     labels = torch.from_numpy(images.y).to(device.type)
-    optimizer = torch.optim.SGD(net.parameters(), recipe.lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=rung.fused)
+    optimizer = torch.optim.SGD(
+        net.parameters(),
+        recipe.lr,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        fused=rung.fused,
+    )
     side = torch.arange(32, device=device.type)
     for _ in range(recipe.epochs):
         running = torch.zeros((), device=device.type)
         for index in torch.randperm(len(images), device=device.type).split(recipe.batch):
-            rows, columns = (torch.randint(0, 9, (len(index), 1), device=device.type) + side for _ in range(2))
-            columns = torch.where(torch.rand((len(index), 1), device=device.type) < 0.5, columns.flip(1), columns)
-            x = pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float().div(255)
+            rows, columns = (
+                torch.randint(0, 9, (len(index), 1), device=device.type) + side for _ in range(2)
+            )
+            columns = torch.where(
+                torch.rand((len(index), 1), device=device.type) < 0.5, columns.flip(1), columns
+            )
+            x = (
+                pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+                .permute(0, 3, 1, 2)
+                .float()
+                .div(255)
+            )
             with torch.autocast(device.type, torch.bfloat16, enabled=rung.bf16):
                 logits = net(x.contiguous(memory_format=layout))
             loss = functional.cross_entropy(logits.float(), labels[index])
@@ -258,11 +300,12 @@ def _batched(net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device:
 
 
 def bound(setting: Setting, images_per_s: float) -> dict[str, float]:
-    """The most images a second that the machine's own rates allow, and the share of it that was reached.
+    """The most images a second that the machine's own rates allow, and the share of it that was
+    reached.
 
-    A training image takes three times the forward pass's multiply-adds, and moves at least what its convolutions and linear layers read
-    and write in three passes, at two bytes a number. "unfused" and "fused" tell of all
-    operators, one by one and with `recipe.fuse` (`benchmarks/traffic.py`).
+    A training image takes three times the forward pass's multiply-adds, and moves at least what its
+    convolutions and linear layers read and write in three passes, at two bytes a number. "unfused"
+    and "fused" tell of all operators, one by one and with `recipe.fuse` (`benchmarks/traffic.py`).
     """
     product, copied = alone(_product_rate, setting.device), alone(_copy_rate, setting.device)
     net = load(setting.net, CIFAR_INPUTS).backbone(100)
@@ -286,7 +329,9 @@ def numbers(net: nn.Module) -> list[int]:
     seen: list[int] = []
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.register_forward_hook(lambda _module, args, output: seen.append(args[0].numel() + output.numel()))
+            module.register_forward_hook(
+                lambda _module, args, output: seen.append(args[0].numel() + output.numel())
+            )
     with torch.no_grad():
         net.eval()(torch.zeros(1, 3, 32, 32))
     return seen

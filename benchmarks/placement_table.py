@@ -1,12 +1,15 @@
-"""Placements of one small space, really trained: what samplers and rungs are replayed on (`benchmarks/search.py`).
+"""Placements of one small space, really trained: what samplers and rungs are replayed on
+(`benchmarks/search.py`).
 
     python -m benchmarks.placement_table --data cifar100.npz [--space small_grid] [--seeds 3] [--epochs 2 6] [--images 9000]
         [--set recipe.lr=0.2 ...] [--placements none layer3=bam ...] [--out FILE.csv]
 
-One row a training: placement, seed, epochs, the error in percent and the mean loss on held-out training images, the mean training loss of
-each epoch, seconds. Each number of epochs is a training of its own with a complete learning-rate decay. Rows are appended as they come,
-and the same command continues; what was trained and how stands in FILE.json beside it. The images that train and the images that score
-are the same for all rows. Without `--placements` every placement of the space is trained.
+One row a training: placement, seed, epochs, the error in percent and the mean loss on held-out
+training images, the mean training loss of each epoch, seconds. Each number of epochs is a training
+of its own with a complete learning-rate decay. Rows are appended as they come, and the same command
+continues; what was trained and how stands in FILE.json beside it. The images that train and the
+images that score are the same for all rows. Without `--placements` every placement of the space is
+trained.
 """
 
 import argparse
@@ -42,13 +45,18 @@ COLUMNS = ("placement", "seed", "epochs", "error", "loss", "train_losses", "seco
 def placements(offered: ChoiceSpace, sites: Sites) -> list[Placement]:
     """Every placement in the choice space, in its canonical form."""
     rows = itertools.product(*([None, *offered.choices(site)] for site in offered.sites))
-    chosen = ({site: choice for site, choice in zip(offered.sites, row, strict=True) if choice} for row in rows)
+    chosen = (
+        {site: choice for site, choice in zip(offered.sites, row, strict=True) if choice}
+        for row in rows
+    )
     return [resolve(Placement.of(choices), sites) for choices in chosen]
 
 
 def main() -> None:
     """Train what is not in the table yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="cifar100")
     parser.add_argument("--space", default="small_grid")
     parser.add_argument("--seeds", type=int, default=3)
@@ -56,10 +64,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=9000, help="that train")
     parser.add_argument("--held-out", type=int, default=5000, help="that score")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of the study, as for `run`")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of the study, as for `run`"
+    )
     parser.add_argument("--placements", nargs="+", help="[default: all of the space]")
     parser.add_argument("--workers", type=int, help="[default: as the placement study has it]")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/placement_table_2.csv"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmarks/results/placement_table_2.csv")
+    )
     _train(parser.parse_args())
 
 
@@ -73,7 +85,8 @@ def _train(asked: argparse.Namespace) -> None:
     dataset = locate(asked.data).load()
     wanted = asked.images + asked.held_out
     parts = split(dataset, wanted, asked.held_out / wanted, seed=0)
-    # As finalists are: measured once, at the end, here on what the split holds out instead of the test set.
+    # As finalists are: measured once, at the end, here on what the split holds out instead of the
+    # test set.
     once = Split(parts.fit, parts.validation.take(slice(0, 0)), parts.validation)  # type: ignore[arg-type]
     about = {
         "space": asked.space,
@@ -90,10 +103,21 @@ def _train(asked: argparse.Namespace) -> None:
     _agree(asked.out.with_suffix(".json"), about)
     done = _done(asked.out)
     texts = [resolve(text, sites).text for text in asked.placements or ()]
-    texts = texts or [placement.text for placement in placements(choice_space_of(space, sites), sites)]
+    texts = texts or [
+        placement.text for placement in placements(choice_space_of(space, sites), sites)
+    ]
     # Seeds outside: whenever it is stopped, every placement has about as many.
-    jobs = [Job(t, s, e, final=True) for s in range(asked.seeds) for t in texts for e in asked.epochs if (t, s, e) not in done]
-    print(f"{len(texts)} placements, {len(done)} trainings in {asked.out}, {len(jobs)} to come", file=sys.stderr)
+    jobs = [
+        Job(t, s, e, final=True)
+        for s in range(asked.seeds)
+        for t in texts
+        for e in asked.epochs
+        if (t, s, e) not in done
+    ]
+    print(
+        f"{len(texts)} placements, {len(done)} trainings in {asked.out}, {len(jobs)} to come",
+        file=sys.stderr,
+    )
     task = Task(asked.space, sites, once, recipe, device, threads_each(workers))
     with local(task, workers, "") as submit, asked.out.open("a", newline="") as file:
         futures = {submit(job): job for job in jobs}
@@ -106,7 +130,15 @@ def _train(asked: argparse.Namespace) -> None:
 
 def _row(job: Job, score: Score) -> tuple[object, ...]:
     losses = " ".join(f"{epoch.loss:.4f}" for epoch in score.per_epoch)
-    return job.placement, job.seed, job.epochs, round(score.error, 4), round(score.loss, 5), losses, round(score.seconds, 2)
+    return (
+        job.placement,
+        job.seed,
+        job.epochs,
+        round(score.error, 4),
+        round(score.loss, 5),
+        losses,
+        round(score.seconds, 2),
+    )
 
 
 def _agree(path: Path, about: dict[str, object]) -> None:
@@ -122,7 +154,9 @@ def _done(path: Path) -> set[tuple[str, int, int]]:
     if not path.exists():
         path.write_text(",".join(COLUMNS) + "\n")
     with path.open(newline="") as file:
-        return {(row["placement"], int(row["seed"]), int(row["epochs"])) for row in csv.DictReader(file)}
+        return {
+            (row["placement"], int(row["seed"]), int(row["epochs"])) for row in csv.DictReader(file)
+        }
 
 
 if __name__ == "__main__":

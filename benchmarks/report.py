@@ -1,11 +1,13 @@
-"""How fast the report is: built from studies of 1,000 and 10,000 invented candidates, opened and used in headless Chromium.
+"""How fast the report is: built from studies of 1,000 and 10,000 invented candidates, opened and
+used in headless Chromium.
 
     python -m benchmarks.report [--sizes 1000,10000] [--out FILE.json]
 
-`build_s` is from records to the file, `bytes` its size, `first_paint_s` from asking for the page to its first paint with text on it, as
-the browser reports it, `ready_s` until the figures are drawn and rows can be clicked, `select_ms` from a click on a row to the next
-paint ("interaction to next paint"; the ring in the figures follows it). Each is the median of `repeats`; needs Playwright and a Chromium
-of the distribution.
+`build_s` is from records to the file, `bytes` its size, `first_paint_s` from asking for the page to
+its first paint with text on it, as the browser reports it, `ready_s` until the figures are drawn
+and rows can be clicked, `select_ms` from a click on a row to the next paint ("interaction to next
+paint"; the ring in the figures follows it). Each is the median of `repeats`; needs Playwright and a
+Chromium of the distribution.
 """
 
 import argparse
@@ -34,8 +36,12 @@ REPEATS = 5
 
 
 def invented(size: int) -> tuple[ReportContext, list[Record]]:
-    """A placement study of so many candidates with random errors, and three seeds for each reference and the first twenty."""
-    ready = resolve_run(Request("placement", "cpu", (), {"trials": size, "data": {"source": "generated"}}))
+    """A placement study of so many candidates with random errors, and three seeds for each
+    reference and the first twenty.
+    """
+    ready = resolve_run(
+        Request("placement", "cpu", (), {"trials": size, "data": {"source": "generated"}})
+    )
     plan = SearchContext("invented", ready.references, ready.sites, ready.choice_space, ready.costs)
     generator, rng, taken = candidate_generator(ready.study, plan), random.Random(0), set[str]()
     records = []
@@ -45,13 +51,35 @@ def invented(size: int) -> tuple[ReportContext, list[Record]]:
         assert placement is not None
         taken.add(placement.id)
         name = known[0][0] if known else ""
-        record = new_record(ready.study, plan, number, REFERENCE if known else SEARCH, name, placement)
+        record = new_record(
+            ready.study, plan, number, REFERENCE if known else SEARCH, name, placement
+        )
         error = 80 - 0.5 * len(placement.choices) + rng.gauss(0, 1)
         tests = tuple(error + rng.gauss(0, 0.3) for _ in range(3)) if number < 24 else ()
-        fields = {"val_error": error, "val_images": 1500, "val_errors": (error + 9, error + 3, error), "train_losses": (4.0, 3.0, 2.5)}
-        tested = {"test_errors": tests, "test_seeds": tuple(range(len(tests))), "test_images": 10_000, "test_seconds": 10.0}
-        records.append(Record(**{**record.to_dict(), **fields, **(tested if tests else {}), "seconds": 10.0}))
-    context = ReportContext("invented", ready.study.objectives, "", {}, ready.choice_space, ready.study.startup, sites=ready.sites)
+        fields = {
+            "val_error": error,
+            "val_images": 1500,
+            "val_errors": (error + 9, error + 3, error),
+            "train_losses": (4.0, 3.0, 2.5),
+        }
+        tested = {
+            "test_errors": tests,
+            "test_seeds": tuple(range(len(tests))),
+            "test_images": 10_000,
+            "test_seconds": 10.0,
+        }
+        records.append(
+            Record(**{**record.to_dict(), **fields, **(tested if tests else {}), "seconds": 10.0})
+        )
+    context = ReportContext(
+        "invented",
+        ready.study.objectives,
+        "",
+        {},
+        ready.choice_space,
+        ready.study.startup,
+        sites=ready.sites,
+    )
     return context, records
 
 
@@ -61,7 +89,11 @@ def measure(size: int, browser: Browser, folder: Path) -> dict[str, float]:
     builds = [_timed(lambda: write_report(folder, context, records)) for _ in range(3)]
     opened = [_opened(browser, folder / "index.html") for _ in range(REPEATS)]
     medians = {key: statistics.median(one[key] for one in opened) for key in opened[0]}
-    return {"build_s": statistics.median(builds), "bytes": (folder / "index.html").stat().st_size, **medians}
+    return {
+        "build_s": statistics.median(builds),
+        "bytes": (folder / "index.html").stat().st_size,
+        **medians,
+    }
 
 
 def _opened(browser: Browser, path: Path) -> dict[str, float]:
@@ -73,20 +105,26 @@ def _opened(browser: Browser, path: Path) -> dict[str, float]:
     paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     selected = [_selected(page, tag) for tag in ("30", "200", "400", "600", "800")]
     page.close()
-    return {"first_paint_s": paint / 1000, "ready_s": ready, "select_ms": statistics.median(selected)}
+    return {
+        "first_paint_s": paint / 1000,
+        "ready_s": ready,
+        "select_ms": statistics.median(selected),
+    }
 
 
 def _selected(page: Page, tag: str) -> float:
-    """Milliseconds from a click on a row to the next paint, as the browser's Event Timing has them (what "INP" is made of)."""
+    """Milliseconds from a click on a row to the next paint, as the browser's Event Timing has them
+    (what "INP" is made of).
+    """
     row = page.locator(f"table.all tr[data-tag='{tag}'] td").first
     row.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)  # drawings above are made as they come into view, and are no part of the click
+    page.wait_for_timeout(
+        500
+    )  # drawings above are made as they come into view, and are no part of the click
     page.evaluate(
-        """() => {
-            window.took = 0;
-            window.watch ??= new PerformanceObserver(list => { took = Math.max(took, ...list.getEntries().map(one => one.duration)); });
-            watch.observe({type: 'event', durationThreshold: 16});
-        }"""
+        """() => { window.took = 0; window.watch ??= new PerformanceObserver(list => { took =
+        Math.max(took, ...list.getEntries().map(one => one.duration)); }); watch.observe({type:
+        'event', durationThreshold: 16}); }"""
     )
     row.click()
     page.wait_for_timeout(1000)
@@ -101,14 +139,20 @@ def _timed(work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure, and write it down."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", default="1000,10000")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("there is no Chromium here: install the distribution's package")
-    found: dict[str, Any] = {"python": platform.python_version(), "plotly": version("plotly"), "repeats": REPEATS}
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "plotly": version("plotly"),
+        "repeats": REPEATS,
+    }
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         found["chromium"] = browser.version

@@ -1,16 +1,19 @@
-"""How well a search searches, and whether its statistics are honest: replayed on trained tables and on landscapes of known truth.
+"""How well a search searches, and whether its statistics are honest: replayed on trained tables and
+on landscapes of known truth.
 
     python -m benchmarks.search [--seeds 60] [--studies 200] [--out FILE.json]
 
-Nothing is trained: a replay takes a placement's errors from `placement_table.csv` or from an invented landscape, and runs the study loop
-itself on them. On the table each placement is seen with one of its seeds, drawn anew for each replay, and its truth is the mean of the
-others, which the replay has not seen; what a seed does to all placements alike is taken out first, as all candidates of a study share
-theirs. Hypervolume is of the true errors of the placements that an arm recommends after so many epochs of training, with their exact
-costs, as a share of that of all placements.
+Nothing is trained: a replay takes a placement's errors from `placement_table.csv` or from an
+invented landscape, and runs the study loop itself on them. On the table each placement is seen with
+one of its seeds, drawn anew for each replay, and its truth is the mean of the others, which the
+replay has not seen; what a seed does to all placements alike is taken out first, as all candidates
+of a study share theirs. Hypervolume is of the true errors of the placements that an arm recommends
+after so many epochs of training, with their exact costs, as a share of that of all placements.
 
-Arms: ours (the default sampler; it recommends the study's finalists), the same with only the front as measured, with rungs, with every
-other sampler; random search without repetition, its number of sites uniform; and Optuna's TPE and NSGA-II in Optuna's own loop with full
-trainings, where a repeated placement is trained again. These recommend the front as measured.
+Arms: ours (the default sampler; it recommends the study's finalists), the same with only the front
+as measured, with rungs, with every other sampler; random search without repetition, its number of
+sites uniform; and Optuna's TPE and NSGA-II in Optuna's own loop with full trainings, where a
+repeated placement is trained again. These recommend the front as measured.
 """
 
 import argparse
@@ -63,9 +66,11 @@ KEYS = ("params_overhead", "macs_conv_fc_overhead")
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """What training would give in one replay: `observe(placement text, seed, epochs)` an error, `truth(placement text)` what to expect.
+    """What training would give in one replay: `observe(placement text, seed, epochs)` an error,
+    `truth(placement text)` what to expect.
 
-    `worst` is the hypervolume's reference point: error and costs; `best` the hypervolume of all placements (or of many).
+    `worst` is the hypervolume's reference point: error and costs; `best` the hypervolume of all
+    placements (or of many).
     """
 
     plan: SearchContext
@@ -86,7 +91,9 @@ class Landscape:
 
 @dataclass(eq=False)
 class Memory:
-    """A store that forgets, with the methods of `bam_search.search.store.Store` that the loop calls."""
+    """A store that forgets, with the methods of `bam_search.search.store.Store` that the loop
+    calls.
+    """
 
     kept: dict[int, Record] = field(default_factory=dict)
     tested: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -96,8 +103,14 @@ class Memory:
         by_number: dict[int, dict[int, float]] = {}
         for (number, seed), error in sorted(self.tested.items()):
             by_number.setdefault(number, {})[seed] = error
-        found = {n: (tuple(by_number.get(n, {})), tuple(by_number.get(n, {}).values())) for n in self.kept}
-        return {n: replace(r, test_seeds=found[n][0], test_errors=found[n][1]) for n, r in self.kept.items()}
+        found = {
+            n: (tuple(by_number.get(n, {})), tuple(by_number.get(n, {}).values()))
+            for n in self.kept
+        }
+        return {
+            n: replace(r, test_seeds=found[n][0], test_errors=found[n][1])
+            for n, r in self.kept.items()
+        }
 
     def add(self, record: Record, _trial: object, _values: object) -> None:
         """As Store.add."""
@@ -118,7 +131,9 @@ class Spent(Exception):
 
 @dataclass(frozen=True)
 class Point:
-    """What is recommended after `spent` epochs of training: how many placements, and their hypervolume."""
+    """What is recommended after `spent` epochs of training: how many placements, and their
+    hypervolume.
+    """
 
     spent: int
     volume: float
@@ -129,15 +144,25 @@ Curve = list[Point]
 Recommend = Callable[[Study, ChoiceSpace, Sequence[Record]], list[Record]]
 
 
-def as_measured(study: Study, _choice_space: ChoiceSpace, records: Sequence[Record]) -> list[Record]:
+def as_measured(
+    study: Study, _choice_space: ChoiceSpace, records: Sequence[Record]
+) -> list[Record]:
     """What any search recommends: the front of the errors that it saw."""
     return pareto_front(records, study.objectives)
 
 
 def ours(
-    landscape: Landscape, replay: int, most: int, sampler: str, rungs: bool, startup: int, recommend: Recommend = choose_finalists
+    landscape: Landscape,
+    replay: int,
+    most: int,
+    sampler: str,
+    rungs: bool,
+    startup: int,
+    recommend: Recommend = choose_finalists,
 ) -> tuple[Curve, list[Record]]:
-    """The study loop until `most` epochs are spent; `startup` random candidates first (all of them: random search)."""
+    """The study loop until `most` epochs are spent; `startup` random candidates first (all of them:
+    random search).
+    """
     study = _study(landscape, replay, sampler, rungs, startup)
     store, spent = Memory(), 0
     curve: Curve = []
@@ -151,18 +176,35 @@ def ours(
 
     def told(_record: Record) -> None:
         recommended = recommend(study, landscape.plan.choice_space, list(store.kept.values()))
-        curve.append(Point(spent, landscape.volume([landscape.value(r) for r in recommended]), len(recommended)))
+        curve.append(
+            Point(
+                spent, landscape.volume([landscape.value(r) for r in recommended]), len(recommended)
+            )
+        )
 
     with contextlib.suppress(Spent):
         search(study, landscape.plan, store, submit, told)  # type: ignore[arg-type]
     return curve, list(store.kept.values())
 
 
-def plain_optuna(landscape: Landscape, replay: int, most: int, sampler: optuna.samplers.BaseSampler) -> Curve:
-    """Optuna's own loop with full trainings, as its documentation has it; the baseline comes first, as in every arm."""
+def plain_optuna(
+    landscape: Landscape, replay: int, most: int, sampler: optuna.samplers.BaseSampler
+) -> Curve:
+    """Optuna's own loop with full trainings, as its documentation has it; the baseline comes first,
+    as in every arm.
+    """
     study = optuna.create_study(directions=["minimize"] * 3, sampler=sampler)
     plan, full = landscape.plan, landscape.budgets[-1]
-    spent, curve, found = full, [], [([landscape.observe("none", replay, full), 0.0, 0.0], [landscape.truth("none"), 0.0, 0.0])]
+    spent, curve, found = (
+        full,
+        [],
+        [
+            (
+                [landscape.observe("none", replay, full), 0.0, 0.0],
+                [landscape.truth("none"), 0.0, 0.0],
+            )
+        ],
+    )
     while spent + full <= most:
         trial = study.ask()
         placement = resolve(_suggest(plan.choice_space, trial), plan.sites)
@@ -203,7 +245,11 @@ def _plan(space_name: str) -> SearchContext:
     space = load(space_name, CIFAR_INPUTS)
     sites = sites_of(space)
     return SearchContext(
-        "invented", {"no attention": Placement.parse("none")}, sites, choice_space_of(space, sites), cost_table(space, sites)
+        "invented",
+        {"no attention": Placement.parse("none")},
+        sites,
+        choice_space_of(space, sites),
+        cost_table(space, sites),
     )
 
 
@@ -220,7 +266,9 @@ def _costs(plan: SearchContext, placement: Placement) -> list[float]:
 
 @functools.cache
 def _table(path: Path) -> tuple[SearchContext, Mapping[int, pd.DataFrame], np.ndarray]:
-    """The plan; by epochs the errors of placements (rows) and seeds (columns), seeds' means made alike; the placements' overheads."""
+    """The plan; by epochs the errors of placements (rows) and seeds (columns), seeds' means made
+    alike; the placements' overheads.
+    """
     table = pd.read_csv(path)
     plan = _plan(json.loads(path.with_suffix(".json").read_text())["space"])
     by_epochs = {}
@@ -231,27 +279,46 @@ def _table(path: Path) -> tuple[SearchContext, Mapping[int, pd.DataFrame], np.nd
 
 
 def from_table(path: Path, replay: int) -> Landscape:
-    """The trained table: an observation is of one seed of a placement, the same on every rung; the truth is the mean of the others."""
+    """The trained table: an observation is of one seed of a placement, the same on every rung; the
+    truth is the mean of the others.
+    """
     plan, by_epochs, costs = _table(path)
     budgets = tuple(sorted(by_epochs))
     full = by_epochs[budgets[-1]]
     drawn = np.random.default_rng(replay).integers(full.shape[1], size=len(full))
     seen = {
-        epochs: dict(zip(full.index, errors.loc[full.index].to_numpy()[np.arange(len(full)), drawn], strict=True))
+        epochs: dict(
+            zip(
+                full.index,
+                errors.loc[full.index].to_numpy()[np.arange(len(full)), drawn],
+                strict=True,
+            )
+        )
         for epochs, errors in by_epochs.items()
     }
-    others = (full.to_numpy().sum(1) - np.array(list(seen[budgets[-1]].values()))) / (full.shape[1] - 1)
+    others = (full.to_numpy().sum(1) - np.array(list(seen[budgets[-1]].values()))) / (
+        full.shape[1] - 1
+    )
     truth = dict(zip(full.index, others.tolist(), strict=True))
     values = np.column_stack([others, costs])
     worst = values.max(0) + 1e-9
     best = hypervolume(values[nondominated(values)], worst)
-    return Landscape(plan, budgets, lambda text, _seed, epochs: float(seen[epochs][text]), truth.__getitem__, worst, best)
+    return Landscape(
+        plan,
+        budgets,
+        lambda text, _seed, epochs: float(seen[epochs][text]),
+        truth.__getitem__,
+        worst,
+        best,
+    )
 
 
 def invented(space_name: str, number: int, interactions: float, replay: int) -> Landscape:
-    """A landscape of known truth on a real menu: additive effects, `interactions` between pairs of sites, noise.
+    """A landscape of known truth on a real menu: additive effects, `interactions` between pairs of
+    sites, noise.
 
-    A short training sees half of each effect, with more noise; a training seed moves all placements alike.
+    A short training sees half of each effect, with more noise; a training seed moves all placements
+    alike.
     """
     plan = _plan(space_name)
     encoder = PlacementEncoder.of(plan.choice_space)
@@ -269,9 +336,15 @@ def invented(space_name: str, number: int, interactions: float, replay: int) -> 
 
     def observe(text: str, seed: int, epochs: int) -> float:
         drawn = np.random.default_rng(zlib.crc32(f"{text}:{seed}:{epochs}:{replay}".encode()))
-        common = np.random.default_rng(zlib.crc32(f"{seed}:{epochs}:{replay}".encode())).normal(0, 0.2)
+        common = np.random.default_rng(zlib.crc32(f"{seed}:{epochs}:{replay}".encode())).normal(
+            0, 0.2
+        )
         short = epochs < 3
-        return float((88 + 0.5 * (truth(text) - 80) if short else truth(text)) + common + drawn.normal(0, 0.3 if short else 0.25))
+        return float(
+            (88 + 0.5 * (truth(text) - 80) if short else truth(text))
+            + common
+            + drawn.normal(0, 0.3 if short else 0.25)
+        )
 
     some = _sample(plan, encoder)
     values = np.column_stack([[truth(text) for text in some], _rows(plan, some)])
@@ -287,7 +360,9 @@ def _sample(plan: SearchContext, encoder: PlacementEncoder) -> list[str]:
         return [resolve(encoder.placement(vector), plan.sites).text for vector in vectors]
     rng = np.random.default_rng(0)
     pool = candidate_generator(_placement_study(), plan)._offer
-    return list({resolve(encoder.placement(v), plan.sites).text for v in pool.some(3000, rng)} | {"none"})
+    return list(
+        {resolve(encoder.placement(v), plan.sites).text for v in pool.some(3000, rng)} | {"none"}
+    )
 
 
 @functools.cache  # the file is read once, not for each replay
@@ -304,15 +379,21 @@ def _with_rungs(landscape: Landscape, replay: int, most: int) -> Curve:
 
 
 def _by(sampler: str) -> Callable[[Landscape, int, int], Curve]:
-    return lambda landscape, replay, most: ours(landscape, replay, most, sampler, rungs=False, startup=STARTUP)[0]
+    return lambda landscape, replay, most: ours(
+        landscape, replay, most, sampler, rungs=False, startup=STARTUP
+    )[0]
 
 
 def _measured(landscape: Landscape, replay: int, most: int) -> Curve:
-    return ours(landscape, replay, most, DEFAULT, rungs=False, startup=STARTUP, recommend=as_measured)[0]
+    return ours(
+        landscape, replay, most, DEFAULT, rungs=False, startup=STARTUP, recommend=as_measured
+    )[0]
 
 
 def _random(landscape: Landscape, replay: int, most: int) -> Curve:
-    return ours(landscape, replay, most, "random", rungs=False, startup=100_000, recommend=as_measured)[0]
+    return ours(
+        landscape, replay, most, "random", rungs=False, startup=100_000, recommend=as_measured
+    )[0]
 
 
 def _tpe(landscape: Landscape, replay: int, most: int) -> Curve:
@@ -321,7 +402,9 @@ def _tpe(landscape: Landscape, replay: int, most: int) -> Curve:
 
 def _nsga2(landscape: Landscape, replay: int, most: int) -> Curve:
     # Its default population of 50 would leave so short a search in its first, random generation.
-    return plain_optuna(landscape, replay, most, optuna.samplers.NSGAIISampler(seed=replay, population_size=10))
+    return plain_optuna(
+        landscape, replay, most, optuna.samplers.NSGAIISampler(seed=replay, population_size=10)
+    )
 
 
 STARTUP = 6
@@ -332,7 +415,11 @@ ARMS: Mapping[str, Callable[[Landscape, int, int], Curve]] = {
     "ours, front as measured": _measured,
     "ours, with rungs": _with_rungs,
     # Not the Gaussian process: it takes seconds a proposal, so a replay of it takes ten minutes.
-    **{f"{name} in our loop": _by(name) for name in SAMPLERS if name not in (DEFAULT, "random", "gp")},
+    **{
+        f"{name} in our loop": _by(name)
+        for name in SAMPLERS
+        if name not in (DEFAULT, "random", "gp")
+    },
     RANDOM: _random,
     "Optuna's TPE": _tpe,
     "Optuna's NSGA-II": _nsga2,
@@ -353,9 +440,13 @@ def _curve(key: str, arm: str, replay: int, most: int) -> Curve:
 
 
 def compare(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[str, Any]:
-    """Every arm on `seeds` replays: epochs for what random search reaches with so many full trainings, and volumes at equal cost."""
+    """Every arm on `seeds` replays: epochs for what random search reaches with so many full
+    trainings, and volumes at equal cost.
+    """
     most = full_trainings * landscape_of(key, 0).budgets[-1]
-    running = {arm: [pool.submit(_curve, key, arm, seed, most) for seed in range(seeds)] for arm in ARMS}
+    running = {
+        arm: [pool.submit(_curve, key, arm, seed, most) for seed in range(seeds)] for arm in ARMS
+    }
     curves = {arm: [future.result() for future in futures] for arm, futures in running.items()}
     target = statistics.median(_at(curve, most) for curve in curves[RANDOM])
     found = {arm: _summary(taken, target, most) for arm, taken in curves.items()}
@@ -367,8 +458,13 @@ def compare(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[s
 
 def _summary(curves: Sequence[Curve], target: float, most: int) -> dict[str, Any]:
     until = _until(curves, target, most)
-    volumes = {str(share): _spread([_at(curve, share * most) for curve in curves]) for share in SHARES}
-    sizes = {str(share): statistics.mean(_size(curve, share * most) for curve in curves) for share in SHARES}
+    volumes = {
+        str(share): _spread([_at(curve, share * most) for curve in curves]) for share in SHARES
+    }
+    sizes = {
+        str(share): statistics.mean(_size(curve, share * most) for curve in curves)
+        for share in SHARES
+    }
     return {
         "epochs_to_target": until,
         "cost_ratio_to_random": until / most,
@@ -390,7 +486,11 @@ def _size(curve: Curve, epochs: float) -> int:
 
 def _until(curves: Sequence[Curve], target: float, most: int) -> float:
     """The least cost at which the median of the curves is at the target, or above it."""
-    reached = (spent for spent in range(1, most + 1) if statistics.median(_at(curve, spent) for curve in curves) >= target)
+    reached = (
+        spent
+        for spent in range(1, most + 1)
+        if statistics.median(_at(curve, spent) for curve in curves) >= target
+    )
     return next(reached, float("inf"))
 
 
@@ -400,35 +500,54 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _stops(key: str, replay: int, most: int) -> tuple[int, int, int, int]:
-    """Stopped candidates; those of them truly on the front of all that was tried; epochs saved; epochs spent."""
+    """Stopped candidates; those of them truly on the front of all that was tried; epochs saved;
+    epochs spent.
+    """
     landscape = landscape_of(key, replay)
     _, records = ours(landscape, replay, most, DEFAULT, rungs=True, startup=STARTUP)
     tried = [r for r in records if r.complete or r.stopped]
     on_front = nondominated(np.array([landscape.value(r) for r in tried]))
     wrong = sum(bool(r.stopped) and bool(on) for r, on in zip(tried, on_front, strict=True))
     found = stopping(records, ("error", *KEYS))
-    return sum(bool(r.stopped) for r in tried), wrong, found.saved if found else 0, sum(r.trained_epochs for r in tried)
+    return (
+        sum(bool(r.stopped) for r in tried),
+        wrong,
+        found.saved if found else 0,
+        sum(r.trained_epochs for r in tried),
+    )
 
 
 def false_stops(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[str, float]:
     """How often stopping was wrong, over `seeds` replays, and what it saved."""
     most = full_trainings * landscape_of(key, 0).budgets[-1]
     futures = [pool.submit(_stops, key, seed, most) for seed in range(seeds)]
-    stopped, wrong, saved, spent = (sum(column) for column in zip(*(future.result() for future in futures), strict=True))
-    return {"stopped": stopped, "wrong": wrong, "rate": wrong / max(stopped, 1), "epochs_saved_share": saved / (saved + spent)}
+    stopped, wrong, saved, spent = (
+        sum(column) for column in zip(*(future.result() for future in futures), strict=True)
+    )
+    return {
+        "stopped": stopped,
+        "wrong": wrong,
+        "rate": wrong / max(stopped, 1),
+        "epochs_saved_share": saved / (saved + spent),
+    }
 
 
 Hits = dict[str, list[bool]]
 
 
 def coverage(pool: Executor, studies: int) -> dict[str, Any]:
-    """Whole simulated studies with finals, each on a landscape of its own: how often the stated intervals contain the truth."""
+    """Whole simulated studies with finals, each on a landscape of its own: how often the stated
+    intervals contain the truth.
+    """
     hits: Hits = {}
     for future in [pool.submit(_simulated, number) for number in range(studies)]:
         for name, found in future.result().items():
             hits.setdefault(name, []).extend(found)
     everything = [hit for found in hits.values() for hit in found]
-    shares = {name: {"coverage_90": statistics.mean(found), "intervals": len(found)} for name, found in hits.items()}
+    shares = {
+        name: {"coverage_90": statistics.mean(found), "intervals": len(found)}
+        for name, found in hits.items()
+    }
     return {"coverage_90": statistics.mean(everything), "by_kind": shares, "studies": studies}
 
 
@@ -436,7 +555,9 @@ def _simulated(number: int) -> Hits:
     """One study on an additive landscape, to its end."""
     landscape = invented("small", number, 0.0, number)
     study = replace(
-        _study(landscape, number, DEFAULT, rungs=False, startup=STARTUP), trials=24, finalists=FinalistPlan(leave_one_out=False)
+        _study(landscape, number, DEFAULT, rungs=False, startup=STARTUP),
+        trials=24,
+        finalists=FinalistPlan(leave_one_out=False),
     )
     store = Memory()
 
@@ -445,7 +566,11 @@ def _simulated(number: int) -> Hits:
 
     search(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
     train_finalists(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
-    hits: Hits = {"mean of a finalist": [], "difference to a reference": [], "effect of a module at a site": []}
+    hits: Hits = {
+        "mean of a finalist": [],
+        "difference to a reference": [],
+        "effect of a module at a site": [],
+    }
     _check(landscape, list(store.records().values()), hits)
     return hits
 
@@ -459,22 +584,34 @@ def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
         assert found.high is not None
         hits["mean of a finalist"].append(found.low <= true <= found.high)
         beside = difference(record, base, spread)
-        if record is not base and beside is not None and beside.low is not None and beside.high is not None:
-            hits["difference to a reference"].append(beside.low <= true - landscape.truth("none") <= beside.high)
+        if (
+            record is not base
+            and beside is not None
+            and beside.low is not None
+            and beside.high is not None
+        ):
+            hits["difference to a reference"].append(
+                beside.low <= true - landscape.truth("none") <= beside.high
+            )
     learned = site_effects(records, landscape.plan.choice_space)
     for effect in learned.effects if learned else ():
         site, _, module = effect.name.rpartition("=")
         if module == "bam":
             alone = [
-                resolve(Placement.of({site: choice}), landscape.plan.sites).text for choice in landscape.plan.choice_space.choices(site)
+                resolve(Placement.of({site: choice}), landscape.plan.sites).text
+                for choice in landscape.plan.choice_space.choices(site)
             ]
-            true = statistics.mean(landscape.truth(text) for text in alone) - landscape.truth("none")
+            true = statistics.mean(landscape.truth(text) for text in alone) - landscape.truth(
+                "none"
+            )
             hits["effect of a module at a site"].append(effect.low <= true <= effect.high)
 
 
 def main() -> None:
     """Replay everything, and write it down."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--table", type=Path, default=TABLE)
@@ -508,9 +645,14 @@ def _headed(found: Mapping[str, Any]) -> dict[str, Any]:
     """The results with the figures that matter on top, of the parts that are there."""
     top: dict[str, Any] = {}
     if "table" in found:
-        ours_at, tpe_at = (found["table"]["arms"][arm]["volume_at_share_of_cost"] for arm in ("ours", "Optuna's TPE"))
+        ours_at, tpe_at = (
+            found["table"]["arms"][arm]["volume_at_share_of_cost"]
+            for arm in ("ours", "Optuna's TPE")
+        )
         top["cost_ratio_to_random"] = found["table"]["arms"]["ours"]["cost_ratio_to_random"]
-        top["hypervolume_vs_tpe"] = {share: ours_at[share]["median"] / tpe_at[share]["median"] for share in ours_at}
+        top["hypervolume_vs_tpe"] = {
+            share: ours_at[share]["median"] / tpe_at[share]["median"] for share in ours_at
+        }
     if "stopping" in found:
         top["false_stop_rate"] = found["stopping"]["rate"]
     if "coverage" in found:

@@ -1,10 +1,13 @@
-"""How much of a score is noise: the spread of one placement's error over seeds, against the binomial error of the images alone.
+"""How much of a score is noise: the spread of one placement's error over seeds, against the
+binomial error of the images alone.
 
     python -m benchmarks.seed_noise --data cifar100.npz [--seeds 8] [--device auto] [--out FILE.json]
 
-Trains the references of the placement study with several seeds, with the study's own recipe on a fixed split, as finalists are: on all
-training images of the study, measured on the test set. States for each reference the mean, the standard deviation over seeds and n,
-and for each difference to "no attention" the standard deviation of paired (same seed) and of unpaired differences: what common seeds gain.
+Trains the references of the placement study with several seeds, with the study's own recipe on a
+fixed split, as finalists are: on all training images of the study, measured on the test set. States
+for each reference the mean, the standard deviation over seeds and n, and for each difference to "no
+attention" the standard deviation of paired (same seed) and of unpaired differences: what common
+seeds gain.
 """
 
 import argparse
@@ -42,12 +45,18 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
     with local(task, study.workers, "") as submit:
         # Seeds outside, references inside: a drift of the machine meets all references alike.
         epochs, texts = study.recipe.epochs, study.references
-        jobs = [(name, submit(Job(text, seed, epochs, final=True))) for seed in range(seeds) for name, text in texts.items()]
+        jobs = [
+            (name, submit(Job(text, seed, epochs, final=True)))
+            for seed in range(seeds)
+            for name, text in texts.items()
+        ]
         for name, future in jobs:
             result = future.result()
             assert result.score is not None, result.failure
             errors[name].append(result.score.error)
-            print(f"{name:28} {result.score.error:6.2f} %  {result.score.seconds:6.1f} s", flush=True)
+            print(
+                f"{name:28} {result.score.error:6.2f} %  {result.score.seconds:6.1f} s", flush=True
+            )
     return {
         "variant": device.variant,
         "device": device.name,
@@ -58,23 +67,38 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
         "test_images": len(parts.test),
         "recipe": vars(replace(study.recipe)),
         "references": {name: _summary(values, len(parts.test)) for name, values in errors.items()},
-        "differences": {f"{b} - {a}": _difference(errors[a], errors[b]) for a, b in combinations(errors, 2)},
+        "differences": {
+            f"{b} - {a}": _difference(errors[a], errors[b]) for a, b in combinations(errors, 2)
+        },
     }
 
 
 def _summary(values: list[float], images: int) -> dict[str, object]:
     mean = statistics.mean(values)
-    return {"mean": mean, "sd": statistics.stdev(values), "n": len(values), "binomial_se": standard_error(mean, images), "errors": values}
+    return {
+        "mean": mean,
+        "sd": statistics.stdev(values),
+        "n": len(values),
+        "binomial_se": standard_error(mean, images),
+        "errors": values,
+    }
 
 
 def _difference(a: list[float], b: list[float]) -> dict[str, float]:
     paired = [y - x for x, y in zip(a, b, strict=True)]
     unpaired = (statistics.variance(a) + statistics.variance(b)) ** 0.5
-    return {"mean": statistics.mean(paired), "sd_paired": statistics.stdev(paired), "sd_unpaired": unpaired, "n": len(paired)}
+    return {
+        "mean": statistics.mean(paired),
+        "sd_paired": statistics.stdev(paired),
+        "sd_unpaired": unpaired,
+        "n": len(paired),
+    }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="cifar100")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))

@@ -35,7 +35,20 @@ BYTES = 2
 """Of a number: maps are bfloat16."""
 TWICE = "batch_norm"
 """In the names of operators that read each map twice."""
-VIEWS = {"view", "_unsafe_view", "t", "detach", "alias", "expand", "permute", "transpose", "unsqueeze", "squeeze", "slice", "select"}
+VIEWS = {
+    "view",
+    "_unsafe_view",
+    "t",
+    "detach",
+    "alias",
+    "expand",
+    "permute",
+    "transpose",
+    "unsqueeze",
+    "squeeze",
+    "slice",
+    "select",
+}
 SAVED = {"norm-relu": 5, "norm-add-relu": 4}
 """How many map reads and writes a chain saves as one function (`bam_search/score/chain.py`).
 
@@ -62,7 +75,9 @@ def traffic(net: nn.Module, bytes_per_s: float) -> dict[str, float]:
 
 
 def chains(watched: Trace) -> list[tuple[str, int]]:
-    """The kind of each chain that `recipe.fuse` makes one function, and the numbers of one image's map in it."""
+    """The kind of each chain that `recipe.fuse` makes one function, and the numbers of one image's
+    map in it.
+    """
     readers: dict[int, list[int]] = {}
     for reader, sources in enumerate(watched.sources):
         for source in sources:
@@ -73,7 +88,9 @@ def chains(watched: Trace) -> list[tuple[str, int]]:
             continue
         after = _only(watched, readers, call.out)
         end = _only(watched, readers, after[0]) if after and after[1] == "add" else after
-        if after and end and end[1] == "relu":  # a sum of two normalisations is one chain, of one of them
+        if (
+            after and end and end[1] == "relu"
+        ):  # a sum of two normalisations is one chain, of one of them
             kind = "norm-relu" if end == after else "norm-add-relu"
             found[end[0]] = (kind, torch.Size(call.shape).numel() // BATCH)
     return list(found.values())
@@ -86,7 +103,9 @@ def _only(watched: Trace, readers: Mapping[int, list[int]], source: int) -> tupl
 
 
 def moved(net: nn.Module) -> int:
-    """Numbers that operators read and write for one training image; changes the running statistics of `net`."""
+    """Numbers that operators read and write for one training image; changes the running statistics
+    of `net`.
+    """
     watch = _Watch()
     images = torch.zeros(BATCH, *IMAGE, device=next(net.parameters()).device)
     with watch:
@@ -116,18 +135,31 @@ class _Watch(TorchDispatchMode):
 
 
 def _numbers(values: object) -> int:
-    maps = [t for t in tree_leaves(values) if isinstance(t, Tensor) and t.dim() > 1 and t.shape[0] == BATCH]
+    maps = [
+        t
+        for t in tree_leaves(values)
+        if isinstance(t, Tensor) and t.dim() > 1 and t.shape[0] == BATCH
+    ]
     return sum(t.numel() for t in maps)
 
 
 def main() -> None:
     """Print what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("nets", nargs="+", help="search spaces")
-    parser.add_argument("--bytes-per-s", type=float, default=3.0e12, help="what the device's memory moves; an H100 about 3.0e12")
+    parser.add_argument(
+        "--bytes-per-s",
+        type=float,
+        default=3.0e12,
+        help="what the device's memory moves; an H100 about 3.0e12",
+    )
     asked = parser.parse_args()
     nets = {name: load(name, CIFAR_INPUTS).backbone(100) for name in asked.nets}
-    print(json.dumps({name: traffic(net, asked.bytes_per_s) for name, net in nets.items()}, indent=2))
+    print(
+        json.dumps({name: traffic(net, asked.bytes_per_s) for name, net in nets.items()}, indent=2)
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The loop that users write today, as the peer of `benchmarks/engine.py`: written to be fair, not to be slow.
+"""The loop that users write today, as the peer of `benchmarks/engine.py`: written to be fair, not
+to be slow.
 
-A `DataLoader` with as many workers as serve it best, torchvision's transforms on PIL images, fp32 (TF32 on a GPU), channels first,
-batches of 128, SGD with Nesterov momentum and a learning rate set each step, `loss.item()` each step for the running mean, evaluation
-after each epoch.
+A `DataLoader` with as many workers as serve it best, torchvision's transforms on PIL images, fp32
+(TF32 on a GPU), channels first, batches of 128, SGD with Nesterov momentum and a learning rate set
+each step, `loss.item()` each step for the running mean, evaluation after each epoch.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,10 @@ from bam_search.score.data import Images
 from bam_search.score.recipe import Recipe
 
 BATCH = 128
-_NORMALISED = [transforms.ToTensor(), transforms.Normalize((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))]
+_NORMALISED = [
+    transforms.ToTensor(),
+    transforms.Normalize((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+]
 """By CIFAR-100's mean and standard deviation, which such loops have as constants."""
 
 
@@ -37,8 +41,12 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(Image.fromarray(self.images.x[index])), int(self.images.y[index])
 
 
-def train(model: nn.Module, images: Images, held_out: Images, recipe: Recipe, device: str, workers: int) -> float:
-    """Train `model` in place on `images`; the error in percent on `held_out` after the last epoch, measured after each."""
+def train(
+    model: nn.Module, images: Images, held_out: Images, recipe: Recipe, device: str, workers: int
+) -> float:
+    """Train `model` in place on `images`; the error in percent on `held_out` after the last epoch,
+    measured after each.
+    """
     evaluation = _loader(held_out, _NORMALISED, workers, training=False)
     error = 100.0
     for _ in epochs(model, images, recipe, device, workers):
@@ -46,19 +54,29 @@ def train(model: nn.Module, images: Images, held_out: Images, recipe: Recipe, de
     return error
 
 
-def epochs(model: nn.Module, images: Images, recipe: Recipe, device: str, workers: int) -> Iterator[int]:
+def epochs(
+    model: nn.Module, images: Images, recipe: Recipe, device: str, workers: int
+) -> Iterator[int]:
     """Train `model` in place, an epoch at a time."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     model.to(device)
     loader = _loader(images, _augmented(recipe), workers, training=True)
-    optimizer = torch.optim.SGD(model.parameters(), recipe.lr, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=True,
+        weight_decay=recipe.weight_decay,
+    )
     steps = recipe.epochs * len(loader)
     for epoch in range(recipe.epochs):
         model.train()
         running = 0.0
         for step, (pixels, labels) in enumerate(loader):
             optimizer.param_groups[0]["lr"] = recipe.lr_at(epoch * len(loader) + step, steps)
-            loss = functional.cross_entropy(model(pixels.to(device)), labels.to(device), label_smoothing=recipe.label_smoothing)
+            loss = functional.cross_entropy(
+                model(pixels.to(device)), labels.to(device), label_smoothing=recipe.label_smoothing
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -76,7 +94,9 @@ def _error(model: nn.Module, loader: DataLoader[tuple[torch.Tensor, int]], devic
     return 100 * wrong / seen
 
 
-def _loader(images: Images, transform: list[object], workers: int, training: bool) -> DataLoader[tuple[torch.Tensor, int]]:
+def _loader(
+    images: Images, transform: list[object], workers: int, training: bool
+) -> DataLoader[tuple[torch.Tensor, int]]:
     return DataLoader(
         Pictures(images, transforms.Compose(transform)),
         batch_size=BATCH,

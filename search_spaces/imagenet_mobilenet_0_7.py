@@ -7,4 +7,9 @@ from bam_search.space.search_space import SearchSpace
 
 
 def space() -> SearchSpace:
-    return SearchSpace(name="imagenet_mobilenet_0_7", backbone=partial(MobileNetV1, 0.7), input_shape=(3, 224, 224), classes=1000)
+    return SearchSpace(
+        name="imagenet_mobilenet_0_7",
+        backbone=partial(MobileNetV1, 0.7),
+        input_shape=(3, 224, 224),
+        classes=1000,
+    )

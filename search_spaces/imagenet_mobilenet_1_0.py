@@ -7,4 +7,9 @@ from bam_search.space.search_space import SearchSpace
 
 
 def space() -> SearchSpace:
-    return SearchSpace(name="imagenet_mobilenet_1_0", backbone=partial(MobileNetV1, 1.0), input_shape=(3, 224, 224), classes=1000)
+    return SearchSpace(
+        name="imagenet_mobilenet_1_0",
+        backbone=partial(MobileNetV1, 1.0),
+        input_shape=(3, 224, 224),
+        classes=1000,
+    )

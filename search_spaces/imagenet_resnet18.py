@@ -5,4 +5,9 @@ from bam_search.space.search_space import SearchSpace
 
 
 def space() -> SearchSpace:
-    return SearchSpace(name="imagenet_resnet18", backbone=imagenet_resnet18, input_shape=(3, 224, 224), classes=1000)
+    return SearchSpace(
+        name="imagenet_resnet18",
+        backbone=imagenet_resnet18,
+        input_shape=(3, 224, 224),
+        classes=1000,
+    )

@@ -7,4 +7,9 @@ from bam_search.space.search_space import SearchSpace
 
 
 def space() -> SearchSpace:
-    return SearchSpace(name="imagenet_wrn18_1_5", backbone=partial(imagenet_wrn18, 1.5), input_shape=(3, 224, 224), classes=1000)
+    return SearchSpace(
+        name="imagenet_wrn18_1_5",
+        backbone=partial(imagenet_wrn18, 1.5),
+        input_shape=(3, 224, 224),
+        classes=1000,
+    )

@@ -1,4 +1,6 @@
-"""torchvision's own ResNet50 on 32x32 images: an example of a model that this package knows nothing of."""
+"""torchvision's own ResNet50 on 32x32 images: an example of a model that this package knows nothing
+of.
+"""
 
 from torch import nn
 from torchvision.models import resnet50
@@ -7,7 +9,9 @@ from bam_search.space.search_space import SearchSpace
 
 
 def space() -> SearchSpace:
-    """Sites are targets as in a placement; each module comes with the values to try for its options."""
+    """Sites are targets as in a placement; each module comes with the values to try for its
+    options.
+    """
     return SearchSpace(
         name="torchvision_resnet50",
         backbone=backbone,

@@ -1,4 +1,6 @@
-"""Fixtures: a small image file of the right kind, the real CIFAR-100 where it is at hand, and records to report on."""
+"""Fixtures: a small image file of the right kind, the real CIFAR-100 where it is at hand, and
+records to report on.
+"""
 
 import os
 import shutil
@@ -8,7 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the test processes share the cores
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: the test processes share the cores
 
 import numpy as np
 import pytest
@@ -26,7 +30,9 @@ def real_cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not MAKER.is_file():
         pytest.skip("the real CIFAR-100 is not at hand beside the checkout")
     path = tmp_path_factory.mktemp("cifar") / "cifar100.npz"
-    subprocess.run([sys.executable, MAKER, path, "--train-sheets", "0-1"], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, MAKER, path, "--train-sheets", "0-1"], check=True, capture_output=True
+    )
     return path
 
 
@@ -43,7 +49,11 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgresql() -> Iterator[str]:
     """The URL of a PostgreSQL server of the tests' own, on a socket."""
     pytest.importorskip("psycopg")
-    binaries = [Path(found).parent] if (found := shutil.which("initdb")) else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    binaries = (
+        [Path(found).parent]
+        if (found := shutil.which("initdb"))
+        else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    )
     if not binaries:
         pytest.skip("PostgreSQL is not installed: no initdb")
     # Its server refuses to be run by root.
@@ -52,7 +62,12 @@ def postgresql() -> Iterator[str]:
     folder.chmod(0o777)
 
     def run(name: str, *words: object) -> None:
-        done = subprocess.run([*user, binaries[-1] / name, *map(str, words)], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            [*user, binaries[-1] / name, *map(str, words)],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         assert done.returncode == 0, done.stderr
 
     run("initdb", "-D", folder / "data", "-U", "bam", "--auth=trust", "--no-sync")

@@ -1,4 +1,6 @@
-"""The table of what attaches, `benchmarks/results/attach.csv`, does not shrink, and still says what happens."""
+"""The table of what attaches, `benchmarks/results/attach.csv`, does not shrink, and still says what
+happens.
+"""
 
 import csv
 from pathlib import Path
@@ -38,13 +40,19 @@ def test_timm_families_are_all_there_and_most_attach() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("row", [row for row in ROWS if row["model"] in QUICK], ids=lambda row: row["model"])
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row["model"] in QUICK], ids=lambda row: row["model"]
+)
 def test_the_table_says_what_happens(row: dict[str, str]) -> None:
     if row["library"] == "timm":
         pytest.importorskip("timm")
     again = tried(f"{row['library']}:{row['model']}")
     assert again.broken == ""
-    assert (again.attached, again.stages, again.blocks) == (row["attached"], int(row["stages"]), int(row["blocks"]))
+    assert (again.attached, again.stages, again.blocks) == (
+        row["attached"],
+        int(row["stages"]),
+        int(row["blocks"]),
+    )
 
 
 @pytest.mark.slow
@@ -52,8 +60,14 @@ def test_the_table_says_what_happens(row: dict[str, str]) -> None:
 def test_the_whole_table_says_what_happens() -> None:
     pytest.importorskip("timm")
     again = {row["model"]: tried(f"{row['library']}:{row['model']}") for row in ROWS}
-    assert {name: (row.attached, row.broken) for name, row in again.items()} == {row["model"]: (row["attached"], "") for row in ROWS}
+    assert {name: (row.attached, row.broken) for name, row in again.items()} == {
+        row["model"]: (row["attached"], "") for row in ROWS
+    }
 
 
 def test_families_are_what_stands_before_the_first_underscore() -> None:
-    assert (family("convnext_atto"), family("resnet18d"), family("vit_base_patch16_224")) == ("convnext", "resnet18d", "vit")
+    assert (family("convnext_atto"), family("resnet18d"), family("vit_base_patch16_224")) == (
+        "convnext",
+        "resnet18d",
+        "vit",
+    )

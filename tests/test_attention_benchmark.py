@@ -21,7 +21,9 @@ def test_before_is_what_the_module_computes_now(choice: Choice) -> None:
 
 
 @pytest.mark.parametrize(("before", "after", "kernel", "d"), attention.CONVOLUTIONS)
-def test_a_convolution_is_the_same_in_every_layout(before: int, after: int, kernel: int, d: int) -> None:
+def test_a_convolution_is_the_same_in_every_layout(
+    before: int, after: int, kernel: int, d: int
+) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(before, after, kernel, padding=d * (kernel // 2), dilation=d, bias=False)
     x = torch.randn(2, before, 6, 6).contiguous(memory_format=torch.channels_last)

@@ -37,11 +37,21 @@ def test_every_mistake_is_reported_at_once() -> None:
         build(Outer, {"nam": "x", "count": 0, "inner": {"lrr": 1, "kind": "c"}}, "file.toml")
     message = caught.value.message
     assert "file.toml has 5 mistakes" in message
-    for part in ("'name' is missing", "'nam'", "'name'?", "count = 0", "'inner.lrr'", "'lr'?", "inner.kind = 'c'"):
+    for part in (
+        "'name' is missing",
+        "'nam'",
+        "'name'?",
+        "count = 0",
+        "'inner.lrr'",
+        "'lr'?",
+        "inner.kind = 'c'",
+    ):
         assert part in message
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1, "0.1", True, None, [0.1], 10**400])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 0, -1, "0.1", True, None, [0.1], 10**400]
+)
 def test_values_out_of_range_or_type_are_refused(value: object) -> None:
     with pytest.raises(UserError, match=r"inner\.lr"):
         build(Outer, {"name": "x", "inner": {"lr": value}}, "here")
@@ -90,10 +100,19 @@ def test_find_suggests_the_nearest_name() -> None:
     assert {"resnet18", "resnet50", "small"} <= set(known("search_spaces", ".py"))
 
 
-HOSTILE = [b"a = ", b"\xff\xfe", b"a = " + b"[" * 10_000, b"a = " + b"9" * 10_000, b"\0", b"# ten megabytes\n" * 700_000]
+HOSTILE = [
+    b"a = ",
+    b"\xff\xfe",
+    b"a = " + b"[" * 10_000,
+    b"a = " + b"9" * 10_000,
+    b"\0",
+    b"# ten megabytes\n" * 700_000,
+]
 
 
-@pytest.mark.parametrize("content", HOSTILE, ids=["cut off", "no UTF-8", "brackets", "digits", "zero", "large"])
+@pytest.mark.parametrize(
+    "content", HOSTILE, ids=["cut off", "no UTF-8", "brackets", "digits", "zero", "large"]
+)
 def test_unreadable_toml_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "study.toml"
     path.write_bytes(content)

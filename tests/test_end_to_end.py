@@ -1,4 +1,6 @@
-"""A real study with real, tiny trainings, as a user runs it: to the end, interrupted and continued, failing, on generated images."""
+"""A real study with real, tiny trainings, as a user runs it: to the end, interrupted and continued,
+failing, on generated images.
+"""
 
 import json
 import os
@@ -19,8 +21,26 @@ from bam_search.score.synthetic import generate_images
 from bam_search.search.lock import locked
 from bam_search.words import counted
 
-TINY = ["--device", "cpu", "--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
-PLAINLY = ["--set", "finalists.seeds=1", "--set", "random_baseline=false", "--set", "finalists.leave_one_out=false"]
+TINY = [
+    "--device",
+    "cpu",
+    "--epochs",
+    "1",
+    "--set",
+    "data.images=400",
+    "--set",
+    "data.validation=0.25",
+    "--set",
+    "recipe.batch=50",
+]
+PLAINLY = [
+    "--set",
+    "finalists.seeds=1",
+    "--set",
+    "random_baseline=false",
+    "--set",
+    "finalists.leave_one_out=false",
+]
 
 
 PLAIN = """
@@ -50,12 +70,36 @@ space = "mine.py:MyNet"
 """
 
 
-def command(data: Path | str, *args: object, study: Path | str = "placement", plainly: Sequence[str] = PLAINLY) -> list[str]:
-    return [sys.executable, "-m", "bam_search", "run", "--study", str(study), "--data", str(data), *TINY, *plainly, *map(str, args)]
+def command(
+    data: Path | str,
+    *args: object,
+    study: Path | str = "placement",
+    plainly: Sequence[str] = PLAINLY,
+) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "bam_search",
+        "run",
+        "--study",
+        str(study),
+        "--data",
+        str(data),
+        *TINY,
+        *plainly,
+        *map(str, args),
+    ]
 
 
-def here(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int = 0) -> tuple[str, str]:
-    """Run a command to its end in this process, which has imported everything already; what it wrote to stdout and stderr."""
+def here(
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int = 0,
+) -> tuple[str, str]:
+    """Run a command to its end in this process, which has imported everything already; what it
+    wrote to stdout and stderr.
+    """
     monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)
     found = run_command(monkeypatch, *arguments[3:])
@@ -66,7 +110,9 @@ def here(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def run(cwd: Path, *args: object, **study: Any) -> subprocess.CompletedProcess[str]:
     """Run `command` of these arguments to its end."""
-    return subprocess.run(command(*args, **study), cwd=cwd, capture_output=True, text=True, timeout=250)  # type: ignore[arg-type]
+    return subprocess.run(
+        command(*args, **study), cwd=cwd, capture_output=True, text=True, timeout=250
+    )  # type: ignore[arg-type]
 
 
 MINE = """
@@ -102,20 +148,35 @@ def two_outputs(num_classes):
 
 
 def test_a_model_of_the_users_own_is_searched_without_touching_the_package(
-    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    small_npz: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "mine.py").write_text(MINE)
     words = command(small_npz, "--space", "elsewhere/mine.py:MyNet", "--trials", 6, "--workers", 1)
     _, err = here(words, monkeypatch, capsys)
-    assert re.fullmatch(r"placement: the \w+ variant runs on .*; about [\d.]+ (s|min) in all", err.splitlines()[0])
+    assert re.fullmatch(
+        r"placement: the \w+ variant runs on .*; about [\d.]+ (s|min) in all", err.splitlines()[0]
+    )
     records = table(tmp_path / "reports" / "placement")
-    assert list(records["placement"][:4]) == ["none", "one=bam", "one.norm=bam two.norm=bam", "one.norm=se two.norm=se"]
+    assert list(records["placement"][:4]) == [
+        "none",
+        "one=bam",
+        "one.norm=bam two.norm=bam",
+        "one.norm=se two.norm=se",
+    ]
     assert len(set(records["id"])) == 6
     assert (records["val_error"].astype(float) > 0).all()
 
-    _, err = here(command(small_npz, "--space", "elsewhere/mine.py:two_outputs", "--out", "other"), monkeypatch, capsys, code=2)
+    _, err = here(
+        command(small_npz, "--space", "elsewhere/mine.py:two_outputs", "--out", "other"),
+        monkeypatch,
+        capsys,
+        code=2,
+    )
     assert "returns tuple for 2 images" in err
     assert not (tmp_path / "other").exists()
 
@@ -135,7 +196,10 @@ def table(folder: Path, name: str = "records.csv") -> pd.DataFrame:
 
 
 def test_a_study_is_stopped_continued_extended_and_reported(
-    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    small_npz: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = Path("reports/placement")
@@ -146,7 +210,10 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert run_command(monkeypatch, "status", folder) == 0
     assert f"running as process {process.pid} on " in capsys.readouterr().out
     assert run_command(monkeypatch, "stop", folder) == 0
-    assert f"stopped process {process.pid}; the same command continues: python -m bam_search run" in capsys.readouterr().out
+    assert (
+        f"stopped process {process.pid}; the same command continues: python -m bam_search run"
+        in capsys.readouterr().out
+    )
     out, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
     assert lines[0].startswith("placement: the cpu variant runs on ")
@@ -158,18 +225,28 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert 2 <= len(before) < 8
     assert run_command(monkeypatch, "stop", folder) == 2
     assert run_command(monkeypatch, "status", folder) == 0
-    assert "interrupted by SIGTERM\nto continue: python -m bam_search run" in capsys.readouterr().out
+    assert (
+        "interrupted by SIGTERM\nto continue: python -m bam_search run" in capsys.readouterr().out
+    )
 
     done = run(tmp_path, small_npz, "--trials", 8)
     assert done.returncode == 0, done.stderr
-    assert f"continuing in reports/placement: {len(before)} of 8 candidates are finished" in done.stderr
+    assert (
+        f"continuing in reports/placement: {len(before)} of 8 candidates are finished"
+        in done.stderr
+    )
     after = table(folder)
     assert list(after["number"]) == list(range(8))
     kept = after[after["number"].isin(before["number"])].reset_index(drop=True)
     # Finished candidates were not trained again: even their seconds are the same.
     columns = ["number", "placement", "val_error", "train_losses", "seconds"]
     pd.testing.assert_frame_equal(before[columns], kept[columns])
-    assert list(after["name"][:4]) == ["no attention", "BAM at the bottlenecks", "BAM in every block", "SE in every block"]
+    assert list(after["name"][:4]) == [
+        "no attention",
+        "BAM at the bottlenecks",
+        "BAM in every block",
+        "SE in every block",
+    ]
     assert set(after["data"]) == {"CIFAR-100"}
     assert [len(json.loads(errors)) for errors in after["test_errors"][:4]] == [1] * 4
     timed = after["latency_overhead"] != ""
@@ -190,7 +267,11 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert table(folder).equals(after)
     assert run_command(monkeypatch, "status", folder, "--json") == 0
     status = json.loads(capsys.readouterr().out)
-    assert (status["runs"], status["driver"]["ended"], status["candidates"]) == (False, "finished", {"reference": 4, "search": 4})
+    assert (status["runs"], status["driver"]["ended"], status["candidates"]) == (
+        False,
+        "finished",
+        {"reference": 4, "search": 4},
+    )
 
     # One worker trains the same candidates as two did.
     here(command(small_npz, "--trials", 5, "--workers", 1, "--out", "one"), monkeypatch, capsys)
@@ -198,41 +279,63 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     pd.testing.assert_frame_equal(table(Path("one"))[same], after[:5][same])
 
     # Another question is never mixed in; both ways out are open.
-    other = [*command(small_npz, "--trials", 5, "--workers", 1, "--out", "one"), "--set", "recipe.lr=0.2"]
+    other = [
+        *command(small_npz, "--trials", 5, "--workers", 1, "--out", "one"),
+        "--set",
+        "recipe.lr=0.2",
+    ]
     _, refused = here(other, monkeypatch, capsys, code=2)
     assert "recipe.lr: 0.1 there, 0.2 now" in refused
     assert "--name" in refused
     out, err = here([*other, "--force-new"], monkeypatch, capsys)
-    aside = [path for path in Path().glob("one-before-*") if f"the study that was there is now {path.resolve()}" in err]
+    aside = [
+        path
+        for path in Path().glob("one-before-*")
+        if f"the study that was there is now {path.resolve()}" in err
+    ]
     assert len(table(aside[0])) == len(table(Path("one"))) == 5
 
 
 def test_rungs_random_arm_several_seeds_and_leaving_out_together(
-    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    small_npz: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "all.toml").write_text(EVERYTHING)
     monkeypatch.chdir(tmp_path)
-    arguments = command(small_npz, "--epochs", 2, "--set", "data.images=500", study="all.toml", plainly=())
+    arguments = command(
+        small_npz, "--epochs", 2, "--set", "data.images=500", study="all.toml", plainly=()
+    )
     out, _ = here(arguments, monkeypatch, capsys)
     folder = tmp_path / "reports" / "all"
     records = table(folder)
-    own, drawn, without = (records[records["origin"].isin(kinds)] for kinds in (["reference", "search"], ["random"], ["ablation"]))
+    own, drawn, without = (
+        records[records["origin"].isin(kinds)]
+        for kinds in (["reference", "search"], ["random"], ["ablation"])
+    )
     assert list(own["number"]) == list(range(8))
 
     # Every candidate has its short training; who was stopped has no long one.
     assert [len(json.loads(errors)) for errors in own["rung_errors"]] == [1] * 8
     assert ((own["stopped"] != "") == (own["val_error"] == "")).all()
-    spent, stopped = sum(1 + 2 * (error != "") for error in own["val_error"][1:]), sum(own["stopped"] != "")
+    spent, stopped = (
+        sum(1 + 2 * (error != "") for error in own["val_error"][1:]),
+        sum(own["stopped"] != ""),
+    )
 
     # The random baseline has the same cost, and no rungs.
     assert len(drawn) == -(-spent // 2) - 4
     assert set(drawn["rung_errors"]) == {"[]"}
     assert (drawn["val_error"] != "").all()
 
-    # The reference is the most expensive of all, so there are searched finalists, of which one is the winner.
+    # The reference is the most expensive of all, so there are searched finalists, of which one is
+    # the winner.
     tested = records[records["test_errors"] != "[]"]
-    assert {tuple(json.loads(seeds)[:2]) for seeds in tested["test_seeds"]} == {(1_000_003, 1_000_004)}
+    assert {tuple(json.loads(seeds)[:2]) for seeds in tested["test_seeds"]} == {
+        (1_000_003, 1_000_004)
+    }
     assert {len(json.loads(errors)) for errors in tested["test_errors"]} <= {2, 3}
     assert {0, *without["number"]} <= set(tested["number"])
     searched = own[(own["origin"] == "search") & (own["test_errors"] != "[]")]
@@ -241,11 +344,20 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     assert all(name.startswith(f"#{winner.number} without ") for name in without["name"])
     assert set(table(folder, "front.csv")["origin"]) <= {"reference", "search"}
     assert f"The search's winner, {winner.placement} (#{winner.number}), is\n  " in out
-    assert re.search(r"^  (better than|worse than|a tie with) everywhere: .*90 % interval .*, n = [23];", out, re.M)
+    assert re.search(
+        r"^  (better than|worse than|a tie with) everywhere: .*90 % interval .*, n = [23];",
+        out,
+        re.M,
+    )
 
     html = (folder / "index.html").read_text()
     assert verify(folder / "index.html")[1] == []
-    for heading in ("The finalists", "Against the references", "Where attention helps", "Was the search worth it?"):
+    for heading in (
+        "The finalists",
+        "Against the references",
+        "Where attention helps",
+        "Was the search worth it?",
+    ):
         assert f"<h2>{heading}</h2>" in html
     saved = f"{2 * stopped} of {counted(spent + 2 * stopped, 'epoch')}"
     assert f"Rungs stopped {counted(stopped, 'candidate')}, and saved {saved}" in html
@@ -261,17 +373,27 @@ def test_generated_images_are_said_to_be_no_cifar(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bam_search.score.data.generate_images", lambda: generate_images(600, 300))
-    out, err = here(command("generated", "--trials", 2, study=plain_study(tmp_path, "small")), monkeypatch, capsys)
+    out, err = here(
+        command("generated", "--trials", 2, study=plain_study(tmp_path, "small")),
+        monkeypatch,
+        capsys,
+    )
     folder = Path("reports/plain-generated")
     assert "NOT CIFAR-100" in err.splitlines()[0]
     assert "NOT CIFAR-100" in out
     assert "NOT CIFAR-100" in (folder / "index.html").read_text().split("The answer")[0]
     assert set(table(folder)["data"]) == {"generated images, NOT CIFAR-100"}
-    assert json.loads((folder / "study.json").read_text())["identity"]["data"]["name"] == "generated images, NOT CIFAR-100"
+    assert (
+        json.loads((folder / "study.json").read_text())["identity"]["data"]["name"]
+        == "generated images, NOT CIFAR-100"
+    )
 
 
 def test_when_every_candidate_fails_the_study_says_so(
-    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    small_npz: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     space = tmp_path / "broken.py"
@@ -284,7 +406,12 @@ def test_when_every_candidate_fails_the_study_says_so(
         "        return self.layer1(x).mean((2, 3))\n\n"
         "def space():\n    return SearchSpace('broken', lambda classes: Net(), sites=('layer1',))\n"
     )
-    _, err = here(command(small_npz, "--trials", 2, study=plain_study(tmp_path, str(space))), monkeypatch, capsys, code=1)
+    _, err = here(
+        command(small_npz, "--trials", 2, study=plain_study(tmp_path, str(space))),
+        monkeypatch,
+        capsys,
+        code=1,
+    )
     assert "no candidate could be trained; the first failed with: RuntimeError: deliberate" in err
     assert "Traceback" not in err
     assert "RuntimeError: deliberate" in (tmp_path / "reports" / "plain" / "index.html").read_text()
@@ -292,7 +419,16 @@ def test_when_every_candidate_fails_the_study_says_so(
 
 @pytest.mark.slow
 def test_a_small_net_learns_the_real_cifar100(real_cifar: Path, tmp_path: Path) -> None:
-    options = ("--trials", 1, "--epochs", 20, "--set", "data.images='all'", "--set", "data.validation=0.1")
+    options = (
+        "--trials",
+        1,
+        "--epochs",
+        20,
+        "--set",
+        "data.images='all'",
+        "--set",
+        "data.validation=0.1",
+    )
     done = run(tmp_path, real_cifar, *options, study=plain_study(tmp_path, "small"))
     assert done.returncode == 0, done.stderr
     # 2,000 images are few; chance is 99 %.

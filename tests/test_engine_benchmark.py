@@ -1,4 +1,6 @@
-"""The engine's benchmark measures what it says: both arms learn on the same images, and every rung of the ladder trains."""
+"""The engine's benchmark measures what it says: both arms learn on the same images, and every rung
+of the ladder trains.
+"""
 
 import contextlib
 import json
@@ -31,7 +33,11 @@ def test_every_rung_changes_the_weights(setting: arms.Setting, name: str) -> Non
     net = build(space, sites_of(space), "none", 0)
     before = net.get_submodule("fc").weight.clone()  # type: ignore[operator]
     images = setting.split().fit
-    next(ladder.trained(net, ladder.LADDER["cpu"][name], images, setting.study().recipe, choose("cpu")))
+    next(
+        ladder.trained(
+            net, ladder.LADDER["cpu"][name], images, setting.study().recipe, choose("cpu")
+        )
+    )
     assert not before.equal(net.get_submodule("fc").weight)  # type: ignore[arg-type]
 
 
@@ -43,7 +49,13 @@ def test_the_usual_loop_learns_and_measures(setting: arms.Setting) -> None:
 
 
 def test_a_training_image_moves_what_its_convolutions_read_and_write() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
     assert list(ladder.numbers(net)) == [3 * 32 * 32 + 8 * 32 * 32, 8 + 5]
 
 
@@ -55,8 +67,14 @@ def test_a_further_placement_and_the_goal_are_trained_by_the_engine(setting: arm
     assert 50 < found["mean"] <= 100
 
 
-def test_on_a_gpu_each_way_of_stepping_is_measured_and_the_best_number_of_processes_is_taken() -> None:
-    assert {**engine.STEPPING["cuda"]} == {"eager": {"cuda_graph": False}, "as it is": {}, "blocks compiled": {"compile": True}}
+def test_on_a_gpu_each_way_of_stepping_is_measured_and_the_best_number_of_processes_is_taken() -> (
+    None
+):
+    assert {**engine.STEPPING["cuda"]} == {
+        "eager": {"cuda_graph": False},
+        "as it is": {},
+        "blocks compiled": {"compile": True},
+    }
     found = {name: {"median": 1.0} for name in (*ladder.LADDER["cuda"], *ladder.TOGETHER["cuda"])}
     assert ladder.best(found, "cuda") == ladder.Best(1.0, 1, mps=False)
     found["the engine, 4 processes on one GPU"] = {"median": 3.0}
@@ -66,7 +84,9 @@ def test_on_a_gpu_each_way_of_stepping_is_measured_and_the_best_number_of_proces
     assert ladder.best(found, "cuda") == ladder.Best(5.0, 8, mps=True)
 
 
-def test_the_candidates_of_a_net_that_is_fastest_under_mps_are_measured_under_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_candidates_of_a_net_that_is_fastest_under_mps_are_measured_under_mps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     said: list[str] = []
 
     @contextlib.contextmanager
@@ -76,16 +96,24 @@ def test_the_candidates_of_a_net_that_is_fastest_under_mps_are_measured_under_mp
         said.append("ended")
 
     monkeypatch.setattr(engine, "service", service)
-    monkeypatch.setattr(engine, "candidates", lambda setting, _rounds: said.append(f"{setting.processes} processes") or {})
+    monkeypatch.setattr(
+        engine,
+        "candidates",
+        lambda setting, _rounds: said.append(f"{setting.processes} processes") or {},
+    )
     known = {"usual_loop_workers": 2, "processes": 8, "mps": True}
     engine.of_net("candidates", arms.Setting("auto", "cuda", "small", 1000, 0), 1, known)
     assert said == ["served", "8 processes", "ended"]
     said.clear()
-    engine.of_net("candidates", arms.Setting("auto", "cuda", "small", 1000, 0), 1, {**known, "mps": False})
+    engine.of_net(
+        "candidates", arms.Setting("auto", "cuda", "small", 1000, 0), 1, {**known, "mps": False}
+    )
     assert said == ["8 processes"]
 
 
-def test_the_goal_trains_by_the_studys_own_recipe_and_both_arms_by_the_usual_loops_batch(setting: arms.Setting) -> None:
+def test_the_goal_trains_by_the_studys_own_recipe_and_both_arms_by_the_usual_loops_batch(
+    setting: arms.Setting,
+) -> None:
     own = load_study("placement", choose("cpu"), {}, []).recipe
     assert setting.study(own_batch=True).recipe == own
     assert setting.study().recipe == replace(own, batch=usual_loop.BATCH)

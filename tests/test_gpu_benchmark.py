@@ -1,4 +1,6 @@
-"""`python -m benchmarks.gpu`, whole and tiny on a CPU, and its pieces: what fails costs itself alone, and nothing measured is lost."""
+"""`python -m benchmarks.gpu`, whole and tiny on a CPU, and its pieces: what fails costs itself
+alone, and nothing measured is lost.
+"""
 
 import json
 import os
@@ -32,15 +34,41 @@ from benchmarks.gpu.suite import results
 from benchmarks.gpu.summary import text
 
 ROOT = Path(__file__).parents[1]
-ABOUT = {"device": "a card", "kind": "cpu", "tiny": True, "date": "today", "versions": {"torch": "2.11"}, "data": "", "cores": 1}
+ABOUT = {
+    "device": "a card",
+    "kind": "cpu",
+    "tiny": True,
+    "date": "today",
+    "versions": {"torch": "2.11"},
+    "data": "",
+    "cores": 1,
+}
 
 
 def asked(data: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command, on one core."""
     core = {min(os.sched_getaffinity(0))}
-    line = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--data", str(data), "--out", str(out), *words]
+    line = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu",
+        "--device",
+        "cpu",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        *words,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, core))
+    return subprocess.run(
+        line,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, core),
+    )
 
 
 def figures(out: Path) -> dict[str, Any]:
@@ -68,11 +96,16 @@ def test_every_stage_runs_on_a_cpu_and_later_calls_go_on(tmp_path: Path) -> None
     assert len(NAMES) <= 8
     stages = figures(out)
     assert [stage.name for stage in STAGES if stages[stage.name]["state"] != "done"] == []
-    found = {name: {part: value["found"] for part, value in stage["parts"].items()} for name, stage in stages.items()}
+    found = {
+        name: {part: value["found"] for part, value in stage["parts"].items()}
+        for name, stage in stages.items()
+    }
     assert found["machine"]["data"]["train"] == 1000
     assert set(found["tests"]["test_gpu.py"]["outcomes"].values()) <= {"SKIPPED", "PASSED"}
     assert found["parity"]["batches"]["equal"]
-    assert found["kernels"]["kernels of small every-block=bam"]["groups"]["convolution"]["calls"] > 0
+    assert (
+        found["kernels"]["kernels of small every-block=bam"]["groups"]["convolution"]["calls"] > 0
+    )
     assert found["packed"]["the engine, batch 60"]["images_per_s"] > 0
     assert found["study"]["study"]["planned_s"] == found["study"]["plan"]["seconds"]
     assert found["study"]["study"]["estimated_s"] > 0
@@ -85,11 +118,22 @@ def test_every_stage_runs_on_a_cpu_and_later_calls_go_on(tmp_path: Path) -> None
     assert figures(out) == stages
     assert again.stderr == ""
 
-    other = asked(broken, out, "--stages", "parity", "machine")  # in the order of the table, whatever the order here
+    other = asked(
+        broken, out, "--stages", "parity", "machine"
+    )  # in the order of the table, whatever the order here
     assert other.returncode == 1
-    assert [line.split(":")[0] for line in other.stderr.splitlines()] == ["machine", "machine", "parity", "parity"]
+    assert [line.split(":")[0] for line in other.stderr.splitlines()] == [
+        "machine",
+        "machine",
+        "parity",
+        "parity",
+    ]
     after = figures(out)
-    assert after["machine"]["parts"]["data"]["state"] == after["parity"]["parts"]["losses"]["state"] == "failed"
+    assert (
+        after["machine"]["parts"]["data"]["state"]
+        == after["parity"]["parts"]["losses"]["state"]
+        == "failed"
+    )
     assert after["machine"]["parts"]["imports"]["state"] == "done"
     assert "cannot be read" in after["parity"]["parts"]["batches"]["why"]
     assert {name: stage for name, stage in after.items() if name not in ("machine", "parity")} == {
@@ -107,7 +151,9 @@ def test_mistakes_are_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_a_gpu_there_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_there_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(["--data", "generated", "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
@@ -125,7 +171,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     return Work("", "cpu", True, 60.0, tmp_path)
 
 
-def perform(name: str, work: Work, outcome: Outcome, keep: Callable[[], None] = lambda: None) -> Outcome:
+def perform(
+    name: str, work: Work, outcome: Outcome, keep: Callable[[], None] = lambda: None
+) -> Outcome:
     """The outcome of a stage of `troubled_stages.py`."""
     stage = Stage("stage", "", 60, f"troubled_stages:{name}", least=1)
     run(stage, work, outcome, work.temporary / "log.txt", keep)
@@ -135,7 +183,11 @@ def perform(name: str, work: Work, outcome: Outcome, keep: Callable[[], None] = 
 def test_a_part_that_fails_hangs_or_crashes_costs_itself_alone(work: Work) -> None:
     outcome = perform("troubled", work, Outcome())
     assert outcome.state == "done"
-    assert {name: (part["state"], part["found"], part["why"]) for name, part in outcome.parts.items() if name != "starts"} == {
+    assert {
+        name: (part["state"], part["found"], part["why"])
+        for name, part in outcome.parts.items()
+        if name != "starts"
+    } == {
         "well": ("done", {"number": 1}, ""),
         "fails": ("failed", None, "ValueError: it is"),
         "crashes": ("failed", None, "its process was ended by SIGABRT"),
@@ -186,12 +238,15 @@ def test_a_stage_that_is_not_finished_or_cannot_begin_says_so(work: Work) -> Non
 
 def test_the_time_that_is_left_is_shared_out() -> None:
     first, study, last = (
-        replace(STAGES[0], name=name, limit=300, least=10, share=share) for name, share in (("a", 0), ("b", 0.5), ("c", 0.1))
+        replace(STAGES[0], name=name, limit=300, least=10, share=share)
+        for name, share in (("a", 0), ("b", 0.5), ("c", 0.1))
     )
     assert allowed(first, [study, last], left=700, whole=700) == 700 - 350 - 70
     assert allowed(first, [], left=700, whole=700) == 300
     assert allowed(last, [], left=9, whole=700) == 0
-    assert allowed(first, [replace(study, least=100)], left=90, whole=90) == 90  # for the later one that would be too little anyway
+    assert (
+        allowed(first, [replace(study, least=100)], left=90, whole=90) == 90
+    )  # for the later one that would be too little anyway
 
 
 # Pieces
@@ -211,7 +266,11 @@ def test_the_outcome_of_each_test_is_read_and_warnings_fail_none(tmp_path: Path)
     with pytest.raises(RuntimeError, match=r"1 of 3 tests failed: test_fails\[1\]"):
         all_told.extend(results(str(tests)))
     told = all_told[-1]
-    assert told["outcomes"] == {"test_warns": "PASSED", "test_fails[1]": "FAILED", "test_skips": "SKIPPED"}
+    assert told["outcomes"] == {
+        "test_warns": "PASSED",
+        "test_fails[1]": "FAILED",
+        "test_skips": "SKIPPED",
+    }
     assert told["why"] == {"test_fails[1]": "assert 1 == 2"}
     assert (told["passed"], told["failed"], told["skipped"], told["exit_code"]) == (1, 1, 1, 1)
     with pytest.raises(RuntimeError, match="exit code 4, and not all"):
@@ -221,25 +280,61 @@ def test_the_outcome_of_each_test_is_read_and_warnings_fail_none(tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64", "convolution"),
-        ("void cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816dgrad_optimized_bf16_128x128_32x5_nhwc_align8>", "convolution"),
-        ("void at::native::(anonymous namespace)::conv_depthwise2d_forward_kernel<5, float, int>", "convolution"),
-        ("void at::native::batch_norm_backward_reduce_channels_last_kernel<4, c10::BFloat16, float, float>", "batch norm"),
+        (
+            "sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64",
+            "convolution",
+        ),
+        (
+            "void cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816dgrad_optimized_bf16_128x128_32x5_nhwc_align8>",
+            "convolution",
+        ),
+        (
+            "void at::native::(anonymous namespace)::conv_depthwise2d_forward_kernel<5, float, int>",
+            "convolution",
+        ),
+        (
+            "void at::native::batch_norm_backward_reduce_channels_last_kernel<4, c10::BFloat16, float, float>",
+            "batch norm",
+        ),
         ("void cudnn::bn_bw_1C11_kernel_new<float, float, float2, 512, true, 1>", "batch norm"),
         ("nvjet_hsh_64x8_64x16_1x2_h_bz_TNT", "matrix product"),
-        ("void gemv2T_kernel_val<int, int, __nv_bfloat16, __nv_bfloat16, __nv_bfloat16, float>", "matrix product"),
-        ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedSgdMathFunctor<float, 3, true, true>>", "optimizer"),
-        ("void at::native::elementwise_kernel<128, 4, at::native::gpu_kernel_impl_nocast<at::native::direct_copy_kernel_cuda>>", "copy"),
+        (
+            "void gemv2T_kernel_val<int, int, __nv_bfloat16, __nv_bfloat16, __nv_bfloat16, float>",
+            "matrix product",
+        ),
+        (
+            "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedSgdMathFunctor<float, 3, true, true>>",
+            "optimizer",
+        ),
+        (
+            "void at::native::elementwise_kernel<128, 4, at::native::gpu_kernel_impl_nocast<at::native::direct_copy_kernel_cuda>>",
+            "copy",
+        ),
         ("Memset (Device)", "copy"),
         (
             "void at::native::reduce_kernel<128, 4, at::native::ReduceOp<float, at::native::MeanOps<float, float, float, float>>>",
             "reduction",
         ),
-        ("void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float, float, float>", "reduction"),
-        ("void at::native::vectorized_gather_kernel<16, long>(char*, char*, long*, int, long, long, long, long, bool)", "gather"),
-        ("void at::native::(anonymous namespace)::indexSelectLargeIndex<unsigned char, long, unsigned int, 2, 2, -2, true>", "gather"),
-        ("void at::native::vectorized_elementwise_kernel<8, at::native::CUDAFunctor_add<c10::BFloat16>>", "elementwise"),
-        ("void at::native::vectorized_elementwise_kernel<4, at::native::sigmoid_kernel_cuda(at::TensorIteratorBase&)>", "elementwise"),
+        (
+            "void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float, float, float>",
+            "reduction",
+        ),
+        (
+            "void at::native::vectorized_gather_kernel<16, long>(char*, char*, long*, int, long, long, long, long, bool)",
+            "gather",
+        ),
+        (
+            "void at::native::(anonymous namespace)::indexSelectLargeIndex<unsigned char, long, unsigned int, 2, 2, -2, true>",
+            "gather",
+        ),
+        (
+            "void at::native::vectorized_elementwise_kernel<8, at::native::CUDAFunctor_add<c10::BFloat16>>",
+            "elementwise",
+        ),
+        (
+            "void at::native::vectorized_elementwise_kernel<4, at::native::sigmoid_kernel_cuda(at::TensorIteratorBase&)>",
+            "elementwise",
+        ),
         ("triton_red_fused__native_batch_norm_legit_functional_add_relu_3", "compiled"),
         ("void some_kernel()", "other"),
     ],
@@ -250,9 +345,17 @@ def test_kernels_are_told_apart_by_name(name: str, expected: str) -> None:
 
 def test_kernels_beyond_the_bare_net() -> None:
     bare = Kernels({"conv": (2.0, 50.0), "copy": (1.0, 10.0)})
-    told = Kernels({"conv": (3.0, 90.0), "copy": (1.0, 10.0), "sigmoid_elementwise": (4.0, 20.0)}).beyond(bare).told()
+    told = (
+        Kernels({"conv": (3.0, 90.0), "copy": (1.0, 10.0), "sigmoid_elementwise": (4.0, 20.0)})
+        .beyond(bare)
+        .told()
+    )
     assert (told["kernels_a_step"], told["ms_a_step"]) == (5.0, pytest.approx(0.06))
-    assert told["groups"]["convolution"] == {"calls": 1.0, "ms": pytest.approx(0.04), "share": pytest.approx(2 / 3)}
+    assert told["groups"]["convolution"] == {
+        "calls": 1.0,
+        "ms": pytest.approx(0.04),
+        "share": pytest.approx(2 / 3),
+    }
     assert [row["name"] for row in told["top"]] == ["conv", "sigmoid_elementwise"]
 
 
@@ -265,7 +368,13 @@ def known(speed: float = 50_000.0, two_processes: str = "PASSED") -> dict[str, d
         "seconds": {"build": 0.3},
         "evaluation": {"images_per_s": 100_000.0},
     }
-    first = {"training_s": 2.5, "images_each": 45_000, "beside_trainings_s": 40.0, "trainings": 12, "not_one_graph": False}
+    first = {
+        "training_s": 2.5,
+        "images_each": 45_000,
+        "beside_trainings_s": 40.0,
+        "trainings": 12,
+        "not_one_graph": False,
+    }
     return {
         "tests": {"test_gpu.py": {"outcomes": {TWO_PROCESSES: two_processes}}},
         "first-study": {"study": first, "dry run": {"minutes": 38.5}},
@@ -282,12 +391,26 @@ def known(speed: float = 50_000.0, two_processes: str = "PASSED") -> dict[str, d
 
 def test_a_study_is_planned_by_what_was_measured() -> None:
     costs = rates(known())
-    assert (costs.images_per_s, costs.workers, costs.gain, costs.cuda_graph) == (pytest.approx(50_000), 2, 1.2, True)
-    assert costs.around == pytest.approx(0.3 + 2.5 - 0.9 + 0.3)  # building, a training less its images, and the way to the next
+    assert (costs.images_per_s, costs.workers, costs.gain, costs.cuda_graph) == (
+        pytest.approx(50_000),
+        2,
+        1.2,
+        True,
+    )
+    assert costs.around == pytest.approx(
+        0.3 + 2.5 - 0.9 + 0.3
+    )  # building, a training less its images, and the way to the next
     planned = plan(known(), 480, 50_000)
     assert (planned.space, planned.trials, planned.seeds) == ("resnet18", 24, 3)
-    assert planned.seconds == estimated(planned.rates, 50_000, planned.trials, planned.seeds, planned.epochs) <= SLACK * 480
-    assert estimated(planned.rates, 50_000, planned.trials, planned.seeds, planned.epochs + 1) > SLACK * 480
+    assert (
+        planned.seconds
+        == estimated(planned.rates, 50_000, planned.trials, planned.seeds, planned.epochs)
+        <= SLACK * 480
+    )
+    assert (
+        estimated(planned.rates, 50_000, planned.trials, planned.seeds, planned.epochs + 1)
+        > SLACK * 480
+    )
     assert plan(known(2 * 50_000.0), 480, 50_000).epochs > planned.epochs
     assert plan(known(5_000.0), 300, 50_000).space == "small"
     assert rates(known(two_processes="FAILED")).workers == 1
@@ -297,11 +420,17 @@ def test_a_study_is_planned_where_nothing_is_known() -> None:
     assert rates({}).source == "guesses"
     assert plan({}, 400, 50_000).epochs >= 1
     failed = known() | {"kernels": {}, "first-study": {"study": {"not_one_graph": True}}}
-    assert (rates(failed).source, rates(failed).cuda_graph) == ("the engine's speed, and guesses", False)
+    assert (rates(failed).source, rates(failed).cuda_graph) == (
+        "the engine's speed, and guesses",
+        False,
+    )
 
 
 def test_what_a_dry_run_says_is_read() -> None:
-    said = ["one training: 12 to 14 s", "the study: about 38.5 min for 40 candidates and some 17 finalists"]
+    said = [
+        "one training: 12 to 14 s",
+        "the study: about 38.5 min for 40 candidates and some 17 finalists",
+    ]
     assert told_seconds(said) == 38.5 * 60
     assert told_seconds([f"...; about {duration(7000)} in all"]) == pytest.approx(7000, rel=0.05)
     with pytest.raises(ValueError, match="is not told"):
@@ -311,8 +440,16 @@ def test_what_a_dry_run_says_is_read() -> None:
 def test_goals_are_reached_missed_or_not_measured(tmp_path: Path) -> None:
     assert (ladder.ENGINE, next(iter(ladder.STEPS))) == (goals.ENGINE, goals.USUAL)
     assert f"batch {usual_loop.BATCH}" == goals.SAME_BATCH
-    study = {"exit_code": 0, "seconds": 400.0, "estimated_s": 500.0, "took_of_estimate": 0.8, "took_of_plan": 1.5}
-    lines = [goal.line(known() | {"study": {"study": study}}) for goal in goals.goals("NVIDIA H200")]
+    study = {
+        "exit_code": 0,
+        "seconds": 400.0,
+        "estimated_s": 500.0,
+        "took_of_estimate": 0.8,
+        "took_of_plan": 1.5,
+    }
+    lines = [
+        goal.line(known() | {"study": {"study": study}}) for goal in goals.goals("NVIDIA H200")
+    ]
     assert [line.split("   ")[-1].strip() for line in lines] == [
         "60,000  reached",
         "4.50  reached",
@@ -330,7 +467,9 @@ def test_goals_are_reached_missed_or_not_measured(tmp_path: Path) -> None:
     assert "at least 60,000   50,000  MISSED" in goals.goals("")[0].line(
         {"resnet18": {"the engine, batch 256": {"images_per_s": 50_000.0}}}
     )
-    assert "Goals\n  ResNet-18, images/s" in text(Folder(tmp_path, ABOUT | {"tiny": False}), "1 of 2 s")
+    assert "Goals\n  ResNet-18, images/s" in text(
+        Folder(tmp_path, ABOUT | {"tiny": False}), "1 of 2 s"
+    )
 
 
 def test_what_the_project_does_not_have_is_absent(work: Work) -> None:
@@ -339,8 +478,13 @@ def test_what_the_project_does_not_have_is_absent(work: Work) -> None:
 
 
 def test_what_is_told_of_attention_is_shown(tmp_path: Path) -> None:
-    rows = {"passes": {"bam 256x64x32x32": {"step_ms": {"now": 1.0, "before": 2.0}, "step_ratio": 0.5}}}
-    outcome = Outcome("done", parts={name: {"state": "done", "found": found, "why": ""} for name, found in rows.items()})
+    rows = {
+        "passes": {"bam 256x64x32x32": {"step_ms": {"now": 1.0, "before": 2.0}, "step_ratio": 0.5}}
+    }
+    outcome = Outcome(
+        "done",
+        parts={name: {"state": "done", "found": found, "why": ""} for name, found in rows.items()},
+    )
     where = {"date": "", "device": "another card", "limit": 60, "seconds": 1.0}
     page = text(Folder(tmp_path, ABOUT, {"attention": outcome}, {"attention": where}), "")
     assert "bam 256x64x32x32" + 33 * " " + "step_ratio 0.5" in page

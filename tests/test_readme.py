@@ -8,12 +8,16 @@ import pytest
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_ten_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ten_lines_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("timm")
     match = re.search(r"<!-- attach -->\n```python\n(.*?)```", README, re.DOTALL)
     assert match
     monkeypatch.chdir(tmp_path)
     exec(match[1].replace("224, 224", "64, 64"), {})
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("layer1.0.bn3=se(r=8) layer1.1.bn3=se(r=8) layer1.2.bn3=se(r=8) layer1=bam ")
+    assert first.startswith(
+        "layer1.0.bn3=se(r=8) layer1.1.bn3=se(r=8) layer1.2.bn3=se(r=8) layer1=bam "
+    )
     assert "stages.0=bam stages.1.blocks.0.mlp=se(r=8)" in second

@@ -55,7 +55,9 @@ def test_references_fit_as_written_and_differ(name: str, variant: str) -> None:
         assert len({placement.id for placement in placements}) == len(placements)
         for placement in placements:
             if "=block" in placement.text:
-                costs(space).cost(placement)  # where the network has none to repeat this is an error
+                costs(space).cost(
+                    placement
+                )  # where the network has none to repeat this is an error
 
 
 @pytest.mark.parametrize(("name", "variant"), [pair for pair in EACH if pair[0] != "placement"])
@@ -92,9 +94,22 @@ def test_a_space_on_the_command_line_takes_the_place_of_several() -> None:
 
 
 def test_each_space_is_a_request_with_a_folder_of_its_own() -> None:
-    request = Request("networks", "cpu", ("spaces=['small', 'torchvision:resnet18', '../mine.py:Net']",), {"seed": 3})
-    assert [part.part for part in one_per_space(request)] == ["small", "torchvision-resnet18", "mine.py-Net"]
-    assert [part.flags["space"] for part in one_per_space(request)] == ["small", "torchvision:resnet18", "../mine.py:Net"]
+    request = Request(
+        "networks",
+        "cpu",
+        ("spaces=['small', 'torchvision:resnet18', '../mine.py:Net']",),
+        {"seed": 3},
+    )
+    assert [part.part for part in one_per_space(request)] == [
+        "small",
+        "torchvision-resnet18",
+        "mine.py-Net",
+    ]
+    assert [part.flags["space"] for part in one_per_space(request)] == [
+        "small",
+        "torchvision:resnet18",
+        "../mine.py:Net",
+    ]
     assert all(part.flags["seed"] == 3 for part in one_per_space(request))
     alone = Request("se", "cpu", (), {})
     assert one_per_space(alone) == [alone]
@@ -114,16 +129,28 @@ def net(classes):
 """
 
 
-def test_a_comparison_does_not_search_in_place_of_references_that_are_left_out(tmp_path: Path) -> None:
+def test_a_comparison_does_not_search_in_place_of_references_that_are_left_out(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "one.py").write_text(ONE_STAGE)
-    ready = resolve_run(Request("depth_control", "cpu", (), {"space": f"{tmp_path / 'one.py'}:net"}))
-    assert (list(ready.references), ready.study.trials, ready.searches) == (["no attention"], 1, False)
+    ready = resolve_run(
+        Request("depth_control", "cpu", (), {"space": f"{tmp_path / 'one.py'}:net"})
+    )
+    assert (list(ready.references), ready.study.trials, ready.searches) == (
+        ["no attention"],
+        1,
+        False,
+    )
     assert len([note for note in ready.notes if note.endswith("left out")]) == 2
 
 
 def test_references_that_come_to_the_same_are_named() -> None:
-    ready = resolve_run(Request("depth_control", "cpu", ("references.again='bottleneck=bam'", "trials=4"), {}))
-    assert ready.notes == ("reference 'again' is the same placement as 'BAM at the bottlenecks' here: layer1=bam layer2=bam",)
+    ready = resolve_run(
+        Request("depth_control", "cpu", ("references.again='bottleneck=bam'", "trials=4"), {})
+    )
+    assert ready.notes == (
+        "reference 'again' is the same placement as 'BAM at the bottlenecks' here: layer1=bam layer2=bam",
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,10 +158,22 @@ def test_references_that_come_to_the_same_are_named() -> None:
     [
         (["spaces=['small', 'small']"], "each once"),
         (["spaces=[]"], "'space' is missing"),
-        (["paper=[{reference='BAM in every blok', net='resnet50'}]"], "did you mean 'BAM in every block'"),
-        (["paper=[{reference='no attention', net='resnet50', error=[21.49, 'P']}]"], "paper.0.error.1 = 'P'"),
-        (["paper=[{reference='no attention', net='resnet50', error=21.49}]"], "paper.0.error = 21.49"),
-        (["paper=[{reference='no attention', net='resnet50', eror=[21.49, 'S']}]"], "did you mean 'error'"),
+        (
+            ["paper=[{reference='BAM in every blok', net='resnet50'}]"],
+            "did you mean 'BAM in every block'",
+        ),
+        (
+            ["paper=[{reference='no attention', net='resnet50', error=[21.49, 'P']}]"],
+            "paper.0.error.1 = 'P'",
+        ),
+        (
+            ["paper=[{reference='no attention', net='resnet50', error=21.49}]"],
+            "paper.0.error = 21.49",
+        ),
+        (
+            ["paper=[{reference='no attention', net='resnet50', eror=[21.49, 'S']}]"],
+            "did you mean 'error'",
+        ),
     ],
 )
 def test_mistakes_are_named(assignments: list[str], message: str) -> None:
@@ -145,14 +184,24 @@ def test_mistakes_are_named(assignments: list[str], message: str) -> None:
 
 def test_a_file_with_both_a_space_and_several_is_a_mistake(tmp_path: Path) -> None:
     path = tmp_path / "both.toml"
-    path.write_text((folder("studies") / "networks.toml").read_text().replace("[references]", 'space = "small"\n[references]'))
-    assert load_study(str(path), DEVICES["cpu"], {}, []).spaces == ("small", "small_preact", "small_resnext")
+    path.write_text(
+        (folder("studies") / "networks.toml")
+        .read_text()
+        .replace("[references]", 'space = "small"\n[references]')
+    )
+    assert load_study(str(path), DEVICES["cpu"], {}, []).spaces == (
+        "small",
+        "small_preact",
+        "small_resnext",
+    )
     path.write_text(path.read_text().replace("spaces = ", 'space = "small"\nspaces = '))
     with pytest.raises(UserError, match="give one space, or several"):
         load_study(str(path), DEVICES["cpu"], {}, [])
 
 
-BASE = PublishedFigure("no attention", "resnet50", "small", error=(21.49, "S"), params=(23.705, "C"))
+BASE = PublishedFigure(
+    "no attention", "resnet50", "small", error=(21.49, "S"), params=(23.705, "C")
+)
 BAM = PublishedFigure("BAM", "resnet50", "small", error=(20.88, "M"))
 OTHER = PublishedFigure("BAM", "wrn28_8", error=(20.06, "M"))
 
@@ -173,19 +222,38 @@ def test_a_difference_has_the_mark_of_the_less_sure_figure() -> None:
 
 def test_the_papers_figures_beside_ours() -> None:
     records = [
-        make_record(0, 80.0, 0.0, origin=REFERENCE, name="no attention", test_errors=(81.0, 82.0), test_seeds=(7, 8)),
-        make_record(1, 75.0, 1.0, origin=REFERENCE, name="BAM", test_errors=(80.0, 80.5), test_seeds=(7, 8)),
+        make_record(
+            0,
+            80.0,
+            0.0,
+            origin=REFERENCE,
+            name="no attention",
+            test_errors=(81.0, 82.0),
+            test_seeds=(7, 8),
+        ),
+        make_record(
+            1, 75.0, 1.0, origin=REFERENCE, name="BAM", test_errors=(80.0, 80.5), test_seeds=(7, 8)
+        ),
         make_record(2, 70.0, 1.0),
     ]
     table = paper_table(Paper("", (BASE, BAM), "small"), records)
     assert list(table["what"]) == ["no attention", "BAM"]
-    assert list(table["its error, %"]) == ["21.49 (as our source texts report it)", "20.88 (from memory, confirmed by nothing)"]
+    assert list(table["its error, %"]) == [
+        "21.49 (as our source texts report it)",
+        "20.88 (from memory, confirmed by nothing)",
+    ]
     assert list(table["minus no attention"]) == ["", "-0.61 (from memory, confirmed by nothing)"]
     assert list(table["its params, M"]) == ["23.705 (computed independently)", ""]
     assert table["our error, %"][1] == "80.25 ± 0.35 (2) test"
     assert table["ours minus no attention"][1].startswith("-1.25 (")
-    untested = [make_record(n, 80.0 - 5 * n, 0.0, origin=REFERENCE, name=name) for n, name in enumerate(("no attention", "BAM"))]
-    assert paper_table(Paper("", (BASE, BAM), "small"), untested)["ours minus no attention"][1] == "-5.0 on validation"
+    untested = [
+        make_record(n, 80.0 - 5 * n, 0.0, origin=REFERENCE, name=name)
+        for n, name in enumerate(("no attention", "BAM"))
+    ]
+    assert (
+        paper_table(Paper("", (BASE, BAM), "small"), untested)["ours minus no attention"][1]
+        == "-5.0 on validation"
+    )
     assert paper_table(Paper("", (BASE, BAM), "small"), records[:1])["our error, %"][1] == "not run"
 
 
@@ -194,14 +262,24 @@ def test_nothing_of_the_papers_figures_is_executed() -> None:
     entry = PublishedFigure(attack, attack, error=(20.0, "M"))
     record = make_record(0, 80.0, 0.0, origin=REFERENCE, name=attack)
     paper = Paper(attack, (entry,), attack, attack, attack)
-    html = page(ReportContext("a study", ("error", "params_overhead"), "", {}, ChoiceSpace({}, {}), 0, paper), [record])
+    html = page(
+        ReportContext(
+            "a study", ("error", "params_overhead"), "", {}, ChoiceSpace({}, {}), 0, paper
+        ),
+        [record],
+    )
     assert "20.00 (from memory" in html
     assert "<script>alert" not in html
 
 
 def test_what_is_not_the_papers_is_said() -> None:
-    assert "the net (small, not resnet50), the data (some), the recipe" in Paper("", (BASE,), "small", "some", "ours").apart
-    assert Paper("", (BASE,), "resnet50", "", "ours").apart.startswith("Not the paper's: the recipe (ours).")
+    assert (
+        "the net (small, not resnet50), the data (some), the recipe"
+        in Paper("", (BASE,), "small", "some", "ours").apart
+    )
+    assert Paper("", (BASE,), "resnet50", "", "ours").apart.startswith(
+        "Not the paper's: the recipe (ours)."
+    )
 
 
 STUDY = """
@@ -220,7 +298,10 @@ references = { "no attention" = "none", SE = "every-block=se" }
 
 
 def test_a_study_of_two_spaces_runs_on_each_and_compares_them(
-    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    small_npz: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
@@ -229,7 +310,20 @@ def test_a_study_of_two_spaces_runs_on_each_and_compares_them(
 
     def run(figure: str) -> tuple[int, str, str]:
         Path("two.toml").write_text(STUDY.replace("FIGURE", figure))
-        monkeypatch.setattr(sys, "argv", ["bam_search", "run", "--study", "two.toml", "--device", "cpu", "--data", str(small_npz)])
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                "bam_search",
+                "run",
+                "--study",
+                "two.toml",
+                "--device",
+                "cpu",
+                "--data",
+                str(small_npz),
+            ],
+        )
         with pytest.raises(SystemExit) as caught:
             main()
         return int(caught.value.code or 0), *capsys.readouterr()
@@ -237,13 +331,18 @@ def test_a_study_of_two_spaces_runs_on_each_and_compares_them(
     code, out, err = run("21.21")
     assert code == 0, err
     reports = Path("reports/two")
-    assert re.findall(r"^report: (.*)", out, re.M) == [str(reports / part / "index.html") for part in ("small", "small_grid", "")]
+    assert re.findall(r"^report: (.*)", out, re.M) == [
+        str(reports / part / "index.html") for part in ("small", "small_grid", "")
+    ]
     assert "the joint front of 4 candidates" in out
     assert "warning" not in err
     html = (reports / "small_grid" / "index.html").read_text()
     assert "21.21 (from memory, confirmed by nothing)" in html
     assert "CLAIM" in html
-    assert "the net (small_grid, not resnet50), the data (400 training images of CIFAR-100), the recipe (ours, of 1 epoch)" in html
+    assert (
+        "the net (small_grid, not resnet50), the data (400 training images of CIFAR-100), the recipe (ours, of 1 epoch)"
+        in html
+    )
 
     # Another figure of the paper is the same study: nothing is trained again.
     code, _, err = run("22.22")

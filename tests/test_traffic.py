@@ -1,4 +1,6 @@
-"""The bytes of a training image: a net whose maps can be counted by hand, and the chains that the engine really fuses."""
+"""The bytes of a training image: a net whose maps can be counted by hand, and the chains that the
+engine really fuses.
+"""
 
 import pytest
 import torch
@@ -21,7 +23,9 @@ def test_the_maps_of_one_chain_are_counted_as_by_hand() -> None:
     net = nn.Sequential(*chain(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
     image, m = 3 * 32 * 32, 8 * 32 * 32
     forward = (image + m) + 3 * m + 2 * m + m  # convolution, normalisation, ReLU, pooling
-    backward = 2 * m + 3 * m + 5 * m + (m + image)  # pooling, ReLU, normalisation, convolution: no gradient of the image
+    backward = (
+        2 * m + 3 * m + 5 * m + (m + image)
+    )  # pooling, ReLU, normalisation, convolution: no gradient of the image
     found = traffic.traffic(net, bytes_per_s=1e9)
     vectors = 200  # more than all that is no map
     assert 0 <= found["bytes_per_image_unfused"] - 2 * (forward + backward) < vectors
@@ -29,7 +33,9 @@ def test_the_maps_of_one_chain_are_counted_as_by_hand() -> None:
     assert found["images_per_s_fused"] == 1e9 / found["bytes_per_image_fused"]
 
 
-@pytest.mark.parametrize("space", ["small", "small_preact", "small_resnext", "imagenet_mobilenet_0_7"])
+@pytest.mark.parametrize(
+    "space", ["small", "small_preact", "small_resnext", "imagenet_mobilenet_0_7"]
+)
 def test_the_chains_that_are_counted_are_those_that_the_engine_fuses(space: str) -> None:
     net = backbone(load_space(space), 0)
     counted = traffic.chains(trace(net, traffic.IMAGE))
@@ -52,7 +58,13 @@ def test_resnet50_moves_what_was_found_by_another_count() -> None:
 
 
 def test_the_bound_tells_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ladder, "alone", lambda function, _device: {"_product_rate": 1e12, "_copy_rate": 1e10}[function.__name__])
+    monkeypatch.setattr(
+        ladder,
+        "alone",
+        lambda function, _device: {"_product_rate": 1e12, "_copy_rate": 1e10}[function.__name__],
+    )
     found = ladder.bound(Setting("", "cpu", "small", None, 0), 1000)
-    assert found["bytes_per_image"] < found["bytes_per_image_fused"] < found["bytes_per_image_unfused"]
+    assert (
+        found["bytes_per_image"] < found["bytes_per_image_fused"] < found["bytes_per_image_unfused"]
+    )
     assert found["images_per_s_fused"] == 1e10 / found["bytes_per_image_fused"]

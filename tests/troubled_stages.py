@@ -1,4 +1,7 @@
-"""Stages for `test_gpu_benchmark.py` in which things go wrong. Apart, so that their processes import little."""
+"""Stages for `test_gpu_benchmark.py` in which things go wrong.
+
+Apart, so that their processes import little.
+"""
 
 import os
 import signal

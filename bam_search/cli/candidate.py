@@ -1,4 +1,6 @@
-"""A candidate of a finished report, as a model; and what the report's study.json says of how it was run."""
+"""A candidate of a finished report, as a model; and what the report's study.json says of how it was
+run.
+"""
 
 import json
 from collections.abc import Mapping
@@ -39,7 +41,9 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """How the study of a report trains: on the device that was asked for, with the data that the study had."""
+    """How the study of a report trains: on the device that was asked for, with the data that the
+    study had.
+    """
 
     data: Dataset
     parts: Split
@@ -54,16 +58,24 @@ class Setup:
 
 
 def find(folder: Path, tag: str) -> Candidate:
-    """The candidate of the report in `folder` that the report calls `tag`: 17, R3 or A5001. Raises UserError."""
+    """The candidate of the report in `folder` that the report calls `tag`: 17, R3 or A5001.
+
+    Raises UserError.
+    """
     records = {record.tag: record for record in read_records(folder)}
     if tag not in records:
-        raise UserError(f"{folder} has no candidate {tag}", nearest(tag, records) if records else "it has none")
+        raise UserError(
+            f"{folder} has no candidate {tag}", nearest(tag, records) if records else "it has none"
+        )
     name = str(_identity(folder)["space"])
     return Candidate(records[tag], name, load(name, CIFAR_INPUTS))
 
 
 def setup(folder: Path, source: str, device: str) -> Setup:
-    """How the study in `folder` trains. Raises UserError if the data at `source` are not the study's."""
+    """How the study in `folder` trains.
+
+    Raises UserError if the data at `source` are not the study's.
+    """
     identity = _identity(folder)
     try:
         kept, recipe, seed = identity["data"], Recipe(**identity["recipe"]), int(identity["seed"])
@@ -73,7 +85,8 @@ def setup(folder: Path, source: str, device: str) -> Setup:
     data = locate(source).load()
     if data.digest != digest:
         raise UserError(
-            f"{data.name} ({data.origin}) is not what the study was run on: sha256 {data.digest}, not {digest}", "name it with --data"
+            f"{data.name} ({data.origin}) is not what the study was run on: sha256 {data.digest}, not {digest}",
+            "name it with --data",
         )
     return Setup(data, split(data, images, validation, seed), recipe, choose(device), seed)
 
@@ -82,14 +95,21 @@ def load_weights(net: nn.Module, path: Path) -> None:
     """Load a state dict into `net`. Raises UserError if it is none of this model."""
     try:
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch has many words for a file that is not a state dict of this model
+    except (
+        Exception
+    ) as error:  # torch has many words for a file that is not a state dict of this model
         said = first_line(error)
-        raise UserError(f"{path} is no state dict of this candidate: {said}", "save it with torch.save(net.state_dict(), path)") from None
+        raise UserError(
+            f"{path} is no state dict of this candidate: {said}",
+            "save it with torch.save(net.state_dict(), path)",
+        ) from None
 
 
 def _identity(folder: Path) -> Mapping[str, Any]:
     try:
-        identity: Mapping[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))["identity"]
+        identity: Mapping[str, Any] = json.loads(
+            (folder / "study.json").read_text(encoding="utf-8")
+        )["identity"]
         identity["space"]
     except (OSError, ValueError, KeyError, TypeError):
         raise _unknown(folder) from None
@@ -97,4 +117,7 @@ def _identity(folder: Path) -> Mapping[str, Any]:
 
 
 def _unknown(folder: Path) -> UserError:
-    return UserError(f"{folder / 'study.json'} does not say which space the study searched", "name the folder of a report")
+    return UserError(
+        f"{folder / 'study.json'} does not say which space the study searched",
+        "name the folder of a report",
+    )

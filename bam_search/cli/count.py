@@ -23,7 +23,12 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace, load_space
 from bam_search.space.sites import Sites
 
-HEADS = {"params": "params", "macs_conv_fc": "MACs conv+fc", "macs": "MACs all", "activations": "activations"}
+HEADS = {
+    "params": "params",
+    "macs_conv_fc": "MACs conv+fc",
+    "macs": "MACs all",
+    "activations": "activations",
+}
 """The counts, as the table's columns."""
 
 
@@ -54,7 +59,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """The time beside the backbone's, and the memory of a training step in bytes, for `batch` images on `device`."""
+    """The time beside the backbone's, and the memory of a training step in bytes, for `batch`
+    images on `device`.
+    """
 
     latency: Latency
     memory: int
@@ -64,14 +71,21 @@ class Measured:
 
 
 def rows(asked: Asked) -> Iterator[Row]:
-    """Each space's placements in turn. Raises UserError, and ClickException (exit 1) if an audit fails."""
+    """Each space's placements in turn.
+
+    Raises UserError, and ClickException (exit 1) if an audit fails.
+    """
     texts = written_placements(asked.placements, asked.module)
     for name in asked.spaces or cifar_spaces():
         space = load(name)
         sites = sites_of(space)
         costs = cost_table(space, sites)
         for text in texts:
-            placement = resolve(text, sites) if asked.placements or asked.module else _fitted(name, text, sites)
+            placement = (
+                resolve(text, sites)
+                if asked.placements or asked.module
+                else _fitted(name, text, sites)
+            )
             cost = costs.cost(placement)
             if asked.audit:
                 _audit(space, sites, placement, cost)
@@ -87,16 +101,29 @@ def _fitted(space: str, text: str, sites: Sites) -> Placement:
 
 
 def written_placements(placements: tuple[str, ...], module: str | None) -> list[str]:
-    """The placements to count: targets without `=` get the module. Raises UserError for a module that nothing takes."""
+    """The placements to count: targets without `=` get the module.
+
+    Raises UserError for a module that nothing takes.
+    """
     if not placements:
         one = module or "bam"
-        return ["none", f"bottleneck={one}", f"every-block={one}", *([] if module else ["every-block=se"])]
+        return [
+            "none",
+            f"bottleneck={one}",
+            f"every-block={one}",
+            *([] if module else ["every-block=se"]),
+        ]
     written = []
     for text in placements:
         plain = "=" not in text and text.strip() != "none"
         if module and not plain:
-            raise UserError(f"--module {module!r} goes with targets such as 'bottleneck', not with {text!r}", "leave --module out")
-        written.append(" ".join(f"{target}={module or 'bam'}" for target in text.split()) if plain else text)
+            raise UserError(
+                f"--module {module!r} goes with targets such as 'bottleneck', not with {text!r}",
+                "leave --module out",
+            )
+        written.append(
+            " ".join(f"{target}={module or 'bam'}" for target in text.split()) if plain else text
+        )
     return written
 
 
@@ -113,11 +140,17 @@ def as_json(found: list[Row]) -> str:
 
 def print_table(found: Iterator[Row]) -> None:
     """An aligned line a row, as soon as it is known."""
-    click.echo(f"{'space':24} {'placement':28} " + " ".join(f"{head:>14} {'+%':>7}" for head in HEADS.values()))
+    click.echo(
+        f"{'space':24} {'placement':28} "
+        + " ".join(f"{head:>14} {'+%':>7}" for head in HEADS.values())
+    )
     uncounted: set[str] = set()
     for row in found:
         over = overheads(row.cost, row.base)
-        click.echo(f"{row.space:24} {row.written:28} " + " ".join(f"{getattr(row.cost, key):14,} {over[key]:+7.2f}" for key in HEADS))
+        click.echo(
+            f"{row.space:24} {row.written:28} "
+            + " ".join(f"{getattr(row.cost, key):14,} {over[key]:+7.2f}" for key in HEADS)
+        )
         if row.measured:
             click.echo(f"{'':24} {_measured_line(row.measured)}")
         uncounted |= set(row.cost.uncounted)
@@ -159,4 +192,6 @@ def _measured_line(found: Measured) -> str:
 def _audit(space: SearchSpace, sites: Sites, placement: Placement, cost: Cost) -> None:
     traced = count(build(space, sites, placement, seed=0), space.input_shape)
     if traced != cost:
-        raise click.ClickException(f"{space.name}, {placement.text}: fvcore counts {traced}, the closed forms say {cost}")
+        raise click.ClickException(
+            f"{space.name}, {placement.text}: fvcore counts {traced}, the closed forms say {cost}"
+        )

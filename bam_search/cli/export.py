@@ -1,4 +1,7 @@
-"""`export`: a candidate of a report as files that work without it. All that is written is loaded again and compared."""
+"""`export`: a candidate of a report as files that work without it.
+
+All that is written is loaded again and compared.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +26,9 @@ CLOSE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A candidate: its record, the name under which its space is loaded, the space, its model, and what that says to some images."""
+    """A candidate: its record, the name under which its space is loaded, the space, its model, and
+    what that says to some images.
+    """
 
     record: Record
     name: str
@@ -34,14 +39,21 @@ class Exported:
 
 
 def export(folder: Path, tag: str, out: Path, weights: Path | None, formats: Sequence[str]) -> None:
-    """Write the candidate that the report in `folder` calls `tag` to `out`. Raises UserError, and ClickException if a comparison fails."""
+    """Write the candidate that the report in `folder` calls `tag` to `out`.
+
+    Raises UserError, and ClickException if a comparison fails.
+    """
     candidate = _candidate(folder, tag, weights)
     out.mkdir(parents=True, exist_ok=True)
     _write_placement(candidate, out / "placement.json")
     _write_snippet(candidate, out / "model.py")
     for name in formats:
         FORMATS[name](candidate, out / f"model.{name}")
-    told = f"from {weights}" if weights else "untrained: a study keeps no weights; `train` makes some, and export again with --weights"
+    told = (
+        f"from {weights}"
+        if weights
+        else "untrained: a study keeps no weights; `train` makes some, and export again with --weights"
+    )
     click.echo(f"weights {told}", err=True)
 
 
@@ -67,7 +79,11 @@ def _write_snippet(candidate: Exported, path: Path) -> None:
     net.load_state_dict(candidate.net.state_dict())
     with torch.no_grad():
         same = torch.equal(net.eval()(candidate.image), candidate.outputs)
-    _say(path, same, f"builds the same model: {sum(p.numel() for p in net.parameters()):,} parameters, equal outputs")
+    _say(
+        path,
+        same,
+        f"builds the same model: {sum(p.numel() for p in net.parameters()):,} parameters, equal outputs",
+    )
 
 
 def _snippet(candidate: Exported) -> str:
@@ -100,15 +116,25 @@ def _build_lines(name: str) -> tuple[str, str]:
     """The import lines, and the expression that makes the backbone."""
     library, _, model = name.partition(":")
     if library == "torchvision":
-        return "import torchvision\n\nfrom bam_search import attach", f"torchvision.models.get_model({model!r}, num_classes=classes)"
+        return (
+            "import torchvision\n\nfrom bam_search import attach",
+            f"torchvision.models.get_model({model!r}, num_classes=classes)",
+        )
     if library == "timm":
-        return "import timm\n\nfrom bam_search import attach", f"timm.create_model({model!r}, num_classes=classes)"
-    absolute = str(Path(name).resolve()) if name.endswith(".py") or FUNCTION.fullmatch(name) else name
+        return (
+            "import timm\n\nfrom bam_search import attach",
+            f"timm.create_model({model!r}, num_classes=classes)",
+        )
+    absolute = (
+        str(Path(name).resolve()) if name.endswith(".py") or FUNCTION.fullmatch(name) else name
+    )
     return "from bam_search import attach, load", f"load({absolute!r}).backbone(classes)"
 
 
 def _write_program(candidate: Exported, path: Path) -> None:
-    program = torch.export.export(candidate.net, (candidate.image,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    program = torch.export.export(
+        candidate.net, (candidate.image,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
+    )
     torch.export.save(program, path)
     with torch.no_grad():
         _compare(path, torch.export.load(path).module()(candidate.image), candidate)
@@ -119,20 +145,35 @@ def _write_onnx(candidate: Exported, path: Path) -> None:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError:
-        raise UserError("ONNX needs packages that are not installed", "pip install 'bam_search[onnx]'") from None
-    torch.onnx.export(candidate.net, (candidate.image,), path, dynamic_shapes=({0: torch.export.Dim.AUTO},), verbose=False)
+        raise UserError(
+            "ONNX needs packages that are not installed", "pip install 'bam_search[onnx]'"
+        ) from None
+    torch.onnx.export(
+        candidate.net,
+        (candidate.image,),
+        path,
+        dynamic_shapes=({0: torch.export.Dim.AUTO},),
+        verbose=False,
+    )
     session = onnxruntime.InferenceSession(path)
     (found,) = session.run(None, {session.get_inputs()[0].name: candidate.image.numpy()})
     _compare(path, torch.from_numpy(found), candidate)
 
 
-FORMATS: Mapping[str, Callable[[Exported, Path], None]] = {"pt2": _write_program, "onnx": _write_onnx}
+FORMATS: Mapping[str, Callable[[Exported, Path], None]] = {
+    "pt2": _write_program,
+    "onnx": _write_onnx,
+}
 """What a candidate can be written as, beside Python."""
 
 
 def _compare(path: Path, found: Tensor, candidate: Exported) -> None:
     apart = float((found - candidate.outputs).abs().max())
-    _say(path, apart <= CLOSE * max(1.0, float(candidate.outputs.abs().max())), f"loaded again, its outputs differ by at most {apart:.1e}")
+    _say(
+        path,
+        apart <= CLOSE * max(1.0, float(candidate.outputs.abs().max())),
+        f"loaded again, its outputs differ by at most {apart:.1e}",
+    )
 
 
 def _say(path: Path, same: bool, what: str) -> None:

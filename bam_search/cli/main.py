@@ -1,4 +1,6 @@
-"""The commands. stdout is data, stderr is talk; exit codes: 0 done, 1 ran but could not deliver, 2 a user's mistake, 130 interrupted."""
+"""The commands. stdout is data, stderr is talk; exit codes: 0 done, 1 ran but could not deliver, 2
+a user's mistake, 130 interrupted.
+"""
 
 import math
 import re
@@ -18,12 +20,25 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 # What the commands on a candidate of a finished report share.
 REPORT = click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
-CANDIDATE = click.option("--candidate", required=True, metavar="N", help="What the report calls a candidate: 17, R3, A5001.")
-STUDY_DATA = click.option("--data", "source", default="auto", metavar="PATH|NAME", help="The data that the study was run on, as for `run`.")
+CANDIDATE = click.option(
+    "--candidate",
+    required=True,
+    metavar="N",
+    help="What the report calls a candidate: 17, R3, A5001.",
+)
+STUDY_DATA = click.option(
+    "--data",
+    "source",
+    default="auto",
+    metavar="PATH|NAME",
+    help="The data that the study was run on, as for `run`.",
+)
 DEVICE = click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 
 
-def _seconds(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+def _seconds(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> float | None:
     """'90m', '8h' or '600' as seconds."""
     if text is None:
         return None
@@ -39,7 +54,9 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str | N
 
 def _name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
     if text is not None and not re.fullmatch(r"[\w][\w. -]{0,199}", text):
-        raise click.BadParameter(f"{text!r}: letters, digits, '-', '_', '.' and spaces make a name.")
+        raise click.BadParameter(
+            f"{text!r}: letters, digits, '-', '_', '.' and spaces make a name."
+        )
     return text
 
 
@@ -50,30 +67,85 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--study", required=True, metavar="NAME|PATH", help="A study in studies/, or a path to a TOML file.")
 @click.option(
-    "--space", metavar="NAME", help="Another space than the study's: one that ships, torchvision:NAME, timm:NAME, file.py:function."
+    "--study",
+    required=True,
+    metavar="NAME|PATH",
+    help="A study in studies/, or a path to a TOML file.",
 )
-@click.option("--trials", type=int, help="The total of candidates, references and finished ones included.")
+@click.option(
+    "--space",
+    metavar="NAME",
+    help="Another space than the study's: one that ships, torchvision:NAME, timm:NAME, file.py:function.",
+)
+@click.option(
+    "--trials", type=int, help="The total of candidates, references and finished ones included."
+)
 @click.option("--epochs", type=int, help="Epochs of each training.")
 @click.option("--seed", type=int, help="Seed of weights, data order, split and search.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="auto: a GPU if there is one.")
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU if there is one.",
+)
 @click.option("--workers", type=int, help="Trainings at the same time.")
-@click.option("--data", "source", metavar="PATH|NAME", help="cifar100.npz, cifar-100-python/, or: auto, cifar100, generated.")
-@click.option("--out", type=click.Path(path_type=Path), help="The study's folder.  [default: reports/<name>]")
-@click.option("--name", callback=_name, help="The study's name, in --storage too.  [default: that of its file]")
 @click.option(
-    "--storage", metavar="URL", help="An SQL database for the trials, such as postgresql://user@host/db.  [default: in the folder]"
+    "--data",
+    "source",
+    metavar="PATH|NAME",
+    help="cifar100.npz, cifar-100-python/, or: auto, cifar100, generated.",
 )
 @click.option(
-    "--executor", type=click.Choice(EXECUTORS), default="local", show_default=True, help="Who trains: this machine, a Ray cluster."
+    "--out", type=click.Path(path_type=Path), help="The study's folder.  [default: reports/<name>]"
 )
-@click.option("--address", help="The Ray cluster: auto is the one of this machine, local starts one here.  [default: auto]")
-@click.option("--time-limit", callback=_seconds, metavar="TIME", help="End after 90m, 8h, 1d or so many seconds, as Ctrl-C does.")
-@click.option("--max-failures", type=click.IntRange(1), metavar="N", help="Give up when N candidates have failed.")
+@click.option(
+    "--name",
+    callback=_name,
+    help="The study's name, in --storage too.  [default: that of its file]",
+)
+@click.option(
+    "--storage",
+    metavar="URL",
+    help="An SQL database for the trials, such as postgresql://user@host/db.  [default: in the folder]",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(EXECUTORS),
+    default="local",
+    show_default=True,
+    help="Who trains: this machine, a Ray cluster.",
+)
+@click.option(
+    "--address",
+    help="The Ray cluster: auto is the one of this machine, local starts one here.  [default: auto]",
+)
+@click.option(
+    "--time-limit",
+    callback=_seconds,
+    metavar="TIME",
+    help="End after 90m, 8h, 1d or so many seconds, as Ctrl-C does.",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Give up when N candidates have failed.",
+)
 @click.option("--force-new", is_flag=True, help="Set a study of this name aside, and begin anew.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key of the study, such as recipe.lr=0.2.")
-@click.option("--dry-run", is_flag=True, help="Show the resolved study, its costs and its time; train and write nothing.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any key of the study, such as recipe.lr=0.2.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show the resolved study, its costs and its time; train and write nothing.",
+)
 def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
     """Run a study, or continue it; write its report."""
     from bam_search.cli.dry_run import print_dry_run
@@ -86,16 +158,55 @@ def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **
 
 
 @cli.command()
-@click.option("--space", "spaces", multiple=True, metavar="NAME", help="As MODEL of `sites`.  [default: all that ship for CIFAR-100]")
 @click.option(
-    "--placement", "placements", multiple=True, metavar="TEXT", help="'bottleneck', 'layer1=bam layer2=se', ...  [default: the paper's]"
+    "--space",
+    "spaces",
+    multiple=True,
+    metavar="NAME",
+    help="As MODEL of `sites`.  [default: all that ship for CIFAR-100]",
 )
-@click.option("--module", metavar="TEXT", help="What goes to targets without one, such as 'bam(r=8,d=2)'.  [default: bam]")
-@click.option("--json", "as_json", is_flag=True, help="For machines: an object, or a list of objects where there are several.")
-@click.option("--audit", is_flag=True, help="Trace each model with fvcore too, and fail if it counts otherwise.")
-@click.option("--latency", is_flag=True, help="Measure the time beside the backbone's, and the memory of a training step.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where to measure.")
-@click.option("--batch", type=click.IntRange(2), default=32, show_default=True, help="Images at once when measuring.")
+@click.option(
+    "--placement",
+    "placements",
+    multiple=True,
+    metavar="TEXT",
+    help="'bottleneck', 'layer1=bam layer2=se', ...  [default: the paper's]",
+)
+@click.option(
+    "--module",
+    metavar="TEXT",
+    help="What goes to targets without one, such as 'bam(r=8,d=2)'.  [default: bam]",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="For machines: an object, or a list of objects where there are several.",
+)
+@click.option(
+    "--audit",
+    is_flag=True,
+    help="Trace each model with fvcore too, and fail if it counts otherwise.",
+)
+@click.option(
+    "--latency",
+    is_flag=True,
+    help="Measure the time beside the backbone's, and the memory of a training step.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="auto",
+    show_default=True,
+    help="Where to measure.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(2),
+    default=32,
+    show_default=True,
+    help="Images at once when measuring.",
+)
 def count(as_json: bool, **asked: Any) -> None:
     """Count parameters, MACs and activations of placements; train nothing."""
     from bam_search.cli import count as counting
@@ -109,8 +220,15 @@ def count(as_json: bool, **asked: Any) -> None:
 
 @cli.command()
 @click.argument("model", metavar="MODEL")
-@click.option("--input", "shape", metavar="CxHxW", help="The shape of one image.  [default: what the model was made for]")
-@click.option("--target", metavar="TEXT", help="Only what this names: bottleneck, layer3.*, /layer[34]/, ...")
+@click.option(
+    "--input",
+    "shape",
+    metavar="CxHxW",
+    help="The shape of one image.  [default: what the model was made for]",
+)
+@click.option(
+    "--target", metavar="TEXT", help="Only what this names: bottleneck, layer3.*, /layer[34]/, ..."
+)
 @click.option("--json", "as_json", is_flag=True, help="For machines: a list of objects.")
 def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> None:
     """Show where attention can go in MODEL, what BAM costs there, and why it cannot go elsewhere.
@@ -125,11 +243,29 @@ def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> N
 @cli.command()
 @REPORT
 @CANDIDATE
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: REPORT_DIR/candidate-N]")
-@click.option("--weights", type=click.Path(path_type=Path), help="A state dict that you trained, saved by torch.save.")
-@click.option("--format", "formats", multiple=True, type=click.Choice(("pt2", "onnx")), help="Also a torch.export program, or ONNX.")
-def export(folder: Path, candidate: str, out: Path | None, weights: Path | None, formats: tuple[str, ...]) -> None:
-    """Write a candidate of a report as placement.json and a Python file; load all that is written again, and compare."""
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where to write.  [default: REPORT_DIR/candidate-N]",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="A state dict that you trained, saved by torch.save.",
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(("pt2", "onnx")),
+    help="Also a torch.export program, or ONNX.",
+)
+def export(
+    folder: Path, candidate: str, out: Path | None, weights: Path | None, formats: tuple[str, ...]
+) -> None:
+    """Write a candidate of a report as placement.json and a Python file; load all that is written
+    again, and compare.
+    """
     from bam_search.cli import export as exporting
 
     exporting.export(folder, candidate, out or folder / f"candidate-{candidate}", weights, formats)
@@ -138,28 +274,56 @@ def export(folder: Path, candidate: str, out: Path | None, weights: Path | None,
 @cli.command()
 @REPORT
 @CANDIDATE
-@click.option("--seed", type=int, help="Seed of weights and data order.  [default: the first one of the study's finalists]")
+@click.option(
+    "--seed",
+    type=int,
+    help="Seed of weights and data order.  [default: the first one of the study's finalists]",
+)
 @STUDY_DATA
 @DEVICE
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write the weights.  [default: REPORT_DIR/candidate-N.pt]")
-def train(folder: Path, candidate: str, seed: int | None, source: str, device: str, out: Path | None) -> None:
-    """Train a candidate of a report as the study trains its finalists, test it, and keep its weights."""
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where to write the weights.  [default: REPORT_DIR/candidate-N.pt]",
+)
+def train(
+    folder: Path, candidate: str, seed: int | None, source: str, device: str, out: Path | None
+) -> None:
+    """Train a candidate of a report as the study trains its finalists, test it, and keep its
+    weights.
+    """
     from bam_search.cli import train as training
 
-    training.train_candidate(folder, candidate, seed, source, device, out or folder / f"candidate-{candidate}.pt")
+    training.train_candidate(
+        folder, candidate, seed, source, device, out or folder / f"candidate-{candidate}.pt"
+    )
 
 
 @cli.command()
 @REPORT
 @CANDIDATE
-@click.option("--weights", type=click.Path(path_type=Path), required=True, help="A state dict of it, such as `train` writes.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A state dict of it, such as `train` writes.",
+)
 @STUDY_DATA
 @click.option(
-    "--images", "pictures", type=click.Path(path_type=Path, file_okay=False), help="A folder of your own pictures.  [default: test images]"
+    "--images",
+    "pictures",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder of your own pictures.  [default: test images]",
 )
-@click.option("--count", type=click.IntRange(1, 200), default=8, show_default=True, help="How many images.")
+@click.option(
+    "--count", type=click.IntRange(1, 200), default=8, show_default=True, help="How many images."
+)
 @DEVICE
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: REPORT_DIR/candidate-N-maps.html]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where to write.  [default: REPORT_DIR/candidate-N-maps.html]",
+)
 def maps(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
     """Show where on an image a trained candidate's attention amplifies, site after site."""
     from bam_search.cli import maps as showing
@@ -177,10 +341,17 @@ def maps(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
     help="cdn: a small page that needs the network.",
 )
 @click.option(
-    "--watch", "every", type=click.FloatRange(min=1), metavar="SECONDS", help="Go on: write it again as the study has new candidates."
+    "--watch",
+    "every",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Go on: write it again as the study has new candidates.",
 )
 @click.option(
-    "--verify", "only_verify", is_flag=True, help="Write nothing: derive every number of the page from its own records, and compare."
+    "--verify",
+    "only_verify",
+    is_flag=True,
+    help="Write nothing: derive every number of the page from its own records, and compare.",
 )
 def report(path: Path, plotlyjs: str, every: float | None, only_verify: bool) -> None:
     """Write a study's page anew, finished or running; or check a page."""
@@ -190,10 +361,20 @@ def report(path: Path, plotlyjs: str, every: float | None, only_verify: bool) ->
 
 
 @cli.command()
-@click.argument("folders", metavar="REPORT_DIR REPORT_DIR ...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("reports/compare"), show_default=True, help="Where to write the page.")
+@click.argument(
+    "folders", metavar="REPORT_DIR REPORT_DIR ...", nargs=-1, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports/compare"),
+    show_default=True,
+    help="Where to write the page.",
+)
 def compare(folders: tuple[Path, ...], out: Path) -> None:
-    """Show finished studies in one front and one page: error against parameters and MACs of the whole network."""
+    """Show finished studies in one front and one page: error against parameters and MACs of the
+    whole network.
+    """
     from bam_search.cli import compare as comparing
 
     comparing.compare(folders, out)
@@ -212,7 +393,9 @@ def status(folder: Path, as_json: bool) -> None:
 @cli.command()
 @click.argument("folder", metavar="STUDY_DIR", type=click.Path(path_type=Path))
 def stop(folder: Path) -> None:
-    """End a study that runs on this machine as Ctrl-C does: what is finished is kept, and `run` continues."""
+    """End a study that runs on this machine as Ctrl-C does: what is finished is kept, and `run`
+    continues.
+    """
     from bam_search.cli import status
 
     raise SystemExit(status.stop(folder))

@@ -16,21 +16,39 @@ from bam_search.report.gallery import gallery
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
-def show(folder: Path, tag: str, weights: Path, source: str, pictures: Path | None, count: int, device: str, out: Path) -> None:
-    """Write a page of the gains of the candidate `tag` on `count` test images, or on the `pictures` of a folder. Raises UserError."""
+def show(
+    folder: Path,
+    tag: str,
+    weights: Path,
+    source: str,
+    pictures: Path | None,
+    count: int,
+    device: str,
+    out: Path,
+) -> None:
+    """Write a page of the gains of the candidate `tag` on `count` test images, or on the `pictures`
+    of a folder. Raises UserError.
+    """
     candidate, how = find(folder, tag), setup(folder, source, device)
     if candidate.record.placement == "none":
         raise UserError(f"candidate {tag} has no attention", "choose another one")
     height, width = candidate.space.input_shape[1:]
-    names, pixels = _own(pictures, (width, height), count) if pictures else _test(how.parts.test.x[:count])
+    names, pixels = (
+        _own(pictures, (width, height), count) if pictures else _test(how.parts.test.x[:count])
+    )
     net = candidate.net(how.seed)
     load_weights(net, weights)
     net.to(how.device.type).eval()
     context = how.context
     with torch.inference_mode():
-        found = attention_gains(net, lambda: context.forward(net, torch.from_numpy(pixels).to(how.device.type)))
+        found = attention_gains(
+            net, lambda: context.forward(net, torch.from_numpy(pixels).to(how.device.type))
+        )
     title = f"Attention of #{tag}, {candidate.record.placement}"
-    write(out, gallery(title, names, pixels, {site: gain.cpu().numpy() for site, gain in found.items()}))
+    write(
+        out,
+        gallery(title, names, pixels, {site: gain.cpu().numpy() for site, gain in found.items()}),
+    )
     click.echo(f"maps: {out}")
 
 
@@ -39,10 +57,14 @@ def _test(pixels: np.ndarray) -> tuple[list[str], np.ndarray]:
 
 
 def _own(folder: Path, size: tuple[int, int], count: int) -> tuple[list[str], np.ndarray]:
-    """The names and (n, H, W, 3) pixels of the first pictures in a folder, cropped in the middle to the model's shape."""
+    """The names and (n, H, W, 3) pixels of the first pictures in a folder, cropped in the middle to
+    the model's shape.
+    """
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURES)[:count]
     if not paths:
-        raise UserError(f"there are no pictures in {folder}", f"it is looked for {', '.join(PICTURES)}")
+        raise UserError(
+            f"there are no pictures in {folder}", f"it is looked for {', '.join(PICTURES)}"
+        )
     found = []
     for path in paths:
         try:

@@ -1,4 +1,6 @@
-"""From a request to what a run needs: resolved and checked, before data are read and anything is trained or written."""
+"""From a request to what a run needs: resolved and checked, before data are read and anything is
+trained or written.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -31,7 +33,10 @@ COMPILING = (
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how long a study runs, and by whom: nothing that changes what comes out. Seconds; None is "no limit"."""
+    """Where and how long a study runs, and by whom: nothing that changes what comes out.
+
+    Seconds; None is "no limit".
+    """
 
     out: Path | None = None
     name: str | None = None
@@ -45,7 +50,9 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for; `part` is the folder, below the study's, of one of its several spaces."""
+    """What the command line asked for; `part` is the folder, below the study's, of one of its
+    several spaces.
+    """
 
     study: str
     device: str
@@ -61,10 +68,16 @@ class Request:
 
 
 def one_per_space(request: Request) -> list[Request]:
-    """The request for each of the study's spaces: a study of one space is one request. Raises UserError."""
+    """The request for each of the study's spaces: a study of one space is one request.
+
+    Raises UserError.
+    """
     study = load_study(request.study, choose(request.device), request.flags, request.assignments)
     parts = {space: re.sub(r"[^\w.]+", "-", space).strip("-.") for space in study.spaces}
-    return [replace(request, flags={**request.flags, "space": space}, part=part) for space, part in parts.items()] or [request]
+    return [
+        replace(request, flags={**request.flags, "space": space}, part=part)
+        for space, part in parts.items()
+    ] or [request]
 
 
 @dataclass(frozen=True)
@@ -91,14 +104,23 @@ class ResolvedRun:
 
     @property
     def searches(self) -> bool:
-        """Whether there is anything beside the references: a study of as many trials as references only compares these."""
+        """Whether there is anything beside the references: a study of as many trials as references
+        only compares these.
+        """
         return self.study.trials > len(self.study.references)
 
     @property
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
         compiling = (COMPILING,) if self.searches and self.study.recipe.compile else ()
-        return (*compiling, *([_left_out(self.choice_space.left_out)] if self.searches and self.choice_space.left_out else []))
+        return (
+            *compiling,
+            *(
+                [_left_out(self.choice_space.left_out)]
+                if self.searches and self.choice_space.left_out
+                else []
+            ),
+        )
 
     @property
     def threads(self) -> int:
@@ -115,19 +137,35 @@ def resolve_run(request: Request) -> ResolvedRun:
     space = load(study.space, CIFAR_INPUTS)
     if (space.input_shape, space.classes) != (CIFAR_INPUTS.shape, CIFAR_INPUTS.classes):
         raise UserError(
-            f"space {study.space!r} is for images of shape {space.input_shape} in {space.classes} classes", "a study trains on CIFAR-100"
+            f"space {study.space!r} is for images of shape {space.input_shape} in {space.classes} classes",
+            "a study trains on CIFAR-100",
         )
     sites = sites_of(space)
     offered = choice_space_of(space, sites)
     costs = cost_table(space, sites)
     _check_logits(costs.net, space)
     references, notes = _references(study, sites, costs)
-    if study.trials == len(study.references):  # a comparison stays one where references are left out: none is searched in their place
+    if study.trials == len(
+        study.references
+    ):  # a comparison stays one where references are left out: none is searched in their place
         if not references:
             raise UserError(f"no reference of the study fits {space.name}", notes[0])
         study = replace(study, trials=len(references))
     name = "/".join(filter(None, (request.name, request.part)))
-    return ResolvedRun(name, request.part, request.options, device, study, source, space, sites, offered, costs, references, notes)
+    return ResolvedRun(
+        name,
+        request.part,
+        request.options,
+        device,
+        study,
+        source,
+        space,
+        sites,
+        offered,
+        costs,
+        references,
+        notes,
+    )
 
 
 def _left_out(sites: tuple[str, ...]) -> str:
@@ -138,10 +176,15 @@ def _left_out(sites: tuple[str, ...]) -> str:
 def _check_how(how: RunOptions) -> None:
     StudyStorage.of(Path(), how.storage, "")  # a mistake in it is told before anything is read
     if how.address and how.executor != "ray":
-        raise UserError(f"--address {how.address!r} is of a Ray cluster, and --executor is {how.executor}", "add --executor ray")
+        raise UserError(
+            f"--address {how.address!r} is of a Ray cluster, and --executor is {how.executor}",
+            "add --executor ray",
+        )
 
 
-def _references(study: Study, sites: Sites, costs: CostTable) -> tuple[dict[str, Placement], tuple[str, ...]]:
+def _references(
+    study: Study, sites: Sites, costs: CostTable
+) -> tuple[dict[str, Placement], tuple[str, ...]]:
     """The references as they fit this network, and what had to be changed or left out for that."""
     found: dict[str, Placement] = {}
     notes: list[str] = []
@@ -170,5 +213,6 @@ def _check_logits(net: nn.Module, space: SearchSpace) -> None:
     found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if found != (2, space.classes):
         raise UserError(
-            f"the backbone of {space.name} returns {found} for 2 images", f"a study needs logits, one tensor (2, {space.classes})"
+            f"the backbone of {space.name} returns {found} for 2 images",
+            f"a study needs logits, one tensor (2, {space.classes})",
         )

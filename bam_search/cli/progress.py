@@ -1,11 +1,20 @@
-"""Talk while a study runs, on stderr: a bar with the time left on a terminal, one aligned line a candidate anywhere else."""
+"""Talk while a study runs, on stderr: a bar with the time left on a terminal, one aligned line a
+candidate anywhere else.
+"""
 
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from bam_search.report.tables import error_text, test_text
 from bam_search.search.record import Record
@@ -17,16 +26,29 @@ Line = Callable[[Record], str]
 
 @contextlib.contextmanager
 def progress(title: str, done: int, total: int, line: Line) -> Iterator[Told]:
-    """A function to tell each finished record: it prints how many are done and the record's `line`, and moves the bar."""
+    """A function to tell each finished record: it prints how many are done and the record's `line`,
+    and moves the bar.
+    """
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total, completed=done)
         counter = itertools.count(done + 1)
 
         def tell(record: Record) -> None:
             count = f"[{next(counter):{len(str(total))}}/{total}]"
-            console.print(f"{count}  #{record.tag:<3} {line(record)}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"{count}  #{record.tag:<3} {line(record)}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
             bar.advance(task)
 
         yield tell

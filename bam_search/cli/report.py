@@ -1,4 +1,6 @@
-"""`report`: a study's page made again, while the study runs too; and whether a page says what its own data say."""
+"""`report`: a study's page made again, while the study runs too; and whether a page says what its
+own data say.
+"""
 
 import time
 from pathlib import Path
@@ -16,7 +18,9 @@ SHOWN = 20
 
 
 def show(folder: Path, plotlyjs: str, every: float | None) -> None:
-    """Write the page of the study in `folder` anew, with `every` so often again as it has new records. Raises UserError."""
+    """Write the page of the study in `folder` anew, with `every` so often again as it has new
+    records. Raises UserError.
+    """
     context, _, _ = read(folder / "index.html")
     before = None
     while True:
@@ -38,7 +42,9 @@ def check(path: Path) -> int:
         click.echo(line)
     if wrong:
         more = f", {len(wrong) - SHOWN} more not shown" if len(wrong) > SHOWN else ""
-        click.echo(f"error: {page} differs from its own records in {len(wrong)} places{more}", err=True)
+        click.echo(
+            f"error: {page} differs from its own records in {len(wrong)} places{more}", err=True
+        )
         return 1
     click.echo(f"verified: {numbers:,} numbers of {page} follow from its records")
     return 0
@@ -49,6 +55,8 @@ def asked(path: Path, plotlyjs: str, every: float | None, only_verify: bool) -> 
     if only_verify:
         return check(path)
     if not path.is_dir():
-        raise UserError(f"{path} is no folder", "name a study's folder; with --verify a page will do")
+        raise UserError(
+            f"{path} is no folder", "name a study's folder; with --verify a page will do"
+        )
     show(path, plotlyjs, every)
     return 0

@@ -57,9 +57,13 @@ def execute(request: Request) -> int:
     console = Console(stderr=True)
     _answer_signals(request.options.time_limit)
     readies = [resolve_run(part) for part in one_per_space(request)]
-    with console.status("reading the data"):  # on a terminal only; the first line that stays tells what the data are
+    with console.status(
+        "reading the data"
+    ):  # on a terminal only; the first line that stays tells what the data are
         data = readies[0].source.load()
-    folder = request.options.out or Path("reports") / (request.name if data.name == CIFAR else f"{request.name}-generated")
+    folder = request.options.out or Path("reports") / (
+        request.name if data.name == CIFAR else f"{request.name}-generated"
+    )
     if len(readies) == 1:
         return _run(readies[0], data, folder / readies[0].part)
     check_free(folder)
@@ -78,7 +82,9 @@ def _answer_signals(limit: float | None) -> None:
     """A scheduler's SIGTERM, and the end of the time limit, do what Ctrl-C does."""
 
     def end(number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt("the time limit" if number == signal.SIGALRM else signal.Signals(number).name)
+        raise KeyboardInterrupt(
+            "the time limit" if number == signal.SIGALRM else signal.Signals(number).name
+        )
 
     # SIGINT too: a shell that starts a command in the background has it ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
@@ -91,26 +97,56 @@ def _run(ready: ResolvedRun, data: Dataset, folder: Path) -> int:
     storage = StudyStorage.of(folder, ready.options.storage, ready.name)
     task = _task(ready, data, folder)
     with Console(stderr=True).status("measuring how fast this device trains"):  # on a terminal only
-        time = forecast(ready, sizes(ready, len(task.split.fit), len(task.split.validation), len(data.test)), AT_LEAST)
+        time = forecast(
+            ready,
+            sizes(ready, len(task.split.fit), len(task.split.validation), len(data.test)),
+            AT_LEAST,
+        )
     _say(f"{ready.first_line}; data: {data.name} ({data.origin}); {told(time)}")
     for note in (*ready.notes, *ready.advice):
         _say(note)
-    with contextlib.ExitStack() as workers:  # first of all: a cluster that is not there leaves nothing written
-        submit = workers.enter_context(EXECUTORS[ready.options.executor](task, ready.study.workers, ready.options.address or "auto"))
+    with (
+        contextlib.ExitStack() as workers
+    ):  # first of all: a cluster that is not there leaves nothing written
+        submit = workers.enter_context(
+            EXECUTORS[ready.options.executor](
+                task, ready.study.workers, ready.options.address or "auto"
+            )
+        )
         with locked(folder, _command()) as lock, storage.reserved():
-            for name in archive(folder, storage, but=(LOCK, STATUS)) if ready.options.force_new else ():
+            for name in (
+                archive(folder, storage, but=(LOCK, STATUS)) if ready.options.force_new else ()
+            ):
                 _say(f"the study that was there is now {name}")
             store = open_store(folder, _identity(ready, data), ready.study.objectives, storage)
             return _drive(ready, data, task, store, lock, lock.watched(submit), workers)
 
 
 def _drive(
-    ready: ResolvedRun, data: Dataset, task: Task, store: Store, lock: StudyLock, submit: Submit, workers: contextlib.ExitStack
+    ready: ResolvedRun,
+    data: Dataset,
+    task: Task,
+    store: Store,
+    lock: StudyLock,
+    submit: Submit,
+    workers: contextlib.ExitStack,
 ) -> int:
-    """Train, write the report, say what came of it; the exit code. `workers` is closed when nothing is left to train."""
+    """Train, write the report, say what came of it; the exit code.
+
+    `workers` is closed when nothing is left to train.
+    """
     _report(ready, data, task.split, store)  # `report` can then show the study while it runs
     try:
-        _train(ready, SearchContext(data.name, ready.references, ready.sites, ready.choice_space, ready.costs), task, store, lock, submit)
+        _train(
+            ready,
+            SearchContext(
+                data.name, ready.references, ready.sites, ready.choice_space, ready.costs
+            ),
+            task,
+            store,
+            lock,
+            submit,
+        )
         workers.close()  # they would disturb what is timed now
         lock.tell(stage="latency of the finalists", done=0, total=0)
         _time(ready, store)
@@ -121,7 +157,9 @@ def _drive(
         workers.close()
         _report(ready, data, task.split, store)
         lock.tell(ended=f"interrupted by {interrupt}")
-        _say(f"interrupted by {interrupt}; finished candidates are kept, and the same command continues:\n  {_command()}")
+        _say(
+            f"interrupted by {interrupt}; finished candidates are kept, and the same command continues:\n  {_command()}"
+        )
         return 130
     except (RunError, OSError) as error:
         with contextlib.suppress(ExplainedError, OSError):  # the disk may be full
@@ -133,15 +171,32 @@ def _drive(
 def _task(ready: ResolvedRun, data: Dataset, folder: Path) -> Task:
     parts = split(data, ready.study.data.limit, ready.study.data.validation, ready.study.seed)
     checkpoints = (folder / CHECKPOINTS).absolute()
-    return Task(ready.study.space, ready.sites, parts, ready.study.recipe, ready.device, ready.threads, checkpoints)
+    return Task(
+        ready.study.space,
+        ready.sites,
+        parts,
+        ready.study.recipe,
+        ready.device,
+        ready.threads,
+        checkpoints,
+    )
 
 
-def _train(ready: ResolvedRun, context: SearchContext, task: Task, store: Store, lock: StudyLock, submit: Submit) -> None:
+def _train(
+    ready: ResolvedRun,
+    context: SearchContext,
+    task: Task,
+    store: Store,
+    lock: StudyLock,
+    submit: Submit,
+) -> None:
     failed: set[int] = set()
 
     @contextlib.contextmanager
     def stage(title: str, line: progress.Line, done: int, total: int) -> Iterator[progress.Told]:
-        """Who hears of each finished record of a stage: the screen, the folder, and the limit of failures."""
+        """Who hears of each finished record of a stage: the screen, the folder, and the limit of
+        failures.
+        """
         lock.tell(stage=title, done=done, total=total)
         counter = itertools.count(done + 1)
         with progress.progress(title, done, total, line) as show:
@@ -170,7 +225,14 @@ def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
 Stage = Callable[[str, progress.Line, int, int], contextlib.AbstractContextManager[progress.Told]]
 
 
-def _stages(ready: ResolvedRun, context: SearchContext, task: Task, store: Store, submit: Submit, stage: Stage) -> None:
+def _stages(
+    ready: ResolvedRun,
+    context: SearchContext,
+    task: Task,
+    store: Store,
+    submit: Submit,
+    stage: Stage,
+) -> None:
     study = ready.study
     if done := main_records(store.records().values()):
         _say(f"continuing in {store.folder}: {len(done)} of {study.trials} candidates are finished")
@@ -178,7 +240,9 @@ def _stages(ready: ResolvedRun, context: SearchContext, task: Task, store: Store
         search(study, context, store, submit, told)
     found = main_records(store.records().values())
     if len(found) < study.trials:
-        _say(f"the space has no further placement within the limits: {len(found)} candidates instead of {study.trials}")
+        _say(
+            f"the space has no further placement within the limits: {len(found)} candidates instead of {study.trials}"
+        )
     searched = any(record.complete and record.origin == SEARCH for record in found)
     if ready.searches and not searched:
         return  # there is nothing to compare the references with
@@ -189,7 +253,11 @@ def _stages(ready: ResolvedRun, context: SearchContext, task: Task, store: Store
             random_baseline(study, context, store, submit, told)
     members = choose_finalists(study, context.choice_space, list(store.records().values()))
     total = (len(members) + len(ablations(study, context, members))) * study.finalists.seeds
-    more = f", and at most {study.finalists.extra:.0%} more where they cannot be told apart" if study.finalists.extra else ""
+    more = (
+        f", and at most {study.finalists.extra:.0%} more where they cannot be told apart"
+        if study.finalists.extra
+        else ""
+    )
     _say(
         f"finalists: {len(members)}, {total} trainings on all {len(task.split.train):,} training images with fresh seeds{more}; "
         "each is tested once"
@@ -201,21 +269,37 @@ def _stages(ready: ResolvedRun, context: SearchContext, task: Task, store: Store
 
 def _time(ready: ResolvedRun, store: Store) -> None:
     """Measure the latency of the finalists, now that no worker trains."""
-    wanted = [r for r in store.records().values() if r.complete and r.test_errors and r.latency_overhead is None]
+    wanted = [
+        r
+        for r in store.records().values()
+        if r.complete and r.test_errors and r.latency_overhead is None
+    ]
     for record in wanted:
-        net, base = (build(ready.space, ready.sites, placement, record.seed) for placement in (record.placement, "none"))
+        net, base = (
+            build(ready.space, ready.sites, placement, record.seed)
+            for placement in (record.placement, "none")
+        )
         try:
             found = latency(net, base, _as_trained(ready))
         except (torch.OutOfMemoryError, torch.AcceleratorError, NotOneGraph) as error:
             said = first_line(error)
-            raise RunError(f"the latency of #{record.tag} cannot be measured: {said}", "the same command continues") from None
+            raise RunError(
+                f"the latency of #{record.tag} cannot be measured: {said}",
+                "the same command continues",
+            ) from None
         overhead, low, high = (100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high))
         store.add_latency(record.number, overhead, (low, high))
 
 
 def _as_trained(ready: ResolvedRun) -> LatencySetting:
     recipe = ready.study.recipe
-    return LatencySetting(ready.device, ready.space.input_shape, LATENCY_BATCH, uses_bf16(recipe, ready.device), recipe.cuda_graph)
+    return LatencySetting(
+        ready.device,
+        ready.space.input_shape,
+        LATENCY_BATCH,
+        uses_bf16(recipe, ready.device),
+        recipe.cuda_graph,
+    )
 
 
 def _close(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> int:
@@ -224,23 +308,39 @@ def _close(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> int
     records = list(store.records().values())
     complete = [record for record in records if record.complete]
     if records and not complete:
-        _say(f"error: no candidate could be trained; the first failed with: {progress.reason(records[0].failure)}")
+        _say(
+            f"error: no candidate could be trained; the first failed with: {progress.reason(records[0].failure)}"
+        )
         _say(f"hint: the tracebacks are in {page}")
         return 1
     if ready.searches and not any(record.origin == SEARCH for record in records):
-        limits = ", ".join(f"{key} {limit:g} %" for key, limit in ready.study.limits.items() if limit < math.inf)
-        _say(f"error: there is nothing to search: no placement of the space is within the limits ({limits or 'none'})")
-        _say("hint: raise max_params_overhead or max_macs_overhead, or offer larger r; `count` shows what placements cost")
+        limits = ", ".join(
+            f"{key} {limit:g} %" for key, limit in ready.study.limits.items() if limit < math.inf
+        )
+        _say(
+            f"error: there is nothing to search: no placement of the space is within the limits ({limits or 'none'})"
+        )
+        _say(
+            "hint: raise max_params_overhead or max_macs_overhead, or offer larger r; `count` shows what placements cost"
+        )
         return 1
     searched = [record for record in records if record.origin == SEARCH]
     if searched and not any(record.complete for record in searched):
-        _say(f"error: every searched candidate failed; the first with: {progress.reason(searched[0].failure)}")
+        _say(
+            f"error: every searched candidate failed; the first with: {progress.reason(searched[0].failure)}"
+        )
         _say(f"hint: the tracebacks are in {page}")
         return 1
-    stopped, failed = (sum(bool(getattr(record, key)) for record in records) for key in ("stopped", "failure"))
+    stopped, failed = (
+        sum(bool(getattr(record, key)) for record in records) for key in ("stopped", "failure")
+    )
     click.echo(f"report: {page}")
     counts = f"{len(complete)} candidates on {data.name}"
-    click.echo(counts + (f", {stopped} stopped early" if stopped else "") + (f", {failed} failed" if failed else ""))
+    click.echo(
+        counts
+        + (f", {stopped} stopped early" if stopped else "")
+        + (f", {failed} failed" if failed else "")
+    )
     for answer in answers(records):
         click.echo(f"  {answer_line(answer)}")
     first, *rest = verdict_lines(records) or ("",)
@@ -250,7 +350,11 @@ def _close(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> int
 
 
 def _report(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> Path:
-    warning = "" if data.name == CIFAR else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
+    warning = (
+        ""
+        if data.name == CIFAR
+        else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
+    )
     about = _about(ready, data, parts)
     store.describe(about)
     paper = _paper(ready.study, data, len(parts.fit) + len(parts.validation))
@@ -270,7 +374,9 @@ def _report(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> Pa
 
 
 def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:
-    """What a reader can do with a candidate: look at its costs, train it again, see where it attends, have its code."""
+    """What a reader can do with a candidate: look at its costs, train it again, see where it
+    attends, have its code.
+    """
     this, weights = [str(folder), "--candidate", "{tag}"], str(folder / "candidate-{tag}.pt")
     words = (
         ["count", "--space", ready.study.space, "--placement", "{placement}"],
@@ -283,26 +389,61 @@ def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:
 
 def _paper(study: Study, data: Dataset, images: int) -> Paper:
     same = data.name == CIFAR and images == 50_000
-    ours = "" if same else f"{images:,} training images of {data.name}" if data.name == CIFAR else data.name
-    return Paper(study.claim, study.paper, study.space, ours, f"ours, of {counted(study.recipe.epochs, 'epoch')}")
+    ours = (
+        ""
+        if same
+        else f"{images:,} training images of {data.name}"
+        if data.name == CIFAR
+        else data.name
+    )
+    return Paper(
+        study.claim,
+        study.paper,
+        study.space,
+        ours,
+        f"ours, of {counted(study.recipe.epochs, 'epoch')}",
+    )
 
 
 def _identity(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
-    """What a continued run must agree with: all that changes a candidate's score or the choice of candidates."""
+    """What a continued run must agree with: all that changes a candidate's score or the choice of
+    candidates.
+    """
     table = ready.study.to_dict()
-    for free in ("question", "spaces", "claim", "paper", "trials", "workers", "random_baseline", "finalists"):
+    for free in (
+        "question",
+        "spaces",
+        "claim",
+        "paper",
+        "trials",
+        "workers",
+        "random_baseline",
+        "finalists",
+    ):
         del table[free]
-    table["data"] = {"name": data.name, "digest": data.digest, "images": table["data"]["images"], "validation": table["data"]["validation"]}
+    table["data"] = {
+        "name": data.name,
+        "digest": data.digest,
+        "images": table["data"]["images"],
+        "validation": table["data"]["validation"],
+    }
     table["recipe"]["precision"] = _precision(ready)
     file = Path(ready.study.space.partition(":")[0])
-    digest = {"space_file": hashlib.sha256(file.read_bytes()).hexdigest()[:12]} if file.suffix == ".py" else {}
+    digest = (
+        {"space_file": hashlib.sha256(file.read_bytes()).hexdigest()[:12]}
+        if file.suffix == ".py"
+        else {}
+    )
     return {"bam_search": __version__, "variant": ready.device.variant, **digest, **table}
 
 
 def _about(ready: ResolvedRun, data: Dataset, parts: Split) -> dict[str, str]:
     study, base = ready.study, ready.costs.base
     recipe = ", ".join(f"{key} {value}" for key, value in study.to_dict()["recipe"].items())
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas"))
+    packages = ", ".join(
+        f"{name} {version(name)}"
+        for name in ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas")
+    )
     return {
         "Question": study.question,
         "Command": _command(),
@@ -323,7 +464,11 @@ def _about(ready: ResolvedRun, data: Dataset, parts: Split) -> dict[str, str]:
 
 
 def _latency_words(ready: ResolvedRun) -> str:
-    graph = ", one CUDA graph timed by the GPU's events" if ready.device.type == "cuda" and ready.study.recipe.cuda_graph else ""
+    graph = (
+        ", one CUDA graph timed by the GPU's events"
+        if ready.device.type == "cuda" and ready.study.recipe.cuda_graph
+        else ""
+    )
     return (
         f"of finalists: forward passes of {LATENCY_BATCH} images on {ready.device.name}, {_precision(ready)}, channels-last{graph}, "
         "in turn with the backbone's"

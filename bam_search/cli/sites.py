@@ -1,4 +1,6 @@
-"""`sites`: where attention can go in a model, what BAM would cost there, and why it cannot go elsewhere."""
+"""`sites`: where attention can go in a model, what BAM would cost there, and why it cannot go
+elsewhere.
+"""
 
 import json
 from collections import Counter
@@ -34,7 +36,10 @@ class Row:
 
 
 def show(model: str, input_shape: Shape | None, target: str | None, as_json: bool) -> None:
-    """Print the submodules of `model`, those that `target` names if it is given. Raises UserError."""
+    """Print the submodules of `model`, those that `target` names if it is given.
+
+    Raises UserError.
+    """
     space = load(model)
     shape = input_shape or space.input_shape
     net = backbone(space, seed=0)
@@ -61,7 +66,10 @@ def parse_shape(text: str) -> Shape:
 def _rows(net: nn.Module, sites: Sites) -> list[Row]:
     by_name = sites.by_name
     names = [name for name, _ in net.named_modules() if name]
-    return [_row(by_name[name]) if name in by_name else Row(name, None, None, None, sites.refused[name]) for name in names]
+    return [
+        _row(by_name[name]) if name in by_name else Row(name, None, None, None, sites.refused[name])
+        for name in names
+    ]
 
 
 def _row(site: Site) -> Row:
@@ -81,12 +89,26 @@ def _summary(model: str, shape: Shape, net: nn.Module, sites: Sites) -> str:
 
 
 def _table(rows: Iterable[Row]) -> list[str]:
-    heads = ("module", "channels", "map", "stage", "block", "targets", "BAM params", "BAM MACs conv+fc", "why not")
+    heads = (
+        "module",
+        "channels",
+        "map",
+        "stage",
+        "block",
+        "targets",
+        "BAM params",
+        "BAM MACs conv+fc",
+        "why not",
+    )
     cells = [heads, *(_cells(row) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
     right = {1, 2, 3, 6, 7}
     lines = (
-        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))) for line in cells
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
     )
     return [line.rstrip() for line in lines]
 
@@ -95,10 +117,23 @@ def _cells(row: Row) -> tuple[str, ...]:
     site = row.site
     if site is None:
         return (row.name, "", "", "", "", "", "", "", row.why_not)
-    size = f"{site.height}x{site.width}" + (f" {CHANNELS_LAST}" if site.layout == CHANNELS_LAST else "")
+    size = f"{site.height}x{site.width}" + (
+        f" {CHANNELS_LAST}" if site.layout == CHANNELS_LAST else ""
+    )
     stage = "" if site.stage is None else str(site.stage)
-    costs = ("", "") if row.params is None or row.macs is None else (f"{row.params:,}", f"{row.macs:,}")
-    return (row.name, str(site.channels), size, stage, site.block, " ".join(site.roles), *costs, row.why_not)
+    costs = (
+        ("", "") if row.params is None or row.macs is None else (f"{row.params:,}", f"{row.macs:,}")
+    )
+    return (
+        row.name,
+        str(site.channels),
+        size,
+        stage,
+        site.block,
+        " ".join(site.roles),
+        *costs,
+        row.why_not,
+    )
 
 
 def _object(row: Row) -> dict[str, Any]:

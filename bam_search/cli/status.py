@@ -42,13 +42,18 @@ def stop(folder: Path) -> int:
     if last is None or not drives:
         raise UserError(f"no process runs the study in {folder}", "`run` continues it")
     if last.host != platform.node():
-        raise UserError(f"the study in {folder} runs on {last.host}, as process {last.pid}", "stop it there")
+        raise UserError(
+            f"the study in {folder} runs on {last.host}, as process {last.pid}", "stop it there"
+        )
     with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.kill(last.pid, signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE
     while read_status(folder)[1]:
         if time.monotonic() > deadline:
-            click.echo(f"error: process {last.pid} still runs, {PATIENCE:g} s after it was asked to end", err=True)
+            click.echo(
+                f"error: process {last.pid} still runs, {PATIENCE:g} s after it was asked to end",
+                err=True,
+            )
             return 1
         time.sleep(0.1)
     click.echo(f"stopped process {last.pid}; the same command continues: {last.command}")
@@ -64,16 +69,25 @@ def _driver_lines(last: Status | None, drives: bool) -> list[str]:
     if last is None:
         return ["no process has run it here"]
     if not drives:
-        how = last.ended or f"died, the last that is known of it being {last.done} of {last.total} of: {last.stage}"
+        how = (
+            last.ended
+            or f"died, the last that is known of it being {last.done} of {last.total} of: {last.stage}"
+        )
         line = f"not running; process {last.pid} on {last.host}, since {when(last.since)}: {how}"
         return [line] if last.ended == "finished" else [line, f"to continue: {last.command}"]
     now = time.time()
-    lines = [f"running as process {last.pid} on {last.host} since {when(last.since)}, {_span(now - last.since)}: {last.command}"]
+    lines = [
+        f"running as process {last.pid} on {last.host} since {when(last.since)}, {_span(now - last.since)}: {last.command}"
+    ]
     if last.stage:
-        lines.append(f"{last.stage}: {last.done} of {last.total} done" if last.total else last.stage)
+        lines.append(
+            f"{last.stage}: {last.done} of {last.total} done" if last.total else last.stage
+        )
     for running in last.running:
         what = "final training" if running.final else counted(running.epochs, "epoch")
-        lines.append(f"  since {_span(now - running.since)}: {running.placement} ({what}, seed {running.seed})")
+        lines.append(
+            f"  since {_span(now - running.since)}: {running.placement} ({what}, seed {running.seed})"
+        )
     return lines
 
 
@@ -100,4 +114,8 @@ def _span(seconds: float) -> str:
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    return (
+        f"{whole // 60} min {whole % 60} s"
+        if whole < 3600
+        else f"{whole // 3600} h {whole % 3600 // 60} min"
+    )

@@ -1,4 +1,6 @@
-"""`train`: a candidate of a report trained again, as the study trains its finalists, and its weights kept."""
+"""`train`: a candidate of a report trained again, as the study trains its finalists, and its
+weights kept.
+"""
 
 import contextlib
 from pathlib import Path
@@ -14,8 +16,11 @@ from bam_search.search.finalists import FRESH
 from bam_search.words import counted
 
 
-def train_candidate(folder: Path, tag: str, seed: int | None, source: str, device: str, out: Path) -> None:
-    """Train the candidate that the report calls `tag` on all of the study's training images, test it, and write its state dict to `out`.
+def train_candidate(
+    folder: Path, tag: str, seed: int | None, source: str, device: str, out: Path
+) -> None:
+    """Train the candidate that the report calls `tag` on all of the study's training images, test
+    it, and write its state dict to `out`.
 
     Raises UserError.
     """
@@ -23,7 +28,8 @@ def train_candidate(folder: Path, tag: str, seed: int | None, source: str, devic
     seed = how.seed + FRESH if seed is None else seed
     net = candidate.net(seed).to(how.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     click.echo(
-        f"training #{tag}, {candidate.record.placement}, on {len(how.parts.train):,} images of {how.data.name}, seed {seed}", err=True
+        f"training #{tag}, {candidate.record.placement}, on {len(how.parts.train):,} images of {how.data.name}, seed {seed}",
+        err=True,
     )
     context = how.context
     with fused(net) if how.recipe.fuse else contextlib.nullcontext():
@@ -31,7 +37,9 @@ def train_candidate(folder: Path, tag: str, seed: int | None, source: str, devic
     found = top1_error(net, how.parts.test, context)
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
-    click.echo(f"{out}: {found:.2f} % test error after {counted(len(epochs), 'epoch')}, seed {seed}")
+    click.echo(
+        f"{out}: {found:.2f} % test error after {counted(len(epochs), 'epoch')}, seed {seed}"
+    )
     known = dict(zip(candidate.record.test_seeds, candidate.record.test_errors, strict=True))
     if seed in known:
         click.echo(f"the study measured {known[seed]:.2f} % with this seed", err=True)

@@ -1,1 +1,3 @@
-"""HOW it is built: attention modules, backbones, sites, attaching. torch, and nothing of training or search."""
+"""HOW it is built: attention modules, backbones, sites, attaching. torch, and nothing of training
+or search.
+"""

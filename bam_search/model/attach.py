@@ -1,4 +1,7 @@
-"""Put attention into a model, and take it out again. Everything is checked before the model is touched."""
+"""Put attention into a model, and take it out again.
+
+Everything is checked before the model is touched.
+"""
 
 import contextlib
 import itertools
@@ -21,21 +24,26 @@ Init = Literal["random", "identity"]
 
 
 def resolve(placement: Placement | str, sites: Sites) -> Placement:
-    """The canonical placement: targets become site names in the model's order, options equal to their defaults go.
+    """The canonical placement: targets become site names in the model's order, options equal to
+    their defaults go.
 
-    A choice for one site by name goes before what a set, a list or a pattern says of it; the choice `none` leaves a site out.
-    Raises UserError for a target that names no site, two targets of a kind that name the same, or a choice that is illegal at its site.
+    A choice for one site by name goes before what a set, a list or a pattern says of it; the choice
+    `none` leaves a site out. Raises UserError for a target that names no site, two targets of a
+    kind that name the same, or a choice that is illegal at its site.
     """
     if isinstance(placement, str):
         placement = Placement.parse(placement)
-    return Placement.of({site.name: _canonical_at(site, choice) for site, choice in _by_site(placement, sites)})
+    return Placement.of(
+        {site.name: _canonical_at(site, choice) for site, choice in _by_site(placement, sites)}
+    )
 
 
 def fit(placement: Placement | str, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
-    """`resolve`, but where a set's r or d is too large for a site the largest that fits takes its place; and a line for each change.
+    """`resolve`, but where a set's r or d is too large for a site the largest that fits takes its
+    place; and a line for each change.
 
-    So a placement that was written for one network can be tried on another with narrower or smaller maps. What is said of one site by
-    name is not changed.
+    So a placement that was written for one network can be tried on another with narrower or smaller
+    maps. What is said of one site by name is not changed.
     """
     if isinstance(placement, str):
         placement = Placement.parse(placement)
@@ -49,8 +57,13 @@ def fit(placement: Placement | str, sites: Sites) -> tuple[Placement, tuple[str,
                 raise
             fitted[site.name] = _largest(site, choice, error)
             reason = error.message.removeprefix(f"at site {site.name!r}: ")
-            changed.setdefault(f"{reason}; {fitted[site.name].text} takes its place", []).append(site.name)
-    lines = (f"at {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {what}" for what, names in changed.items())
+            changed.setdefault(f"{reason}; {fitted[site.name].text} takes its place", []).append(
+                site.name
+            )
+    lines = (
+        f"at {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {what}"
+        for what, names in changed.items()
+    )
     return Placement.of(fitted), tuple(lines)
 
 
@@ -63,20 +76,26 @@ def attach(
     seed: int = 0,
     sites: Sites | None = None,
 ) -> Placement:
-    """Put the attention modules of a placement into `model`, in place, and return the canonical placement; a failure changes nothing.
+    """Put the attention modules of a placement into `model`, in place, and return the canonical
+    placement; a failure changes nothing.
 
-    `input_shape` is (C, H, W) of one image, from which the sites are found unless they are given. `init="identity"` adds to each
-    module a gate that starts shut, so that the model's outputs are what they were until training moves it; "random" starts as the
-    module's paper does. Weights are drawn from a generator keyed by `seed` and the site's name, so the same choice at the same site
+    `input_shape` is (C, H, W) of one image, from which the sites are found unless they are given.
+    `init="identity"` adds to each module a gate that starts shut, so that the model's outputs are
+    what they were until training moves it; "random" starts as the module's paper does. Weights are
+    drawn from a generator keyed by `seed` and the site's name, so the same choice at the same site
     starts alike in every placement; they go to the device and type of the model's own.
 
-    No key of the model's state dict changes; the new ones are `SITE.attention.*`. The sum goes through `deepcopy`, pickle, `torch.save`,
-    `torch.compile`, `torch.export`, `torch.fx` and data-parallel replication; compile after attaching, not before. TorchScript
-    (`torch.jit.script`) does not take the hook. Raises UserError as `resolve` and `find_sites` do, if a site has a child `attention`
-    already, or for a model that is compiled or scripted.
+    No key of the model's state dict changes; the new ones are `SITE.attention.*`. The sum goes
+    through `deepcopy`, pickle, `torch.save`, `torch.compile`, `torch.export`, `torch.fx` and
+    data-parallel replication; compile after attaching, not before. TorchScript (`torch.jit.script`)
+    does not take the hook. Raises UserError as `resolve` and `find_sites` do, if a site has a child
+    `attention` already, or for a model that is compiled or scripted.
     """
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
-        raise UserError(f"attention cannot go into a {type(model).__name__}", "attach first, then compile or script")
+        raise UserError(
+            f"attention cannot go into a {type(model).__name__}",
+            "attach first, then compile or script",
+        )
     if init not in ("random", "identity"):
         raise UserError(f"init = {init!r}", "init is 'random' or 'identity'")
     sites = find_sites(model, input_shape) if sites is None else sites
@@ -85,7 +104,13 @@ def attach(
         if hasattr(_submodule(model, name), CHILD):
             raise UserError(f"site {name!r} has a child named {CHILD!r} already", "detach it first")
     by_name = sites.by_name
-    insert(model, {name: _made(model, by_name[name], choice, init, seed) for name, choice in resolved.choices})
+    insert(
+        model,
+        {
+            name: _made(model, by_name[name], choice, init, seed)
+            for name, choice in resolved.choices
+        },
+    )
     return resolved
 
 
@@ -95,7 +120,9 @@ def detach(model: nn.Module) -> None:
 
 
 def disabled(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """`with disabled(model):` the model is its backbone, for comparing or for loading pretrained weights with `strict=True`."""
+    """`with disabled(model):` the model is its backbone, for comparing or for loading pretrained
+    weights with `strict=True`.
+    """
     return without(model)
 
 
@@ -106,24 +133,37 @@ def _by_site(placement: Placement, sites: Sites) -> list[tuple[Site, Choice]]:
 
 
 def _largest(site: Site, choice: Choice, error: UserError) -> Choice:
-    """The choice with the largest r, and for that the largest d, that fit. Raises `error` if none does."""
+    """The choice with the largest r, and for that the largest d, that fit.
+
+    Raises `error` if none does.
+    """
     options = {**defaults(choice.module), **dict(choice.options)}
-    limits = [(name, range(value, 0, -1)) for name in ("r", "d") if isinstance(value := options.get(name), int)]
+    limits = [
+        (name, range(value, 0, -1))
+        for name in ("r", "d")
+        if isinstance(value := options.get(name), int)
+    ]
     for values in itertools.product(*(values for _, values in limits)):
         smaller = dict(zip((name for name, _ in limits), values, strict=True))
         with contextlib.suppress(UserError):
-            return _canonical_at(site, Choice.of(choice.module, {**dict(choice.options), **smaller}))
+            return _canonical_at(
+                site, Choice.of(choice.module, {**dict(choice.options), **smaller})
+            )
     raise error
 
 
-def _chosen(placement: Placement, sites: Sites, exact: bool, but: Mapping[str, Choice]) -> dict[str, Choice]:
+def _chosen(
+    placement: Placement, sites: Sites, exact: bool, but: Mapping[str, Choice]
+) -> dict[str, Choice]:
     """What the targets of one kind, exact names or sets, say of each site, `but` for some."""
     chosen: dict[str, Choice] = {}
     for target, choice in placement.choices:
         for site in sites.select(target) if is_exact(target) == exact else ():
             if site.name in chosen and site.name not in but:
                 hint = f"a site holds one attention module; {site.name}={choice.text} says which, and goes before a set"
-                raise UserError(f"placement {placement.text!r} names site {site.name!r} twice", hint)
+                raise UserError(
+                    f"placement {placement.text!r} names site {site.name!r} twice", hint
+                )
             chosen[site.name] = choice
     return chosen
 
@@ -139,7 +179,9 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
     try:
         return model.get_submodule(name)
     except AttributeError:
-        raise UserError(f"the model has no submodule {name!r}", "the sites were found in another model") from None
+        raise UserError(
+            f"the model has no submodule {name!r}", "the sites were found in another model"
+        ) from None
 
 
 def _made(model: nn.Module, site: Site, choice: Choice, init: Init, seed: int) -> nn.Module:
@@ -151,5 +193,8 @@ def _made(model: nn.Module, site: Site, choice: Choice, init: Init, seed: int) -
         attention = FromIdentity(attention)
     if site.layout == CHANNELS_LAST:
         attention = ChannelsLast(attention)
-    beside = next((p for p in (*like.parameters(), *model.parameters()) if p.is_floating_point()), torch.empty(0))
+    beside = next(
+        (p for p in (*like.parameters(), *model.parameters()) if p.is_floating_point()),
+        torch.empty(0),
+    )
     return attention.to(beside.device, beside.dtype).train(like.training)

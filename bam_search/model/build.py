@@ -1,4 +1,6 @@
-"""A placement becomes a model: the backbone from its seed, then the attention modules, each from its own."""
+"""A placement becomes a model: the backbone from its seed, then the attention modules, each from
+its own.
+"""
 
 import torch
 from torch import nn
@@ -12,12 +14,16 @@ from bam_search.space.sites import Sites
 
 
 def sites_of(space: SearchSpace) -> Sites:
-    """The sites of the space's backbone. Raises UserError if it cannot be built, or cannot run on the space's images."""
+    """The sites of the space's backbone.
+
+    Raises UserError if it cannot be built, or cannot run on the space's images.
+    """
     return find_sites(backbone(space, seed=0), space.input_shape)
 
 
 def backbone(space: SearchSpace, seed: int) -> nn.Module:
-    """The backbone without attention; `seed` alone decides its weights, whatever attention comes later.
+    """The backbone without attention; `seed` alone decides its weights, whatever attention comes
+    later.
 
     Raises UserError if the space's own function fails, or returns no nn.Module.
     """
@@ -25,15 +31,25 @@ def backbone(space: SearchSpace, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = space.backbone(space.classes)
-    except Exception as error:  # whatever a user's function raises, the user wants to read it as theirs
-        raise UserError(f"the backbone of space {space.name!r} cannot be built: {type(error).__name__}: {error}") from error
+    except (
+        Exception
+    ) as error:  # whatever a user's function raises, the user wants to read it as theirs
+        raise UserError(
+            f"the backbone of space {space.name!r} cannot be built: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(net, nn.Module):
-        raise UserError(f"the backbone of space {space.name!r} is a {type(net).__name__}", "backbone(classes) must return an nn.Module")
+        raise UserError(
+            f"the backbone of space {space.name!r} is a {type(net).__name__}",
+            "backbone(classes) must return an nn.Module",
+        )
     return net
 
 
 def build(space: SearchSpace, sites: Sites, placement: Placement | str, seed: int) -> nn.Module:
-    """The backbone with the placement's attention in it. Raises UserError if the placement does not fit."""
+    """The backbone with the placement's attention in it.
+
+    Raises UserError if the placement does not fit.
+    """
     net = backbone(space, seed)
     attach(net, placement, sites=sites, seed=seed)
     return net

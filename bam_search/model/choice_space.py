@@ -1,4 +1,6 @@
-"""What a search over a space may choose: its sites, and for each the modules with the option values that are legal there."""
+"""What a search over a space may choose: its sites, and for each the modules with the option values
+that are legal there.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -10,14 +12,17 @@ from bam_search.space.search_space import ChoiceSpace, Options, SearchSpace
 from bam_search.space.sites import NoSuchSites, Site, Sites
 
 AMPLE = 65_536
-"""More channels, and a larger map, than any site has: what is illegal here is illegal everywhere."""
+"""More channels, and a larger map, than any site has: what is illegal here is illegal everywhere.
+"""
 
 
 def choice_space_of(space: SearchSpace, sites: Sites) -> ChoiceSpace:
-    """What a search over `space` may choose: its sites, and for each the modules with the option values that are legal there.
+    """What a search over `space` may choose: its sites, and for each the modules with the option
+    values that are legal there.
 
-    Legal are combinations: a value is on offer where some combination with it is legal, and `Menu.illegal` has those that are not.
-    Raises UserError if that is nothing, or if the space offers what is legal nowhere.
+    Legal are combinations: a value is on offer where some combination with it is legal, and
+    `Menu.illegal` has those that are not. Raises UserError if that is nothing, or if the space
+    offers what is legal nowhere.
     """
     names = _names(space, sites)
     for module, options in space.modules.items():
@@ -31,15 +36,24 @@ def choice_space_of(space: SearchSpace, sites: Sites) -> ChoiceSpace:
             if not all(values.values()):
                 continue
             legal.setdefault(site.name, {})[module] = values
-            illegal |= {(site.name, choice) for choice in _choices(module, values) if not offered[choice]}
+            illegal |= {
+                (site.name, choice) for choice in _choices(module, values) if not offered[choice]
+            }
     if not legal:
-        raise UserError(f"space {space.name!r} offers nothing: none of its modules is legal at any of its sites", "widen its option values")
+        raise UserError(
+            f"space {space.name!r} offers nothing: none of its modules is legal at any of its sites",
+            "widen its option values",
+        )
     left_out = tuple(site.name for site in sites if site.name in names and site.name not in legal)
-    return ChoiceSpace(legal, {name: defaults(name) for name in space.modules}, frozenset(illegal), left_out)
+    return ChoiceSpace(
+        legal, {name: defaults(name) for name in space.modules}, frozenset(illegal), left_out
+    )
 
 
 def _names(space: SearchSpace, sites: Sites) -> set[str]:
-    """The sites that the space's targets name; a named set that is empty here does not matter if another is not."""
+    """The sites that the space's targets name; a named set that is empty here does not matter if
+    another is not.
+    """
     names: set[str] = set()
     missing = None
     for target in space.sites:
@@ -61,22 +75,33 @@ def _choices(module: str, options: Options) -> Iterator[Choice]:
 def _values(options: Options, choices: list[Choice]) -> dict[str, tuple[Option, ...]]:
     """Of each option the values that some of the choices have."""
     written = [dict(choice.options) for choice in choices]
-    return {name: tuple(value for value in values if any(w[name] == value for w in written)) for name, values in options.items()}
+    return {
+        name: tuple(value for value in values if any(w[name] == value for w in written))
+        for name, values in options.items()
+    }
 
 
 def _check(module: str, options: Options) -> None:
-    """Raises UserError for a value that is legal with nothing, at no site: a mistake of the space's own."""
+    """Raises UserError for a value that is legal with nothing, at no site: a mistake of the space's
+    own.
+    """
     mistakes: dict[Choice, UserError] = {}
     for choice in _choices(module, options):
         try:
             canonical(choice, AMPLE, AMPLE)
         except UserError as error:
             mistakes[choice] = error
-    legal = _values(options, [choice for choice in _choices(module, options) if choice not in mistakes])
+    legal = _values(
+        options, [choice for choice in _choices(module, options) if choice not in mistakes]
+    )
     for name, values in options.items():
         for value in values:
             if value not in legal[name]:
-                raise next(error for choice, error in mistakes.items() if dict(choice.options)[name] == value)
+                raise next(
+                    error
+                    for choice, error in mistakes.items()
+                    if dict(choice.options)[name] == value
+                )
 
 
 def _allowed(choice: Choice, site: Site) -> bool:

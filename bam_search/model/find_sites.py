@@ -1,4 +1,6 @@
-"""The sites of a model: which submodules put out a feature map, which of them end stages and blocks, and why the others are none."""
+"""The sites of a model: which submodules put out a feature map, which of them end stages and
+blocks, and why the others are none.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,23 +8,43 @@ from dataclasses import replace
 from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.structure import Block, TracedModel, blocks, holds, outermost, stages, traced_model
+from bam_search.model.structure import (
+    Block,
+    TracedModel,
+    blocks,
+    holds,
+    outermost,
+    stages,
+    traced_model,
+)
 from bam_search.model.trace import BATCH, Call, Shape, Trace, trace
-from bam_search.space.sites import BOTTLENECK, CHANNELS_LAST, EVERY_BLOCK, MAP, STAGE_ENDS, Site, Sites
+from bam_search.space.sites import (
+    BOTTLENECK,
+    CHANNELS_LAST,
+    EVERY_BLOCK,
+    MAP,
+    STAGE_ENDS,
+    Site,
+    Sites,
+)
 
 IMAGE: Shape = (3, 224, 224)
 """The shape of an image where none is given: what most pretrained networks take."""
 
 
 def find_sites(model: nn.Module, input_shape: Shape = IMAGE) -> Sites:
-    """Every submodule that is called once and returns a feature map, and the reason for each that is no site.
+    """Every submodule that is called once and returns a feature map, and the reason for each that
+    is no site.
 
-    `input_shape` is (C, H, W) of one image. Attention that is attached already is looked past; the model is not changed. A feature map
-    is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W follow the image's: seen in a second pass on a larger image of another
-    aspect, or, for a model that takes one size only, by dividing the image's. Raises UserError if the model cannot run.
+    `input_shape` is (C, H, W) of one image. Attention that is attached already is looked past; the
+    model is not changed. A feature map is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W
+    follow the image's: seen in a second pass on a larger image of another aspect, or, for a model
+    that takes one size only, by dividing the image's. Raises UserError if the model cannot run.
     """
     if len(input_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in input_shape):
-        raise UserError(f"input_shape = {input_shape} is not (C, H, W)", "for example (3, 224, 224)")
+        raise UserError(
+            f"input_shape = {input_shape} is not (C, H, W)", "for example (3, 224, 224)"
+        )
     traced = traced_model(trace(model, input_shape))
     larger = _shapes_on_larger(model, input_shape)
     sites: dict[str, Site] = {}
@@ -34,10 +56,16 @@ def find_sites(model: nn.Module, input_shape: Shape = IMAGE) -> Sites:
         else:
             refused[name] = layout
     found = blocks(traced)
-    return Sites(tuple(_with_roles(traced, found, sites).values()), refused, tuple(block.name for block in found))
+    return Sites(
+        tuple(_with_roles(traced, found, sites).values()),
+        refused,
+        tuple(block.name for block in found),
+    )
 
 
-def _with_roles(traced: TracedModel, found: Sequence[Block], sites: Mapping[str, Site]) -> dict[str, Site]:
+def _with_roles(
+    traced: TracedModel, found: Sequence[Block], sites: Mapping[str, Site]
+) -> dict[str, Site]:
     sizes = {b.name: (sites[b.name].height, sites[b.name].width) for b in found if b.name in sites}
     result = dict(sites)
     names = [block.name for block in found]
@@ -47,16 +75,26 @@ def _with_roles(traced: TracedModel, found: Sequence[Block], sites: Mapping[str,
         end = outermost(traced, stage[-1].name, elsewhere)
         end = end if end in sites else stage[-1].name
         ends[traced.content(end)] = end
-        result[end] = replace(result[end], roles=(STAGE_ENDS, *([BOTTLENECK] if stage[-1] != found[-1] else [])))
+        result[end] = replace(
+            result[end], roles=(STAGE_ENDS, *([BOTTLENECK] if stage[-1] != found[-1] else []))
+        )
         first, last = traced.once[stage[0].name].first, traced.once[stage[-1].name].last
-        result |= {n: replace(s, stage=number) for n, s in result.items() if first <= traced.once[n].first and traced.once[n].last <= last}
+        result |= {
+            n: replace(s, stage=number)
+            for n, s in result.items()
+            if first <= traced.once[n].first and traced.once[n].last <= last
+        }
     for block in found:
         _mark(traced, block, ends, result)
     return result
 
 
-def _mark(traced: TracedModel, block: Block, ends: Mapping[int | None, str], sites: dict[str, Site]) -> None:
-    """Give the block's sites its name, and the role to the end of its branch; where that is a stage's end, to the stage's end."""
+def _mark(
+    traced: TracedModel, block: Block, ends: Mapping[int | None, str], sites: dict[str, Site]
+) -> None:
+    """Give the block's sites its name, and the role to the end of its branch; where that is a
+    stage's end, to the stage's end.
+    """
     for name in sites:
         if holds(block.name, name):
             sites[name] = replace(sites[name], block=block.name)
@@ -74,22 +112,39 @@ def _site(call: Call, layout: str) -> Site:
 
 def _uncalled(traced: TracedModel) -> dict[str, str]:
     times = traced.trace.times
-    names = [name for name, _ in traced.trace.model.named_modules() if name and name not in traced.once]
-    return {name: f"is called {times[name]} times in one pass" if times[name] else "is not called in a forward pass" for name in names}
+    names = [
+        name for name, _ in traced.trace.model.named_modules() if name and name not in traced.once
+    ]
+    return {
+        name: f"is called {times[name]} times in one pass"
+        if times[name]
+        else "is not called in a forward pass"
+        for name in names
+    }
 
 
 def _layout(call: Call, larger: Mapping[str, Call] | None, image: Shape, module: nn.Module) -> str:
     """MAP, CHANNELS_LAST, or the reason why the output is no feature map."""
     if call.out is None:
-        return f"returns a {call.returned}" if call.returned != "Tensor" else "returns a tensor that does not depend on the image"
+        return (
+            f"returns a {call.returned}"
+            if call.returned != "Tensor"
+            else "returns a tensor that does not depend on the image"
+        )
     if len(call.shape) != 4:
-        kind = {2: "vectors (B, C)", 3: "tokens (B, N, C)"}.get(len(call.shape), f"a {len(call.shape)}-D tensor")
+        kind = {2: "vectors (B, C)", 3: "tokens (B, N, C)"}.get(
+            len(call.shape), f"a {len(call.shape)}-D tensor"
+        )
         return f"returns {kind}, not a feature map"
     if call.shape[0] != BATCH:
         return f"folds something else into the batch: {call.shape[0]} for {BATCH} images"
     if larger is None:
         return _layout_by_division(call.shape, image, module)
-    return _layout_by_growth(call.shape, larger[call.name].shape) if call.name in larger else "is not called on every image"
+    return (
+        _layout_by_growth(call.shape, larger[call.name].shape)
+        if call.name in larger
+        else "is not called on every image"
+    )
 
 
 def _layout_by_growth(small: tuple[int, ...], large: tuple[int, ...]) -> str:

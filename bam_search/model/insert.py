@@ -1,8 +1,9 @@
-"""The mechanics of attention in a model: a child named `attention` of its site, called from a forward hook.
+"""The mechanics of attention in a model: a child named `attention` of its site, called from a
+forward hook.
 
-A site that is an `nn.Sequential` calls all its children itself, so there the child alone does. A site that runs over its children in a
-way of its own (DenseNet's blocks) must not find one more, so there the child is out of sight while the site runs. No key of the backbone
-changes.
+A site that is an `nn.Sequential` calls all its children itself, so there the child alone does. A
+site that runs over its children in a way of its own (DenseNet's blocks) must not find one more, so
+there the child is out of sight while the site runs. No key of the backbone changes.
 """
 
 import contextlib
@@ -31,9 +32,11 @@ class ChannelsLast(nn.Module):
 
 
 class FromIdentity(nn.Module):
-    """x + gate * (inner(x) - x), with one learned number that starts at 0: exactly x until training moves it.
+    """x + gate * (inner(x) - x), with one learned number that starts at 0: exactly x until training
+    moves it.
 
-    Thomas Bachlechner et al.: "ReZero is All You Need", UAI 2021, https://arxiv.org/abs/2003.04887 (a gate that starts at zero).
+    Thomas Bachlechner et al.: "ReZero is All You Need", UAI 2021, https://arxiv.org/abs/2003.04887
+    (a gate that starts at zero).
     """
 
     def __init__(self, inner: nn.Module) -> None:
@@ -46,7 +49,9 @@ class FromIdentity(nn.Module):
 
 
 INSERTED_TYPES = (*ATTENTION.values(), ChannelsLast, FromIdentity)
-"""The classes of which an inserted child can be: a child named `attention` of any other class is the model's own."""
+"""The classes of which an inserted child can be: a child named `attention` of any other class is
+the model's own.
+"""
 
 
 def insert(model: nn.Module, children: Mapping[str, nn.Module]) -> None:
@@ -75,7 +80,10 @@ def remove(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def without(model: nn.Module) -> Iterator[None]:
-    """Within the context the inserted children are out of `model`; then the same ones are in again. Hooks stay, in their order."""
+    """Within the context the inserted children are out of `model`; then the same ones are in again.
+
+    Hooks stay, in their order.
+    """
     taken = {site: site.get_submodule(CHILD) for site in attended(model).values()}
     for site in taken:
         delattr(site, CHILD)
@@ -92,7 +100,9 @@ def attended(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _occupied(site: nn.Module) -> bool:
-    return isinstance(site._modules.get(CHILD), INSERTED_TYPES) and (_calls_children(site) or _hooked(site))
+    return isinstance(site._modules.get(CHILD), INSERTED_TYPES) and (
+        _calls_children(site) or _hooked(site)
+    )
 
 
 def _calls_children(site: nn.Module) -> bool:
@@ -101,14 +111,17 @@ def _calls_children(site: nn.Module) -> bool:
 
 def _runs_over_children(site: nn.Module) -> bool:
     code = getattr(type(site).forward, "__code__", None)
-    return isinstance(site, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) or bool(code and OVER_CHILDREN & set(code.co_names))
+    return isinstance(site, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) or bool(
+        code and OVER_CHILDREN & set(code.co_names)
+    )
 
 
 def _hooked(site: nn.Module) -> bool:
     return _attend in site._forward_hooks.values()
 
 
-# The hooks are functions of the module, not closures: copies, pickles, replicas and torch.compile keep them.
+# The hooks are functions of the module, not closures: copies, pickles, replicas and torch.compile
+# keep them.
 
 
 def _attend(site: nn.Module, _args: object, output: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""A search space from what a user names: one that ships, a file, a function of theirs, or a model of torchvision or timm."""
+"""A search space from what a user names: one that ships, a file, a function of theirs, or a model
+of torchvision or timm.
+"""
 
 import importlib
 import inspect
@@ -30,19 +32,28 @@ class Inputs:
 def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
     """The search space of `name`.
 
-    That is a space in `search_spaces/`, a path to a file with `space()`, `path/to/file.py:function` for a function or class that gives
-    an nn.Module or a SearchSpace, `torchvision:NAME` or `timm:NAME`. `inputs` are for models: a space says itself what it is for.
-    Without them a model of a library has the images it was made for, and one of the user's CIFAR-100's. Raises UserError.
+    That is a space in `search_spaces/`, a path to a file with `space()`, `path/to/file.py:function`
+    for a function or class that gives an nn.Module or a SearchSpace, `torchvision:NAME` or
+    `timm:NAME`. `inputs` are for models: a space says itself what it is for. Without them a model
+    of a library has the images it was made for, and one of the user's CIFAR-100's. Raises
+    UserError.
     """
     library, colon, model = name.partition(":")
     if colon and library in LIBRARIES:
         _check_known(library, model)
         inputs = inputs or Inputs(natural_shape(name), 1000)
-        return SearchSpace(name, partial(LIBRARIES[library].create, model), inputs.shape, inputs.classes)
+        return SearchSpace(
+            name, partial(LIBRARIES[library].create, model), inputs.shape, inputs.classes
+        )
     if match := FUNCTION.fullmatch(name):
-        return _of_function(name, Path(match["path"]), match["function"], inputs or Inputs((3, 32, 32), 100))
+        return _of_function(
+            name, Path(match["path"]), match["function"], inputs or Inputs((3, 32, 32), 100)
+        )
     if colon:
-        raise UserError(f"cannot read {name!r} as a model", "write torchvision:resnet50, timm:convnext_tiny or path/to/file.py:function")
+        raise UserError(
+            f"cannot read {name!r} as a model",
+            "write torchvision:resnet50, timm:convnext_tiny or path/to/file.py:function",
+        )
     return load_space(name)
 
 
@@ -59,7 +70,9 @@ def natural_shape(reference: str) -> Shape:
 
 @dataclass(frozen=True)
 class _Library:
-    """How a library lists its models, makes one by (name, classes), and says for what images it was made."""
+    """How a library lists its models, makes one by (name, classes), and says for what images it was
+    made.
+    """
 
     names: Callable[[], list[str]]
     create: Callable[[str, int], nn.Module]
@@ -71,7 +84,9 @@ def _torchvision(name: str, classes: int) -> nn.Module:
 
 
 def _torchvision_shape(name: str) -> Shape:
-    *_, weights = _import("torchvision.models").get_model_weights(name)  # the first of a ViT are for larger images than its default
+    *_, weights = _import("torchvision.models").get_model_weights(
+        name
+    )  # the first of a ViT are for larger images than its default
     side = weights.transforms().crop_size[0]
     return (3, side, side)
 
@@ -113,27 +128,42 @@ def _check_known(library: str, model: str) -> None:
 def _of_function(name: str, path: Path, function: str, inputs: Inputs) -> SearchSpace:
     found = run_file(path)
     if not callable(getattr(found, function, None)):
-        own = [key for key, value in vars(found).items() if callable(value) and getattr(value, "__module__", "") == found.__name__]
+        own = [
+            key
+            for key, value in vars(found).items()
+            if callable(value) and getattr(value, "__module__", "") == found.__name__
+        ]
         raise UserError(f"{path} has no function {function!r}", nearest(function, own))
     make = partial(_called, getattr(found, function))
     try:
         made = make(inputs.classes)
     except UserError:
         raise
-    except Exception as error:  # whatever a user's function raises, the user wants to read it as theirs
+    except (
+        Exception
+    ) as error:  # whatever a user's function raises, the user wants to read it as theirs
         raise UserError(f"{name} failed: {type(error).__name__}: {error}") from error
     if isinstance(made, SearchSpace):
         return made
     if not isinstance(made, nn.Module):
-        raise UserError(f"{name} returned a {type(made).__name__}", "it must return an nn.Module, or a SearchSpace")
+        raise UserError(
+            f"{name} returned a {type(made).__name__}",
+            "it must return an nn.Module, or a SearchSpace",
+        )
     return SearchSpace(name, make, inputs.shape, inputs.classes)
 
 
 def _called(function: Callable[..., Any], classes: int) -> Any:
-    """Call it with the number of classes if it takes that: as `classes`, `num_classes`, or its one argument without a default."""
+    """Call it with the number of classes if it takes that: as `classes`, `num_classes`, or its one
+    argument without a default.
+    """
     parameters = inspect.signature(function).parameters
     for key in ("classes", "num_classes"):
         if key in parameters:
             return function(**{key: classes})
-    needed = [p for p in parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [
+        p
+        for p in parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     return function(classes) if len(needed) == 1 else function()

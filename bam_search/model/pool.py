@@ -7,9 +7,10 @@ from torch import Tensor, nn
 class GlobalAvgPool(nn.Module):
     """(B, C, H, W) -> (B, C), the mean over H and W.
 
-    Taken over a channels-last view: then the gradient is channels-last as well, and adding it to those of other branches, or taking it
-    through a ReLU, runs through memory in one direction. `nn.AdaptiveAvgPool2d` gives a channels-first gradient, which triples the time
-    of that pass; and in bfloat16 on a CPU a sum takes a third of the time of `mean`.
+    Taken over a channels-last view: then the gradient is channels-last as well, and adding it to
+    those of other branches, or taking it through a ReLU, runs through memory in one direction.
+    `nn.AdaptiveAvgPool2d` gives a channels-first gradient, which triples the time of that pass; and
+    in bfloat16 on a CPU a sum takes a third of the time of `mean`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -17,17 +18,23 @@ class GlobalAvgPool(nn.Module):
 
 
 def mean(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
-    """The mean over one dimension, in the type of `x`. Its gradient is a view: it is spread over `x` without being written.
+    """The mean over one dimension, in the type of `x`.
 
-    The sum has the type of `x` (torch adds in float32 all the same): left to itself, autocast on a GPU makes it float32, and then writes
-    the gradient as a map in the type of `x`. Only a sum of float16 is float32, as it could exceed the largest number of float16.
+    Its gradient is a view: it is spread over `x` without being written.
+
+    The sum has the type of `x` (torch adds in float32 all the same): left to itself, autocast on a
+    GPU makes it float32, and then writes the gradient as a map in the type of `x`. Only a sum of
+    float16 is float32, as it could exceed the largest number of float16.
     """
     total = x.sum(dim, keepdim, dtype=_summed_in(x.dtype))
     return (total / x.shape[dim]).to(x.dtype)
 
 
 def largest(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C), the largest over H and W, from a channels-last view. The first pixel that has it gets the gradient."""
+    """(B, C, H, W) -> (B, C), the largest over H and W, from a channels-last view.
+
+    The first pixel that has it gets the gradient.
+    """
     return x.permute(0, 2, 3, 1).flatten(1, 2).max(1).values
 
 

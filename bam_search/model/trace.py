@@ -1,4 +1,6 @@
-"""One forward pass, watched: which submodule was called when and put out what, and how the tensors depend on one another."""
+"""One forward pass, watched: which submodule was called when and put out what, and how the tensors
+depend on one another.
+"""
 
 import copy
 from collections import Counter
@@ -17,7 +19,9 @@ from bam_search.model.insert import remove
 
 Shape = tuple[int, int, int]
 BATCH = 2
-"""Images in the watched pass: one could not be told from an output that folds something else into the batch."""
+"""Images in the watched pass: one could not be told from an output that folds something else into
+the batch.
+"""
 
 WEIGHTED = frozenset({"convolution", "mm", "addmm", "bmm", "baddbmm"})
 """Operations that do a layer's work; all others shape, normalise or combine."""
@@ -25,10 +29,11 @@ WEIGHTED = frozenset({"convolution", "mm", "addmm", "bmm", "baddbmm"})
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a submodule: the operations `first` to `last` ran inside, and operation `out` made what it returned.
+    """One call of a submodule: the operations `first` to `last` ran inside, and operation `out`
+    made what it returned.
 
-    `given` is the shape of the first tensor it got, `shape` that of the one it returned; `returned` is the name of its class. `out` is
-    None unless that was one tensor that depends on the image.
+    `given` is the shape of the first tensor it got, `shape` that of the one it returned; `returned`
+    is the name of its class. `out` is None unless that was one tensor that depends on the image.
     """
 
     name: str
@@ -42,10 +47,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """Operations are numbered in the order in which they ran; 0 is the image, and only those count that depend on it.
+    """Operations are numbered in the order in which they ran; 0 is the image, and only those count
+    that depend on it.
 
-    `sources[n]` are the operations whose results operation n read, `kinds[n]` is its name, `result` made the model's last output.
-    `model` is the copy that was watched: without attention, perhaps without values.
+    `sources[n]` are the operations whose results operation n read, `kinds[n]` is its name, `result`
+    made the model's last output. `model` is the copy that was watched: without attention, perhaps
+    without values.
     """
 
     model: nn.Module
@@ -66,7 +73,9 @@ class Trace:
 
     @cached_property
     def trunk(self) -> frozenset[int]:
-        """The operations that every path from the image to the output passes through: no live edge jumps over them."""
+        """The operations that every path from the image to the output passes through: no live edge
+        jumps over them.
+        """
         jumps = [0] * (len(self.sources) + 1)
         for end in self.live:
             for start in self.sources[end]:
@@ -93,20 +102,30 @@ class Trace:
 
 
 def trace(model: nn.Module, input_shape: Shape) -> Trace:
-    """Watch a copy of `model` without attention, in eval mode, on the meta device: nothing is computed, and the model is not changed.
+    """Watch a copy of `model` without attention, in eval mode, on the meta device: nothing is
+    computed, and the model is not changed.
 
-    A model that cannot run there (it asks for values) runs on the CPU. Raises UserError if it cannot run on (C, H, W) at all.
+    A model that cannot run there (it asks for values) runs on the CPU. Raises UserError if it
+    cannot run on (C, H, W) at all.
     """
     kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     try:
-        return _watched(_on_meta(model), torch.zeros(BATCH, *input_shape, device="meta", dtype=kind))
+        return _watched(
+            _on_meta(model), torch.zeros(BATCH, *input_shape, device="meta", dtype=kind)
+        )
     except Exception:  # whatever it was, the second attempt says what is the matter
         pass
     try:
-        return _watched(copy.deepcopy(model).to("cpu"), torch.zeros(BATCH, *input_shape, dtype=kind))
-    except Exception as error:  # whatever a user's model raises, the user wants to read it as theirs
+        return _watched(
+            copy.deepcopy(model).to("cpu"), torch.zeros(BATCH, *input_shape, dtype=kind)
+        )
+    except (
+        Exception
+    ) as error:  # whatever a user's model raises, the user wants to read it as theirs
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the model cannot run on images of shape {input_shape}: {type(error).__name__}: {first}") from error
+        raise UserError(
+            f"the model cannot run on images of shape {input_shape}: {type(error).__name__}: {first}"
+        ) from error
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
@@ -126,7 +145,11 @@ def _watched(twin: nn.Module, image: Tensor) -> Trace:
             _listen(module, name, watch)
     with torch.no_grad(), watch:
         output = twin.eval()(image)
-    made = [n for t in tree_leaves(output) if isinstance(t, Tensor) and (n := watch.maker.get(id(t))) is not None]
+    made = [
+        n
+        for t in tree_leaves(output)
+        if isinstance(t, Tensor) and (n := watch.maker.get(id(t))) is not None
+    ]
     if not made:
         raise ValueError("its output does not depend on the image")
     return Trace(twin, tuple(watch.calls), tuple(watch.sources), tuple(watch.kinds), max(made))
@@ -134,8 +157,12 @@ def _watched(twin: nn.Module, image: Tensor) -> Trace:
 
 def _listen(module: nn.Module, name: str, watch: "_Watch") -> None:
     entered: list[tuple[int, tuple[int, ...]]] = []
-    module.register_forward_pre_hook(lambda _module, args: entered.append((len(watch.sources), _shape(args))))
-    module.register_forward_hook(lambda _module, _args, output: watch.returned(name, *entered.pop(), output))
+    module.register_forward_pre_hook(
+        lambda _module, args: entered.append((len(watch.sources), _shape(args)))
+    )
+    module.register_forward_hook(
+        lambda _module, _args, output: watch.returned(name, *entered.pop(), output)
+    )
 
 
 def _shape(values: object) -> tuple[int, ...]:
@@ -150,7 +177,9 @@ class _Watch(TorchDispatchMode):
     sources: list[tuple[int, ...]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     maker: dict[int, int] = field(default_factory=dict)
-    kept: list[Tensor] = field(default_factory=list)  # a tensor that is let go would leave its id to another
+    kept: list[Tensor] = field(
+        default_factory=list
+    )  # a tensor that is let go would leave its id to another
 
     def __post_init__(self) -> None:
         TorchDispatchMode.__init__(self)
@@ -160,11 +189,25 @@ class _Watch(TorchDispatchMode):
 
     def returned(self, name: str, first: int, given: tuple[int, ...], output: object) -> None:
         out = self.maker.get(id(output)) if isinstance(output, Tensor) else None
-        self.calls.append(Call(name, first, len(self.sources) - 1, out, given, _shape(output), type(output).__name__))
+        self.calls.append(
+            Call(
+                name,
+                first,
+                len(self.sources) - 1,
+                out,
+                given,
+                _shape(output),
+                type(output).__name__,
+            )
+        )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        read = {n for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and (n := self.maker.get(id(t))) is not None}
+        read = {
+            n
+            for t in tree_leaves((args, kwargs))
+            if isinstance(t, Tensor) and (n := self.maker.get(id(t))) is not None
+        }
         if read:
             self._add(tuple(sorted(read)), func.overloadpacket.__name__.rstrip("_"), result)
         return result

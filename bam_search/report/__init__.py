@@ -1,1 +1,3 @@
-"""WHAT WE LEARNED: tables, figures and the page, from records alone. pandas and plotly; never torch or optuna."""
+"""WHAT WE LEARNED: tables, figures and the page, from records alone. pandas and plotly; never torch
+or optuna.
+"""

@@ -1,4 +1,6 @@
-"""Several finished studies in one front and one page: numbers from their records, then the drawing, then the HTML. No torch, no Optuna."""
+"""Several finished studies in one front and one page: numbers from their records, then the drawing,
+then the HTML. No torch, no Optuna.
+"""
 
 import html
 import json
@@ -24,18 +26,24 @@ from bam_search.search.record import Record, standard_error
 from bam_search.search.statistics import mean
 
 COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
-"""The counts that studies are compared by, of the whole network: overheads are each beside a backbone of its own."""
+"""The counts that studies are compared by, of the whole network: overheads are each beside a
+backbone of its own.
+"""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 SHAPES = ("circle", "diamond", "square", "triangle-up", "star", "hexagon", "cross", "triangle-down")
-"""Colours of Okabe and Ito's palette and shapes, one of each a study. 7 and 8 have no common divisor, so 56 studies differ."""
+"""Colours of Okabe and Ito's palette and shapes, one of each a study. 7 and 8 have no common
+divisor, so 56 studies differ.
+"""
 SAME = ("error", "data", "recipe", "seed")
-"""What studies must have in common for their errors to be comparable: what the error is, and these parts of their identities. The seed
-draws the split."""
+"""What studies must have in common for their errors to be comparable: what the error is, and these
+parts of their identities. The seed draws the split."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A study that is compared: its name on the page, its identity as study.json has it, and all its records."""
+    """A study that is compared: its name on the page, its identity as study.json has it, and all
+    its records.
+    """
 
     name: str
     identity: Mapping[str, Any]
@@ -59,8 +67,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that the page shows: the points by study, the joint front, the cheapest first, how each study was run, and what makes their
-    errors incomparable."""
+    """All that the page shows: the points by study, the joint front, the cheapest first, how each
+    study was run, and what makes their errors incomparable."""
 
     points: Mapping[str, tuple[Point, ...]]
     front: tuple[Point, ...]
@@ -76,48 +84,82 @@ class Comparison:
 
 
 def read_study(folder: Path, name: str) -> Finished:
-    """The study of a report's folder. Raises UserError if it is none, or has no finished candidate."""
+    """The study of a report's folder.
+
+    Raises UserError if it is none, or has no finished candidate.
+    """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {str(folder)!r}", "name the folders of reports, such as reports/placement")
+        raise UserError(
+            f"there is no folder {str(folder)!r}",
+            "name the folders of reports, such as reports/placement",
+        )
     path = folder / "study.json"
     try:
         identity = dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{folder} is not the folder of a report: it has no study.json of a run", "a run writes one, with the report"
+            f"{folder} is not the folder of a report: it has no study.json of a run",
+            "a run writes one, with the report",
         ) from None
     found = Finished(name, identity, tuple(read_records(folder)))
     if not _points(found):
-        raise UserError(f"{folder} has no finished candidate to compare", "continue its study first")
+        raise UserError(
+            f"{folder} has no finished candidate to compare", "continue its study first"
+        )
     return found
 
 
 def compare(studies: Sequence[Finished]) -> Comparison:
-    """The numbers: every study's points, their joint front, and the differences between the studies."""
+    """The numbers: every study's points, their joint front, and the differences between the
+    studies.
+    """
     points = {study.name: _points(study) for study in studies}
     everything = [point for own in points.values() for point in own]
-    about = tuple({**_about(study), "candidates here": str(len(points[study.name]))} for study in studies)
-    return Comparison(points, tuple(front(everything, tuple(COSTS))), about, tuple(_differences(studies)))
+    about = tuple(
+        {**_about(study), "candidates here": str(len(points[study.name]))} for study in studies
+    )
+    return Comparison(
+        points, tuple(front(everything, tuple(COSTS))), about, tuple(_differences(studies))
+    )
 
 
 def front(points: Sequence[Point], costs: Sequence[str]) -> list[Point]:
     """The points that no other beats in the error and these costs together, the cheapest first."""
     values = [(*(getattr(point.record, key) for key in costs), point.error) for point in points]
     kept = nondominated(np.array(values, dtype=float))
-    return [points[i] for i in sorted(range(len(points)), key=lambda i: (values[i], points[i].study)) if kept[i]]
+    return [
+        points[i]
+        for i in sorted(range(len(points)), key=lambda i: (values[i], points[i].study))
+        if kept[i]
+    ]
 
 
 def draw(comparison: Comparison) -> go.Figure:
-    """Error against both costs, side by side: a colour and a shape for each study, its front as a line, and the joint front."""
+    """Error against both costs, side by side: a colour and a shape for each study, its front as a
+    line, and the joint front.
+    """
     figure = make_subplots(1, len(COSTS), shared_yaxes=True, horizontal_spacing=0.03)
     everything = [point for own in comparison.points.values() for point in own]
     for column, (cost, title) in enumerate(COSTS.items(), start=1):
-        joint = _line("joint front of the panel", front(everything, (cost,)), cost, {"color": INK, "dash": "dot", "width": 3})
+        joint = _line(
+            "joint front of the panel",
+            front(everything, (cost,)),
+            cost,
+            {"color": INK, "dash": "dot", "width": 3},
+        )
         figure.add_trace(joint.update(showlegend=column == 1), row=1, col=column)
         for i, (study, points) in enumerate(comparison.points.items()):
             colour = COLOURS[i % len(COLOURS)]
-            figure.add_trace(_line(study, front(points, (cost,)), cost, {"color": colour, "width": 1.5}), row=1, col=column)
-            figure.add_trace(_scatter(study, points, cost, colour, SHAPES[i % len(SHAPES)], column == 1), row=1, col=column)
+            figure.add_trace(
+                _line(study, front(points, (cost,)), cost, {"color": colour, "width": 1.5}),
+                row=1,
+                col=column,
+            )
+            figure.add_trace(
+                _scatter(study, points, cost, colour, SHAPES[i % len(SHAPES)], column == 1),
+                row=1,
+                col=column,
+            )
         figure.update_xaxes(title=title, row=1, col=column)
     return laid_out(figure)
 
@@ -131,13 +173,17 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
 def page(comparison: Comparison) -> str:
     """The whole page as HTML."""
     data = dict.fromkeys(study["data"] for study in comparison.studies)
-    banner = f'<p class="warning">{html.escape(comparison.warning)}.</p>' if comparison.warning else ""
+    banner = (
+        f'<p class="warning">{html.escape(comparison.warning)}.</p>' if comparison.warning else ""
+    )
     sections = [
         ("Error against cost", embedded(draw(comparison)) + paragraph(READING)),
         ("The joint front", html_table(front_table(comparison))),
         ("The studies", html_table(pd.DataFrame(comparison.studies))),
     ]
-    return document(f"bam_search: {', '.join(comparison.points)} on {' and '.join(data)}", banner, sections)
+    return document(
+        f"bam_search: {', '.join(comparison.points)} on {' and '.join(data)}", banner, sections
+    )
 
 
 READING = (
@@ -175,7 +221,9 @@ def _error(record: Record) -> tuple[float, float]:
     """The mean test error if there is one, else the validation error; and how far its bar goes."""
     if record.test_errors:
         found = mean(record.test_errors)
-        return found.mean, standard_error(found.mean, record.test_images or 1) if found.sd is None else found.sd
+        return found.mean, standard_error(
+            found.mean, record.test_images or 1
+        ) if found.sd is None else found.sd
     error = record.objective("error")
     return error, standard_error(error, record.val_images or 1)
 
@@ -187,12 +235,23 @@ def _error_text(point: Point) -> str:
 
 def _about(study: Finished) -> dict[str, str]:
     table = _identity(study)
-    shown = {"space": "space", "data": "data.name", "images": "data.images", "epochs": "recipe.epochs", "error": "error"}
-    return {"study": study.name, **{title: table.get(key, "not known") for title, key in shown.items()}}
+    shown = {
+        "space": "space",
+        "data": "data.name",
+        "images": "data.images",
+        "epochs": "recipe.epochs",
+        "error": "error",
+    }
+    return {
+        "study": study.name,
+        **{title: table.get(key, "not known") for title, key in shown.items()},
+    }
 
 
 def _identity(study: Finished) -> dict[str, str]:
-    """The identity as text by key, `recipe.epochs` for example, and under "error" what the study's error is."""
+    """The identity as text by key, `recipe.epochs` for example, and under "error" what the study's
+    error is.
+    """
     values = {key: str(value) for key, value in flat(study.identity).items()}
     return {"error": "mean test error" if study.tested else "validation error", **values}
 
@@ -201,7 +260,9 @@ def _differences(studies: Sequence[Finished]) -> list[str]:
     """'recipe.epochs (2 in a and b, 10 in c)' for all that differs in SAME."""
     tables = [_identity(study) for study in studies]
     found = []
-    for key in dict.fromkeys(key for table in tables for key in table if key.partition(".")[0] in SAME):
+    for key in dict.fromkeys(
+        key for table in tables for key in table if key.partition(".")[0] in SAME
+    ):
         by_value: dict[str, list[str]] = {}
         for study, table in zip(studies, tables, strict=True):
             by_value.setdefault(table.get(key, "not known"), []).append(study.name)
@@ -224,9 +285,18 @@ def _line(name: str, points: Sequence[Point], cost: str, look: Mapping[str, Any]
     )
 
 
-def _scatter(name: str, points: Sequence[Point], cost: str, colour: str, shape: str, legend: bool) -> go.Scatter:
-    x, y, bars = [getattr(point.record, cost) for point in points], [point.error for point in points], [point.bar for point in points]
-    hovers = {"text": [_hover(point) for point in points], "hovertemplate": "%{text}<extra></extra>"}
+def _scatter(
+    name: str, points: Sequence[Point], cost: str, colour: str, shape: str, legend: bool
+) -> go.Scatter:
+    x, y, bars = (
+        [getattr(point.record, cost) for point in points],
+        [point.error for point in points],
+        [point.bar for point in points],
+    )
+    hovers = {
+        "text": [_hover(point) for point in points],
+        "hovertemplate": "%{text}<extra></extra>",
+    }
     return markers(name, shape, colour, x, y, bars).update(showlegend=legend, **hovers)
 
 

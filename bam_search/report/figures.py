@@ -1,4 +1,7 @@
-"""The figures: numbers from records first, then the drawing. What the page makes of clicks is in assets/page.js."""
+"""The figures: numbers from records first, then the drawing.
+
+What the page makes of clicks is in assets/page.js.
+"""
 
 import html
 import math
@@ -11,12 +14,28 @@ import plotly.graph_objects as go
 
 from bam_search.report.tables import AXES
 from bam_search.search.pareto import pareto_front
-from bam_search.search.record import OBJECTIVES, RANDOM, REFERENCE, SEARCH, Record, main_records, standard_error
+from bam_search.search.record import (
+    OBJECTIVES,
+    RANDOM,
+    REFERENCE,
+    SEARCH,
+    Record,
+    main_records,
+    standard_error,
+)
 from bam_search.search.statistics import mean
 
 INK = "#222222"
-REFERENCES = (("diamond", "#d55e00"), ("square", "#cc79a7"), ("triangle-up", "#e69f00"), ("star", "#009e73"), ("hexagon", "#882255"))
-"""Shape and colour of each reference in turn; colours of Okabe and Ito's palette, told apart by colour-blind readers too."""
+REFERENCES = (
+    ("diamond", "#d55e00"),
+    ("square", "#cc79a7"),
+    ("triangle-up", "#e69f00"),
+    ("star", "#009e73"),
+    ("hexagon", "#882255"),
+)
+"""Shape and colour of each reference in turn; colours of Okabe and Ito's palette, told apart by
+colour-blind readers too.
+"""
 FRONT = ("circle", "#0072b2")
 DOMINATED = ("circle-open", "#8a8a8a")
 DRAWN = ("cross-thin-open", "#8a8a8a")
@@ -47,8 +66,14 @@ def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
     searched = [r for r in records if r.complete and r.origin == SEARCH]
     references = [r for r in records if r.complete and r.origin == REFERENCE]
     found = [
-        Group("random search", *DRAWN, tuple(r for r in records if r.complete and r.origin == RANDOM)),
-        Group("searched, dominated", *DOMINATED, tuple(r for r in searched if r.number not in on_front)),
+        Group(
+            "random search", *DRAWN, tuple(r for r in records if r.complete and r.origin == RANDOM)
+        ),
+        Group(
+            "searched, dominated",
+            *DOMINATED,
+            tuple(r for r in searched if r.number not in on_front),
+        ),
         Group("searched, on the front", *FRONT, tuple(r for r in searched if r.number in on_front)),
         *(Group(r.name, *REFERENCES[i % len(REFERENCES)], (r,)) for i, r in enumerate(references)),
     ]
@@ -57,39 +82,72 @@ def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
 
 def front_line(records: Sequence[Record], axis: str) -> list[Record]:
     """The front of error against this one overhead, cheapest first: the line that is drawn."""
-    complete = sorted((r for r in records if r.complete), key=lambda r: (getattr(r, axis), r.objective("error"), r.number))
+    complete = sorted(
+        (r for r in records if r.complete),
+        key=lambda r: (getattr(r, axis), r.objective("error"), r.number),
+    )
     best = np.minimum.accumulate([math.inf, *(r.objective("error") for r in complete)])
     return [r for r, before in zip(complete, best, strict=False) if r.objective("error") < before]
 
 
 def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
-    """Validation error against an overhead, with a switch to the others; a logarithmic scale where they span more than ten times.
+    """Validation error against an overhead, with a switch to the others; a logarithmic scale where
+    they span more than ten times.
 
-    Each point's `customdata` is its candidate's tag; the last trace is empty, for the page's ring around the selected one.
+    Each point's `customdata` is its candidate's tag; the last trace is empty, for the page's ring
+    around the selected one.
     """
-    offered = [axis for axis in SWITCH if axis in OBJECTIVES or any(_at(r, axis) is not None for r in records)]
+    offered = [
+        axis
+        for axis in SWITCH
+        if axis in OBJECTIVES or any(_at(r, axis) is not None for r in records)
+    ]
     figures = {axis: _traces(records, objectives, axis) for axis in offered}
     first = next(iter(SWITCH))
     figure = go.Figure(figures[first])
     base = next((r for r in records if r.origin == REFERENCE and r.complete), None)
     if base is not None:
-        figure.add_hline(base.val_error, line={"dash": "dash", "width": 1, "color": DOMINATED[1]}, annotation_text=html.escape(base.name))
+        figure.add_hline(
+            base.val_error,
+            line={"dash": "dash", "width": 1, "color": DOMINATED[1]},
+            annotation_text=html.escape(base.name),
+        )
     switch = [
         {
             "label": title,
             "method": "update",
-            "args": [{"x": [t.x for t in traces], "y": [t.y for t in traces]}, {"xaxis.title.text": f"overhead in {title}, %"}],
+            "args": [
+                {"x": [t.x for t in traces], "y": [t.y for t in traces]},
+                {"xaxis.title.text": f"overhead in {title}, %"},
+            ],
         }
         for (title, traces) in ((SWITCH[axis], traces) for axis, traces in figures.items())
     ]
-    scales = [{"label": name, "method": "relayout", "args": [{"xaxis.type": name}]} for name in ("linear", "log")]
-    wide = [at for r in records if r.complete for axis in offered if (at := _at(r, axis)) is not None and at > 0]
+    scales = [
+        {"label": name, "method": "relayout", "args": [{"xaxis.type": name}]}
+        for name in ("linear", "log")
+    ]
+    wide = [
+        at
+        for r in records
+        if r.complete
+        for axis in offered
+        if (at := _at(r, axis)) is not None and at > 0
+    ]
     menus = [switch, scales] if wide and max(wide) > 10 * min(wide) else [switch]
     figure.update_xaxes(title=f"overhead in {SWITCH[first]}, %", zeroline=True)
     return laid_out(figure).update_layout(
         margin={"t": 50},
         updatemenus=[
-            {"type": "dropdown", "buttons": buttons, "direction": "down", "x": 0.32 * i, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+            {
+                "type": "dropdown",
+                "buttons": buttons,
+                "direction": "down",
+                "x": 0.32 * i,
+                "xanchor": "left",
+                "y": 1.02,
+                "yanchor": "bottom",
+            }
             for i, buttons in enumerate(menus)
         ],
     )
@@ -104,7 +162,12 @@ def _at(record: Record, axis: str) -> float | None:
 def _traces(records: Sequence[Record], objectives: Sequence[str], axis: str) -> list[go.Scatter]:
     tested = [r for r in records if r.complete and r.test_error is not None]
     own = front_line([r for r in main_records(records) if _at(r, axis) is not None], axis)
-    ring = _ring({"mode": "markers", "marker": {"symbol": "circle-open", "size": 20, "line": {"width": 3}, "color": INK}})
+    ring = _ring(
+        {
+            "mode": "markers",
+            "marker": {"symbol": "circle-open", "size": 20, "line": {"width": 3}, "color": INK},
+        }
+    )
     lines = [
         _line("optimistic front: as measured once", own, axis, [r.val_error for r in own]),
         *([_confident(tested, axis)] if tested else []),
@@ -114,32 +177,54 @@ def _traces(records: Sequence[Record], objectives: Sequence[str], axis: str) -> 
 
 
 def _unfinished(records: Sequence[Record], axis: str) -> list[go.Scatter]:
-    """Stopped candidates at the error of their last rung; failed ones, which have none, above everything."""
-    top = max((error for r in records for error in (r.val_error, *r.rung_errors[-1:]) if error is not None), default=100.0)
+    """Stopped candidates at the error of their last rung; failed ones, which have none, above
+    everything.
+    """
+    top = max(
+        (
+            error
+            for r in records
+            for error in (r.val_error, *r.rung_errors[-1:])
+            if error is not None
+        ),
+        default=100.0,
+    )
     kinds = {
-        "stopped early, after a shorter training": (STOPPED, [(r, r.rung_errors[-1]) for r in records if r.stopped and r.rung_errors]),
+        "stopped early, after a shorter training": (
+            STOPPED,
+            [(r, r.rung_errors[-1]) for r in records if r.stopped and r.rung_errors],
+        ),
         "failed": (FAILED, [(r, top + 1) for r in records if r.failure]),
     }
     return [
-        markers(name, shape, colour, [_at(r, axis) for r, _ in found], [error for _, error in found], []).update(
-            customdata=[r.tag for r, _ in found], hoverinfo="none"
-        )
+        markers(
+            name, shape, colour, [_at(r, axis) for r, _ in found], [error for _, error in found], []
+        ).update(customdata=[r.tag for r, _ in found], hoverinfo="none")
         for name, ((shape, colour), found) in kinds.items()
         if found
     ]
 
 
 def _confident(tested: Sequence[Record], axis: str) -> go.Scatter:
-    """The front of the upper ends of the finalists' intervals, or of their means where there is one seed."""
+    """The front of the upper ends of the finalists' intervals, or of their means where there is one
+    seed.
+    """
     found = {r.number: mean(r.test_errors) for r in tested}
     high = {number: one.mean if one.high is None else one.high for number, one in found.items()}
-    kept = front_line([replace(r, val_error=high[r.number]) for r in tested if _at(r, axis) is not None], axis)
-    return _line("confident front: upper ends of the finalists' intervals", kept, axis, [r.val_error for r in kept]).update(
-        visible="legendonly", line={"dash": "solid", "color": INK}
+    kept = front_line(
+        [replace(r, val_error=high[r.number]) for r in tested if _at(r, axis) is not None], axis
     )
+    return _line(
+        "confident front: upper ends of the finalists' intervals",
+        kept,
+        axis,
+        [r.val_error for r in kept],
+    ).update(visible="legendonly", line={"dash": "solid", "color": INK})
 
 
-def _line(name: str, kept: Sequence[Record], axis: str, errors: Sequence[float | None]) -> go.Scatter:
+def _line(
+    name: str, kept: Sequence[Record], axis: str, errors: Sequence[float | None]
+) -> go.Scatter:
     return go.Scatter(
         x=[_at(r, axis) for r in kept],
         y=errors,
@@ -170,7 +255,9 @@ def draw_progress(lines: Mapping[str, Sequence[tuple[int, float]]]) -> go.Figure
 
 
 def draw_curves(records: Sequence[Record]) -> go.Figure | None:
-    """Validation error after each epoch, a line for each candidate that was measured more than once; None if there is none."""
+    """Validation error after each epoch, a line for each candidate that was measured more than
+    once; None if there is none.
+    """
     measured = [r for r in records if len(r.val_errors) > 1 and r.origin in (REFERENCE, SEARCH)]
     if not measured:
         return None
@@ -199,7 +286,9 @@ def _ring(look: Mapping[str, Any]) -> go.Scatter:
 
 
 def laid_out(figure: go.Figure, y: str = "error, %") -> go.Figure:
-    """The figure with what all figures have in common: its title of the y-axis, its font and its legend below."""
+    """The figure with what all figures have in common: its title of the y-axis, its font and its
+    legend below.
+    """
     figure.update_layout({"yaxis.title.text": y})
     return figure.update_layout(
         template="plotly_white",
@@ -212,7 +301,14 @@ def laid_out(figure: go.Figure, y: str = "error, %") -> go.Figure:
     )
 
 
-def markers(name: str, shape: str, colour: str, x: Sequence[float | None], y: Sequence[float], bars: Sequence[float]) -> go.Scatter:
+def markers(
+    name: str,
+    shape: str,
+    colour: str,
+    x: Sequence[float | None],
+    y: Sequence[float],
+    bars: Sequence[float],
+) -> go.Scatter:
     """Points with error bars, alike in shape and colour; `name` is text."""
     return go.Scatter(
         x=x,
@@ -221,15 +317,26 @@ def markers(name: str, shape: str, colour: str, x: Sequence[float | None], y: Se
         name=html.escape(name),
         legendgroup=name,
         mode="markers",
-        marker={"symbol": shape, "color": colour, "size": 11, "line": {"width": 1, "color": "white"}},
+        marker={
+            "symbol": shape,
+            "color": colour,
+            "size": 11,
+            "line": {"width": 1, "color": "white"},
+        },
     )
 
 
 def _points(group: Group, axis: str) -> go.Scatter:
     records = group.records
     x, y = [_at(r, axis) for r in records], [r.objective("error") for r in records]
-    bars = [standard_error(r.val_error, r.val_images) for r in records if r.val_error is not None and r.val_images is not None]
-    return markers(group.name, group.shape, group.colour, x, y, bars).update(customdata=[r.tag for r in records], hoverinfo="none")
+    bars = [
+        standard_error(r.val_error, r.val_images)
+        for r in records
+        if r.val_error is not None and r.val_images is not None
+    ]
+    return markers(group.name, group.shape, group.colour, x, y, bars).update(
+        customdata=[r.tag for r in records], hoverinfo="none"
+    )
 
 
 def _tested(records: Sequence[Record], axis: str) -> go.Scatter:
@@ -240,7 +347,12 @@ def _tested(records: Sequence[Record], axis: str) -> go.Scatter:
         visible="legendonly",
         mode="markers",
         marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": INK}},
-        error_y={"array": [mean(r.test_errors).sd or 0.0 for r in records], "thickness": 0.8, "width": 2, "color": INK},
+        error_y={
+            "array": [mean(r.test_errors).sd or 0.0 for r in records],
+            "thickness": 0.8,
+            "width": 2,
+            "color": INK,
+        },
         customdata=[r.tag for r in records],
         hoverinfo="none",
     )

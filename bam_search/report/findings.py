@@ -1,4 +1,6 @@
-"""What a study found, in numbers: finalists, differences to the references, where attention helps, what the rungs saved."""
+"""What a study found, in numbers: finalists, differences to the references, where attention helps,
+what the rungs saved.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +10,37 @@ import numpy as np
 from bam_search.search.additive import Effect, effects_of, explain
 from bam_search.search.pareto import hypervolume, nondominated, pareto_front
 from bam_search.search.pruner import at_rung
-from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record, best_of, main_records, startup_of
-from bam_search.search.statistics import Difference, Mean, difference, mean, membership, noise, rank_correlation
+from bam_search.search.record import (
+    ABLATION,
+    FIRST,
+    RANDOM,
+    REFERENCE,
+    SEARCH,
+    Record,
+    best_of,
+    main_records,
+    startup_of,
+)
+from bam_search.search.statistics import (
+    Difference,
+    Mean,
+    difference,
+    mean,
+    membership,
+    noise,
+    rank_correlation,
+)
 from bam_search.space.search_space import ChoiceSpace
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A finalist: its test errors' mean, and the probability that it is on the front of mean test error and costs.
+    """A finalist: its test errors' mean, and the probability that it is on the front of mean test
+    error and costs.
 
-    `promised` is by how many points the search found it better than the first reference, `kept` by how many the final trainings do:
-    the front of a search is chosen for good luck, and luck does not last.
+    `promised` is by how many points the search found it better than the first reference, `kept` by
+    how many the final trainings do: the front of a search is chosen for good luck, and luck does
+    not last.
     """
 
     record: Record
@@ -39,7 +61,9 @@ class ComparedTo:
 
 @dataclass(frozen=True)
 class Rung:
-    """What trainings of `epochs` epochs were worth: `agreement` is Kendall's tau with the full training."""
+    """What trainings of `epochs` epochs were worth: `agreement` is Kendall's tau with the full
+    training.
+    """
 
     epochs: int
     agreement: Mean | None
@@ -47,8 +71,9 @@ class Rung:
 
 @dataclass(frozen=True)
 class Stopping:
-    """What stopping did: how many were `stopped`, how many were `audited` (hopeless, and trained on all the same), and how many of
-    these ended on the front. `spent` and `saved` are epochs: of the search, and what the stopped ones had still before them."""
+    """What stopping did: how many were `stopped`, how many were `audited` (hopeless, and trained on
+    all the same), and how many of these ended on the front. `spent` and `saved` are epochs: of the
+    search, and what the stopped ones had still before them."""
 
     rungs: tuple[Rung, ...]
     stopped: int
@@ -60,9 +85,11 @@ class Stopping:
 
 @dataclass(frozen=True)
 class SearchVsRandom:
-    """The search and the random search beside it: epochs spent, least validation error, and hypervolume of their fronts.
+    """The search and the random search beside it: epochs spent, least validation error, and
+    hypervolume of their fronts.
 
-    The hypervolume is of validation error and the costs, up to the worst of either arm, as a share of the larger one.
+    The hypervolume is of validation error and the costs, up to the worst of either arm, as a share
+    of the larger one.
     """
 
     search: tuple[int, float, float]
@@ -71,7 +98,9 @@ class SearchVsRandom:
 
 @dataclass(frozen=True)
 class SiteEffects:
-    """The effects of the additive model, and how well it predicts a record that it has not seen, beside the plain mean."""
+    """The effects of the additive model, and how well it predicts a record that it has not seen,
+    beside the plain mean.
+    """
 
     effects: tuple[Effect, ...]
     left_out: float
@@ -84,7 +113,10 @@ def finalists(records: Sequence[Record], costs: Sequence[str]) -> list[Finalist]
     tested = [r for r in records if r.complete and r.test_errors]
     base = next((r for r in tested if r.origin == REFERENCE), None)
     chances = membership(tested, costs, noise(records)) if tested else []
-    found = [Finalist(r, mean(r.test_errors), chance, *_advantage(r, base)) for r, chance in zip(tested, chances, strict=True)]
+    found = [
+        Finalist(r, mean(r.test_errors), chance, *_advantage(r, base))
+        for r, chance in zip(tested, chances, strict=True)
+    ]
     return sorted(found, key=lambda f: ([f.record.objective(key) for key in costs], f.test.mean))
 
 
@@ -100,8 +132,12 @@ def recommended(records: Sequence[Record]) -> Record | None:
     return best_of(r for r in records if r.origin == SEARCH and r.test_errors)
 
 
-def compare_to(records: Sequence[Record], record: Record, origins: Sequence[str]) -> list[ComparedTo]:
-    """`record` beside each other tested record of these origins; the noise is that of all `records`."""
+def compare_to(
+    records: Sequence[Record], record: Record, origins: Sequence[str]
+) -> list[ComparedTo]:
+    """`record` beside each other tested record of these origins; the noise is that of all
+    `records`.
+    """
     others = [r for r in records if r.origin in origins and r is not record]
     return _beside(records, [(record, other) for other in others])
 
@@ -112,14 +148,20 @@ def ablations(records: Sequence[Record]) -> list[ComparedTo]:
     if best is None:
         return []
     # Not those of a former winner, of a study that was extended since.
-    own = [r for r in records if r.origin == ABLATION and (r.number - FIRST[ABLATION]) // 1000 == best.number]
+    own = [
+        r
+        for r in records
+        if r.origin == ABLATION and (r.number - FIRST[ABLATION]) // 1000 == best.number
+    ]
     return _beside(records, [(r, best) for r in own])
 
 
 def _beside(records: Sequence[Record], pairs: Sequence[tuple[Record, Record]]) -> list[ComparedTo]:
     """Each pair that has seeds in common, with the noise of all `records`."""
     spread = noise(records)
-    return [ComparedTo(a, b, found) for a, b in pairs if (found := difference(a, b, spread)) is not None]
+    return [
+        ComparedTo(a, b, found) for a, b in pairs if (found := difference(a, b, spread)) is not None
+    ]
 
 
 def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEffects | None:
@@ -128,7 +170,9 @@ def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEf
     if found is None:
         return None
     learned, vectors = found
-    return SiteEffects(tuple(effects_of(learned, vectors)), learned.left_out, learned.left_out_mean, len(vectors))
+    return SiteEffects(
+        tuple(effects_of(learned, vectors)), learned.left_out, learned.left_out_mean, len(vectors)
+    )
 
 
 def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping | None:
@@ -141,15 +185,28 @@ def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping |
     audited = [r for r in own if r.control and r.complete]
     rungs = []
     for epochs in budgets:
-        pairs = [(short, r.objective("error")) for r in own if r.complete and (short := at_rung(r, epochs)) is not None]
+        pairs = [
+            (short, r.objective("error"))
+            for r in own
+            if r.complete and (short := at_rung(r, epochs)) is not None
+        ]
         rungs.append(Rung(epochs, rank_correlation([p[0] for p in pairs], [p[1] for p in pairs])))
     stopped = [r for r in own if r.stopped]
     saved = sum(r.epochs + sum(b for b in budgets if b > r.rung_epochs[-1]) for r in stopped)
     wrong = sum(r.number in on_front for r in audited)
-    return Stopping(tuple(rungs), len(stopped), len(audited), wrong, sum(r.trained_epochs for r in own if r.origin == SEARCH), saved)
+    return Stopping(
+        tuple(rungs),
+        len(stopped),
+        len(audited),
+        wrong,
+        sum(r.trained_epochs for r in own if r.origin == SEARCH),
+        saved,
+    )
 
 
-def search_vs_random(records: Sequence[Record], objectives: Sequence[str], startup: int) -> SearchVsRandom | None:
+def search_vs_random(
+    records: Sequence[Record], objectives: Sequence[str], startup: int
+) -> SearchVsRandom | None:
     """The search beside the random search of equal cost; None if there was none."""
     lines = progress(records, objectives, startup)
     if len(lines) < 2:
@@ -165,30 +222,51 @@ Line = list[tuple[int, float]]
 
 
 def progress(records: Sequence[Record], objectives: Sequence[str], startup: int) -> dict[str, Line]:
-    """For "the search", and "random search" if there was one: epochs spent, and the hypervolume of what was found by then.
+    """For "the search", and "random search" if there was one: epochs spent, and the hypervolume of
+    what was found by then.
 
-    The hypervolume is of validation error and the costs, up to the worst of either arm, as a share of the larger one at its end. Empty
-    if the search has completed nothing.
+    The hypervolume is of validation error and the costs, up to the worst of either arm, as a share
+    of the larger one at its end. Empty if the search has completed nothing.
     """
     searched, chance = _arm(records, startup)
     both = {"the search": searched, "random search": chance}
     measured = {name: arm for name, arm in both.items() if any(r.complete for r in arm)}
     if not any(r.complete for r in searched):
         return {}
-    worst = np.array([max(r.objective(key) for arm in measured.values() for r in arm if r.complete) for key in objectives]) + 1e-9
+    worst = (
+        np.array(
+            [
+                max(r.objective(key) for arm in measured.values() for r in arm if r.complete)
+                for key in objectives
+            ]
+        )
+        + 1e-9
+    )
     # The random search has no rungs, and the startup that it shares counts as if trained without.
-    lines = {name: _volumes(arm, objectives, worst, rungs=arm is searched) for name, arm in measured.items()}
+    lines = {
+        name: _volumes(arm, objectives, worst, rungs=arm is searched)
+        for name, arm in measured.items()
+    }
     most = max(line[-1][1] for line in lines.values()) or 1.0
-    return {name: [(spent, volume / most) for spent, volume in line] for name, line in lines.items()}
+    return {
+        name: [(spent, volume / most) for spent, volume in line] for name, line in lines.items()
+    }
 
 
 def _arm(records: Sequence[Record], startup: int) -> tuple[list[Record], list[Record]]:
-    """The searched candidates, and those of the random search, which begins with the search's startup; without one it has none."""
+    """The searched candidates, and those of the random search, which begins with the search's
+    startup; without one it has none.
+    """
     drawn = [r for r in records if r.origin == RANDOM]
-    return [r for r in records if r.origin == SEARCH], [*startup_of(records, startup), *drawn] if drawn else []
+    return [r for r in records if r.origin == SEARCH], [
+        *startup_of(records, startup),
+        *drawn,
+    ] if drawn else []
 
 
-def _volumes(arm: Sequence[Record], objectives: Sequence[str], worst: np.ndarray, rungs: bool) -> Line:
+def _volumes(
+    arm: Sequence[Record], objectives: Sequence[str], worst: np.ndarray, rungs: bool
+) -> Line:
     line: Line = []
     spent, kept = 0, np.zeros((0, len(objectives)))
     for record in arm:

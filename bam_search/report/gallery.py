@@ -1,4 +1,6 @@
-"""A gallery of attention: images down, sites across in the order in which the network comes to them, each site's gain over the image."""
+"""A gallery of attention: images down, sites across in the order in which the network comes to
+them, each site's gain over the image.
+"""
 
 import base64
 import html
@@ -22,30 +24,53 @@ READING = (
 )
 
 
-def gallery(title: str, names: Sequence[str], pixels: np.ndarray, gains: Mapping[str, np.ndarray]) -> str:
-    """The page: `pixels` are (n, H, W, 3) uint8, `gains` (n, h, w) by site in the order of the network."""
+def gallery(
+    title: str, names: Sequence[str], pixels: np.ndarray, gains: Mapping[str, np.ndarray]
+) -> str:
+    """The page: `pixels` are (n, H, W, 3) uint8, `gains` (n, h, w) by site in the order of the
+    network.
+    """
     scales = {site: (float(gain.min()), float(gain.max())) for site, gain in gains.items()}
-    head = "".join(f"<th>{html.escape(site)}<br>{low:.2f} to {high:.2f}</th>" for site, (low, high) in scales.items())
+    head = "".join(
+        f"<th>{html.escape(site)}<br>{low:.2f} to {high:.2f}</th>"
+        for site, (low, high) in scales.items()
+    )
     rows = []
     for i, name in enumerate(names):
         cells = [_picture(pixels[i], name)]
         for site, gain in gains.items():
             spread = f"gain {gain[i].min():.2f} to {gain[i].max():.2f}"
-            cells.append(_picture(overlay(pixels[i], gain[i], *scales[site]), f"{name}, {site}: {spread}"))
+            cells.append(
+                _picture(overlay(pixels[i], gain[i], *scales[site]), f"{name}, {site}: {spread}")
+            )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     table = f'<div class="scroll"><table><thead><tr><th>image</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    return document(title, "", [("The gain of each site, site after site", table + paragraph(READING))], plotlyjs="none")
+    return document(
+        title,
+        "",
+        [("The gain of each site, site after site", table + paragraph(READING))],
+        plotlyjs="none",
+    )
 
 
 def overlay(pixels: np.ndarray, gain: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(H, W, 3) pixels and (h, w) gains -> (H, W, 3): the image, dimmed, with the gain's colour on it."""
+    """(H, W, 3) pixels and (h, w) gains -> (H, W, 3): the image, dimmed, with the gain's colour on
+    it.
+    """
     share = np.clip((gain - low) / (high - low) if high > low else np.zeros_like(gain), 0, 1)
-    large = Image.fromarray(np.uint8(255 * share)).resize(pixels.shape[1::-1], Image.Resampling.BILINEAR)
+    large = Image.fromarray(np.uint8(255 * share)).resize(
+        pixels.shape[1::-1], Image.Resampling.BILINEAR
+    )
     return ((1 - STRENGTH) * pixels + STRENGTH * COLOURS[np.asarray(large)]).astype(np.uint8)
 
 
 def _colours() -> np.ndarray:
-    return np.array([unlabel_rgb(colour) for colour in sample_colorscale("Viridis", np.linspace(0, 1, 256).tolist())])
+    return np.array(
+        [
+            unlabel_rgb(colour)
+            for colour in sample_colorscale("Viridis", np.linspace(0, 1, 256).tolist())
+        ]
+    )
 
 
 COLOURS = _colours()

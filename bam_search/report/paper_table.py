@@ -1,4 +1,6 @@
-"""The paper's figures beside ours: a table with a row for each figure, and what of ours is not the paper's."""
+"""The paper's figures beside ours: a table with a row for each figure, and what of ours is not the
+paper's.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ from bam_search.search.record import REFERENCE, Record
 
 @dataclass(frozen=True)
 class Paper:
-    """What the paper says about a study, and how this run of it differs: `data` and `recipe` are words for ours, `data` empty if equal."""
+    """What the paper says about a study, and how this run of it differs: `data` and `recipe` are
+    words for ours, `data` empty if equal.
+    """
 
     claim: str = ""
     entries: tuple[PublishedFigure, ...] = ()
@@ -28,7 +32,9 @@ class Paper:
 
     @property
     def apart(self) -> str:
-        """'Not the paper's: the net (small, not resnet50), the data (15,000 training images ...), the recipe (ours, of 2 epochs). ...'"""
+        """'Not the paper's: the net (small, not resnet50), the data (15,000 training images ...),
+        the recipe (ours, of 2 epochs). ...'
+        """
         nets = ", ".join(dict.fromkeys(entry.net for entry in self.shown if entry.net != self.net))
         parts = [f"the net ({self.net}, not {nets})"] if nets else []
         parts += [f"the data ({self.data})"] if self.data else []
@@ -77,7 +83,11 @@ def _our_difference(record: Record | None, base: Record | None, records: Sequenc
     """Of test errors, paired by seed, where both are finalists; else of validation errors."""
     if record is None or base is None or record is base:
         return ""
-    tested = [found for found in compare_to(records, record, (REFERENCE,)) if found.other is base] if record.test_errors else []
+    tested = (
+        [found for found in compare_to(records, record, (REFERENCE,)) if found.other is base]
+        if record.test_errors
+        else []
+    )
     if tested:
         return f"{difference_text(tested[0].difference)} on test"
     if record.val_error is None or base.val_error is None:

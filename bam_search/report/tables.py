@@ -32,7 +32,8 @@ TEXTS = tuple(field.name for field in fields(Record) if field.type in (str, "str
 class Answer:
     """The record of least error among those whose overhead on `axis` is at most `budget` percent.
 
-    `beside` sets it beside the best other reference within the budget; None where one of the two was not tested.
+    `beside` sets it beside the best other reference within the budget; None where one of the two
+    was not tested.
     """
 
     axis: str
@@ -43,7 +44,11 @@ class Answer:
     @property
     def question(self) -> str:
         """'at most +2 % parameters'."""
-        return f"at any {AXES[self.axis]}" if self.budget == float("inf") else f"at most +{self.budget:g} % {AXES[self.axis]}"
+        return (
+            f"at any {AXES[self.axis]}"
+            if self.budget == float("inf")
+            else f"at most +{self.budget:g} % {AXES[self.axis]}"
+        )
 
 
 def answers(records: Sequence[Record]) -> list[Answer]:
@@ -51,40 +56,65 @@ def answers(records: Sequence[Record]) -> list[Answer]:
 
     Best is the least mean test error where there are finalists, else the least validation error.
     """
-    contestants = [r for r in records if r.complete and r.test_errors] or [r for r in records if r.complete]
+    contestants = [r for r in records if r.complete and r.test_errors] or [
+        r for r in records if r.complete
+    ]
     found: list[Answer] = []
     for axis in AXES:
         last = None
         for budget in BUDGETS:
             within = [r for r in contestants if r.objective(axis) <= budget]
-            best = min(within, key=lambda r: (r.test_error or r.objective("error"), r.objective(axis), r.number), default=None)
+            best = min(
+                within,
+                key=lambda r: (r.test_error or r.objective("error"), r.objective(axis), r.number),
+                default=None,
+            )
             if best is not None and best is not last:
                 found.append(Answer(axis, budget, best, _rival(records, best, axis, budget)))
             last = best
     return found
 
 
-def _rival(records: Sequence[Record], record: Record, axis: str, budget: float) -> ComparedTo | None:
-    within = [found for found in compare_to(records, record, (REFERENCE,)) if found.other.objective(axis) <= budget]
+def _rival(
+    records: Sequence[Record], record: Record, axis: str, budget: float
+) -> ComparedTo | None:
+    within = [
+        found
+        for found in compare_to(records, record, (REFERENCE,))
+        if found.other.objective(axis) <= budget
+    ]
     return min(within, key=lambda found: (found.other.test_error, found.other.number), default=None)
 
 
 def records_csv(records: Sequence[Record]) -> str:
     """Every field of every record; the names of the fields also where there is no record."""
-    frame = pd.DataFrame([record.to_dict() for record in records], columns=[field.name for field in fields(Record)])
+    frame = pd.DataFrame(
+        [record.to_dict() for record in records], columns=[field.name for field in fields(Record)]
+    )
     for column in frame:
-        frame[column] = [json.dumps(value) if isinstance(value, (bool, dict, list, tuple)) else value for value in frame[column]]
+        frame[column] = [
+            json.dumps(value) if isinstance(value, (bool, dict, list, tuple)) else value
+            for value in frame[column]
+        ]
     return frame.to_csv(index=False)
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The records of a report, from its records.csv. Raises UserError if there is none, or it is not one of this version."""
+    """The records of a report, from its records.csv.
+
+    Raises UserError if there is none, or it is not one of this version.
+    """
     path = folder / "records.csv"
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-        return [Record.from_dict({key: _parsed(key, value) for key, value in row.items()}) for row in rows]
+        return [
+            Record.from_dict({key: _parsed(key, value) for key, value in row.items()})
+            for row in rows
+        ]
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", "name the folder of a report") from None
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}", "name the folder of a report"
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not the records.csv of a report of this version") from None
 
@@ -95,7 +125,9 @@ def front_csv(records: Sequence[Record], objectives: Sequence[str]) -> str:
 
 
 def _parsed(key: str, value: str) -> Any:
-    """A cell of records.csv as the record has it; an empty one is None, or an empty text where the record holds text."""
+    """A cell of records.csv as the record has it; an empty one is None, or an empty text where the
+    record holds text.
+    """
     if key in TEXTS:
         return value
     return json.loads(value) if value else None
@@ -128,7 +160,9 @@ def finalist_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFr
                 "90 % interval": "" if test.low is None else f"{test.low:.2f} to {test.high:.2f}",
                 "n": str(test.n),
                 "on the front": f"{found.p_on_front:.0%}",
-                "promised": "" if found.validation_gain is None else f"{found.validation_gain:+.2f}",
+                "promised": ""
+                if found.validation_gain is None
+                else f"{found.validation_gain:+.2f}",
                 "kept": "" if found.test_gain is None else f"{found.test_gain:+.2f}",
                 **{f"{AXES[key]}, +%": f"{record.objective(key):+.2f}" for key in AXES},
             }
@@ -141,7 +175,10 @@ def difference_table(records: Sequence[Record], costs: Sequence[str]) -> pd.Data
     names = [r.name for r in records if r.origin == REFERENCE and r.test_errors]
     rows = []
     for found in finalists(records, costs):
-        beside = {a.other.name: difference_text(a.difference) for a in compare_to(records, found.record, (REFERENCE,))}
+        beside = {
+            a.other.name: difference_text(a.difference)
+            for a in compare_to(records, found.record, (REFERENCE,))
+        }
         columns = {f"minus {name}": beside.get(name, "") for name in names}
         rows.append({"#": found.record.tag, "placement": found.record.label, **columns})
     return pd.DataFrame(rows)
@@ -149,13 +186,26 @@ def difference_table(records: Sequence[Record], costs: Sequence[str]) -> pd.Data
 
 def ablation_table(found: Sequence[ComparedTo]) -> pd.DataFrame:
     """What leaving a site out changes."""
-    return pd.DataFrame([{"placement": a.record.name, "test error minus the winner's": difference_text(a.difference)} for a in found])
+    return pd.DataFrame(
+        [
+            {
+                "placement": a.record.name,
+                "test error minus the winner's": difference_text(a.difference),
+            }
+            for a in found
+        ]
+    )
 
 
 def effect_table(effects: Sequence[Effect]) -> pd.DataFrame:
     """The effects as text."""
-    rows = [(e.name, f"{e.mean:+.2f}", f"{e.low:+.2f} to {e.high:+.2f}", str(e.records)) for e in effects]
-    return pd.DataFrame(rows, columns=["what", "effect on the error, points", "90 % interval", "records with it"])
+    rows = [
+        (e.name, f"{e.mean:+.2f}", f"{e.low:+.2f} to {e.high:+.2f}", str(e.records))
+        for e in effects
+    ]
+    return pd.DataFrame(
+        rows, columns=["what", "effect on the error, points", "90 % interval", "records with it"]
+    )
 
 
 def difference_text(found: Difference) -> str:
@@ -165,11 +215,15 @@ def difference_text(found: Difference) -> str:
 
 
 def test_text(record: Record) -> str:
-    """'81.63 ± 0.21 (3)': the mean test error, the standard deviation over seeds, and their number; empty without one."""
+    """'81.63 ± 0.21 (3)': the mean test error, the standard deviation over seeds, and their number;
+    empty without one.
+    """
     if not record.test_errors:
         return ""
     found = mean(record.test_errors)
-    return f"{found.mean:.2f}" + ("" if found.sd is None else f" ± {found.sd:.2f}") + f" ({found.n})"
+    return (
+        f"{found.mean:.2f}" + ("" if found.sd is None else f" ± {found.sd:.2f}") + f" ({found.n})"
+    )
 
 
 def _row(record: Record) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""Whether a page says what its own data say: every number derived anew from the records that the page carries, every table made anew."""
+"""Whether a page says what its own data say: every number derived anew from the records that the
+page carries, every table made anew.
+"""
 
 import json
 import math
@@ -12,14 +14,22 @@ from bam_search.report.payload import ReportContext, found, read
 from bam_search.search.record import Record
 
 CLOSE = 1e-9
-"""How far two floats may be apart, relatively: versions of numpy and scipy differ in the last digits."""
+"""How far two floats may be apart, relatively: versions of numpy and scipy differ in the last
+digits.
+"""
 
 
 def verify(path: Path) -> tuple[int, list[str]]:
-    """How many numbers were derived anew, and each difference in a sentence. Raises UserError if it is no page of this version."""
+    """How many numbers were derived anew, and each difference in a sentence.
+
+    Raises UserError if it is no page of this version.
+    """
     context, records, kept = read(path)
     again = json.loads(json.dumps(found(context, records)))
-    wrong = [f"{name}: {there!r} on the page, {here!r} from its records" for name, there, here in _unlike("", kept, again)]
+    wrong = [
+        f"{name}: {there!r} on the page, {here!r} from its records"
+        for name, there, here in _unlike("", kept, again)
+    ]
     wrong += list(_costs(context, records))
     there, here = _sections(path.read_text(encoding="utf-8")), _sections(page(context, records))
     for name in dict.fromkeys([*there, *here]):
@@ -29,7 +39,9 @@ def verify(path: Path) -> tuple[int, list[str]]:
 
 
 def _costs(context: ReportContext, records: list[Record]) -> Iterator[str]:
-    """Overheads that are not those of the counts, and counts of MACs that are not their operators' sum."""
+    """Overheads that are not those of the counts, and counts of MACs that are not their operators'
+    sum.
+    """
     for record in records:
         for key, base in context.base.items():
             count, said = getattr(record, key), getattr(record, f"{key}_overhead")

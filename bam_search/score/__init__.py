@@ -1,1 +1,3 @@
-"""HOW GOOD and HOW EXPENSIVE: cost, data, recipe, training, and `evaluate`, where a placement meets them."""
+"""HOW GOOD and HOW EXPENSIVE: cost, data, recipe, training, and `evaluate`, where a placement meets
+them.
+"""

@@ -22,8 +22,11 @@ OVER = (0, 2, 3)
 """The dimensions of (B, C, H, W) that batch normalisation takes its statistics over."""
 
 
-def normalise_add_relu(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, backend: Backend) -> Tensor:
-    """relu(norm(x) + residual), or without `residual` relu(norm(x)); updates the running statistics.
+def normalise_add_relu(
+    norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, backend: Backend
+) -> Tensor:
+    """relu(norm(x) + residual), or without `residual` relu(norm(x)); updates the running
+    statistics.
 
     `x` and `residual` are (B, C, H, W) of one float type. `norm` is in training, with weights and
     running statistics in float32 and a momentum. All is computed in float32 and rounded once, where
@@ -65,13 +68,17 @@ class _NormaliseAddRelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, *per_channel = ctx.saved_tensors
-        if gradient.stride() != x.stride():  # pooling's, or another placement's: no reason for another graph
+        if (
+            gradient.stride() != x.stride()
+        ):  # pooling's, or another placement's: no reason for another graph
             gradient = torch.empty_like(x).copy_(gradient)
         if y is None:
             to_x, to_weight, to_bias = _run(_backward, ctx.backend, gradient, x, *per_channel)
             to_residual = None
         else:
-            to_x, to_weight, to_bias, to_residual = _run(_backward_of_sum, ctx.backend, gradient, x, y, *per_channel)
+            to_x, to_weight, to_bias, to_residual = _run(
+                _backward_of_sum, ctx.backend, gradient, x, y, *per_channel
+            )
         return to_x, to_residual, to_weight, to_bias, None, None, None, None, None
 
 
@@ -141,20 +148,30 @@ def _forward(
     return y.relu().to(x.dtype), scale, shift, mean, rstd
 
 
-def _backward(gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
+def _backward(
+    gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, ...]:
     # Made of four tensors: of more, the compiler would write it down, as a float32 map.
     passed = torch.where(x.float() * _map(scale) + _map(shift) <= 0, 0, gradient)
     return _through_norm(passed, x, scale, mean, rstd)
 
 
 def _backward_of_sum(
-    gradient: Tensor, x: Tensor, y: Tensor, scale: Tensor, _shift: Tensor, mean: Tensor, rstd: Tensor
+    gradient: Tensor,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    _shift: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
 ) -> tuple[Tensor, ...]:
     passed = torch.where(y <= 0, 0, gradient)
     return *_through_norm(passed, x, scale, mean, rstd), passed
 
 
-def _through_norm(gradient: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
+def _through_norm(
+    gradient: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, ...]:
     """The gradients of a normalisation's input, weight and bias.
 
     That of the input is linear in `gradient` and `x`, with coefficients per channel: one pass once

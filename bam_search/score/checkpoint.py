@@ -1,7 +1,9 @@
-"""A training in progress, in a file: one that is cut off goes on from there, and ends as it would have, bit for bit on a CPU.
+"""A training in progress, in a file: one that is cut off goes on from there, and ends as it would
+have, bit for bit on a CPU.
 
-Epochs are kept that took long enough to be worth it, and only until the training ends. Where the file cannot be written or read the
-training is merely not shortened: a study's own books are its store.
+Epochs are kept that took long enough to be worth it, and only until the training ends. Where the
+file cannot be written or read the training is merely not shortened: a study's own books are its
+store.
 """
 
 import contextlib
@@ -33,8 +35,21 @@ class Checkpoint:
         """What was kept, None if there is nothing (or a machine that died left half of it)."""
         try:
             kept = torch.load(self.path, map_location="cpu", weights_only=True)
-            return TrainingState(tuple(Epoch(*epoch) for epoch in kept["epochs"]), kept["seconds"], kept["model"], kept["optimizer"])
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+            return TrainingState(
+                tuple(Epoch(*epoch) for epoch in kept["epochs"]),
+                kept["seconds"],
+                kept["model"],
+                kept["optimizer"],
+            )
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+            KeyError,
+            TypeError,
+            pickle.UnpicklingError,
+        ):
             return None
 
     def save(self, saved: TrainingState) -> None:

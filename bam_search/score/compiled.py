@@ -1,4 +1,5 @@
-"""Each block of a network compiled by itself: a new placement of blocks that are known needs no further compilation.
+"""Each block of a network compiled by itself: a new placement of blocks that are known needs no
+further compilation.
 
 Compiling a whole network takes longer than a short training, and each placement is another network.
 https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
@@ -19,7 +20,9 @@ from bam_search.errors import first_line
 from bam_search.model.insert import CHILD, attended
 
 GRAPHS = 10_000
-"""The most graphs that all blocks of all placements may need in a process: beyond torch's own limit of 8 it would go on uncompiled."""
+"""The most graphs that all blocks of all placements may need in a process: beyond torch's own limit
+of 8 it would go on uncompiled.
+"""
 
 
 class NotCompiled(Exception):
@@ -27,11 +30,14 @@ class NotCompiled(Exception):
 
 
 @contextlib.contextmanager
-def compiled(model: nn.Module, blocks: Sequence[str], backend: str | Callable[..., Any] = "inductor") -> Iterator[None]:
-    """Within the context the named blocks, and the attention that lies in none of them, run compiled while they train.
+def compiled(
+    model: nn.Module, blocks: Sequence[str], backend: str | Callable[..., Any] = "inductor"
+) -> Iterator[None]:
+    """Within the context the named blocks, and the attention that lies in none of them, run
+    compiled while they train.
 
-    Measuring runs them as they are: it would need graphs of its own, for each number of images. A block that cannot be one graph is an
-    error, never silently left as it is. Raises NotCompiled.
+    Measuring runs them as they are: it would need graphs of its own, for each number of images. A
+    block that cannot be one graph is an error, never silently left as it is. Raises NotCompiled.
     """
     parts = [model.get_submodule(name) for name in _parts(model, blocks)]
     with quiet(), _settings():
@@ -41,7 +47,9 @@ def compiled(model: nn.Module, blocks: Sequence[str], backend: str | Callable[..
         try:
             yield
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
-            raise NotCompiled(f"a block cannot be compiled: {first_line(error)} (recipe.compile = false trains the model)") from error
+            raise NotCompiled(
+                f"a block cannot be compiled: {first_line(error)} (recipe.compile = false trains the model)"
+            ) from error
         finally:
             for part in parts:
                 part._compiled_call_impl = None
@@ -49,9 +57,13 @@ def compiled(model: nn.Module, blocks: Sequence[str], backend: str | Callable[..
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within the context the compiler's own doing, and its advice, which would change the arithmetic, are no warnings."""
+    """Within the context the compiler's own doing, and its advice, which would change the
+    arithmetic, are no warnings.
+    """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+        warnings.filterwarnings(
+            "ignore", message="The .grad attribute of a Tensor that is not a leaf"
+        )
         warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
         yield
 
@@ -61,7 +73,8 @@ def _settings() -> contextlib.AbstractContextManager[object]:
         recompile_limit=GRAPHS,
         accumulated_recompile_limit=GRAPHS,
         fail_on_recompile_limit_hit=True,
-        # Not guarded by default: then a block would run without the attention of a later placement, the code of an earlier one.
+        # Not guarded by default: then a block would run without the attention of a later placement,
+        # the code of an earlier one.
         skip_nnmodule_hook_guards=False,
     )
 
@@ -72,4 +85,7 @@ def _while_training(part: nn.Module, fast: Callable[..., Any], *args: Any, **kwa
 
 def _parts(model: nn.Module, blocks: Sequence[str]) -> list[str]:
     attention = [f"{site}.{CHILD}" for site in attended(model)]
-    return [*blocks, *(name for name in attention if not any(name.startswith(f"{block}.") for block in blocks))]
+    return [
+        *blocks,
+        *(name for name in attention if not any(name.startswith(f"{block}.") for block in blocks)),
+    ]

@@ -1,8 +1,10 @@
-"""The cost of a model, counted by fvcore: parameters, and multiply-adds (MACs; fvcore calls them flops) for one image in eval mode.
+"""The cost of a model, counted by fvcore: parameters, and multiply-adds (MACs; fvcore calls them
+flops) for one image in eval mode.
 
-Two conventions, always both. `macs_conv_fc` counts convolutions and linear layers only, as papers publish. `macs` is the full
-count: what fvcore counts by itself (batch normalisation and adaptive pooling too) plus one operation per output element (per input
-element for a pooling, a mean or a sum) for the elementwise, pooling and reducing operators that fvcore skips.
+Two conventions, always both. `macs_conv_fc` counts convolutions and linear layers only, as papers
+publish. `macs` is the full count: what fvcore counts by itself (batch normalisation and adaptive
+pooling too) plus one operation per output element (per input element for a pooling, a mean or a
+sum) for the elementwise, pooling and reducing operators that fvcore skips.
 """
 
 import copy
@@ -17,14 +19,18 @@ import torch
 from torch import nn
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # fvcore is built on torch.jit, which newer releases call deprecated
+    warnings.simplefilter(
+        "ignore"
+    )  # fvcore is built on torch.jit, which newer releases call deprecated
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
     from fvcore.nn.jit_handles import get_shape
 
 from bam_search.score.formula import published
 
 FREE = frozenset({"aten::expand_as"})
-"""Views beyond those that fvcore knows: they compute nothing, so they are neither counted nor listed as uncounted."""
+"""Views beyond those that fvcore knows: they compute nothing, so they are neither counted nor
+listed as uncounted.
+"""
 
 
 COUNTS = ("params", "macs_conv_fc", "macs", "activations")
@@ -33,7 +39,8 @@ COUNTS = ("params", "macs_conv_fc", "macs", "activations")
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters; for one image the activations (elements that convolutions and linear layers put out), and MACs by operator.
+    """Parameters; for one image the activations (elements that convolutions and linear layers put
+    out), and MACs by operator.
 
     `uncounted` gives the calls of each operator that nobody counted.
     """
@@ -55,7 +62,10 @@ class Cost:
 
 
 def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """The cost of `model`, which may be on the meta device, for one (C, H, W) image. It is not changed."""
+    """The cost of `model`, which may be on the meta device, for one (C, H, W) image.
+
+    It is not changed.
+    """
     twin = copy.deepcopy(model).eval().float()
     on_meta = any(parameter.is_meta for parameter in twin.parameters())
     twin = twin.to_empty(device="cpu") if on_meta else twin.to("cpu")
@@ -66,10 +76,21 @@ def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
         analysis = FlopCountAnalysis(twin, image).set_op_handle(**HANDLES)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_operator = {name: int(n) for name, n in sorted(analysis.by_operator().items()) if n}
-        uncounted = {name: n for name, n in sorted(analysis.unsupported_ops().items()) if name not in FREE}
-        outputs = ActivationCountAnalysis(twin, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        uncounted = {
+            name: n for name, n in sorted(analysis.unsupported_ops().items()) if name not in FREE
+        }
+        outputs = (
+            ActivationCountAnalysis(twin, image)
+            .unsupported_ops_warnings(False)
+            .uncalled_modules_warnings(False)
+        )
         activations = int(outputs.total())
-    return Cost(sum(parameter.numel() for parameter in twin.parameters()), activations, by_operator, uncounted)
+    return Cost(
+        sum(parameter.numel() for parameter in twin.parameters()),
+        activations,
+        by_operator,
+        uncounted,
+    )
 
 
 def overheads(cost: Cost, base: Cost) -> dict[str, float]:
@@ -99,7 +120,17 @@ def _elements(value: Any) -> int:
 
 _ELEMENTWISE = (
     *("add", "add_", "sub", "mul", "mul_", "div", "addcmul", "maximum"),
-    *("relu", "relu_", "sigmoid", "sigmoid_", "hardsigmoid", "hardswish", "silu", "gelu", "softmax"),
+    *(
+        "relu",
+        "relu_",
+        "sigmoid",
+        "sigmoid_",
+        "hardsigmoid",
+        "hardswish",
+        "silu",
+        "gelu",
+        "softmax",
+    ),
 )
 _REDUCING = ("mean", "sum", "amax", "max_pool2d", "avg_pool2d", "adaptive_max_pool2d")
 

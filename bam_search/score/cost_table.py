@@ -1,4 +1,6 @@
-"""The costs of all placements of one backbone, without tracing them: its own cost plus, for each site, what the attention adds."""
+"""The costs of all placements of one backbone, without tracing them: its own cost plus, for each
+site, what the attention adds.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +18,9 @@ from bam_search.space.sites import Site, Sites
 
 @dataclass(frozen=True, eq=False)
 class CostTable:
-    """`base` is the backbone's cost, counted by fvcore once; `net` is the backbone, which `block` repeats a part of."""
+    """`base` is the backbone's cost, counted by fvcore once; `net` is the backbone, which `block`
+    repeats a part of.
+    """
 
     net: nn.Module
     sites: dict[str, Site]
@@ -24,8 +28,14 @@ class CostTable:
     _traced: dict[tuple[str, Choice], Increment] = field(default_factory=dict)
 
     def cost(self, placement: Placement) -> Cost:
-        """The cost of the backbone with a canonical placement: exactly what fvcore counts (tested), in microseconds a site."""
-        params, activations, operators = self.base.params, self.base.activations, Counter(self.base.by_operator)
+        """The cost of the backbone with a canonical placement: exactly what fvcore counts (tested),
+        in microseconds a site.
+        """
+        params, activations, operators = (
+            self.base.params,
+            self.base.activations,
+            Counter(self.base.by_operator),
+        )
         for name, choice in placement.choices:
             added = self.added(name, choice)
             params += added.params
@@ -43,7 +53,10 @@ class CostTable:
 
     def _trace(self, site: str, choice: Choice) -> Increment:
         found = self.sites[site]
-        traced = count(create(choice, found.channels, self.net.get_submodule(site)), (found.channels, found.height, found.width))
+        traced = count(
+            create(choice, found.channels, self.net.get_submodule(site)),
+            (found.channels, found.height, found.width),
+        )
         return Increment(traced.params, traced.activations, traced.by_operator)
 
 

@@ -1,6 +1,8 @@
-"""A function that is called again and again becomes one CUDA graph: the GPU no longer waits for Python between its kernels.
+"""A function that is called again and again becomes one CUDA graph: the GPU no longer waits for
+Python between its kernels.
 
-https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs (whole-network capture). Knows nothing of training.
+https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs (whole-network capture). Knows
+nothing of training.
 """
 
 import contextlib
@@ -13,15 +15,20 @@ import torch
 from bam_search.errors import first_line
 
 EAGER = 3
-"""Calls that run as they are before the capture: libraries choose their kernels in them, and an optimizer makes its buffers."""
+"""Calls that run as they are before the capture: libraries choose their kernels in them, and an
+optimizer makes its buffers.
+"""
 
 
 class NotOneGraph(Exception):
     """The function cannot be captured: something in it waits for the device."""
 
 
-def replayed(function: Callable[[], None], capture: Callable[[Callable[[], None]], Callable[[], None]]) -> Callable[[], None]:
-    """`function` as it is for its first calls, then captured once and replayed: what it decides in Python is then decided for good.
+def replayed(
+    function: Callable[[], None], capture: Callable[[Callable[[], None]], Callable[[], None]]
+) -> Callable[[], None]:
+    """`function` as it is for its first calls, then captured once and replayed: what it decides in
+    Python is then decided for good.
 
     `capture` takes a function and gives one that does the same again, on the same memory.
     """
@@ -40,9 +47,12 @@ def replayed(function: Callable[[], None], capture: Callable[[Callable[[], None]
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
-    """Capture `function` on the current stream, which must be that of `stream`. Raises NotOneGraph, and torch's own errors.
+    """Capture `function` on the current stream, which must be that of `stream`.
 
-    After NotOneGraph the process should train no more: some versions of torch go on as if they were capturing.
+    Raises NotOneGraph, and torch's own errors.
+
+    After NotOneGraph the process should train no more: some versions of torch go on as if they were
+    capturing.
     """
     gc.collect()  # what Python finds dead during the capture could free device memory, which is not allowed there; see `settle`
     torch.cuda.synchronize()  # a fault of the steps before is the device's
@@ -51,11 +61,17 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
             function()
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__context__, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or isinstance(
+            error.__context__, torch.OutOfMemoryError
+        ):
             raise torch.OutOfMemoryError(first_line(error)) from None
         graph.reset()
-        said = first_line(error.__context__ or error)  # as it breaks off, the capture ends in an error of its own
-        raise NotOneGraph(f"a step of this model cannot be one CUDA graph: {said} (recipe.cuda_graph = false trains it)") from error
+        said = first_line(
+            error.__context__ or error
+        )  # as it breaks off, the capture ends in an error of its own
+        raise NotOneGraph(
+            f"a step of this model cannot be one CUDA graph: {said} (recipe.cuda_graph = false trains it)"
+        ) from error
     return graph.replay
 
 
@@ -63,8 +79,9 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 def settle() -> None:
     """Leave what the process has loaded so far out of all later garbage collections.
 
-    A collection before each capture looks at every object: half a second with torch loaded, some milliseconds beside what a candidate has
-    made. To be called before the first candidate, as what is dead by then, but not collected, would stay.
+    A collection before each capture looks at every object: half a second with torch loaded, some
+    milliseconds beside what a candidate has made. To be called before the first candidate, as what
+    is dead by then, but not collected, would stay.
     """
     gc.collect()
     gc.freeze()
@@ -72,7 +89,9 @@ def settle() -> None:
 
 @contextlib.contextmanager
 def stream(device: str) -> Iterator[None]:
-    """Within the context the device's work is queued where it can be captured; on a CPU nothing is to be done."""
+    """Within the context the device's work is queued where it can be captured; on a CPU nothing is
+    to be done.
+    """
     if device != "cuda":
         yield
         return

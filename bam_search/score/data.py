@@ -1,6 +1,8 @@
-"""Images: CIFAR-100 from a Keras-style npz or torchvision's folder, or the generated stand-in; and the split for the search.
+"""Images: CIFAR-100 from a Keras-style npz or torchvision's folder, or the generated stand-in; and
+the split for the search.
 
-CIFAR-100: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; downloaded through torchvision.
+CIFAR-100: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009;
+downloaded through torchvision.
 """
 
 import contextlib
@@ -47,7 +49,10 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set with its official split. `name` is what every record says; `origin` is where it came from, and why."""
+    """A data set with its official split.
+
+    `name` is what every record says; `origin` is where it came from, and why.
+    """
 
     name: str
     origin: str
@@ -65,7 +70,9 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What candidates see: `fit` trains and `validation` scores the search; `fit` + `validation` train and `test` scores the finalists."""
+    """What candidates see: `fit` trains and `validation` scores the search; `fit` + `validation`
+    train and `test` scores the finalists.
+    """
 
     fit: Images
     validation: Images
@@ -74,7 +81,10 @@ class Split:
     @functools.cached_property
     def train(self) -> Images:
         """All training images: `fit` and `validation`."""
-        return Images(np.concatenate([self.fit.x, self.validation.x]), np.concatenate([self.fit.y, self.validation.y]))
+        return Images(
+            np.concatenate([self.fit.x, self.validation.x]),
+            np.concatenate([self.fit.y, self.validation.y]),
+        )
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,9 @@ class Source:
 def locate(wanted: str) -> Source:
     """The source for `--data`: a path, 'auto', 'cifar100' (CIFAR-100 or an error) or 'generated'.
 
-    'auto' and 'cifar100' look for `data/cifar100.npz` and `data/cifar-100-python/`, then download; only 'auto' falls back on the
-    generated images. Raises UserError for a path that is neither kind.
+    'auto' and 'cifar100' look for `data/cifar100.npz` and `data/cifar-100-python/`, then download;
+    only 'auto' falls back on the generated images. Raises UserError for a path that is neither
+    kind.
     """
     if wanted == "generated":
         return Source(SYNTHETIC, lambda: synthetic("asked for"))
@@ -100,7 +111,9 @@ def locate(wanted: str) -> Source:
             return _at(path)
     if wanted == "cifar100":
         return Source(f"{CIFAR}, to be downloaded to {DATA_FOLDER}/", _download)
-    return Source(f"{CIFAR}, to be downloaded to {DATA_FOLDER}/, or else {SYNTHETIC}", _download_or_generate)
+    return Source(
+        f"{CIFAR}, to be downloaded to {DATA_FOLDER}/, or else {SYNTHETIC}", _download_or_generate
+    )
 
 
 def synthetic(reason: str) -> Dataset:
@@ -110,25 +123,34 @@ def synthetic(reason: str) -> Dataset:
 
 
 def split(data: Dataset, images: int | None, validation: float, seed: int) -> Split:
-    """Take `images` of the training set (None: all), and of these the share `validation` for the search's score.
+    """Take `images` of the training set (None: all), and of these the share `validation` for the
+    search's score.
 
-    Stratified: each class has its share to within one image. `seed` fixes the choice. Raises UserError if there are too few.
+    Stratified: each class has its share to within one image. `seed` fixes the choice. Raises
+    UserError if there are too few.
     """
     wanted = len(data.train) if images is None else images
     held_out = round(wanted * validation)
     if wanted > len(data.train):
-        raise UserError(f"data.images = {wanted}, but the training set has {len(data.train)}", 'use a smaller number, or "all"')
+        raise UserError(
+            f"data.images = {wanted}, but the training set has {len(data.train)}",
+            'use a smaller number, or "all"',
+        )
     if held_out < CLASSES or wanted - held_out < CLASSES:
         raise UserError(
             f"data.images = {wanted} with data.validation = {validation} leaves {wanted - held_out} to train and {held_out} to validate",
             f"each part needs at least {CLASSES} images, one a class",
         )
     order = _stratified_order(data.train.y, np.random.default_rng(seed))
-    return Split(data.train.take(order[held_out:wanted]), data.train.take(order[:held_out]), data.test)
+    return Split(
+        data.train.take(order[held_out:wanted]), data.train.take(order[:held_out]), data.test
+    )
 
 
 def _stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random order of which every beginning is balanced over the classes: first one image of each class, then a second, ..."""
+    """A random order of which every beginning is balanced over the classes: first one image of each
+    class, then a second, ...
+    """
     order = rng.permutation(len(labels))
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -142,10 +164,15 @@ def _at(path: Path) -> Source:
         root = path.parent if path.name == FOLDER else path
         if (root / FOLDER).is_dir():
             return Source(f"{CIFAR} from {root / FOLDER}", lambda: _torchvision(root))
-        raise UserError(f"--data {str(path)!r} is a folder without {FOLDER}/", f"give {FOLDER}/ itself, its parent, or a cifar100.npz")
+        raise UserError(
+            f"--data {str(path)!r} is a folder without {FOLDER}/",
+            f"give {FOLDER}/ itself, its parent, or a cifar100.npz",
+        )
     if path.is_file():
         return Source(f"{CIFAR} from {path}", lambda: _keras(path))
-    raise UserError(f"--data {str(path)!r}: there is no such file or folder", "or: auto, cifar100, generated")
+    raise UserError(
+        f"--data {str(path)!r}: there is no such file or folder", "or: auto, cifar100, generated"
+    )
 
 
 def _keras(path: Path) -> Dataset:
@@ -154,7 +181,9 @@ def _keras(path: Path) -> Dataset:
             if broken := archive.testzip():  # numpy does not look at the checksums
                 raise ValueError(f"the checksum of {broken} is wrong")
         with np.load(path, allow_pickle=False) as arrays:
-            x_train, y_train, x_test, y_test = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+            x_train, y_train, x_test, y_test = (
+                arrays[key] for key in ("x_train", "y_train", "x_test", "y_test")
+            )
     except BROKEN as error:
         raise UserError(
             f"{path} cannot be read as a CIFAR-100 npz: {first_line(error)}",
@@ -167,7 +196,9 @@ def _keras(path: Path) -> Dataset:
 def _torchvision(root: Path, download: bool = False) -> Dataset:
     try:
         train, test = (CIFAR100(root, train=train, download=download) for train in (True, False))
-        parts = [Images(part.data, np.asarray(part.targets, dtype=np.int64)) for part in (train, test)]
+        parts = [
+            Images(part.data, np.asarray(part.targets, dtype=np.int64)) for part in (train, test)
+        ]
     except BROKEN as error:
         if download:
             raise
@@ -192,7 +223,9 @@ def _download_or_generate() -> Dataset:
     try:
         return _torchvision_download()
     except BROKEN as error:
-        return synthetic(f"no cifar100.npz or {FOLDER}/ under {DATA_FOLDER}/, and the download failed: {first_line(error)}")
+        return synthetic(
+            f"no cifar100.npz or {FOLDER}/ under {DATA_FOLDER}/, and the download failed: {first_line(error)}"
+        )
 
 
 def _torchvision_download() -> Dataset:
@@ -222,10 +255,14 @@ def _checked(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> Images:
     if x.ndim != 4 or x.shape[1:] != (32, 32, 3) or x.dtype != np.uint8:
         raise UserError(f"{path}: x_{part} is {x.dtype} of shape {x.shape}", hint)
     if y.shape not in ((len(x),), (len(x), 1)) or not np.issubdtype(y.dtype, np.integer):
-        raise UserError(f"{path}: y_{part} is {y.dtype} of shape {y.shape} for {len(x)} images", hint)
+        raise UserError(
+            f"{path}: y_{part} is {y.dtype} of shape {y.shape} for {len(x)} images", hint
+        )
     if len(x) == 0:
         raise UserError(f"{path}: x_{part} is empty", hint)
     found = np.unique(y)
     if found[0] < 0 or found[-1] >= CLASSES or (part == "train" and len(found) < CLASSES):
-        raise UserError(f"{path}: y_{part} has {len(found)} classes, from {found[0]} to {found[-1]}", hint)
+        raise UserError(
+            f"{path}: y_{part} has {len(found)} classes, from {found[0]} to {found[-1]}", hint
+        )
     return Images(x, y.reshape(-1).astype(np.int64))

@@ -1,7 +1,8 @@
 """A batch normalisation's output that waits for what is done with it, and so learns whether an
 addition and ReLU follow, whatever the model.
 
-https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch-python-api (subclassing torch.Tensor)
+https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch-python-api (subclassing
+torch.Tensor)
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,11 @@ ADD = {torch.add, Tensor.add}
 ADD_IN_PLACE = {Tensor.add_}
 RELU = {functional.relu, torch.relu, Tensor.relu}
 RELU_IN_PLACE = {torch.relu_, Tensor.relu_}
-ABOUT = {Tensor.size, Tensor.dim, *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device"))}
+ABOUT = {
+    Tensor.size,
+    Tensor.dim,
+    *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device")),
+}
 """What needs no values."""
 
 
@@ -62,12 +67,20 @@ class Deferred(Tensor):
     @classmethod
     def _of(cls, start: "_Start", residual: "_Read | None" = None) -> "Deferred":
         x = start.x.tensor
-        made = Tensor._make_wrapper_subclass(cls, x.shape, strides=x.stride(), dtype=x.dtype, device=x.device)
+        made = Tensor._make_wrapper_subclass(
+            cls, x.shape, strides=x.stride(), dtype=x.dtype, device=x.device
+        )
         made._start, made._residual, made._computed = start, residual, None
         return made
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         if func in ABOUT:
             with torch._C.DisableTorchFunctionSubclass():
@@ -192,7 +205,9 @@ class _Start:
         if not self.ran:
             self._runs()
             return nn.BatchNorm2d.forward(self.norm, x)
-        return functional.batch_norm(x, None, None, self.norm.weight, self.norm.bias, True, 0.0, self.norm.eps)
+        return functional.batch_norm(
+            x, None, None, self.norm.weight, self.norm.bias, True, 0.0, self.norm.eps
+        )
 
     def _runs(self) -> None:
         self.ran = True

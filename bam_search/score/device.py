@@ -13,12 +13,18 @@ MEMORY = {
     "THP_MEM_ALLOC_ENABLE": "1",
     "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={2**30}:glibc.malloc.trim_threshold={2**33}",
 }
-"""The environment of a process that trains on a CPU: memory comes in large pages, and is kept for the next step instead of given back."""
+"""The environment of a process that trains on a CPU: memory comes in large pages, and is kept for
+the next step instead of given back.
+"""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where candidates train. `variant` is the part of the study file that holds there; `bf16` says whether its hardware has it."""
+    """Where candidates train.
+
+    `variant` is the part of the study file that holds there; `bf16` says whether its hardware has
+    it.
+    """
 
     type: str
     name: str
@@ -40,7 +46,10 @@ def choose(wanted: str) -> Device:
         name, bf16 = _gpu()
         return Device("cuda", name, reason, bf16)
     if wanted == "cuda":
-        raise UserError(f"--device cuda: PyTorch {torch.__version__} finds no CUDA GPU", "leave --device out to use the CPU variant")
+        raise UserError(
+            f"--device cuda: PyTorch {torch.__version__} finds no CUDA GPU",
+            "leave --device out to use the CPU variant",
+        )
     return _cpu("PyTorch finds no CUDA GPU")
 
 
@@ -55,7 +64,10 @@ def threads_each(workers: int) -> int:
 
 
 def claim(device: Device, number: int) -> None:
-    """Take a GPU, in a process that is number `number` of several; on a CPU nothing is to be done. Raises what CUDA raises if it cannot."""
+    """Take a GPU, in a process that is number `number` of several; on a CPU nothing is to be done.
+
+    Raises what CUDA raises if it cannot.
+    """
     if device.type == "cuda":
         torch.cuda.set_device(number % torch.cuda.device_count())
         torch.zeros(1, device="cuda")
@@ -68,8 +80,9 @@ BF16_SINCE = 8.0
 def _gpu() -> tuple[str, bool]:
     """The GPU's name, and whether it has bfloat16.
 
-    NVIDIA's driver is asked first: the driver of a study only talks of the GPU, and torch would initialise it, which takes hundreds of
-    megabytes of its memory. torch is asked where GPUs differ, as then its own order says which one trains, and on other makers' GPUs.
+    NVIDIA's driver is asked first: the driver of a study only talks of the GPU, and torch would
+    initialise it, which takes hundreds of megabytes of its memory. torch is asked where GPUs
+    differ, as then its own order says which one trains, and on other makers' GPUs.
     """
     query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     try:
@@ -83,4 +96,6 @@ def _gpu() -> tuple[str, bool]:
 def _cpu(reason: str) -> Device:
     can = torch.cpu.get_capabilities()
     bf16 = any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return Device("cpu", str(can.get("cpu_name") or platform.processor() or platform.machine()), reason, bf16)
+    return Device(
+        "cpu", str(can.get("cpu_name") or platform.processor() or platform.machine()), reason, bf16
+    )

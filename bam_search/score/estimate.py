@@ -1,4 +1,6 @@
-"""How fast this device trains, measured for a moment before a study runs; and the most expensive placement of a choice space."""
+"""How fast this device trains, measured for a moment before a study runs; and the most expensive
+placement of a choice space.
+"""
 
 import contextlib
 import multiprocessing
@@ -28,12 +30,16 @@ from bam_search.space.sites import Sites
 WARM = {"cpu": 1, "cuda": 2 * EAGER}
 """Steps before the clock runs: on a GPU the eager ones, the capture, and some replays."""
 MOST_IMAGES = {"cpu": 64, "cuda": 65_536}
-"""A batch is no larger while a speed is measured: on a CPU a batch of a large net takes minutes, and the time of an image is the same."""
+"""A batch is no larger while a speed is measured: on a CPU a batch of a large net takes minutes,
+and the time of an image is the same.
+"""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a training takes before it is at full speed, and seconds for each image from then on."""
+    """Seconds that a training takes before it is at full speed, and seconds for each image from
+    then on.
+    """
 
     start: float
     per_image: float
@@ -45,7 +51,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class Probe:
-    """What is measured: the placement `text` of the space of this name; all that a process of its own needs to know."""
+    """What is measured: the placement `text` of the space of this name; all that a process of its
+    own needs to know.
+    """
 
     space: str
     sites: Sites
@@ -58,17 +66,23 @@ class Probe:
 def most_expensive(choice_space: ChoiceSpace, costs: CostTable) -> Placement:
     """Every site of the choice space with its choice of most parameters; not canonical."""
     return Placement.of(
-        {site: max(choice_space.choices(site), key=lambda choice: costs.added(site, choice).params) for site in choice_space.sites}
+        {
+            site: max(
+                choice_space.choices(site), key=lambda choice: costs.added(site, choice).params
+            )
+            for site in choice_space.sites
+        }
     )
 
 
 def speeds(probes: Sequence[Probe], workers: int, threads: int) -> list[Speed]:
-    """The speed of each probe on random images, with `workers` trainings at a time on `threads` CPU threads each.
+    """The speed of each probe on random images, with `workers` trainings at a time on `threads` CPU
+    threads each.
 
     Raises what the training raises.
 
-    A GPU is used from a process of its own, which gives all of its memory back. On a CPU so many threads train at the same time, as
-    workers would: they share the memory's bandwidth.
+    A GPU is used from a process of its own, which gives all of its memory back. On a CPU so many
+    threads train at the same time, as workers would: they share the memory's bandwidth.
     """
     if probes[0].device.type == "cuda":
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -90,7 +104,12 @@ def measure(probe: Probe) -> Speed:
     model = build(load(probe.space, CIFAR_INPUTS), probe.sites, probe.text, seed=0)
     model.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = _noise(min(probe.recipe.batch, MOST_IMAGES[device.type]))
-    step, taken = TrainingStep.first(model.train(), TrainingContext.of(device, probe.recipe, images), probe.recipe), 0
+    step, taken = (
+        TrainingStep.first(
+            model.train(), TrainingContext.of(device, probe.recipe, images), probe.recipe
+        ),
+        0,
+    )
     step.batches.load(EpochPlan.of(len(images), 0, 0, probe.recipe))
     with stream(device.type):
         take = step.make_step()

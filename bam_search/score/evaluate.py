@@ -1,4 +1,7 @@
-"""The one place where a placement meets training: a job in, a result out. Runs in the driver or in a worker process."""
+"""The one place where a placement meets training: a job in, a result out.
+
+Runs in the driver or in a worker process.
+"""
 
 import functools
 import gc
@@ -32,7 +35,9 @@ from bam_search.space.sites import Sites
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What all jobs of a study share. It is sent to each worker once, so it names the space instead of holding its functions.
+    """What all jobs of a study share.
+
+    It is sent to each worker once, so it names the space instead of holding its functions.
 
     `checkpoints` is the folder for trainings in progress, that of one study only; None keeps none.
     """
@@ -50,7 +55,8 @@ class Task:
 class Job:
     """One training of so many epochs, with a learning-rate decay of its own.
 
-    `final` trains on all of the training set and is measured on the test set, else fit and validation.
+    `final` trains on all of the training set and is measured on the test set, else fit and
+    validation.
     """
 
     placement: str
@@ -61,10 +67,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Score:
-    """The error in percent on `images` images, the training curve, and the wall seconds of training and measuring.
+    """The error in percent on `images` images, the training curve, and the wall seconds of training
+    and measuring.
 
-    `micro_batches` is 2 where the memory was too small for whole batches: normalisations then saw halves. `loss` is the mean cross-entropy
-    on the images that were measured.
+    `micro_batches` is 2 where the memory was too small for whole batches: normalisations then saw
+    halves. `loss` is the mean cross-entropy on the images that were measured.
     """
 
     error: float
@@ -77,7 +84,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job came to: a score, or the traceback of what went wrong. `worn`: the process that trained it should train no other."""
+    """What a job came to: a score, or the traceback of what went wrong.
+
+    `worn`: the process that trained it should train no other.
+    """
 
     score: Score | None
     failure: str = ""
@@ -85,23 +95,32 @@ class Result:
 
 
 ATTEMPTS = 3
-"""How often a job is begun whose worker dies, and how often a worker is started that does not come up."""
+"""How often a job is begun whose worker dies, and how often a worker is started that does not come
+up.
+"""
 
 
 def worker_died(said: str) -> Result:
     """The result of a job whose workers all ended before it did; `said` is how the last one ended."""
-    return Result(None, f"WorkerDied: {ATTEMPTS} worker processes that trained this candidate ended: {said}")
+    return Result(
+        None, f"WorkerDied: {ATTEMPTS} worker processes that trained this candidate ended: {said}"
+    )
 
 
 def prepare(task: Task) -> None:
-    """Load what all jobs share. Raises UserError if the space cannot be loaded (here): no candidate's fault."""
+    """Load what all jobs share.
+
+    Raises UserError if the space cannot be loaded (here): no candidate's fault.
+    """
     _space(task.space)
     if task.device.type == "cuda":
         settle()
 
 
 def evaluate(task: Task, job: Job) -> Result:
-    """Build, train and measure one placement. A crash is a result with its traceback; raises only what the device itself raises.
+    """Build, train and measure one placement.
+
+    A crash is a result with its traceback; raises only what the device itself raises.
 
     Where the device's memory is too small, once more with batches in two halves.
     """
@@ -113,19 +132,32 @@ def evaluate(task: Task, job: Job) -> Result:
             gc.collect()  # the model that did not fit
             torch.cuda.empty_cache()
         result = _attempt(task, job, micro_batches=2)
-    return result or Result(None, f"OutOfMemoryError: {task.device.name} has too little memory for half a batch of {task.recipe.batch}")
+    return result or Result(
+        None,
+        f"OutOfMemoryError: {task.device.name} has too little memory for half a batch of {task.recipe.batch}",
+    )
 
 
 def _attempt(task: Task, job: Job, micro_batches: int) -> Result | None:
     """The result; None if the device's memory is too small."""
     checkpoint = _checkpoint(task, job, micro_batches)
     try:
-        result = Result(_score(task, job, build(_space(task.space), task.sites, job.placement, job.seed), micro_batches, checkpoint))
+        result = Result(
+            _score(
+                task,
+                job,
+                build(_space(task.space), task.sites, job.placement, job.seed),
+                micro_batches,
+                checkpoint,
+            )
+        )
     except torch.OutOfMemoryError:
         result = None
     except NotOneGraph:
         result = Result(None, traceback.format_exc(), discard_process=True)
-    except torch.AcceleratorError:  # says nothing of the candidate, and no other can train in this process
+    except (
+        torch.AcceleratorError
+    ):  # says nothing of the candidate, and no other can train in this process
         raise
     except Exception:  # a candidate that crashes is a record, and the study goes on
         result = Result(None, traceback.format_exc())
@@ -146,7 +178,9 @@ def _space(name: str) -> SearchSpace:
     return load(name, CIFAR_INPUTS)
 
 
-@functools.lru_cache(maxsize=1)  # finalists, which train on other images, come last; a training context takes as long as some 2,000 images
+@functools.lru_cache(
+    maxsize=1
+)  # finalists, which train on other images, come last; a training context takes as long as some 2,000 images
 def _bench(device: Device, recipe: Recipe, images: Images) -> TrainingContext:
     return TrainingContext.of(device, recipe, images)
 
@@ -156,7 +190,9 @@ def _held_out(device: Device, images: Images) -> HeldOut:
     return HeldOut.of(images, device.type)
 
 
-def _score(task: Task, job: Job, model: nn.Module, micro_batches: int, checkpoint: Checkpoint | None) -> Score:
+def _score(
+    task: Task, job: Job, model: nn.Module, micro_batches: int, checkpoint: Checkpoint | None
+) -> Score:
     saved = checkpoint.load() if checkpoint else None
     started = time.perf_counter() - (saved.seconds if saved else 0)
     images = task.split.train if job.final else task.split.fit
@@ -169,13 +205,27 @@ def _score(task: Task, job: Job, model: nn.Module, micro_batches: int, checkpoin
     each_epoch = None if job.final else lambda: measure().error
     recipe = replace(task.recipe, epochs=job.epochs)
     with faster(model, task.sites.blocks, recipe):
-        epochs = train(model, context, recipe, job.seed, each_epoch, micro_batches, saved, checkpoint.save if checkpoint else None)
+        epochs = train(
+            model,
+            context,
+            recipe,
+            job.seed,
+            each_epoch,
+            micro_batches,
+            saved,
+            checkpoint.save if checkpoint else None,
+        )
     found = measure() if job.final else meter.measured()
-    return Score(found.error, len(held_out), epochs, time.perf_counter() - started, micro_batches, found.loss)
+    return Score(
+        found.error, len(held_out), epochs, time.perf_counter() - started, micro_batches, found.loss
+    )
 
 
-def faster(model: nn.Module, blocks: Sequence[str], recipe: Recipe) -> AbstractContextManager[object]:
-    """The context in which the model trains with its blocks compiled, or its chains fused, or as it is: as the recipe says.
+def faster(
+    model: nn.Module, blocks: Sequence[str], recipe: Recipe
+) -> AbstractContextManager[object]:
+    """The context in which the model trains with its blocks compiled, or its chains fused, or as it
+    is: as the recipe says.
 
     Raises in it NotCompiled or NotFused.
     """

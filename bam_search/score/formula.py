@@ -1,7 +1,9 @@
-"""What each attention module costs, as closed forms: the search counts with these, and fvcore (`cost.py`) is the audit.
+"""What each attention module costs, as closed forms: the search counts with these, and fvcore
+(`cost.py`) is the audit.
 
-Each formula gives the count of every operator as fvcore names and counts it, for one image in eval mode on a map of C channels and S =
-H * W pixels; m = C // r. A batch normalisation with weights counts 2 an element, without 1, a layer normalisation with weights 5.
+Each formula gives the count of every operator as fvcore names and counts it, for one image in eval
+mode on a map of C channels and S = H * W pixels; m = C // r. A batch normalisation with weights
+counts 2 an element, without 1, a layer normalisation with weights 5.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +25,9 @@ def published(by_operator: Mapping[str, int]) -> int:
 
 @dataclass(frozen=True)
 class Increment:
-    """What an attention module adds to its backbone: parameters, activations (outputs of convolutions and linear layers), operations."""
+    """What an attention module adds to its backbone: parameters, activations (outputs of
+    convolutions and linear layers), operations.
+    """
 
     params: int
     activations: int
@@ -41,12 +45,17 @@ class Increment:
 
 
 def increment(choice: Choice, site: Site) -> Increment:
-    """What `choice` adds at `site`, by its formula. Raises KeyError for a module without one (`block`, which has none of its own)."""
+    """What `choice` adds at `site`, by its formula.
+
+    Raises KeyError for a module without one (`block`, which has none of its own).
+    """
     options = {**defaults(choice.module), **dict(choice.options)}
     return FORMULAS[choice.module](site.channels, site.height * site.width, **options)
 
 
-def _bam(c: int, s: int, *, r: int, d: int, n: int, branches: str, combine: str, end_bn: bool) -> Increment:
+def _bam(
+    c: int, s: int, *, r: int, d: int, n: int, branches: str, combine: str, end_bn: bool
+) -> Increment:
     del d  # a dilation costs nothing
     m = c // r
     whole = c * s  # elements of the map
@@ -57,13 +66,23 @@ def _bam(c: int, s: int, *, r: int, d: int, n: int, branches: str, combine: str,
         found.params += 2 * c * m + 3 * m + c + 2 * c * end_bn
         found.activations += m + c
     if branches != "channel":
-        found.add(conv=s * (c * m + 9 * n * m**2 + m), batch_norm=2 * m * s * (n + 1) + s * end_bn, relu=m * s * (n + 1))
+        found.add(
+            conv=s * (c * m + 9 * n * m**2 + m),
+            batch_norm=2 * m * s * (n + 1) + s * end_bn,
+            relu=m * s * (n + 1),
+        )
         found.add(addcmul=whole * end_bn)
         found.params += c * m + 9 * n * m**2 + 3 * m * (n + 1) + m + 1 + 2 * c * end_bn
         found.activations += s * (m * (n + 1) + 1)
     if branches == "both":
         # The sum is taken over C channels, before the map is spread over the pixels.
-        found.add(**{{"sum": "add", "product": "mul", "max": "maximum"}[combine]: c if combine == "sum" and end_bn else whole})
+        found.add(
+            **{
+                {"sum": "add", "product": "mul", "max": "maximum"}[combine]: c
+                if combine == "sum" and end_bn
+                else whole
+            }
+        )
     found.add(sigmoid=gate, mul=whole, add=gate)
     return found.increment()
 
@@ -93,12 +112,30 @@ def _eca(c: int, s: int, *, gamma: int, b: int) -> Increment:
 def _gc(c: int, s: int, *, r: int) -> Increment:
     m = c // r
     found = _Sum(params=c + 1 + 2 * c * m + 3 * m + c, activations=s + m + c)
-    found.add(conv=c * s, softmax=s, mul=c * s, sum=c * s, linear=2 * c * m, layer_norm=5 * m, relu=m, add=c * s)
+    found.add(
+        conv=c * s,
+        softmax=s,
+        mul=c * s,
+        sum=c * s,
+        linear=2 * c * m,
+        layer_norm=5 * m,
+        relu=m,
+        add=c * s,
+    )
     return found.increment()
 
 
-FORMULAS: Mapping[str, Callable[..., Increment]] = {"bam": _bam, "se": _se, "cbam": _cbam, "eca": _eca, "gc": _gc}
-"""The closed form of each attention module. `block` has none: it costs what the backbone's own block costs, and is traced once a site."""
+FORMULAS: Mapping[str, Callable[..., Increment]] = {
+    "bam": _bam,
+    "se": _se,
+    "cbam": _cbam,
+    "eca": _eca,
+    "gc": _gc,
+}
+"""The closed form of each attention module.
+
+`block` has none: it costs what the backbone's own block costs, and is traced once a site.
+"""
 
 
 class _Sum:
@@ -114,4 +151,8 @@ class _Sum:
             self._operators[name] = self._operators.get(name, 0) + value
 
     def increment(self) -> Increment:
-        return Increment(self.params, self.activations, {name: value for name, value in self._operators.items() if value})
+        return Increment(
+            self.params,
+            self.activations,
+            {name: value for name, value in self._operators.items() if value},
+        )

@@ -45,7 +45,11 @@ def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
     if not norms:
         raise NotFused(NOTHING)
     chains = Chains(backend)
-    hooks = [norm.register_forward_hook(partial(_defer_again, chains)) for norm in norms if norm._forward_hooks]
+    hooks = [
+        norm.register_forward_hook(partial(_defer_again, chains))
+        for norm in norms
+        if norm._forward_hooks
+    ]
     hooks.append(model.register_forward_hook(partial(_leave, chains)))
     for norm in norms:
         norm.forward = partial(_defer, norm, chains)  # type: ignore[method-assign]
@@ -85,14 +89,24 @@ def _defer_again(chains: Chains, _norm: nn.Module, _args: object, output: object
 
 
 def _can_wait(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    if not (norm.training and torch.is_grad_enabled()) or norm._backward_hooks or norm._backward_pre_hooks:
+    if (
+        not (norm.training and torch.is_grad_enabled())
+        or norm._backward_hooks
+        or norm._backward_pre_hooks
+    ):
         return False
     needed = (norm.momentum, norm.weight, norm.bias, norm.running_mean)
     if any(value is None for value in needed):
         return False
     one_value = x.dim() == 4 and x.numel() == x.shape[1]  # torch's own sentence tells of it
     kinds = {norm.weight.dtype, norm.running_mean.dtype}  # type: ignore[union-attr]
-    return type(x) is Tensor and x.dim() == 4 and not one_value and x.dtype in TYPES and kinds == {torch.float32}
+    return (
+        type(x) is Tensor
+        and x.dim() == 4
+        and not one_value
+        and x.dtype in TYPES
+        and kinds == {torch.float32}
+    )
 
 
 def _leave(chains: Chains, model: nn.Module, _args: object, output: object) -> object:

@@ -1,6 +1,8 @@
-"""Measured, not counted: the time of a model as a ratio to its backbone's, and the memory of a training step.
+"""Measured, not counted: the time of a model as a ratio to its backbone's, and the memory of a
+training step.
 
-Models run as they are trained: channels-last, under bfloat16 autocast where the recipe has it, on a GPU as one CUDA graph.
+Models run as they are trained: channels-last, under bfloat16 autocast where the recipe has it, on a
+GPU as one CUDA graph.
 """
 
 import time
@@ -18,7 +20,9 @@ from bam_search.score.device import Device
 
 @dataclass(frozen=True)
 class Latency:
-    """The median over `pairs` of (time of the model / time of the backbone), and its 95 % interval by bootstrap; for `batch` images."""
+    """The median over `pairs` of (time of the model / time of the backbone), and its 95 % interval
+    by bootstrap; for `batch` images.
+    """
 
     ratio: float
     low: float
@@ -29,7 +33,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class LatencySetting:
-    """How models run that are measured: (C, H, W) of an image, images at once, and what the recipe says."""
+    """How models run that are measured: (C, H, W) of an image, images at once, and what the recipe
+    says.
+    """
 
     device: Device
     input_shape: tuple[int, int, int]
@@ -55,9 +61,12 @@ class LatencySetting:
 
 
 def latency(model: nn.Module, base: nn.Module, setting: LatencySetting, pairs: int = 30) -> Latency:
-    """Forward passes in eval mode, model and backbone in turn after a warm-up of both. On a GPU its events tell the time.
+    """Forward passes in eval mode, model and backbone in turn after a warm-up of both.
 
-    Raises NotOneGraph for a model that cannot be one CUDA graph where the setting has that, and torch's own errors.
+    On a GPU its events tell the time.
+
+    Raises NotOneGraph for a model that cannot be one CUDA graph where the setting has that, and
+    torch's own errors.
     """
     with torch.inference_mode(), stream(setting.device.type):
         timers = [_timer(setting.placed(net).eval(), setting) for net in (model, base)]
@@ -71,8 +80,9 @@ def latency(model: nn.Module, base: nn.Module, setting: LatencySetting, pairs: i
 def training_memory(model: nn.Module, setting: LatencySetting) -> int:
     """Bytes that a training step needs.
 
-    On a GPU the peak that its allocator saw. On a CPU, whose allocator tells nothing, the parameters with gradients and momentum and
-    every tensor that the forward pass keeps for the backward pass, each storage once.
+    On a GPU the peak that its allocator saw. On a CPU, whose allocator tells nothing, the
+    parameters with gradients and momentum and every tensor that the forward pass keeps for the
+    backward pass, each storage once.
     """
     setting.placed(model).train()
     images = setting.images()

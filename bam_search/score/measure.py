@@ -1,4 +1,7 @@
-"""Measure a model on held-out images: its top-1 error and its mean loss. Takes an nn.Module: knows no placement."""
+"""Measure a model on held-out images: its top-1 error and its mean loss.
+
+Takes an nn.Module: knows no placement.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +17,9 @@ from bam_search.score.data import Images
 BATCH = {"cpu": 125, "cuda": 1000}
 """Images that are measured at a time: as many as stay in a core's cache, or fill a GPU."""
 NO_LABEL = -1
-"""The label of an image that only fills the last batch: it equals no answer, and the loss leaves it out."""
+"""The label of an image that only fills the last batch: it equals no answer, and the loss leaves it
+out.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,9 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """`n` images in full batches on a device: `pixels` (steps, B, 32, 32, 3) uint8 and `labels` (steps, B) int64."""
+    """`n` images in full batches on a device: `pixels` (steps, B, 32, 32, 3) uint8 and `labels`
+    (steps, B) int64.
+    """
 
     pixels: Tensor
     labels: Tensor
@@ -35,7 +42,9 @@ class HeldOut:
 
     @classmethod
     def of(cls, images: Images, device: str) -> "HeldOut":
-        """The images; black ones without a label fill the last batch, so that all batches have one shape."""
+        """The images; black ones without a label fill the last batch, so that all batches have one
+        shape.
+        """
         batch, missing = BATCH[device], -len(images) % BATCH[device]
         pixels = functional.pad(torch.from_numpy(images.x), (0, 0, 0, 0, 0, 0, 0, missing))
         labels = functional.pad(torch.from_numpy(images.y), (0, missing), value=NO_LABEL)
@@ -45,9 +54,12 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Meter:
-    """A model and the images that it is measured on. `number`, (1,) int64, is the next batch; `correct` and `loss` are sums so far.
+    """A model and the images that it is measured on.
 
-    All three lie on the device, so that nothing is decided in Python. `replays` says whether a batch is to be one CUDA graph.
+    `number`, (1,) int64, is the next batch; `correct` and `loss` are sums so far.
+
+    All three lie on the device, so that nothing is decided in Python. `replays` says whether a
+    batch is to be one CUDA graph.
     """
 
     model: nn.Module
@@ -59,11 +71,21 @@ class Meter:
     replays: bool
 
     @classmethod
-    def of(cls, model: nn.Module, context: TrainingContext, held_out: HeldOut, replays: bool = False) -> "Meter":
+    def of(
+        cls, model: nn.Module, context: TrainingContext, held_out: HeldOut, replays: bool = False
+    ) -> "Meter":
         """A meter that has measured nothing yet."""
         number = torch.zeros(1, dtype=torch.int64, device=context.device.type)
         loss = torch.zeros((), dtype=torch.float64, device=context.device.type)
-        return cls(model, context, held_out, number, number.new_zeros(()), loss, replays and context.device.type == "cuda")
+        return cls(
+            model,
+            context,
+            held_out,
+            number,
+            number.new_zeros(()),
+            loss,
+            replays and context.device.type == "cuda",
+        )
 
     def make_step(self) -> Callable[[], None]:
         """A function that takes the next batch at each call, as fast as the device allows."""
@@ -76,11 +98,15 @@ class Meter:
         labels = self.held_out.labels.index_select(0, self.number)[0]
         logits = self.context.forward(self.model, pixels)
         self.correct.add_((logits.argmax(1) == labels).sum())
-        self.loss.add_(functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL))
+        self.loss.add_(
+            functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL)
+        )
         self.number.add_(1)
 
     def start(self) -> Callable[[], Measured]:
-        """A function that measures the model as it is at each call, in eval mode, and waits for the device."""
+        """A function that measures the model as it is at each call, in eval mode, and waits for the
+        device.
+        """
         take = self.make_step()
 
         def measure() -> Measured:

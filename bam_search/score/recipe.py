@@ -12,16 +12,21 @@ from bam_search.errors import UserError
 @strict
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum; the learning rate rises linearly over the share `warmup` of all steps, then falls linearly to 0.
+    """SGD with Nesterov momentum; the learning rate rises linearly over the share `warmup` of all
+    steps, then falls linearly to 0.
 
-    `augment`: "crop-flip" pads by 4, crops at random and flips half of the images, as usual for CIFAR; trainings of one or two
-    epochs learn more without the crop. `alternate` flips each image in every other epoch instead of at random (Keller Jordan, "94% on
-    CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, https://arxiv.org/abs/2404.00498). `precision`: "bf16" trains under bfloat16
-    autocast, "fp32" does not, "auto" takes bf16 where the hardware has it. With `cuda_graph` the training step is one CUDA graph on a GPU;
-    a model that waits for the GPU, or draws random numbers in Python, needs it to be false. `compile` compiles each block once a process
-    (torch.compile). `fuse` makes batch normalisation, addition and ReLU one function, compiled once a process for each shape of a map, so
-    that a map is read and written less often; compiled blocks have that already, so not both. `cudnn_benchmark` lets cuDNN choose each
-    convolution's algorithm by trial, on a GPU. A training that takes longer than `seconds` is stopped, and its record says so.
+    `augment`: "crop-flip" pads by 4, crops at random and flips half of the images, as usual for
+    CIFAR; trainings of one or two epochs learn more without the crop. `alternate` flips each image
+    in every other epoch instead of at random (Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a
+    Single GPU", 2024, https://arxiv.org/abs/2404.00498). `precision`: "bf16" trains under bfloat16
+    autocast, "fp32" does not, "auto" takes bf16 where the hardware has it. With `cuda_graph` the
+    training step is one CUDA graph on a GPU; a model that waits for the GPU, or draws random
+    numbers in Python, needs it to be false. `compile` compiles each block once a process
+    (torch.compile). `fuse` makes batch normalisation, addition and ReLU one function, compiled once
+    a process for each shape of a map, so that a map is read and written less often; compiled blocks
+    have that already, so not both. `cudnn_benchmark` lets cuDNN choose each convolution's algorithm
+    by trial, on a GPU. A training that takes longer than `seconds` is stopped, and its record says
+    so.
     """
 
     epochs: Annotated[int, Ge(1), Le(10_000)] = 10
@@ -48,5 +53,7 @@ class Recipe:
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of step `step` (from 0) of `steps`."""
         rising = self.warmup * steps
-        share = (step + 1) / rising if step + 1 < rising else (steps - step) / max(steps - rising, 1)
+        share = (
+            (step + 1) / rising if step + 1 < rising else (steps - step) / max(steps - rising, 1)
+        )
         return self.lr * min(1.0, share)

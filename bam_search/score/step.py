@@ -1,4 +1,6 @@
-"""One training step, of which nothing is decided in Python: all that changes from step to step lies on the device."""
+"""One training step, of which nothing is decided in Python: all that changes from step to step lies
+on the device.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +17,12 @@ from bam_search.score.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class TrainingStep:
-    """Forward, backward and optimizer on the next batch, in `micro_batches` parts whose gradients add up.
+    """Forward, backward and optimizer on the next batch, in `micro_batches` parts whose gradients
+    add up.
 
-    `number`, (1,) int64, is the steps taken so far, `rates`, (steps,), the learning rate of each and `rate` that of this one; `loss` adds
-    up the mean loss of each batch. `replays` says whether steps are to be one CUDA graph.
+    `number`, (1,) int64, is the steps taken so far, `rates`, (steps,), the learning rate of each
+    and `rate` that of this one; `loss` adds up the mean loss of each batch. `replays` says whether
+    steps are to be one CUDA graph.
     """
 
     model: nn.Module
@@ -34,16 +38,32 @@ class TrainingStep:
     replays: bool
 
     @classmethod
-    def first(cls, model: nn.Module, context: TrainingContext, recipe: Recipe, micro_batches: int = 1) -> "TrainingStep":
+    def first(
+        cls, model: nn.Module, context: TrainingContext, recipe: Recipe, micro_batches: int = 1
+    ) -> "TrainingStep":
         """The first of a training of the recipe's epochs on the images of the training context."""
         batches = Batches.of(context.device_images, min(recipe.batch, len(context.device_images)))
         steps = recipe.epochs * len(batches)
-        rates = torch.tensor([recipe.lr_at(number, steps) for number in range(steps)], device=context.device.type)
+        rates = torch.tensor(
+            [recipe.lr_at(number, steps) for number in range(steps)], device=context.device.type
+        )
         rate, loss = rates.new_zeros(()), rates.new_zeros(())
         number = torch.zeros(1, dtype=torch.int64, device=rates.device)
         optimizer = _optimizer(model, recipe, rate)
         replays = recipe.cuda_graph and context.device.type == "cuda"
-        return cls(model, context, batches, optimizer, recipe.label_smoothing, micro_batches, number, rates, rate, loss, replays)
+        return cls(
+            model,
+            context,
+            batches,
+            optimizer,
+            recipe.label_smoothing,
+            micro_batches,
+            number,
+            rates,
+            rate,
+            loss,
+            replays,
+        )
 
     def make_step(self) -> Callable[[], None]:
         """A function that takes one step at each call, as fast as the device allows."""
@@ -54,21 +74,36 @@ class TrainingStep:
         self.rate.copy_(self.rates.index_select(0, self.number)[0])
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.batches.labels.shape[1]
-        for pixels, labels in self.batches.parts(self.number % len(self.batches), self.micro_batches):
+        for pixels, labels in self.batches.parts(
+            self.number % len(self.batches), self.micro_batches
+        ):
             logits = self.context.forward(self.model, pixels)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing) * (len(labels) / batch)
+            loss = functional.cross_entropy(
+                logits, labels, label_smoothing=self.label_smoothing
+            ) * (len(labels) / batch)
             loss.backward()
             self.loss.add_(loss.detach())
         self.optimizer.step()
         self.number.add_(1)
 
     def resume(self, optimizer: dict[str, object], number: int) -> None:
-        """Go on from a training that was saved with this state dict of the optimizer after so many steps."""
+        """Go on from a training that was saved with this state dict of the optimizer after so many
+        steps.
+        """
         self.optimizer.load_state_dict(optimizer)
-        self.optimizer.param_groups[0]["lr"] = self.rate  # loaded as a number of its own, which the steps would not reach
+        self.optimizer.param_groups[0]["lr"] = (
+            self.rate
+        )  # loaded as a number of its own, which the steps would not reach
         self.number.fill_(number)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, rate: Tensor) -> torch.optim.SGD:
     momentum, decay = recipe.momentum, recipe.weight_decay
-    return torch.optim.SGD(model.parameters(), rate, momentum=momentum, nesterov=momentum > 0, weight_decay=decay, fused=True)
+    return torch.optim.SGD(
+        model.parameters(),
+        rate,
+        momentum=momentum,
+        nesterov=momentum > 0,
+        weight_decay=decay,
+        fused=True,
+    )

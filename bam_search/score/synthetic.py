@@ -1,7 +1,9 @@
-"""A stand-in for CIFAR-100 where there is no network: 32x32 RGB images, generated in seconds, the same on every machine.
+"""A stand-in for CIFAR-100 where there is no network: 32x32 RGB images, generated in seconds, the
+same on every machine.
 
-A class is one of 10 shapes in one of 10 hues. The object lies anywhere, at any angle and at half to full size, on a cluttered ground
-with smaller distractors of other hues and noise: which hue counts (what) is told only by the shape that bears it (where).
+A class is one of 10 shapes in one of 10 hues. The object lies anywhere, at any angle and at half to
+full size, on a cluttered ground with smaller distractors of other hues and noise: which hue counts
+(what) is told only by the shape that bears it (where).
 """
 
 from collections.abc import Callable
@@ -16,9 +18,16 @@ Array = np.ndarray
 Inside = Callable[[Array, Array], Array]
 
 
-def generate_images(train: int = 50_000, test: int = 10_000, seed: int = 100) -> tuple[Array, Array, Array, Array]:
-    """x_train (train, 32, 32, 3) uint8, y_train (train,) int64, x_test, y_test; 100 classes, balanced."""
-    chunks = [_chunk(np.random.default_rng((seed, start)), min(CHUNK, train + test - start)) for start in range(0, train + test, CHUNK)]
+def generate_images(
+    train: int = 50_000, test: int = 10_000, seed: int = 100
+) -> tuple[Array, Array, Array, Array]:
+    """x_train (train, 32, 32, 3) uint8, y_train (train,) int64, x_test, y_test; 100 classes,
+    balanced.
+    """
+    chunks = [
+        _chunk(np.random.default_rng((seed, start)), min(CHUNK, train + test - start))
+        for start in range(0, train + test, CHUNK)
+    ]
     x, y = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     return x[:train], y[:train], x[train:], y[train:]
 
@@ -45,13 +54,20 @@ def _ground(rng: np.random.Generator, n: int) -> Array:
     return rows[:, :, low] * (1 - weight)[:, None] + rows[:, :, low + 1] * weight[:, None]
 
 
-def _frame(rng: np.random.Generator, n: int, smallest: float, largest: float) -> tuple[Array, Array]:
-    """Coordinates of each pixel as an object of random place, angle and radius sees them: the object lies within the unit circle."""
+def _frame(
+    rng: np.random.Generator, n: int, smallest: float, largest: float
+) -> tuple[Array, Array]:
+    """Coordinates of each pixel as an object of random place, angle and radius sees them: the
+    object lies within the unit circle.
+    """
     radius = rng.uniform(smallest, largest, (n, 1, 1)).astype(np.float32)
     place = rng.uniform(0, 1, (2, n, 1, 1)).astype(np.float32)
     centre = 0.7 * radius + place * (SIDE - 1.4 * radius)
     angle = rng.uniform(-np.pi, np.pi, (n, 1, 1)).astype(np.float32)
-    y, x = np.arange(SIDE, dtype=np.float32)[:, None] - centre[0], np.arange(SIDE, dtype=np.float32) - centre[1]
+    y, x = (
+        np.arange(SIDE, dtype=np.float32)[:, None] - centre[0],
+        np.arange(SIDE, dtype=np.float32) - centre[1],
+    )
     cos, sin = np.cos(angle) / radius, np.sin(angle) / radius
     return x * cos + y * sin, y * cos - x * sin
 

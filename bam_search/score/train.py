@@ -39,7 +39,9 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """A training after some of its epochs, and the wall seconds these took: all that the rest depends on."""
+    """A training after some of its epochs, and the wall seconds these took: all that the rest
+    depends on.
+    """
 
     epochs: tuple[Epoch, ...]
     seconds: float
@@ -57,13 +59,16 @@ def train(
     saved: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
 ) -> tuple[Epoch, ...]:
-    """Train `model` in place on the images of the training context; `measure`, if given, is called after each epoch for the error.
+    """Train `model` in place on the images of the training context; `measure`, if given, is called
+    after each epoch for the error.
 
-    The order of the images, their crops and flips, and torch's own random numbers (dropout) depend on (seed, epoch) only. So a training
-    goes on from one that was `saved`; `keep` hears of each epoch but the last. Trained again on the same device with the same versions, it
-    is the same bit for bit on a CPU; on a GPU, which adds in no fixed order, each epoch's loss is held to 1 % (tests/score/test_gpu.py).
-    With more than one of `micro_batches` a batch goes through in that many parts whose gradients add up; normalisations then see the
-    parts. Raises Diverged, TooSlow, NotOneGraph, and ValueError if a batch cannot be filled with two images.
+    The order of the images, their crops and flips, and torch's own random numbers (dropout) depend
+    on (seed, epoch) only. So a training goes on from one that was `saved`; `keep` hears of each
+    epoch but the last. Trained again on the same device with the same versions, it is the same bit
+    for bit on a CPU; on a GPU, which adds in no fixed order, each epoch's loss is held to 1 %
+    (tests/score/test_gpu.py). With more than one of `micro_batches` a batch goes through in that
+    many parts whose gradients add up; normalisations then see the parts. Raises Diverged, TooSlow,
+    NotOneGraph, and ValueError if a batch cannot be filled with two images.
     """
     with stream(context.device.type), _cudnn(recipe):
         return _train(model, context, recipe, seed, measure, micro_batches, saved, keep)
@@ -98,10 +103,19 @@ def _train(
         loss = float(step.loss) / len(batches)
         _in_time(began, number, recipe)  # on a GPU the steps were only queued before
         if not math.isfinite(loss):
-            raise Diverged(f"the training loss became {loss} in epoch {number + 1} of {recipe.epochs}")
+            raise Diverged(
+                f"the training loss became {loss} in epoch {number + 1} of {recipe.epochs}"
+            )
         epochs.append(Epoch(loss, measure() if measure else None))
         if keep and len(epochs) < recipe.epochs:
-            keep(TrainingState(tuple(epochs), time.monotonic() - began, model.state_dict(), step.optimizer.state_dict()))
+            keep(
+                TrainingState(
+                    tuple(epochs),
+                    time.monotonic() - began,
+                    model.state_dict(),
+                    step.optimizer.state_dict(),
+                )
+            )
     return tuple(epochs)
 
 
@@ -118,4 +132,6 @@ def _cudnn(recipe: Recipe) -> Iterator[None]:
 
 def _in_time(began: float, epoch: int, recipe: Recipe) -> None:
     if recipe.seconds and time.monotonic() - began > recipe.seconds:
-        raise TooSlow(f"the training took more than {recipe.seconds:g} s, and was in epoch {epoch + 1} of {recipe.epochs}")
+        raise TooSlow(
+            f"the training took more than {recipe.seconds:g} s, and was in epoch {epoch + 1} of {recipe.epochs}"
+        )

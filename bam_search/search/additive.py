@@ -1,10 +1,13 @@
-"""Where attention helps: a small additive model of the error, from all records. No library but numpy.
+"""Where attention helps: a small additive model of the error, from all records.
 
-error = intercept + sum over sites of (module there + each of its options' values there) + noise. The same effects also exist once for
-all sites together, so a site that was tried twice borrows from the others. Bayesian linear regression with one prior scale for all
-effects, averaged over its posterior (Christopher Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.5): few records
-give wide intervals, not wild estimates. An option's values are coded around their mean, so a module's effect is that of its average
-setting.
+No library but numpy.
+
+error = intercept + sum over sites of (module there + each of its options' values there) + noise.
+The same effects also exist once for all sites together, so a site that was tried twice borrows from
+the others. Bayesian linear regression with one prior scale for all effects, averaged over its
+posterior (Christopher Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.5): few
+records give wide intervals, not wild estimates. An option's values are coded around their mean, so
+a module's effect is that of its average setting.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +29,11 @@ OPTION = 0.5
 
 @dataclass(frozen=True, eq=False)
 class PlacementEncoder:
-    """The choice space as arrays: at site i choice j > 0 is `choices[i][j - 1]`, choice 0 is nothing, and `rows[i][j]` are its features.
+    """The choice space as arrays: at site i choice j > 0 is `choices[i][j - 1]`, choice 0 is
+    nothing, and `rows[i][j]` are its features.
 
-    A placement is a vector of such j, one a site; `numbers` has i and j of each site's choices, these with every option of their module.
+    A placement is a vector of such j, one a site; `numbers` has i and j of each site's choices,
+    these with every option of their module.
     """
 
     choice_space: ChoiceSpace
@@ -42,7 +47,10 @@ class PlacementEncoder:
     def of(cls, choice_space: ChoiceSpace) -> "PlacementEncoder":
         """The encoder of a choice space."""
         names: dict[str, int] = {}
-        terms = {site: [_terms(site, choice, choice_space) for choice in choice_space.choices(site)] for site in choice_space.sites}
+        terms = {
+            site: [_terms(site, choice, choice_space) for choice in choice_space.choices(site)]
+            for site in choice_space.sites
+        }
         for offered in terms.values():
             for found in offered:
                 for name in found:
@@ -60,7 +68,9 @@ class PlacementEncoder:
             for i, (site, own) in enumerate(zip(choice_space.sites, choices, strict=True))
             for j, choice in enumerate(own, start=1)
         }
-        return cls(choice_space, tuple(choice_space.sites), choices, tuple(rows), tuple(names), numbers)
+        return cls(
+            choice_space, tuple(choice_space.sites), choices, tuple(rows), tuple(names), numbers
+        )
 
     def features(self, vectors: np.ndarray) -> np.ndarray:
         """(n, sites) choices -> (n, features)."""
@@ -78,7 +88,13 @@ class PlacementEncoder:
 
     def placement(self, vector: Iterable[int]) -> Placement:
         """The inverse of `vector`, with every option written out."""
-        return Placement.of({site: self.choices[i][j - 1] for i, (site, j) in enumerate(zip(self.sites, vector, strict=True)) if j})
+        return Placement.of(
+            {
+                site: self.choices[i][j - 1]
+                for i, (site, j) in enumerate(zip(self.sites, vector, strict=True))
+                if j
+            }
+        )
 
 
 def _terms(site: str, choice: Choice, choice_space: ChoiceSpace) -> dict[str, float]:
@@ -97,8 +113,9 @@ def _terms(site: str, choice: Choice, choice_space: ChoiceSpace) -> dict[str, fl
 class AdditiveModel:
     """What the model knows after some records: the posterior of every effect, in points of error.
 
-    `left_out` is the root mean square of the errors of each record as predicted from the others, `left_out_mean` the same for the plain
-    mean of the others: a model that explains nothing has the two alike.
+    `left_out` is the root mean square of the errors of each record as predicted from the others,
+    `left_out_mean` the same for the plain mean of the others: a model that explains nothing has the
+    two alike.
     """
 
     encoder: PlacementEncoder
@@ -117,7 +134,9 @@ class AdditiveModel:
         """(n, features) draws of all effects from the posterior."""
         which = rng.choice(len(SCALES), n, p=self.weights)
         noise = self.noise[which] * self.degrees / rng.chisquare(self.degrees, n)
-        turned = self.means[which] + rng.standard_normal((n, self.vectors.shape[0])) * np.sqrt(self.variances[which] * noise[:, None])
+        turned = self.means[which] + rng.standard_normal((n, self.vectors.shape[0])) * np.sqrt(
+            self.variances[which] * noise[:, None]
+        )
         return np.asarray(turned @ self.vectors.T)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
@@ -126,8 +145,15 @@ class AdditiveModel:
         return np.asarray(self.mean_error + (features - self.mean_row) @ effects)
 
 
-def fit(encoder: PlacementEncoder, vectors: np.ndarray, errors: np.ndarray, weights: np.ndarray | None = None) -> AdditiveModel:
-    """The effects after (n, sites) placements with these errors, n > 2; a record of weight 1/4 counts as a quarter of one."""
+def fit(
+    encoder: PlacementEncoder,
+    vectors: np.ndarray,
+    errors: np.ndarray,
+    weights: np.ndarray | None = None,
+) -> AdditiveModel:
+    """The effects after (n, sites) placements with these errors, n > 2; a record of weight 1/4
+    counts as a quarter of one.
+    """
     weights = np.ones(len(errors)) if weights is None else weights
     rows = encoder.features(vectors)
     total = weights.sum()
@@ -165,13 +191,20 @@ def fit(encoder: PlacementEncoder, vectors: np.ndarray, errors: np.ndarray, weig
     )
 
 
-def explain(records: Iterable[Record], choice_space: ChoiceSpace) -> tuple[AdditiveModel, np.ndarray] | None:
-    """The effects on the validation error, and the (n, sites) placements they are from; None if there are fewer than FEWEST.
+def explain(
+    records: Iterable[Record], choice_space: ChoiceSpace
+) -> tuple[AdditiveModel, np.ndarray] | None:
+    """The effects on the validation error, and the (n, sites) placements they are from; None if
+    there are fewer than FEWEST.
 
     From all complete records in the choice space, each placement once.
     """
     encoder = PlacementEncoder.of(choice_space)
-    rows = {r.id: (encoder.vector(Placement.parse(r.placement)), r.val_error) for r in records if r.complete}
+    rows = {
+        r.id: (encoder.vector(Placement.parse(r.placement)), r.val_error)
+        for r in records
+        if r.complete
+    }
     known = [(vector, error) for vector, error in rows.values() if vector is not None]
     if len(known) < MIN_RECORDS:
         return None
@@ -190,8 +223,11 @@ class Effect:
     records: int
 
 
-def effects_of(learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, draws: int = 4000) -> list[Effect]:
-    """For each site the effect of each module there at its average setting; for each module that of each option's value, over all sites.
+def effects_of(
+    learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, draws: int = 4000
+) -> list[Effect]:
+    """For each site the effect of each module there at its average setting; for each module that of
+    each option's value, over all sites.
 
     `records` says how many records have it.
     """
@@ -201,15 +237,27 @@ def effects_of(learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, 
     found = []
     for i, site in enumerate(encoder.sites):
         for module in dict.fromkeys(choice.module for choice in encoder.choices[i]):
-            chosen = [j for j, choice in enumerate(encoder.choices[i], start=1) if choice.module == module]
+            chosen = [
+                j for j, choice in enumerate(encoder.choices[i], start=1) if choice.module == module
+            ]
             values = effects[:, at[module]] + effects[:, at[f"{site}={module}"]]
-            found.append(_effect(f"{site}={module}", values, level, int(np.isin(vectors[:, i], chosen).sum())))
+            found.append(
+                _effect(
+                    f"{site}={module}", values, level, int(np.isin(vectors[:, i], chosen).sum())
+                )
+            )
     for module, option, value in _options(encoder):
         name = f"{module}({option}={value})"
-        others = [at[f"{module}({o}={v})"] for m, o, v in _options(encoder) if (m, o) == (module, option)]
+        others = [
+            at[f"{module}({o}={v})"] for m, o, v in _options(encoder) if (m, o) == (module, option)
+        ]
         values = OPTION * (effects[:, at[name]] - effects[:, others].mean(1))
         has = [
-            {j for j, choice in enumerate(choices, start=1) if choice.module == module and dict(choice.options).get(option) == value}
+            {
+                j
+                for j, choice in enumerate(choices, start=1)
+                if choice.module == module and dict(choice.options).get(option) == value
+            }
             for choices in encoder.choices
         ]
         count = int(sum(any(j in has[i] for i, j in enumerate(vector)) for vector in vectors))
@@ -219,9 +267,17 @@ def effects_of(learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, 
 
 def _options(encoder: PlacementEncoder) -> list[tuple[str, str, Option]]:
     """Every module, option and value that has an effect."""
-    found = {(c.module, option, value): None for choices in encoder.choices for c in choices for option, value in c.options}
+    found = {
+        (c.module, option, value): None
+        for choices in encoder.choices
+        for c in choices
+        for option, value in c.options
+    }
     groups = list(dict.fromkeys((module, option) for module, option, _ in found))
-    return sorted((key for key in found if f"{key[0]}({key[1]}={key[2]})" in encoder.names), key=lambda key: groups.index(key[:2]))
+    return sorted(
+        (key for key in found if f"{key[0]}({key[1]}={key[2]})" in encoder.names),
+        key=lambda key: groups.index(key[:2]),
+    )
 
 
 def _effect(name: str, values: Sequence[float] | np.ndarray, level: float, records: int) -> Effect:

@@ -1,7 +1,10 @@
-"""Who evaluates: this process, local worker processes, or a Ray cluster. One small interface, that of concurrent.futures.
+"""Who evaluates: this process, local worker processes, or a Ray cluster.
 
-A job that loses its worker is begun again; one that loses ATTEMPTS of them is a result that says so. What is nobody's fault but the
-machine's, a worker that cannot even start, is a Breakdown, and no result.
+One small interface, that of concurrent.futures.
+
+A job that loses its worker is begun again; one that loses ATTEMPTS of them is a result that says
+so. What is nobody's fault but the machine's, a worker that cannot even start, is a Breakdown, and
+no result.
 """
 
 import contextlib
@@ -27,14 +30,18 @@ Executor = Callable[[Task, int, str], contextlib.AbstractContextManager[Submit]]
 
 KEPT = "finished candidates are kept, and the same command continues"
 GRACE = 60.0
-"""Seconds beside a training's own time limit, for building, measuring and an answer; then the worker is taken to hang."""
+"""Seconds beside a training's own time limit, for building, measuring and an answer; then the
+worker is taken to hang.
+"""
 
 
 @contextlib.contextmanager
 def local(task: Task, workers: int, address: str) -> Iterator[Submit]:
-    """A function that takes jobs: on a CPU with one worker in this process, at once; else in `workers` processes.
+    """A function that takes jobs: on a CPU with one worker in this process, at once; else in
+    `workers` processes.
 
-    Processes share the GPUs out evenly. Leaving the context ends them, also those that are still training.
+    Processes share the GPUs out evenly. Leaving the context ends them, also those that are still
+    training.
     """
     del address
     if workers == 1 and task.device.type == "cpu":
@@ -62,7 +69,9 @@ class _Died(Exception):
 
 
 class _Pool:
-    """As many threads as workers; each feeds a process of its own, so that one that dies takes nobody along."""
+    """As many threads as workers; each feeds a process of its own, so that one that dies takes
+    nobody along.
+    """
 
     def __init__(self, task: Task, workers: int) -> None:
         self._task = task
@@ -70,11 +79,17 @@ class _Pool:
         self._processes: dict[int, SpawnProcess] = {}
         self._starting = threading.Lock()
         self._closed = False
-        # Started by the first process otherwise, in its thread, and it would take the signal mask of that away.
+        # Started by the first process otherwise, in its thread, and it would take the signal mask
+        # of that away.
         multiprocessing.resource_tracker.ensure_running()
         for name, value in {**MEMORY, "TORCHINDUCTOR_COMPILE_THREADS": str(task.threads)}.items():
-            os.environ.setdefault(name, value)  # read as a process starts, so these reach the workers alone
-        self._threads = [threading.Thread(target=self._serve, args=(number,), daemon=True) for number in range(workers)]
+            os.environ.setdefault(
+                name, value
+            )  # read as a process starts, so these reach the workers alone
+        self._threads = [
+            threading.Thread(target=self._serve, args=(number,), daemon=True)
+            for number in range(workers)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -115,7 +130,11 @@ class _Pool:
                     if self._closed:
                         return
                 except Exception as error:  # whatever it is, the study must hear of it
-                    future.set_exception(error if isinstance(error, RunError) else RunError(f"a worker cannot be used: {error}", KEPT))
+                    future.set_exception(
+                        error
+                        if isinstance(error, RunError)
+                        else RunError(f"a worker cannot be used: {error}", KEPT)
+                    )
                     connection = None
                     break
             else:
@@ -125,7 +144,9 @@ class _Pool:
         """Start the process of this number. Raises Breakdown if it does not come up."""
         for _ in range(ATTEMPTS):
             ours, theirs = multiprocessing.get_context("spawn").Pipe()
-            process = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, number), daemon=True)
+            process = multiprocessing.get_context("spawn").Process(
+                target=_work, args=(theirs, number), daemon=True
+            )
             with self._starting:
                 if self._closed:
                     raise _Died("the study ended")
@@ -133,7 +154,8 @@ class _Pool:
                 self._processes[number] = process
             theirs.close()
             try:
-                # Not as an argument: that is written while the pipe's other end is still open here, and a death would go unnoticed.
+                # Not as an argument: that is written while the pipe's other end is still open here,
+                # and a death would go unnoticed.
                 self._tell(number, ours, self._task)
                 said = self._answer(number, ours, None)
             except _Died as died:
@@ -146,12 +168,17 @@ class _Pool:
     def _ask(self, number: int, connection: Connection, job: Job) -> Result:
         """The result of a job. Raises _Died."""
         limit = self._task.recipe.seconds
-        patience = None if limit is None else 2 * limit + GRACE  # it may be tried again with half batches
+        patience = (
+            None if limit is None else 2 * limit + GRACE
+        )  # it may be tried again with half batches
         self._tell(number, connection, job)
         answer = self._answer(number, connection, patience)
         if answer is None:
             self._discard(number, connection)
-            return Result(None, f"TooSlow: the worker gave no answer in {patience:g} s, with a time limit of {limit:g} s, and was ended")
+            return Result(
+                None,
+                f"TooSlow: the worker gave no answer in {patience:g} s, with a time limit of {limit:g} s, and was ended",
+            )
         if isinstance(answer, str):
             raise _Died(answer)
         if answer.discard_process:
@@ -171,7 +198,9 @@ class _Pool:
         except OSError:
             raise _Died(self._end(number)) from None
 
-    def _answer(self, number: int, connection: Connection, seconds: float | None) -> Result | str | None:
+    def _answer(
+        self, number: int, connection: Connection, seconds: float | None
+    ) -> Result | str | None:
         """What the process says next; None if that takes longer than `seconds`. Raises _Died."""
         try:
             return connection.recv() if connection.poll(seconds) else None
@@ -185,12 +214,16 @@ class _Pool:
         code = process.exitcode
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            return f"killed by {name}" + (", as a system does that runs out of memory" if name == "SIGKILL" else "")
+            return f"killed by {name}" + (
+                ", as a system does that runs out of memory" if name == "SIGKILL" else ""
+            )
         return f"ended with exit code {code}"
 
 
 def _work(connection: Connection, number: int) -> None:
-    """A worker process: its task, ready, then one answer a job; a text is the last word of one that cannot go on."""
+    """A worker process: its task, ready, then one answer a job; a text is the last word of one that
+    cannot go on.
+    """
     threading.Thread(target=_end_with_driver, daemon=True).start()
     try:
         task: Task = connection.recv()
@@ -201,7 +234,9 @@ def _work(connection: Connection, number: int) -> None:
             connection.send(evaluate(task, connection.recv()))
     except (EOFError, OSError):  # the driver has closed the pipe
         return
-    except Exception as error:  # the device failed, not the candidate: a fresh process may have better luck
+    except (
+        Exception
+    ) as error:  # the device failed, not the candidate: a fresh process may have better luck
         connection.send("".join(traceback.format_exception_only(error)).strip())
 
 

@@ -1,4 +1,5 @@
-"""Who drives a study: one process at a time, by a lock on its folder that ends with the process; and what it is doing, for others to read.
+"""Who drives a study: one process at a time, by a lock on its folder that ends with the process;
+and what it is doing, for others to read.
 
 lock          held by the driver, however it ends; empty
 driver.json   the driver, its stage and its trainings under way; how it ended, when it has
@@ -41,7 +42,9 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """A driver: the process, its command, since when it drives, what it does and how much of that is done; how it ended, once it has."""
+    """A driver: the process, its command, since when it drives, what it does and how much of that
+    is done; how it ended, once it has.
+    """
 
     host: str
     pid: int
@@ -75,7 +78,9 @@ class StudyLock:
 
         def watch(job: Job) -> "Future[Result]":
             with self._writing:
-                self._running[id(job)] = Running(job.placement, job.seed, job.epochs, job.final, time.time())
+                self._running[id(job)] = Running(
+                    job.placement, job.seed, job.epochs, job.final, time.time()
+                )
             self.tell()
             future = submit(job)
             future.add_done_callback(lambda _done: self._over(job))
@@ -90,7 +95,8 @@ class StudyLock:
 
 @contextlib.contextmanager
 def locked(folder: Path, command: str) -> Iterator[StudyLock]:
-    """The driver of the study in `folder`, which is made if need be; a UserError on the way leaves the folder as it was.
+    """The driver of the study in `folder`, which is made if need be; a UserError on the way leaves
+    the folder as it was.
 
     Raises UserError if there is another driver, or the folder cannot be used.
     """
@@ -100,11 +106,16 @@ def locked(folder: Path, command: str) -> Iterator[StudyLock]:
             folder.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context((folder / LOCK).open("a"))
             if not _locked(lock):
-                raise UserError(_busy(folder), f"wait, or end it with `python -m bam_search stop {folder}`")
+                raise UserError(
+                    _busy(folder), f"wait, or end it with `python -m bam_search stop {folder}`"
+                )
             before = told.read_text(encoding="utf-8") if told.exists() else None
             driver = StudyLock(folder, command)
         except OSError as error:
-            raise UserError(f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "try another --out") from None
+            raise UserError(
+                f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}",
+                "try another --out",
+            ) from None
         try:
             yield driver
         except UserError:
@@ -113,7 +124,9 @@ def locked(folder: Path, command: str) -> Iterator[StudyLock]:
 
 
 def _locked(file: TextIO) -> bool:
-    """Whether the lock could be had, for as long as the file is open; processes that are started do not inherit it."""
+    """Whether the lock could be had, for as long as the file is open; processes that are started do
+    not inherit it.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -137,7 +150,10 @@ def _as_it_was(folder: Path, before: str | None, new: bool) -> None:
 
 
 def read_status(folder: Path) -> tuple[Status | None, bool]:
-    """The last driver of a study, None if there was none, and whether it still drives. Raises UserError if `folder` is none of a study."""
+    """The last driver of a study, None if there was none, and whether it still drives.
+
+    Raises UserError if `folder` is none of a study.
+    """
     try:
         table = json.loads((folder / STATUS).read_text(encoding="utf-8"))
         table["running"] = tuple(Running(**running) for running in table["running"])
@@ -145,12 +161,16 @@ def read_status(folder: Path) -> tuple[Status | None, bool]:
     except FileNotFoundError:
         return None, False
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{folder / STATUS} cannot be read: {error}", "name a study's folder") from None
+        raise UserError(
+            f"{folder / STATUS} cannot be read: {error}", "name a study's folder"
+        ) from None
     return status, _held(folder / LOCK)
 
 
 def _held(path: Path) -> bool:
-    """Whether somebody has the lock; shared, so that two who look do not take each other for a driver."""
+    """Whether somebody has the lock; shared, so that two who look do not take each other for a
+    driver.
+    """
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,7 @@
-"""What the paper says about the references of a study, each figure with its mark. No torch, no optuna."""
+"""What the paper says about the references of a study, each figure with its mark.
+
+No torch, no optuna.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +25,9 @@ Marked = tuple[float, Mark]
 class PublishedFigure:
     """The paper's figures for `reference`, a reference of the study, each as [value, mark].
 
-    `net` is the search space that holds the paper's network, `mirror` a small one that stands in for it on a CPU. `error` is in percent on
-    CIFAR-100's test set, `params` in millions, `gflops` in 1e9 multiply-adds.
+    `net` is the search space that holds the paper's network, `mirror` a small one that stands in
+    for it on a CPU. `error` is in percent on CIFAR-100's test set, `params` in millions, `gflops`
+    in 1e9 multiply-adds.
     """
 
     reference: str
@@ -35,13 +39,17 @@ class PublishedFigure:
 
 
 def beside(entries: Sequence[PublishedFigure], space: str) -> tuple[PublishedFigure, ...]:
-    """The entries to show beside a run on `space`: those of its network or of the one that it mirrors; all if there are none."""
+    """The entries to show beside a run on `space`: those of its network or of the one that it
+    mirrors; all if there are none.
+    """
     own = tuple(entry for entry in entries if space in (entry.net, entry.mirror))
     return own or tuple(entries)
 
 
 def minus(entry: PublishedFigure, entries: Sequence[PublishedFigure], base: str) -> Marked | None:
-    """The entry's error minus that of the reference `base` on the same net, with the mark of the less sure one; None if not known."""
+    """The entry's error minus that of the reference `base` on the same net, with the mark of the
+    less sure one; None if not known.
+    """
     other = next((e.error for e in entries if (e.reference, e.net) == (base, entry.net)), None)
     if entry.error is None or other is None or entry.reference == base:
         return None

@@ -1,4 +1,7 @@
-"""A record: all that is known of one candidate, flat, as it stands in records.csv. No torch, no optuna."""
+"""A record: all that is known of one candidate, flat, as it stands in records.csv.
+
+No torch, no optuna.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -9,22 +12,31 @@ SEARCH = "search"
 RANDOM = "random"
 ABLATION = "ablation"
 FIRST = {RANDOM: 1_000_000, ABLATION: 2_000_000}
-"""Where the numbers of these origins begin, so that a study can be extended: the references and the search count on from 0."""
+"""Where the numbers of these origins begin, so that a study can be extended: the references and the
+search count on from 0.
+"""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One candidate. Errors and overheads are in percent, counts are integers, seconds are wall time; None is "not known".
+    """One candidate.
 
-    `origin` is "reference" (pinned by the study, `name` says which), "search", "random" (the random search beside it) or "ablation" (the
-    winner without one of its sites). `val_error` is after `epochs`, on `val_images` images that were held out of training; `rung_errors`
-    are of shorter trainings of `rung_epochs`, each with a learning-rate decay of its own. `stopped` says why a candidate was not trained
-    further, `audited` that it would have been stopped and was trained to the end all the same. `test_errors` are of trainings with the
-    fresh seeds `test_seeds` and all training images, each measured once on `test_images`. `macs_conv_fc` is the published convention,
-    `macs` the full count, `activations` what convolutions and linear layers put out (see `bam_search.score.cost`). `micro_batches` is 2
-    where the device's memory was too small for whole batches (`test_micro_batches`: in a final training). `failure` is a traceback, or
-    what went wrong. `latency_overhead` is measured, not counted: the time of a forward pass above the backbone's on the study's device,
-    with its 95 % interval (see `bam_search.score.latency`); only of finalists.
+    Errors and overheads are in percent, counts are integers, seconds are wall time; None is "not
+    known".
+
+    `origin` is "reference" (pinned by the study, `name` says which), "search", "random" (the random
+    search beside it) or "ablation" (the winner without one of its sites). `val_error` is after
+    `epochs`, on `val_images` images that were held out of training; `rung_errors` are of shorter
+    trainings of `rung_epochs`, each with a learning-rate decay of its own. `stopped` says why a
+    candidate was not trained further, `audited` that it would have been stopped and was trained to
+    the end all the same. `test_errors` are of trainings with the fresh seeds `test_seeds` and all
+    training images, each measured once on `test_images`. `macs_conv_fc` is the published
+    convention, `macs` the full count, `activations` what convolutions and linear layers put out
+    (see `bam_search.score.cost`). `micro_batches` is 2 where the device's memory was too small for
+    whole batches (`test_micro_batches`: in a final training). `failure` is a traceback, or what
+    went wrong. `latency_overhead` is measured, not counted: the time of a forward pass above the
+    backbone's on the study's device, with its 95 % interval (see `bam_search.score.latency`); only
+    of finalists.
     """
 
     number: int
@@ -84,7 +96,9 @@ class Record:
     def tag(self) -> str:
         """'17'; 'R3' in the random search, 'A1' for an ablation."""
         first = FIRST.get(self.origin)
-        return str(self.number) if first is None else f"{self.origin[0].upper()}{self.number - first}"
+        return (
+            str(self.number) if first is None else f"{self.origin[0].upper()}{self.number - first}"
+        )
 
     @property
     def label(self) -> str:
@@ -104,7 +118,11 @@ class Record:
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> "Record":
         """The inverse of `to_dict`, also after JSON has made lists of the tuples."""
-        values: dict[str, Any] = {f.name: tuple(v) if isinstance(v := table[f.name], list) else v for f in fields(cls) if f.name in table}
+        values: dict[str, Any] = {
+            f.name: tuple(v) if isinstance(v := table[f.name], list) else v
+            for f in fields(cls)
+            if f.name in table
+        }
         return cls(**values)
 
 
@@ -124,7 +142,9 @@ def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
 
 
 def main_records(records: Iterable[Record]) -> list[Record]:
-    """The references and the search's own records: all but the random search beside it, and the ablations."""
+    """The references and the search's own records: all but the random search beside it, and the
+    ablations.
+    """
     return [record for record in records if record.origin in (REFERENCE, SEARCH)]
 
 
@@ -138,11 +158,14 @@ def startup_of(records: Iterable[Record], startup: int) -> list[Record]:
 def best_of(records: Iterable[Record]) -> Record | None:
     """The complete record of least validation error, the first of several; None if there is none."""
     complete = [record for record in records if record.complete]
-    return min(complete, key=lambda record: (record.objective("error"), record.number), default=None)
+    return min(
+        complete, key=lambda record: (record.objective("error"), record.number), default=None
+    )
 
 
 def standard_error(error: float, images: int) -> float:
-    """The binomial standard error, in points, of an error in percent measured on `images` images: what the images alone leave open.
+    """The binomial standard error, in points, of an error in percent measured on `images` images:
+    what the images alone leave open.
 
     It says nothing of the spread between training seeds, which comes on top.
     """

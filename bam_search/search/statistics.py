@@ -1,7 +1,9 @@
-"""What several seeds say: means, paired differences, and who is on the front, each with how sure that is. numpy and scipy.
+"""What several seeds say: means, paired differences, and who is on the front, each with how sure
+that is. numpy and scipy.
 
-The model of a final error: its placement's mean, plus what its seed does to all placements alike, plus noise of one size. Differences
-are between the same seeds, so what the seed does to all drops out; the noise is estimated from all finalists together.
+The model of a final error: its placement's mean, plus what its seed does to all placements alike,
+plus noise of one size. Differences are between the same seeds, so what the seed does to all drops
+out; the noise is estimated from all finalists together.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,9 @@ DRAWS = 4000
 
 @dataclass(frozen=True)
 class Noise:
-    """The standard deviation of one final error beyond its placement's mean and its seed's effect, with its degrees of freedom."""
+    """The standard deviation of one final error beyond its placement's mean and its seed's effect,
+    with its degrees of freedom.
+    """
 
     sd: float
     degrees: int
@@ -28,7 +32,9 @@ class Noise:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of `n` values, with its standard deviation and interval; with one value neither is known."""
+    """The mean of `n` values, with its standard deviation and interval; with one value neither is
+    known.
+    """
 
     mean: float
     sd: float | None
@@ -39,7 +45,9 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """a - b over their `n` common seeds, in points, with its interval; `word` says how a is: 'better', 'worse' or 'tie'."""
+    """a - b over their `n` common seeds, in points, with its interval; `word` says how a is:
+    'better', 'worse' or 'tie'.
+    """
 
     mean: float
     low: float | None
@@ -65,10 +73,16 @@ def mean(errors: Sequence[float], level: float = LEVEL) -> Mean:
 
 
 def noise(records: Sequence[Record]) -> Noise | None:
-    """The noise of final errors, from all records with several: what a mean for each placement and for each seed leaves."""
+    """The noise of final errors, from all records with several: what a mean for each placement and
+    for each seed leaves.
+    """
     used = [r for r in records if len(r.test_errors) > 1]
     seeds = sorted({seed for r in used for seed in r.test_seeds})
-    cells = [(i, seeds.index(seed), error) for i, r in enumerate(used) for seed, error in zip(r.test_seeds, r.test_errors, strict=True)]
+    cells = [
+        (i, seeds.index(seed), error)
+        for i, r in enumerate(used)
+        for seed, error in zip(r.test_seeds, r.test_errors, strict=True)
+    ]
     if len(used) < 2 or not cells:
         return None
     design = np.zeros((len(cells), len(used) + len(seeds)))
@@ -83,10 +97,16 @@ def noise(records: Sequence[Record]) -> Noise | None:
     return Noise(float(np.sqrt(left @ left / degrees)), degrees)
 
 
-def difference(a: Record, b: Record, spread: Noise | None, level: float = LEVEL) -> Difference | None:
+def difference(
+    a: Record, b: Record, spread: Noise | None, level: float = LEVEL
+) -> Difference | None:
     """a - b over the seeds that both have; None if they have none in common."""
     of_b = dict(zip(b.test_seeds, b.test_errors, strict=True))
-    values = [error - of_b[seed] for seed, error in zip(a.test_seeds, a.test_errors, strict=True) if seed in of_b]
+    values = [
+        error - of_b[seed]
+        for seed, error in zip(a.test_seeds, a.test_errors, strict=True)
+        if seed in of_b
+    ]
     if not values:
         return None
     n, centre = len(values), float(np.mean(values))
@@ -96,13 +116,19 @@ def difference(a: Record, b: Record, spread: Noise | None, level: float = LEVEL)
     return Difference(centre, centre - half, centre + half, n)
 
 
-def membership(records: Sequence[Record], costs: Sequence[str], spread: Noise | None) -> list[float]:
-    """For each record with final errors the probability that its placement is on the front of mean error and `costs`.
+def membership(
+    records: Sequence[Record], costs: Sequence[str], spread: Noise | None
+) -> list[float]:
+    """For each record with final errors the probability that its placement is on the front of mean
+    error and `costs`.
 
-    Means are drawn around those measured, as wide as the noise and the number of seeds leave them; costs are known.
+    Means are drawn around those measured, as wide as the noise and the number of seeds leave them;
+    costs are known.
     """
     means = np.array([np.mean(r.test_errors) for r in records])
-    known = np.array([[r.objective(key) for key in costs] for r in records]).reshape(len(records), -1)
+    known = np.array([[r.objective(key) for key in costs] for r in records]).reshape(
+        len(records), -1
+    )
     if spread is None:
         return [float(on) for on in nondominated(np.column_stack([means, known]))]
     rng = np.random.default_rng(0)
@@ -111,16 +137,27 @@ def membership(records: Sequence[Record], costs: Sequence[str], spread: Noise | 
     drawn = means + width * scale * rng.standard_normal((DRAWS, len(records)))
     # a beats b where it costs no more anywhere; of equal costs the one of less error.
     cheaper = (known[:, None] <= known[None]).all(2) & ~np.eye(len(records), dtype=bool)
-    beaten = np.stack([(drawn[:, cheaper[:, i]] < drawn[:, [i]]).any(1) for i in range(len(records))], axis=1)
+    beaten = np.stack(
+        [(drawn[:, cheaper[:, i]] < drawn[:, [i]]).any(1) for i in range(len(records))], axis=1
+    )
     return [float(share) for share in 1 - beaten.mean(0)]
 
 
-def rank_correlation(short: Sequence[float], full: Sequence[float], level: float = LEVEL) -> Mean | None:
-    """Kendall's tau of two rankings with a bootstrap interval over candidates; None for fewer than 4, or where one is constant."""
+def rank_correlation(
+    short: Sequence[float], full: Sequence[float], level: float = LEVEL
+) -> Mean | None:
+    """Kendall's tau of two rankings with a bootstrap interval over candidates; None for fewer than
+    4, or where one is constant.
+    """
     pairs = np.array([short, full]).T
     if len(pairs) < 4 or len(np.unique(pairs[:, 0])) < 2 or len(np.unique(pairs[:, 1])) < 2:
         return None
     rng = np.random.default_rng(0)
-    taus = [stats.kendalltau(*pairs[rng.integers(len(pairs), size=len(pairs))].T).statistic for _ in range(500)]
+    taus = [
+        stats.kendalltau(*pairs[rng.integers(len(pairs), size=len(pairs))].T).statistic
+        for _ in range(500)
+    ]
     low, high = np.nanquantile(taus, [(1 - level) / 2, (1 + level) / 2])
-    return Mean(float(stats.kendalltau(*pairs.T).statistic), None, float(low), float(high), len(pairs))
+    return Mean(
+        float(stats.kendalltau(*pairs.T).statistic), None, float(low), float(high), len(pairs)
+    )

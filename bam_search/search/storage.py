@@ -1,4 +1,5 @@
-"""Where a study's trials lie: in study.db in its folder, or in any SQL database that Optuna takes, under the study's name. Optuna's tables.
+"""Where a study's trials lie: in study.db in its folder, or in any SQL database that Optuna takes,
+under the study's name. Optuna's tables.
 
 https://optuna.readthedocs.io/en/stable/reference/storages.html
 """
@@ -27,7 +28,9 @@ ATTRIBUTES = (
     "WHERE s.study_name = :name AND a.key = :key ORDER BY t.trial_id"
 )
 LOCKS = {"postgresql": "SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"}
-"""Where a database keeps two drivers of one study apart, whatever their folders: a lock that ends with its connection."""
+"""Where a database keeps two drivers of one study apart, whatever their folders: a lock that ends
+with its connection.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,19 @@ class StudyStorage:
         try:
             url = make_url(storage)
         except (SQLAlchemyError, ValueError):
-            raise UserError(f"--storage {storage!r} is no URL of a database", "for example postgresql://user@host/database") from None
+            raise UserError(
+                f"--storage {storage!r} is no URL of a database",
+                "for example postgresql://user@host/database",
+            ) from None
         if url.password or "password" in url.query:  # the report says how it was run
-            raise UserError("--storage has a password in it, and commands are written down", "put it into PGPASSWORD or ~/.pgpass")
-        return cls(url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url, name)
+            raise UserError(
+                "--storage has a password in it, and commands are written down",
+                "put it into PGPASSWORD or ~/.pgpass",
+            )
+        return cls(
+            url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url,
+            name,
+        )
 
     @property
     def text(self) -> str:
@@ -71,11 +83,15 @@ class StudyStorage:
     def attributes(self, key: str) -> list[str]:
         """What each trial of the study, in order, has as its user attribute `key`, a text.
 
-        Straight from Optuna's tables: its own way builds all there is to each trial, which takes seconds and 300 MiB for 10,000 of them.
+        Straight from Optuna's tables: its own way builds all there is to each trial, which takes
+        seconds and 300 MiB for 10,000 of them.
         """
         engine = create_engine(self.url, poolclass=NullPool)
         with engine.connect() as connection:
-            return [json.loads(row[0]) for row in connection.execute(text(ATTRIBUTES), {"name": self.name, "key": key})]
+            return [
+                json.loads(row[0])
+                for row in connection.execute(text(ATTRIBUTES), {"name": self.name, "key": key})
+            ]
 
     def create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
         """Make the study, whole or not at all where it has a database of its own."""
@@ -86,14 +102,18 @@ class StudyStorage:
         beside = final.with_suffix(".new")
         beside.unlink(missing_ok=True)
         try:
-            StudyStorage(self.url.set(database=str(beside)), self.name)._create(objectives, attributes)
+            StudyStorage(self.url.set(database=str(beside)), self.name)._create(
+                objectives, attributes
+            )
             beside.replace(final)
         finally:
             beside.unlink(missing_ok=True)
 
     def _create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
         directions = [StudyDirection.MINIMIZE] * len(objectives)
-        study = optuna.create_study(study_name=self.name, storage=self._storage(), directions=directions)
+        study = optuna.create_study(
+            study_name=self.name, storage=self._storage(), directions=directions
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(objectives))
@@ -107,22 +127,32 @@ class StudyStorage:
     def rename(self, name: str) -> None:
         """Give a study in a shared database another name: a copy, then the old one is deleted."""
         storage = self._storage()
-        optuna.copy_study(from_study_name=self.name, from_storage=storage, to_storage=storage, to_study_name=name)
+        optuna.copy_study(
+            from_study_name=self.name, from_storage=storage, to_storage=storage, to_study_name=name
+        )
         self.delete()
 
     @contextlib.contextmanager
     def reserved(self) -> Iterator[None]:
-        """Hold the study in its database for as long as the context lasts. Raises UserError if another driver does."""
+        """Hold the study in its database for as long as the context lasts.
+
+        Raises UserError if another driver does.
+        """
         lock = LOCKS.get(self.url.get_backend_name())
         if lock is None:  # the folder has a lock of its own
             yield
             return
         with self.usable():
-            connection = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
+            connection = create_engine(
+                self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+            ).connect()
             held = connection.execute(text(lock), {"name": self.name}).scalar()
         try:
             if not held:
-                raise UserError(f"the study {self.name!r} in {self.text} is driven by another process", "give this one another --name")
+                raise UserError(
+                    f"the study {self.name!r} in {self.text} is driven by another process",
+                    "give this one another --name",
+                )
             yield
         finally:
             connection.close()
@@ -133,17 +163,25 @@ class StudyStorage:
         try:
             yield
         except ImportError:
-            raise UserError(f"{self.text} needs the database's Python package", "pip install '.[postgresql]' for PostgreSQL") from None
+            raise UserError(
+                f"{self.text} needs the database's Python package",
+                "pip install '.[postgresql]' for PostgreSQL",
+            ) from None
         except (*BROKEN, RuntimeError) as error:  # Optuna's word for tables of another version
             where = str(self.url.database) if self.embedded else self.text
             if any(word in str(error) for word in ("disk is full", "disk I/O error")):
                 raise RunError(f"{where} cannot be written: {said(error)}") from None
-            hint = "restore it, or start a new study with --out another/folder" if self.embedded else "is the server up, and the URL right?"
+            hint = (
+                "restore it, or start a new study with --out another/folder"
+                if self.embedded
+                else "is the server up, and the URL right?"
+            )
             raise UserError(f"{where} cannot be used: {said(error)}", hint) from None
 
     def _storage(self) -> RDBStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Writes are minutes apart: to a server a connection each, so that none is idle, or was dropped when it restarted.
+        # Writes are minutes apart: to a server a connection each, so that none is idle, or was
+        # dropped when it restarted.
         pool = {} if self.embedded else {"poolclass": NullPool}
         return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs=pool)
 

@@ -1,4 +1,5 @@
-"""The study's folder: an Optuna study of finished candidates, the resolved study beside it, and the tables made from them.
+"""The study's folder: an Optuna study of finished candidates, the resolved study beside it, and the
+tables made from them.
 
     study.db      Optuna's own storage (SQLite; optuna-dashboard opens it): one finished trial a candidate, its record as an attribute;
                   or these trials are in the database that --storage names
@@ -40,13 +41,21 @@ class Store:
     """An open study with one writer: what is read once from its trials, and grows with them."""
 
     def __init__(
-        self, folder: Path, study: optuna.Study, identity: Mapping[str, Any], storage: StudyStorage | None = None, texts: Iterable[str] = ()
+        self,
+        folder: Path,
+        study: optuna.Study,
+        identity: Mapping[str, Any],
+        storage: StudyStorage | None = None,
+        texts: Iterable[str] = (),
     ) -> None:
         self.folder = folder
         self._study = study
         self._identity = identity
         self._place = storage
-        self._records = {record.number: record for record in (Record.from_dict(json.loads(text)) for text in texts)}
+        self._records = {
+            record.number: record
+            for record in (Record.from_dict(json.loads(text)) for text in texts)
+        }
         self._finals: dict[int, dict[int, Mapping[str, Any]]] = {}
         for key, kept in study.user_attrs.items():
             if key.startswith(FINAL):
@@ -66,9 +75,13 @@ class Store:
         return {(number, seed) for number, by_seed in self._finals.items() for seed in by_seed}
 
     def add(self, record: Record, trial: FrozenTrial | None, values: Sequence[float]) -> None:
-        """Keep a finished candidate: in `trial` if it is in the choice space, else in one without parameters. Raises Breakdown."""
+        """Keep a finished candidate: in `trial` if it is in the choice space, else in one without
+        parameters. Raises Breakdown.
+        """
         if not record.complete:
-            trial = optuna.create_trial(state=TrialState.FAIL if record.failure else TrialState.PRUNED)
+            trial = optuna.create_trial(
+                state=TrialState.FAIL if record.failure else TrialState.PRUNED
+            )
         elif trial is None:
             trial = optuna.create_trial(values=list(values))
         trial.set_user_attr(RECORD, json.dumps(record.to_dict()))
@@ -78,28 +91,40 @@ class Store:
         self._records[record.number] = record
 
     def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
-        """Keep what came of a final training with `seed`: error, images, seconds and micro_batches, or failure. Raises Breakdown."""
+        """Keep what came of a final training with `seed`: error, images, seconds and micro_batches,
+        or failure. Raises Breakdown.
+        """
         with self._writing():
             self._study.set_user_attr(f"{FINAL}{number}:{seed}", json.dumps(dict(fields)))
         self._finals.setdefault(number, {})[seed] = fields
         self._tested(number)
 
     def add_latency(self, number: int, overhead: float, interval: tuple[float, float]) -> None:
-        """Keep a candidate's measured latency above the backbone's, in percent, with its interval. Raises Breakdown."""
+        """Keep a candidate's measured latency above the backbone's, in percent, with its interval.
+
+        Raises Breakdown.
+        """
         with self._writing():
             self._study.set_user_attr(f"{LATENCY}{number}", json.dumps([overhead, *interval]))
         self._timed(number, (overhead, *interval))
 
     def describe(self, about: Mapping[str, str]) -> None:
         """Keep how the study was run, last time, beside its identity."""
-        write(self.folder / STUDY, json.dumps({"identity": self._identity, **_storage_of(self._place), "about": about}, indent=2))
+        write(
+            self.folder / STUDY,
+            json.dumps(
+                {"identity": self._identity, **_storage_of(self._place), "about": about}, indent=2
+            ),
+        )
 
     def _tested(self, number: int) -> None:
         by_seed = dict(sorted(self._finals[number].items()))
         self._records[number] = replace(self._records[number], **_final_fields(by_seed))
 
     def _timed(self, number: int, kept: Sequence[float]) -> None:
-        self._records[number] = replace(self._records[number], latency_overhead=kept[0], latency_interval=tuple(kept[1:]))
+        self._records[number] = replace(
+            self._records[number], latency_overhead=kept[0], latency_interval=tuple(kept[1:])
+        )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -107,7 +132,10 @@ class Store:
             yield
         except BROKEN as error:
             where = self._place.text if self._place and not self._place.embedded else self.folder
-            raise RunError(f"the study in {where} cannot be written: {said(error)}", "what was finished before is kept") from None
+            raise RunError(
+                f"the study in {where} cannot be written: {said(error)}",
+                "what was finished before is kept",
+            ) from None
 
 
 def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -119,31 +147,55 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         "test_errors": tuple(fields["error"] for fields in scored.values()),
         "test_images": max((fields["images"] for fields in scored.values()), default=None),
         "test_seconds": sum(fields["seconds"] for fields in scored.values()) if scored else None,
-        "test_micro_batches": max((fields["micro_batches"] for fields in scored.values()), default=None),
+        "test_micro_batches": max(
+            (fields["micro_batches"] for fields in scored.values()), default=None
+        ),
         "test_failure": failures[0] if failures else "",
     }
 
 
 def _storage_of(storage: StudyStorage | None) -> dict[str, Any]:
     """What study.json says of a study whose trials are elsewhere; never a password."""
-    return {} if storage is None or storage.embedded else {"storage": {"url": storage.text, "name": storage.name}}
+    return (
+        {}
+        if storage is None or storage.embedded
+        else {"storage": {"url": storage.text, "name": storage.name}}
+    )
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The finished candidates of a study that may be running elsewhere; nothing is written. Raises UserError if there is no study."""
+    """The finished candidates of a study that may be running elsewhere; nothing is written.
+
+    Raises UserError if there is no study.
+    """
     storage = _read(folder).get("storage") or {}
     storage = StudyStorage.of(folder, storage.get("url"), storage.get("name", ""))
     if not storage.exists():
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
     with storage.usable():
         try:
-            return list(Store(folder, storage.open(), {}, storage, storage.attributes(RECORD)).records().values())
+            return list(
+                Store(folder, storage.open(), {}, storage, storage.attributes(RECORD))
+                .records()
+                .values()
+            )
         except KeyError:
-            raise UserError(f"{storage.text} holds trials that are no study's of bam_search", "name a study's folder") from None
+            raise UserError(
+                f"{storage.text} holds trials that are no study's of bam_search",
+                "name a study's folder",
+            ) from None
 
 
-def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[str], storage: StudyStorage | None = None) -> Store:
-    """Open the study, made if need be; by default in the folder. Raises UserError if it differs in `identity`, or cannot be written."""
+def open_store(
+    folder: Path,
+    identity: Mapping[str, Any],
+    objectives: Sequence[str],
+    storage: StudyStorage | None = None,
+) -> Store:
+    """Open the study, made if need be; by default in the folder.
+
+    Raises UserError if it differs in `identity`, or cannot be written.
+    """
     storage = storage or StudyStorage.of(folder, None, "")
     now = json.loads(json.dumps(identity))
     try:
@@ -159,17 +211,26 @@ def open_store(folder: Path, identity: Mapping[str, Any], objectives: Sequence[s
                 storage.create(objectives, {IDENTITY: json.dumps(identity)})
         with storage.usable():
             study = storage.open()
-            _check(folder if storage.embedded else storage.text, _kept_identity(study, storage), now)
+            _check(
+                folder if storage.embedded else storage.text, _kept_identity(study, storage), now
+            )
             store = Store(folder, study, identity, storage, storage.attributes(RECORD))
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         if not before:
             store.describe({})
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise RunError(f"the study folder {str(folder)!r} cannot be written: {error.strerror}") from None
-        raise UserError(f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}", "try another --out") from None
+            raise RunError(
+                f"the study folder {str(folder)!r} cannot be written: {error.strerror}"
+            ) from None
+        raise UserError(
+            f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}",
+            "try another --out",
+        ) from None
     except KeyError:
-        raise UserError(f"{storage.text} holds trials that are no study's of bam_search", HINT) from None
+        raise UserError(
+            f"{storage.text} holds trials that are no study's of bam_search", HINT
+        ) from None
     return store
 
 
@@ -180,7 +241,8 @@ def _unfinished(storage: StudyStorage) -> bool:
 
 
 def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> list[str]:
-    """Give what is there of a study another name, so that a new one can take its place; the new names.
+    """Give what is there of a study another name, so that a new one can take its place; the new
+    names.
 
     In the folder remain the files named in `but`, which are the driver's.
     """
@@ -213,13 +275,17 @@ def _read(folder: Path) -> dict[str, Any]:
         return {**table, "identity": dict(table["identity"])}
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"{path} is damaged: it is not the study.json of a run", "restore it, or set the study aside with --force-new"
+            f"{path} is damaged: it is not the study.json of a run",
+            "restore it, or set the study aside with --force-new",
         ) from None
 
 
 def _kept_identity(study: optuna.Study, storage: StudyStorage) -> dict[str, Any]:
     if IDENTITY not in study.user_attrs:
-        raise UserError(f"{storage.text} holds a study {storage.name!r} that is none of this version of bam_search", HINT)
+        raise UserError(
+            f"{storage.text} holds a study {storage.name!r} that is none of this version of bam_search",
+            HINT,
+        )
     return dict(json.loads(study.user_attrs[IDENTITY]))
 
 
@@ -227,5 +293,7 @@ def _check(where: object, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     old, new = flat(before), flat(now)
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if changed:
-        lines = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in changed)
+        lines = "\n".join(
+            f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in changed
+        )
         raise UserError(f"{where} holds a study that was run differently:\n{lines}", HINT)

@@ -1,4 +1,6 @@
-"""A study file, resolved: the part for this device laid on the common part, the command line on top, all checked at once."""
+"""A study file, resolved: the part for this device laid on the common part, the command line on
+top, all checked at once.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,9 @@ VARIANTS = ("cpu", "gpu")
 @strict
 @dataclass(frozen=True)
 class DataPlan:
-    """`source` as for --data; `images` of the training set are used, and the share `validation` of these is held out for the search."""
+    """`source` as for --data; `images` of the training set are used, and the share `validation` of
+    these is held out for the search.
+    """
 
     source: str = "auto"
     images: Annotated[int, Ge(1)] | Literal["all"] = "all"
@@ -38,8 +42,9 @@ class DataPlan:
 class Rungs:
     """Shorter trainings of `epochs` each come before the full one; see `bam_search.search.pruner`.
 
-    A candidate is stopped that is worse than an equally cheap one by `margin` standard deviations; a share `audit` of candidates is
-    trained to the end all the same, to see how often that is wrong.
+    A candidate is stopped that is worse than an equally cheap one by `margin` standard deviations;
+    a share `audit` of candidates is trained to the end all the same, to see how often that is
+    wrong.
     """
 
     epochs: tuple[Annotated[int, Ge(1)], ...] = ()
@@ -50,10 +55,11 @@ class Rungs:
 @strict
 @dataclass(frozen=True)
 class FinalistPlan:
-    """How finalists are trained again: with `seeds` fresh seeds each, those that cannot be told apart with up to `most`.
+    """How finalists are trained again: with `seeds` fresh seeds each, those that cannot be told
+    apart with up to `most`.
 
-    The further trainings are at most the share `extra` of the first ones. `leave_one_out` also trains the winner without each of its
-    sites.
+    The further trainings are at most the share `extra` of the first ones. `leave_one_out` also
+    trains the winner without each of its sites.
     """
 
     seeds: Annotated[int, Ge(1), Le(100)] = 3
@@ -65,13 +71,16 @@ class FinalistPlan:
 @strict
 @dataclass(frozen=True)
 class Study:
-    """A question, resolved for one device. `references` are pinned placements by name, trained before anything is searched.
+    """A question, resolved for one device.
 
-    `trials` is the total of candidates, references included; the first `startup` searched ones are drawn at random over the number of
-    sites, the sampler chooses the rest. Placements above `max_params_overhead` or `max_macs_overhead` (conv + fc), in percent, are not
-    trained, but for pinned references. `random_baseline` adds a random search of the same training cost, which shares the startup.
-    `workers` train at the same time. A study of several `spaces` has no `space`: it runs once on each. `paper` and `claim` are what the
-    paper says, for the report.
+    `references` are pinned placements by name, trained before anything is searched.
+
+    `trials` is the total of candidates, references included; the first `startup` searched ones are
+    drawn at random over the number of sites, the sampler chooses the rest. Placements above
+    `max_params_overhead` or `max_macs_overhead` (conv + fc), in percent, are not trained, but for
+    pinned references. `random_baseline` adds a random search of the same training cost, which
+    shares the startup. `workers` train at the same time. A study of several `spaces` has no
+    `space`: it runs once on each. `paper` and `claim` are what the paper says, for the report.
     """
 
     question: str
@@ -101,8 +110,13 @@ class Study:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The largest overheads that are trained, by the field of a record; infinite without a limit."""
-        given = {"params_overhead": self.max_params_overhead, "macs_conv_fc_overhead": self.max_macs_overhead}
+        """The largest overheads that are trained, by the field of a record; infinite without a
+        limit.
+        """
+        given = {
+            "params_overhead": self.max_params_overhead,
+            "macs_conv_fc_overhead": self.max_macs_overhead,
+        }
         return {key: math.inf if limit is None else limit for key, limit in given.items()}
 
     @property
@@ -116,7 +130,8 @@ class Study:
 
 
 def load_study(name: str, device: Device, flags: Table, assignments: Sequence[str]) -> Study:
-    """The study `name` (in studies/, or a path to a TOML file) for `device`, with the command line's flags and assignments on it.
+    """The study `name` (in studies/, or a path to a TOML file) for `device`, with the command
+    line's flags and assignments on it.
 
     Raises UserError, listing every mistake of the file at once.
     """
@@ -125,8 +140,12 @@ def load_study(name: str, device: Device, flags: Table, assignments: Sequence[st
     common = {key: value for key, value in table.items() if key not in VARIANTS}
     missing = [variant for variant in VARIANTS if not isinstance(table.get(variant), Mapping)]
     if missing:
-        raise UserError(f"{path} has no table [{missing[0]}]", "a study says what it does on a CPU and on a GPU, in [cpu] and [gpu]")
-    # Both variants are checked, so that a mistake in the other one does not wait for another machine.
+        raise UserError(
+            f"{path} has no table [{missing[0]}]",
+            "a study says what it does on a CPU and on a GPU, in [cpu] and [gpu]",
+        )
+    # Both variants are checked, so that a mistake in the other one does not wait for another
+    # machine.
     for variant in VARIANTS:
         build(Study, _filled(_laid(common, table[variant])), f"{path}, variant {variant},")
     resolved = _laid(common, table[device.variant])
@@ -138,13 +157,20 @@ def load_study(name: str, device: Device, flags: Table, assignments: Sequence[st
 
 
 def _laid(base: Table, over: Table) -> Table:
-    """`over` laid on `base`: where it names a space or several, these take the place of what `base` names."""
+    """`over` laid on `base`: where it names a space or several, these take the place of what `base`
+    names.
+    """
     named = {"space", "spaces"}
-    return overlay({key: value for key, value in base.items() if key not in named or not named & set(over)}, over)
+    return overlay(
+        {key: value for key, value in base.items() if key not in named or not named & set(over)},
+        over,
+    )
 
 
 def _filled(table: Table) -> Table:
-    """The table as it is, with no space where it has several; a table with neither keeps its mistake."""
+    """The table as it is, with no space where it has several; a table with neither keeps its
+    mistake.
+    """
     return {"space": "", **table} if table.get("spaces") else table
 
 
@@ -153,8 +179,13 @@ def _check(study: Study) -> None:
     for key in study.objectives:
         if key not in OBJECTIVES:
             raise UserError(f"there is no objective {key!r}", nearest(key, OBJECTIVES))
-    if "error" not in study.objectives or len(set(study.objectives)) < max(2, len(study.objectives)):
-        raise UserError(f"objectives = {list(study.objectives)}", "a front needs 'error' and at least one overhead, each once")
+    if "error" not in study.objectives or len(set(study.objectives)) < max(
+        2, len(study.objectives)
+    ):
+        raise UserError(
+            f"objectives = {list(study.objectives)}",
+            "a front needs 'error' and at least one overhead, each once",
+        )
     if study.sampler not in SAMPLERS:
         raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
     if list(study.budgets) != sorted(set(study.budgets)):
@@ -176,7 +207,13 @@ def _check(study: Study) -> None:
 
 def _check_spaces_and_paper(study: Study) -> None:
     if study.spaces and (study.space or len(set(study.spaces)) < len(study.spaces)):
-        raise UserError(f"spaces = {list(study.spaces)}, space = {study.space!r}", "give one space, or several, each once")
+        raise UserError(
+            f"spaces = {list(study.spaces)}, space = {study.space!r}",
+            "give one space, or several, each once",
+        )
     for entry in study.paper:
         if entry.reference not in study.references:
-            raise UserError(f"paper: there is no reference {entry.reference!r}", nearest(entry.reference, study.references))
+            raise UserError(
+                f"paper: there is no reference {entry.reference!r}",
+                nearest(entry.reference, study.references),
+            )

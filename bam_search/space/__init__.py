@@ -1,1 +1,4 @@
-"""WHAT may be built: sites, choices, placements, search spaces. Names and numbers only: never torch."""
+"""WHAT may be built: sites, choices, placements, search spaces.
+
+Names and numbers only: never torch.
+"""

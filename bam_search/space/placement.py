@@ -1,4 +1,7 @@
-"""A placement: which attention module sits at which site, with which options. It is text: `layer1=bam layer3=bam(r=8,d=2)`."""
+"""A placement: which attention module sits at which site, with which options.
+
+It is text: `layer1=bam layer3=bam(r=8,d=2)`.
+"""
 
 import functools
 import hashlib
@@ -11,12 +14,16 @@ from bam_search.errors import UserError
 
 Option = int | float | bool | str
 EXAMPLE = "a placement reads like 'layer1=bam layer3=bam(r=8,d=2)', or 'none'"
-_CHOICE = re.compile(r"(?P<target>/[^/\s]+/|[^\s=()/]+)=(?P<module>[A-Za-z_]\w*)(?:\((?P<options>[^()]*)\))?")
+_CHOICE = re.compile(
+    r"(?P<target>/[^/\s]+/|[^\s=()/]+)=(?P<module>[A-Za-z_]\w*)(?:\((?P<options>[^()]*)\))?"
+)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An attention module by name, with the options given to it: `bam(r=8,d=2)`; the name `none` leaves a site out."""
+    """An attention module by name, with the options given to it: `bam(r=8,d=2)`; the name `none`
+    leaves a site out.
+    """
 
     module: str
     options: tuple[tuple[str, Option], ...] = ()
@@ -29,7 +36,10 @@ class Choice:
     @property
     def text(self) -> str:
         """`bam`, or `bam(r=8,d=2)`."""
-        inside = ",".join(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in self.options)
+        inside = ",".join(
+            f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+            for name, value in self.options
+        )
         return f"{self.module}({inside})" if inside else self.module
 
 
@@ -40,8 +50,9 @@ NONE = Choice("none")
 class Placement:
     """Choices by site, in the order of the sites. `id` is equal exactly for equal texts.
 
-    A placement as a user writes it may name targets (`bottleneck=bam layer3=bam(r=8)`); `bam_search.model.attach.resolve` turns it into the
-    canonical one, with real sites in the model's order and no option that equals its default, so equal designs have equal ids.
+    A placement as a user writes it may name targets (`bottleneck=bam layer3=bam(r=8)`);
+    `bam_search.model.attach.resolve` turns it into the canonical one, with real sites in the
+    model's order and no option that equals its default, so equal designs have equal ids.
     """
 
     choices: tuple[tuple[str, Choice], ...] = ()
@@ -54,7 +65,10 @@ class Placement:
     @classmethod
     @functools.lru_cache(maxsize=4096)  # a study reads each of its records' texts more than once
     def parse(cls, text: str) -> "Placement":
-        """Read a placement. Raises UserError for what is not `target=module(option=value,...)`, or a target named twice."""
+        """Read a placement.
+
+        Raises UserError for what is not `target=module(option=value,...)`, or a target named twice.
+        """
         if text.strip() in ("", "none"):
             return cls()
         words = re.sub(r"\s*([=(,])\s*|\s+(\))", r"\1\2", text.strip()).split()
@@ -62,7 +76,10 @@ class Placement:
         for word in words:
             target, choice = _parse_choice(word)
             if target in choices:
-                raise UserError(f"placement {text!r} names {target!r} twice", "a site holds one attention module")
+                raise UserError(
+                    f"placement {text!r} names {target!r} twice",
+                    "a site holds one attention module",
+                )
             choices[target] = choice
         return cls.of(choices)
 
@@ -79,16 +96,27 @@ class Placement:
     @property
     def json(self) -> str:
         """What `from_json` reads: an object of `{"module": ..., "options": {...}}` by site."""
-        return json.dumps({site: {"module": c.module, "options": dict(c.options)} for site, c in self.choices}, indent=2)
+        return json.dumps(
+            {site: {"module": c.module, "options": dict(c.options)} for site, c in self.choices},
+            indent=2,
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "Placement":
         """The inverse of `json`. Raises UserError for what is no placement."""
         try:
             table = json.loads(text)
-            return cls.of({str(site): Choice.of(str(c["module"]), _options(c.get("options", {}))) for site, c in table.items()})
+            return cls.of(
+                {
+                    str(site): Choice.of(str(c["module"]), _options(c.get("options", {})))
+                    for site, c in table.items()
+                }
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise UserError("this JSON is no placement", 'it reads like {"layer1": {"module": "bam", "options": {"r": 8}}}') from None
+            raise UserError(
+                "this JSON is no placement",
+                'it reads like {"layer1": {"module": "bam", "options": {"r": 8}}}',
+            ) from None
 
     def __str__(self) -> str:
         return self.text

@@ -1,4 +1,6 @@
-"""A search space: a backbone, the sites it offers, and the attention modules with the option values to choose among."""
+"""A search space: a backbone, the sites it offers, and the attention modules with the option values
+to choose among.
+"""
 
 import importlib.util
 import itertools
@@ -20,8 +22,9 @@ Options = Mapping[str, tuple[Option, ...]]
 class SearchSpace:
     """What a file in `search_spaces/` returns from `space()`.
 
-    `backbone(classes)` builds the nn.Module; `input_shape` is (C, H, W) of one image. `sites` are the targets the search may
-    choose among (see `bam_search.space.sites`), `modules` the attention modules with the values of each option.
+    `backbone(classes)` builds the nn.Module; `input_shape` is (C, H, W) of one image. `sites` are
+    the targets the search may choose among (see `bam_search.space.sites`), `modules` the attention
+    modules with the values of each option.
     """
 
     name: str
@@ -29,15 +32,19 @@ class SearchSpace:
     input_shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 100
     sites: tuple[str, ...] = ("stage-ends", "every-block")
-    modules: Mapping[str, Options] = field(default_factory=lambda: {"bam": {"r": (4, 8, 16, 32), "d": (1, 2, 4, 6)}})
+    modules: Mapping[str, Options] = field(
+        default_factory=lambda: {"bam": {"r": (4, 8, 16, 32), "d": (1, 2, 4, 6)}}
+    )
 
 
 @dataclass(frozen=True)
 class ChoiceSpace:
-    """What a sampler sees of a search space: for each site, in the model's order, its modules and their legal option values.
+    """What a sampler sees of a search space: for each site, in the model's order, its modules and
+    their legal option values.
 
-    `defaults` holds, for each module, the value that an option has where a placement does not write it. `illegal` are choices at sites
-    whose values are legal, but not together. `left_out` are sites that the space names and at which nothing is legal.
+    `defaults` holds, for each module, the value that an option has where a placement does not write
+    it. `illegal` are choices at sites whose values are legal, but not together. `left_out` are
+    sites that the space names and at which nothing is legal.
     """
 
     sites: Mapping[str, Mapping[str, Options]]
@@ -51,8 +58,13 @@ class ChoiceSpace:
         return math.prod(1 + len(self.choices(site)) for site in self.sites)
 
     def written_out(self, choice: Choice) -> Choice:
-        """`choice` with every option of its module: two that mean the same are then equal. Other modules stay as they are."""
-        return Choice.of(choice.module, {**self.defaults.get(choice.module, {}), **dict(choice.options)})
+        """`choice` with every option of its module: two that mean the same are then equal.
+
+        Other modules stay as they are.
+        """
+        return Choice.of(
+            choice.module, {**self.defaults.get(choice.module, {}), **dict(choice.options)}
+        )
 
     def choices(self, site: str) -> list[Choice]:
         """Every choice on offer at `site`, each option written out."""
@@ -65,7 +77,9 @@ class ChoiceSpace:
 
 
 def load_space(name: str) -> SearchSpace:
-    """The search space of a file in `search_spaces/`, or of a path to a Python file. Raises UserError if there is none in it.
+    """The search space of a file in `search_spaces/`, or of a path to a Python file.
+
+    Raises UserError if there is none in it.
 
     The file is Python and is executed: name only files you trust.
     """
@@ -74,17 +88,26 @@ def load_space(name: str) -> SearchSpace:
         loaded = run_file(path).space()
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a user's file raises, the user wants to read it as theirs
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever a user's file raises, the user wants to read it as theirs
         raise UserError(
-            f"search space {path} failed: {type(error).__name__}: {error}", "it needs a function space() -> SearchSpace"
+            f"search space {path} failed: {type(error).__name__}: {error}",
+            "it needs a function space() -> SearchSpace",
         ) from error
     if not isinstance(loaded, SearchSpace):
-        raise UserError(f"space() of {path} returned {type(loaded).__name__}", "it must return a SearchSpace")
+        raise UserError(
+            f"space() of {path} returned {type(loaded).__name__}", "it must return a SearchSpace"
+        )
     return loaded
 
 
 def run_file(path: Path) -> Any:
-    """The module of a Python file, which is executed as if it were run from its folder. Raises UserError if it cannot be."""
+    """The module of a Python file, which is executed as if it were run from its folder.
+
+    Raises UserError if it cannot be.
+    """
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r}")
     spec = importlib.util.spec_from_file_location(f"bam_search_file_{path.stem}", path)
@@ -96,6 +119,9 @@ def run_file(path: Path) -> Any:
         sys.path.append(str(path.resolve().parent))  # its neighbours can then be imported
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever a user's file raises, the user wants to read it as theirs
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever a user's file raises, the user wants to read it as theirs
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

@@ -1,4 +1,7 @@
-"""Sites, and the targets that name sets of them. Names and numbers only: `bam_search.model.find_sites` finds them in a model."""
+"""Sites, and the targets that name sets of them.
+
+Names and numbers only: `bam_search.model.find_sites` finds them in a model.
+"""
 
 import re
 import warnings
@@ -11,7 +14,9 @@ from bam_search.errors import UserError, nearest
 
 STAGE_ENDS, BOTTLENECK, EVERY_BLOCK = "stage-ends", "bottleneck", "every-block"
 TARGETS = (STAGE_ENDS, BOTTLENECK, EVERY_BLOCK)
-"""Named sets: the ends of all stages, on the trunk; these without the last, the paper's placement; the blocks' residual branches."""
+"""Named sets: the ends of all stages, on the trunk; these without the last, the paper's placement;
+the blocks' residual branches.
+"""
 
 MAP = "NCHW"
 CHANNELS_LAST = "NHWC"
@@ -25,11 +30,12 @@ class NoSuchSites(UserError):
 class Site:
     """A named submodule whose output is a feature map: where an attention module may go.
 
-    `channels`, `height` and `width` are of its output for one image of the shape that was asked about; `layout` is how the output
-    holds them, "NCHW" or "NHWC". `stage` counts from 0 (None outside all stages), `block` is the name of the block that holds the
-    site ("" for none). `roles` are the TARGETS that it belongs to: "stage-ends" for the end of a stage, on the trunk; "bottleneck" for
-    one that another stage follows; "every-block" for the end of a block's residual branch, before the addition, or the output of a
-    block that adds nothing.
+    `channels`, `height` and `width` are of its output for one image of the shape that was asked
+    about; `layout` is how the output holds them, "NCHW" or "NHWC". `stage` counts from 0 (None
+    outside all stages), `block` is the name of the block that holds the site ("" for none). `roles`
+    are the TARGETS that it belongs to: "stage-ends" for the end of a stage, on the trunk;
+    "bottleneck" for one that another stage follows; "every-block" for the end of a block's residual
+    branch, before the addition, or the output of a block that adds nothing.
     """
 
     name: str
@@ -49,7 +55,8 @@ class Site:
 
 @dataclass(frozen=True)
 class Sites:
-    """The sites of a model, in the order in which their outputs appear, and why each other submodule is none, by name.
+    """The sites of a model, in the order in which their outputs appear, and why each other
+    submodule is none, by name.
 
     `blocks` are the names of all blocks, also of those that are no sites.
     """
@@ -75,8 +82,9 @@ class Sites:
         return tuple(site.name for site in self.found)
 
     def select(self, target: str) -> tuple[Site, ...]:
-        """The sites that `target` names: a set of TARGETS, a glob (`layer3.*.bn3`), a regular expression between slashes
-        (`/layer[34]/`, which must match the whole name), one name, or a list of these with commas.
+        """The sites that `target` names: a set of TARGETS, a glob (`layer3.*.bn3`), a regular
+        expression between slashes (`/layer[34]/`, which must match the whole name), one name, or a
+        list of these with commas.
 
         Raises UserError, with the reason or the nearest name, for a target that names nothing.
         """
@@ -93,13 +101,21 @@ class Sites:
         if is_regex(target):
             pattern = _compiled(target)
             return tuple(site for site in self.found if pattern.fullmatch(site.name))
-        return tuple(site for site in self.found if site.name == target) or tuple(s for s in self.found if fnmatchcase(s.name, target))
+        return tuple(site for site in self.found if site.name == target) or tuple(
+            s for s in self.found if fnmatchcase(s.name, target)
+        )
 
     def _nothing(self, target: str) -> UserError:
         if target in self.refused:
-            return UserError(f"no attention can go to {target!r}: it {self.refused[target]}", nearest(target, self.names))
+            return UserError(
+                f"no attention can go to {target!r}: it {self.refused[target]}",
+                nearest(target, self.names),
+            )
         if target in TARGETS:
-            return NoSuchSites(f"the model has no {target!r}: {self._why_none(target)}", "name sites; the command `sites` shows them")
+            return NoSuchSites(
+                f"the model has no {target!r}: {self._why_none(target)}",
+                "name sites; the command `sites` shows them",
+            )
         return UserError(f"no site is named {target!r}", nearest(target, [*TARGETS, *self.names]))
 
     def _why_none(self, target: str) -> str:
@@ -115,8 +131,14 @@ class Sites:
 
 
 def is_exact(target: str) -> bool:
-    """Whether a target is the name of one site rather than a set, a list, a glob or a regular expression."""
-    return target not in TARGETS and not is_regex(target) and not any(sign in target for sign in ",*?[")
+    """Whether a target is the name of one site rather than a set, a list, a glob or a regular
+    expression.
+    """
+    return (
+        target not in TARGETS
+        and not is_regex(target)
+        and not any(sign in target for sign in ",*?[")
+    )
 
 
 def is_regex(target: str) -> bool:
@@ -130,4 +152,6 @@ def _compiled(target: str) -> re.Pattern[str]:
             warnings.simplefilter("error")  # of what Python will read otherwise one day
             return re.compile(target[1:-1])
     except (re.error, FutureWarning, OverflowError, RecursionError) as error:
-        raise UserError(f"{target} is no regular expression: {error}", "a glob such as layer3.*.bn3 may do") from None
+        raise UserError(
+            f"{target} is no regular expression: {error}", "a glob such as layer3.*.bn3 may do"
+        ) from None

@@ -2,10 +2,12 @@
 
     python -m benchmarks.gpu --minutes 12 --data cifar100.npz --out DIR [--stages NAME ...] [--device cuda] [--tiny]
 
-Each stage runs in processes of its own and has its own limit of time, within what is left of --minutes: one that fails, hangs or crashes
-stops no other. After each step DIR holds what is known, in at most 8 files: summary.txt (a page; printed last), gpu-figures.json and
-gpu-kernels.json, log.txt, and of the planned study index.html, records.csv, front.csv and study.tar.gz. A second call with the same DIR
-goes on with what is not done; a stage that is done is run again where --stages names it. --device cpu runs all of it, tiny, on a CPU.
+Each stage runs in processes of its own and has its own limit of time, within what is left of
+--minutes: one that fails, hangs or crashes stops no other. After each step DIR holds what is known,
+in at most 8 files: summary.txt (a page; printed last), gpu-figures.json and gpu-kernels.json,
+log.txt, and of the planned study index.html, records.csv, front.csv and study.tar.gz. A second call
+with the same DIR goes on with what is not done; a stage that is done is run again where --stages
+names it. --device cpu runs all of it, tiny, on a CPU.
 """
 
 import argparse
@@ -37,7 +39,12 @@ CLOSING = 12.0
 """Seconds of a call that belong to no stage: one may need some to stop."""
 PROGRAMS = ("/usr/local/nvidia/bin", "/usr/local/cuda/bin")
 """Where NVIDIA's installers put programs that may not be on the PATH."""
-CACHES = {"TMPDIR": "", "CUDA_CACHE_PATH": "cuda", "TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+CACHES = {
+    "TMPDIR": "",
+    "CUDA_CACHE_PATH": "cuda",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+}
 """Folders that would else lie in a home folder."""
 
 
@@ -56,14 +63,28 @@ class Asked:
 def parse(words: list[str]) -> Asked:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--minutes", type=float, default=12.0, help="the time of this call (12)")
-    parser.add_argument("--data", required=True, help="cifar100.npz, cifar-100-python/, or: generated")
-    parser.add_argument("--out", type=Path, required=True, help="the folder of results, empty or of an earlier call")
+    parser.add_argument(
+        "--data", required=True, help="cifar100.npz, cifar-100-python/, or: generated"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the folder of results, empty or of an earlier call"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="sizes that take seconds, as always with --device cpu")
-    parser.add_argument("--stages", nargs="+", default=[], metavar="NAME", help=" ".join(stage.name for stage in STAGES))
+    parser.add_argument(
+        "--tiny", action="store_true", help="sizes that take seconds, as always with --device cpu"
+    )
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=" ".join(stage.name for stage in STAGES),
+    )
     asked = parser.parse_args(words)
     if not 0 < asked.minutes < 1e5:
         parser.error(f"argument --minutes: {asked.minutes:g} is no time")
@@ -88,7 +109,9 @@ def measure(asked: Asked) -> int:
 
 @contextlib.contextmanager
 def surrounded() -> Iterator[Path]:
-    """A folder for all that is written beside the results; processes that are started within the context keep to it."""
+    """A folder for all that is written beside the results; processes that are started within the
+    context keep to it.
+    """
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="bam-gpu-", ignore_cleanup_errors=True) as name:
         os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *PROGRAMS])
@@ -101,15 +124,22 @@ def surrounded() -> Iterator[Path]:
 
 
 def _about(asked: Asked) -> dict[str, Any]:
-    """What is known of the machine, asked in a process that ends: one that holds the device would be in the way of others."""
+    """What is known of the machine, asked in a process that ends: one that holds the device would
+    be in the way of others.
+    """
     context = get_context(METHOD[asked.device])
     if METHOD[asked.device] == FORKSERVER:
         context.set_forkserver_preload(PRELOADED)
     try:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(invoke, "benchmarks.gpu.machine:about", asked.device, asked.data, asked.tiny).result()
+            return pool.submit(
+                invoke, "benchmarks.gpu.machine:about", asked.device, asked.data, asked.tiny
+            ).result()
     except (ImportError, BrokenProcessPool) as error:
-        raise UserError(f"the project cannot be used here: {sentence(error)}", "PYTHONPATH may name the folder of what it needs") from None
+        raise UserError(
+            f"the project cannot be used here: {sentence(error)}",
+            "PYTHONPATH may name the folder of what it needs",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -144,7 +174,9 @@ class Call:
 
     def _well(self, stage: Stage) -> bool:
         outcome = self.folder.outcomes.get(stage.name, Outcome())
-        return outcome.state == DONE and all(part["state"] != FAILED for part in outcome.parts.values())
+        return outcome.state == DONE and all(
+            part["state"] != FAILED for part in outcome.parts.values()
+        )
 
     def _stage(self, stage: Stage, later: list[Stage]) -> None:
         left = self.began + self.whole - CLOSING - time.monotonic()
@@ -176,11 +208,15 @@ class Call:
         if stage.name == STUDY:
             self.folder.drop_study()
 
-    def _run(self, stage: Stage, seconds: float, outcome: Outcome, keep: Callable[[], None]) -> None:
+    def _run(
+        self, stage: Stage, seconds: float, outcome: Outcome, keep: Callable[[], None]
+    ) -> None:
         asked, log = self.asked, self.folder.path / LOG
         with log.open("a") as file:
             file.write(f"\n== {stage.name}, at most {seconds:.0f} s\n")
-        work = Work(asked.data, asked.device, asked.tiny, seconds, self.temporary, self.folder.known())
+        work = Work(
+            asked.data, asked.device, asked.tiny, seconds, self.temporary, self.folder.known()
+        )
         if stage.name == STUDY:
             self.folder.give_study(self.temporary)
         try:
@@ -196,7 +232,9 @@ def say(line: str) -> None:
 
 
 def main(words: list[str] | None = None) -> int:
-    """The command; its exit code: 0 done, 1 something failed or is left to do, 2 a mistake in the request, 130 interrupted."""
+    """The command; its exit code: 0 done, 1 something failed or is left to do, 2 a mistake in the
+    request, 130 interrupted.
+    """
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)

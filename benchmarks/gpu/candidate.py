@@ -1,4 +1,6 @@
-"""Where a candidate's time goes: the seconds of each phase, the memory, and the kernels of a step, one by one and in groups."""
+"""Where a candidate's time goes: the seconds of each phase, the memory, and the kernels of a step,
+one by one and in groups.
+"""
 
 import functools
 import re
@@ -41,7 +43,10 @@ GROUPS = (
     ("matrix product", r"gemm|gemv|nvjet|cublas|cutlass|split_?k|aten::(mm|addmm|bmm|linear)"),
     ("gather", r"index|gather|scatter"),
     ("reduction", r"reduce|softmax|nll_loss|pool|argmax|aten::(sum|mean|max|amax)"),
-    ("elementwise", r"elementwise|foreach|aten::\w*(add|sub|mul|div|relu|sigmoid|threshold|fill|zero|where)"),
+    (
+        "elementwise",
+        r"elementwise|foreach|aten::\w*(add|sub|mul|div|relu|sigmoid|threshold|fill|zero|where)",
+    ),
 )
 """By the first that its name matches, a kernel's group."""
 REST = "other"
@@ -49,7 +54,9 @@ REST = "other"
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What all candidates of a space share: the device, the images, and the recipe of the placement study."""
+    """What all candidates of a space share: the device, the images, and the recipe of the placement
+    study.
+    """
 
     device: Device
     parts: Split
@@ -68,7 +75,9 @@ def ground(work: Work, images_of: Split, net: str) -> Ground:
     recipe = load_study("placement", device, {"space": net}, []).recipe
     recipe = replace(recipe, epochs=STEPS // max(1, len(images_of.fit) // recipe.batch) or 1)
     context = TrainingContext.of(device, recipe, images_of.fit)
-    held_out, test = (HeldOut.of(part, device.type) for part in (images_of.validation, images_of.test))
+    held_out, test = (
+        HeldOut.of(part, device.type) for part in (images_of.validation, images_of.test)
+    )
     return Ground(device, images_of, recipe, context, held_out, test, work.tiny)
 
 
@@ -78,13 +87,18 @@ def references(device: str) -> Mapping[str, str]:
 
 
 def parts(work: Work) -> list[Part]:
-    """The stage: the references of ResNet18 phase by phase and kernel by kernel, further placements, other nets."""
+    """The stage: the references of ResNet18 phase by phase and kernel by kernel, further
+    placements, other nets.
+    """
     prepared = functools.cache(lambda: images(work))
     grounds = functools.cache(lambda net: ground(work, prepared(), net))
     main = work.space("resnet18")
     texts = list(references(work.device).values())
     step_by_step = functools.cache(lambda net, text: kernels(grounds(net), net, text))
-    timed, profiled = functools.partial(phase_part, grounds), functools.partial(_profile_part, step_by_step)
+    timed, profiled = (
+        functools.partial(phase_part, grounds),
+        functools.partial(_profile_part, step_by_step),
+    )
     first = [timed(main, text) for text in (texts[:2] if work.tiny else texts)]
     first += [profiled(main, text) for text in ("none", "every-block=bam")]
     again = [timed(main, f"layer2=bam(r={r},d=2)") for r in ((4,) if work.tiny else (4, 8, 16, 32))]
@@ -111,11 +125,18 @@ def _profile_part(step_by_step: Callable[[str, str], "Kernels"], net: str, text:
 
 
 def phases(on: Ground, net: str, text: str) -> Iterator[dict[str, Any]]:
-    """The seconds of each phase, and speed, as they become known: building, first steps, capture, steps, measuring; last the memory."""
+    """The seconds of each phase, and speed, as they become known: building, first steps, capture,
+    steps, measuring; last the memory.
+    """
     kind = on.device.type
     _forget_peak(kind)
     seconds: dict[str, float] = {}
-    found: dict[str, Any] = {"net": net, "placement": text, "batch": on.recipe.batch, "seconds": seconds}
+    found: dict[str, Any] = {
+        "net": net,
+        "placement": text,
+        "batch": on.recipe.batch,
+        "seconds": seconds,
+    }
     with stream(kind):
         step = _begin(on, net, text, seconds)
         yield found
@@ -134,13 +155,19 @@ def phases(on: Ground, net: str, text: str) -> Iterator[dict[str, Any]]:
 
 
 def _begin(on: Ground, net: str, text: str, seconds: dict[str, float]) -> TrainingStep:
-    """The step of a new candidate after its first eager calls; `seconds` hears how long each phase took."""
+    """The step of a new candidate after its first eager calls; `seconds` hears how long each phase
+    took.
+    """
     kind = on.device.type
     space = load(net, CIFAR_INPUTS)
     sites = sites_of(space)
     seconds["build"], model = _clock(kind, lambda: build(space, sites, text, 0))
-    seconds["to_device"], _ = _clock(kind, functools.partial(model.to, kind, memory_format=torch.channels_last))
-    seconds["prepare"], step = _clock(kind, lambda: TrainingStep.first(model.train(), on.context, on.recipe))
+    seconds["to_device"], _ = _clock(
+        kind, functools.partial(model.to, kind, memory_format=torch.channels_last)
+    )
+    seconds["prepare"], step = _clock(
+        kind, lambda: TrainingStep.first(model.train(), on.context, on.recipe)
+    )
     seconds["order"], _ = _clock(kind, lambda: step.batches.deal(_order(on)))
     for number in range(EAGER):
         seconds[f"eager_{number + 1}"], _ = _clock(kind, step.take)
@@ -166,7 +193,9 @@ def _wait(kind: str) -> None:
 
 
 def _each(take: Callable[[], None], step: TrainingStep, at_least: float) -> float:
-    """The seconds of a step, over at least so many seconds; the device is waited for every ten steps."""
+    """The seconds of a step, over at least so many seconds; the device is waited for every ten
+    steps.
+    """
     began, taken = time.perf_counter(), 0
     while time.perf_counter() - began < at_least:
         for _ in range(10 if step.context.device.type == "cuda" else 1):
@@ -177,7 +206,9 @@ def _each(take: Callable[[], None], step: TrainingStep, at_least: float) -> floa
 
 
 def _evaluation(on: Ground, model: nn.Module) -> dict[str, float]:
-    """The seconds of measuring the validation images, as after each epoch: the first time, and later; and 10,000 of the test images."""
+    """The seconds of measuring the validation images, as after each epoch: the first time, and
+    later; and 10,000 of the test images.
+    """
     kind = on.device.type
     measure = Meter.of(model, on.context, on.held_out, on.recipe.cuda_graph).start()
     first, _ = _clock(kind, measure)
@@ -234,7 +265,13 @@ class Kernels:
                 for name, (calls, us) in sorted(groups.items(), key=lambda row: -row[1][1])
             },
             "top": [
-                {"name": name[:160], "group": group(name), "calls": round(calls, 1), "us": round(us, 1), "share": us / whole}
+                {
+                    "name": name[:160],
+                    "group": group(name),
+                    "calls": round(calls, 1),
+                    "us": round(us, 1),
+                    "share": us / whole,
+                }
                 for name, (calls, us) in most_expensive[:TOP]
             ],
         }
@@ -255,7 +292,9 @@ def group(name: str) -> str:
 
 
 def kernels(on: Ground, net: str, text: str) -> Kernels:
-    """The kernels of an eager step, a mean of several, as torch's profiler sees them; on a CPU the operators, by their own time."""
+    """The kernels of an eager step, a mean of several, as torch's profiler sees them; on a CPU the
+    operators, by their own time.
+    """
     kind = on.device.type
     activity = ProfilerActivity.CUDA if kind == "cuda" else ProfilerActivity.CPU
     with stream(kind):

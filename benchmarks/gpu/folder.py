@@ -1,4 +1,6 @@
-"""The folder of results: at most eight files, written after each step, from which a second call continues."""
+"""The folder of results: at most eight files, written after each step, from which a second call
+continues.
+"""
 
 import json
 import shutil
@@ -24,7 +26,9 @@ LONGEST_LOG = 4 * 2**20
 
 @dataclass
 class Folder:
-    """What is in the folder: `about` this call's machine, and by stage what came of it, when and on which device."""
+    """What is in the folder: `about` this call's machine, and by stage what came of it, when and on
+    which device.
+    """
 
     path: Path
     about: Mapping[str, Any]
@@ -33,12 +37,18 @@ class Folder:
 
     @classmethod
     def open(cls, path: Path, about: Mapping[str, Any]) -> "Folder":
-        """The folder, made if it is not there. Raises UserError if it is not one of this command's, or of another kind of run."""
+        """The folder, made if it is not there.
+
+        Raises UserError if it is not one of this command's, or of another kind of run.
+        """
         path.mkdir(parents=True, exist_ok=True)
         _tidy(path)
         foreign = sorted(item.name for item in path.iterdir() if item.name not in NAMES)
         if foreign:
-            raise UserError(f"--out {path} holds {foreign[0]!r}, which is not of this command", "name an empty folder")
+            raise UserError(
+                f"--out {path} holds {foreign[0]!r}, which is not of this command",
+                "name an empty folder",
+            )
         folder = cls(path, about)
         for name in (FIGURES, KERNELS):
             if (path / name).exists():
@@ -53,13 +63,20 @@ class Folder:
                     "name another folder",
                 )
         for name, stage in kept["stages"].items():
-            self.where[name] = {key: stage.pop(key) for key in ("date", "device", "limit", "seconds")}
+            self.where[name] = {
+                key: stage.pop(key) for key in ("date", "device", "limit", "seconds")
+            }
             self.outcomes[name] = Outcome(**stage)
 
     def begin(self, name: str, limit: float) -> Outcome:
         """What is known of a stage that begins now, here."""
         outcome = self.outcomes.setdefault(name, Outcome())
-        self.where[name] = {"date": now(), "device": self.about["device"], "limit": round(limit), "seconds": 0.0}
+        self.where[name] = {
+            "date": now(),
+            "device": self.about["device"],
+            "limit": round(limit),
+            "seconds": 0.0,
+        }
         return outcome
 
     def known(self) -> dict[str, dict[str, Any]]:
@@ -69,19 +86,27 @@ class Folder:
     def keep(self) -> None:
         """Write what is known."""
         for file in (FIGURES, KERNELS):
-            names = [stage.name for stage in STAGES if stage.file == file and stage.name in self.outcomes]
+            names = [
+                stage.name for stage in STAGES if stage.file == file and stage.name in self.outcomes
+            ]
             stages = {name: {**self.where[name], **asdict(self.outcomes[name])} for name in names}
             write(self.path / file, json.dumps({**self.about, "stages": stages}, indent=1) + "\n")
 
     def take_study(self, study: Path) -> None:
-        """Copy a study's tables and page here, and the study itself as an archive; trainings in progress are left out."""
+        """Copy a study's tables and page here, and the study itself as an archive; trainings in
+        progress are left out.
+        """
         if not (study / "study.db").exists():
             return
         for name in PAGES:
             if (study / name).exists() and (study / name).stat().st_size <= LARGEST:
                 shutil.copyfile(study / name, self.path / name)
         with tarfile.open(self.path / ARCHIVE, "w:gz") as archive:
-            archive.add(study, "study", filter=lambda info: None if info.name == "study/checkpoints" else info)
+            archive.add(
+                study,
+                "study",
+                filter=lambda info: None if info.name == "study/checkpoints" else info,
+            )
         if (self.path / ARCHIVE).stat().st_size > LARGEST:
             (self.path / ARCHIVE).unlink()
 
@@ -100,7 +125,11 @@ class Folder:
         """Keep the end of a long log."""
         log = self.path / LOG
         if log.exists() and log.stat().st_size > LONGEST_LOG:
-            write(log, "[the beginning is left out]\n" + log.read_bytes()[-LONGEST_LOG // 2 :].decode(errors="replace"))
+            write(
+                log,
+                "[the beginning is left out]\n"
+                + log.read_bytes()[-LONGEST_LOG // 2 :].decode(errors="replace"),
+            )
 
 
 def _tidy(path: Path) -> None:

@@ -10,7 +10,9 @@ Known = Mapping[str, Mapping[str, Any]]
 """What was found, by stage and part."""
 ENGINE, USUAL = "the engine", "usual loop"
 AS_IT_IS = re.compile(rf"{ENGINE}, (\d+ process(es)? at once, (under MPS, )?)?batch \d+")
-"""The parts that measure what a study does by default, in one process or several, and not another form of the engine."""
+"""The parts that measure what a study does by default, in one process or several, and not another
+form of the engine.
+"""
 SAME_BATCH = "batch 128"
 """Of the usual loop, and of the engine where the two are compared."""
 RESNET50, RESNET50_H200 = 18_000, 24_000
@@ -19,7 +21,9 @@ RESNET50, RESNET50_H200 = 18_000, 24_000
 
 @dataclass(frozen=True)
 class Goal:
-    """`value` gives what was measured, None for nothing; it reaches the goal if it is at least `least` or at most `most`."""
+    """`value` gives what was measured, None for nothing; it reaches the goal if it is at least
+    `least` or at most `most`.
+    """
 
     text: str
     value: Callable[[Known], float | None]
@@ -30,9 +34,17 @@ class Goal:
 
     def line(self, known: Known) -> str:
         """The goal, what was measured, and whether that reaches it."""
-        bound = f"at least {self.least:{self.form}}" if self.least is not None else f"at most {self.most:{self.form}}"
+        bound = (
+            f"at least {self.least:{self.form}}"
+            if self.least is not None
+            else f"at most {self.most:{self.form}}"
+        )
         value = self.value(known)
-        said = "not measured" if value is None else f"{value:{self.form}}  {'reached' if self._reached(value) else 'MISSED'}"
+        said = (
+            "not measured"
+            if value is None
+            else f"{value:{self.form}}  {'reached' if self._reached(value) else 'MISSED'}"
+        )
         return f"  {self.text:52} {bound:>18}   {said}{self.remark(known)}"
 
     def _reached(self, value: float) -> bool:
@@ -47,9 +59,25 @@ def goals(device: str) -> list[Goal]:
         Goal("ResNet-18, times the usual loop, batch 128", times_usual, least=4, form=".2f"),
         Goal("ResNet-50, images/s", lambda known: best(known, "resnet50"), least=resnet50),
         Goal("the small net, packed, images/s", lambda known: best(known, "packed"), least=300_000),
-        Goal("from a placement to full speed, s (median of ResNet-18)", to_full_speed, most=2, form=".2f"),
-        Goal("a study's time off its own estimate, %", lambda known: off(known, "estimate"), most=25, form=".0f", remark=length),
-        Goal("the same study's time off its plan here, %", lambda known: off(known, "plan"), most=25, form=".0f"),
+        Goal(
+            "from a placement to full speed, s (median of ResNet-18)",
+            to_full_speed,
+            most=2,
+            form=".2f",
+        ),
+        Goal(
+            "a study's time off its own estimate, %",
+            lambda known: off(known, "estimate"),
+            most=25,
+            form=".0f",
+            remark=length,
+        ),
+        Goal(
+            "the same study's time off its plan here, %",
+            lambda known: off(known, "plan"),
+            most=25,
+            form=".0f",
+        ),
         Goal("40 candidates of ResNet-18 with finals, min (dry run)", forty, most=40, form=".1f"),
     ]
 
@@ -57,25 +85,40 @@ def goals(device: str) -> list[Goal]:
 def best(known: Known, stage: str) -> float | None:
     """The most images a second of the engine as it is."""
     parts = known.get(stage, {}).items()
-    return max((found["images_per_s"] for name, found in parts if AS_IT_IS.fullmatch(name)), default=None)
+    return max(
+        (found["images_per_s"] for name, found in parts if AS_IT_IS.fullmatch(name)), default=None
+    )
 
 
 def usual(known: Known, stage: str) -> float | None:
     """The most images a second of the usual loop, whatever its workers."""
     parts = known.get(stage, {}).items()
-    return max((found["images_per_s"] for name, found in parts if name.startswith(USUAL)), default=None)
+    return max(
+        (found["images_per_s"] for name, found in parts if name.startswith(USUAL)), default=None
+    )
 
 
 def times_usual(known: Known) -> float | None:
-    """How many times the images a second of the usual loop the engine trains with the same batches, in one process, ResNet18."""
-    ours, theirs = known.get("resnet18", {}).get(f"{ENGINE}, {SAME_BATCH}"), usual(known, "resnet18")
+    """How many times the images a second of the usual loop the engine trains with the same batches,
+    in one process, ResNet18.
+    """
+    ours, theirs = (
+        known.get("resnet18", {}).get(f"{ENGINE}, {SAME_BATCH}"),
+        usual(known, "resnet18"),
+    )
     return ours["images_per_s"] / theirs if ours and theirs else None
 
 
 def to_full_speed(known: Known) -> float | None:
-    """The median seconds until a candidate of ResNet18 trains at full speed, without the first one of the process."""
+    """The median seconds until a candidate of ResNet18 trains at full speed, without the first one
+    of the process.
+    """
     parts = known.get("kernels", {}).values()
-    times = [found["to_full_speed_s"] for found in parts if found.get("net") == "resnet18" and "to_full_speed_s" in found]
+    times = [
+        found["to_full_speed_s"]
+        for found in parts
+        if found.get("net") == "resnet18" and "to_full_speed_s" in found
+    ]
     return statistics.median(times[1:]) if times[1:] else None
 
 
@@ -94,7 +137,11 @@ def off(known: Known, said: str) -> float | None:
 def length(known: Known) -> str:
     """How long the study took."""
     found = _study(known)
-    return f"  ({found['seconds'] / 60:.1f} min for {found['estimated_s'] / 60:.1f})" if "estimated_s" in found else ""
+    return (
+        f"  ({found['seconds'] / 60:.1f} min for {found['estimated_s'] / 60:.1f})"
+        if "estimated_s" in found
+        else ""
+    )
 
 
 def forty(known: Known) -> float | None:

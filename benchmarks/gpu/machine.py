@@ -1,4 +1,6 @@
-"""What a machine has: the device, versions, programs, data; and whether every module can be imported there."""
+"""What a machine has: the device, versions, programs, data; and whether every module can be
+imported there.
+"""
 
 import importlib
 import os
@@ -30,7 +32,10 @@ QUERY = "name,driver_version,memory.total,power.limit,clocks.sm,clocks.max.sm,te
 
 
 def about(device: str, data: str, tiny: bool) -> dict[str, Any]:
-    """What stands above every file of results. Raises UserError where there is no such device, or no such data."""
+    """What stands above every file of results.
+
+    Raises UserError where there is no such device, or no such data.
+    """
     try:
         chosen = choose(device)
     except UserError as error:
@@ -127,7 +132,9 @@ def imports() -> Iterator[dict[str, Any]]:
 
 
 def programs() -> dict[str, Any]:
-    """Where compilers and NVIDIA's programs are: without a C compiler nothing can be compiled by torch, without MPS nothing served."""
+    """Where compilers and NVIDIA's programs are: without a C compiler nothing can be compiled by
+    torch, without MPS nothing served.
+    """
     found = {name: shutil.which(name) or "" for name in (*COMPILERS, *PROGRAMS)}
     named = os.environ.get("CC", "")
     compiler = any(shutil.which(name) for name in (*COMPILERS[:4], *filter(None, [named])))
@@ -164,4 +171,9 @@ def _smi() -> list[str]:
 def data(source: str) -> dict[str, Any]:
     """What the images are."""
     found = locate(source).load()
-    return {"name": found.name, "train": len(found.train), "test": len(found.test), "sha256": found.digest}
+    return {
+        "name": found.name,
+        "train": len(found.train),
+        "test": len(found.test),
+        "sha256": found.digest,
+    }

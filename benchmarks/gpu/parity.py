@@ -1,4 +1,6 @@
-"""Does a GPU compute what a CPU computes? The same batches, byte for byte, and losses in float32 without TF32."""
+"""Does a GPU compute what a CPU computes? The same batches, byte for byte, and losses in float32
+without TF32.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -54,7 +56,8 @@ def _last(fit: Images, order: EpochPlan, kind: str) -> tuple[torch.Tensor, ...]:
 
 
 def losses(work: Work) -> dict[str, Any]:
-    """The mean loss of a dozen steps on the CPU and on the device, eagerly, as one CUDA graph, and with TF32.
+    """The mean loss of a dozen steps on the CPU and on the device, eagerly, as one CUDA graph, and
+    with TF32.
 
     `largest_relative_difference` is of those without TF32.
     """
@@ -69,7 +72,8 @@ def losses(work: Work) -> dict[str, Any]:
 
 
 def _loss(few: Images, kind: str, recipe: Recipe, tf32: bool = False) -> float:
-    # By torch's older names, which set its newer ones too: the other way round, whoever asks for an older one gets an error.
+    # By torch's older names, which set its newer ones too: the other way round, whoever asks for an
+    # older one gets an error.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     space = load(SMALL, CIFAR_INPUTS)
     net = build(space, sites_of(space), EVERYTHING, 0)

@@ -1,7 +1,8 @@
 """What a stage consists of, and the process that works through it.
 
-A stage is a list of parts. Its process tells each part as it begins, each figure as it is found, and how the part ended, so that
-whoever listens knows all that was measured however the process ends. Imports no torch: the listener needs none.
+A stage is a list of parts. Its process tells each part as it begins, each figure as it is found,
+and how the part ended, so that whoever listens knows all that was measured however the process
+ends. Imports no torch: the listener needs none.
 """
 
 import datetime
@@ -23,8 +24,8 @@ SETTLED = (DONE, FAILED, ABSENT)
 """How a part ended that is not tried again unless its stage is named."""
 LISTED, BEGAN, FOUND, ENDED = "listed", "began", "found", "ended"
 FINISHED, BROKE = "finished", "broke"
-"""What the process of a stage tells: its parts; of a part that it began, what it found, how it ended; that nothing is left, or why
-there are no parts."""
+"""What the process of a stage tells: its parts; of a part that it began, what it found, how it
+ended; that nothing is left, or why there are no parts."""
 SMALL = "small"
 """The space of a tiny run, whatever is asked for."""
 
@@ -41,9 +42,9 @@ class Unfinished(Exception):
 class Work:
     """What a stage is told.
 
-    `seconds` are left to it. `temporary` is a folder that lasts as long as the call. `known` is what all stages have found so far, by
-    stage and part, and `spent` the seconds that the stage's own parts have taken before; `tiny` asks for sizes with which a CPU is done
-    in seconds.
+    `seconds` are left to it. `temporary` is a folder that lasts as long as the call. `known` is
+    what all stages have found so far, by stage and part, and `spent` the seconds that the stage's
+    own parts have taken before; `tiny` asks for sizes with which a CPU is done in seconds.
     """
 
     data: str
@@ -67,7 +68,8 @@ class Work:
 class Part:
     """A piece of a stage, and the seconds that it may take.
 
-    `measure` returns what it found, for JSON, or is a generator whose values are the same, more complete each time.
+    `measure` returns what it found, for JSON, or is a generator whose values are the same, more
+    complete each time.
     """
 
     name: str
@@ -75,11 +77,15 @@ class Part:
     measure: Callable[[], Any]
 
 
-def serve(connection: Connection, target: str, work: Work, settled: Collection[str], log: Path) -> None:
-    """The process of a stage: work through the parts that are not settled. `target` is "module:function"; never returns.
+def serve(
+    connection: Connection, target: str, work: Work, settled: Collection[str], log: Path
+) -> None:
+    """The process of a stage: work through the parts that are not settled.
 
-    The function takes the Work and gives the parts. A part that fails ends the process, since it may have spoilt the device; another one
-    goes on with the rest.
+    `target` is "module:function"; never returns.
+
+    The function takes the Work and gives the parts. A part that fails ends the process, since it
+    may have spoilt the device; another one goes on with the rest.
     """
     os.setsid()  # whoever ends it can end all that it started
     signal.signal(signal.SIGINT, signal.default_int_handler)

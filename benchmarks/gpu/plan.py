@@ -1,4 +1,6 @@
-"""The study that fits into some minutes, and how long it will take: from what earlier stages have measured."""
+"""The study that fits into some minutes, and how long it will take: from what earlier stages have
+measured.
+"""
 
 import statistics
 from collections.abc import Mapping
@@ -18,7 +20,8 @@ REFERENCES = 4
 TOGETHER = "the engine, 2 processes at once"
 TWO_PROCESSES = "test_two_processes_on_one_gpu_give_what_one_gives"
 BETWEEN = 0.3
-"""Seconds from the end of a training to the next one's: a result is kept, a proposal made and sent."""
+"""Seconds from the end of a training to the next one's: a result is kept, a proposal made and sent.
+"""
 OVERLAP = 1.5
 """How much faster two processes get through what is around their trainings."""
 SLACK = 0.85
@@ -31,9 +34,10 @@ HELD_OUT, TEST = 0.1, 10_000
 class Rates:
     """What a training costs here.
 
-    `images_per_s` train in one process and `measured_per_s` are measured; `around` are the seconds until a training is at full speed and
-    after it, `fixed` those of a study beside its trainings. With `workers` at a time all trains `gain` times as fast. `source` says where
-    the figures come from.
+    `images_per_s` train in one process and `measured_per_s` are measured; `around` are the seconds
+    until a training is at full speed and after it, `fixed` those of a study beside its trainings.
+    With `workers` at a time all trains `gain` times as fast. `source` says where the figures come
+    from.
     """
 
     images_per_s: float
@@ -61,7 +65,9 @@ class Plan:
 
 
 def rates(known: Known) -> Rates:
-    """What earlier stages know of trainings of ResNet18; where they know nothing, what a slow start would give."""
+    """What earlier stages know of trainings of ResNet18; where they know nothing, what a slow start
+    would give.
+    """
     phases = [found for found in known.get("kernels", {}).values() if found.get("images_per_s")]
     main = [found for found in phases if found["net"] == "resnet18"]
     study = known.get("first-study", {}).get("study") or {}
@@ -75,9 +81,13 @@ def rates(known: Known) -> Rates:
         return Rates(speed, 60_000.0, 3.0, fixed, workers, gain, graph, source)
     speed = statistics.harmonic_mean([found["images_per_s"] for found in main])
     measured = statistics.harmonic_mean([found["evaluation"]["images_per_s"] for found in main])
-    begin = statistics.median(found["to_full_speed_s"] for found in main)  # the first of a process takes longer
+    begin = statistics.median(
+        found["to_full_speed_s"] for found in main
+    )  # the first of a process takes longer
     build = statistics.mean(found["seconds"]["build"] for found in main)
-    told = study.get("training_s", 0.0) - study.get("images_each", 0) / speed  # in the study's own clock, which begins after building
+    told = (
+        study.get("training_s", 0.0) - study.get("images_each", 0) / speed
+    )  # in the study's own clock, which begins after building
     around = max(begin, build + told) + BETWEEN
     fixed = max(10.0, fixed - study.get("trainings", 0) * (build + BETWEEN))
     return Rates(speed, measured, around, fixed, workers, gain, graph, "kernels, first-study")
@@ -86,17 +96,29 @@ def rates(known: Known) -> Rates:
 def _engine(known: Known) -> list[float]:
     """Images a second that rungs of the engine have reached on ResNet18."""
     rungs = known.get("resnet18", {}).items()
-    return [found["images_per_s"] for name, found in rungs if name.startswith("the engine") and found]
+    return [
+        found["images_per_s"] for name, found in rungs if name.startswith("the engine") and found
+    ]
 
 
 def _together(known: Known) -> tuple[float, int]:
-    """How much faster two processes train than one, and how many to take: two if these gave what one gives."""
+    """How much faster two processes train than one, and how many to take: two if these gave what
+    one gives.
+    """
     outcomes = (known.get("tests", {}).get(PART) or {}).get("outcomes", {})
     if outcomes.get(TWO_PROCESSES) != "PASSED":
         return 1.0, 1
     rungs = known.get("resnet18", {})
-    one = [found["images_per_s"] for name, found in rungs.items() if name == "the engine, batch 256" and found]
-    two = [found["images_per_s"] for name, found in rungs.items() if name.startswith(TOGETHER) and found]
+    one = [
+        found["images_per_s"]
+        for name, found in rungs.items()
+        if name == "the engine, batch 256" and found
+    ]
+    two = [
+        found["images_per_s"]
+        for name, found in rungs.items()
+        if name.startswith(TOGETHER) and found
+    ]
     return (max(1.0, two[0] / one[0]) if one and two else 1.0), 2
 
 
@@ -116,12 +138,16 @@ def finalists(trials: int) -> int:
 
 
 def plan(known: Known, seconds: float, images: int) -> Plan:
-    """The study for so many seconds: of ResNet18 if at least the smallest one fits, else of the small net."""
+    """The study for so many seconds: of ResNet18 if at least the smallest one fits, else of the
+    small net.
+    """
     costs = rates(known)
     for trials, seeds in SIZES:
         if (epochs := fitting(costs, SLACK * seconds, images, trials, seeds)) >= LEAST_EPOCHS:
             return _plan("resnet18", costs, images, trials, seeds, min(epochs, MOST_EPOCHS))
-    costs = Rates(**{**vars(costs), "images_per_s": 3 * costs.images_per_s, "around": costs.around / 2})
+    costs = Rates(
+        **{**vars(costs), "images_per_s": 3 * costs.images_per_s, "around": costs.around / 2}
+    )
     trials, seeds = SIZES[0]
     epochs = fitting(costs, SLACK * seconds, images, trials, seeds)
     return _plan(SMALL, costs, images, trials, seeds, max(1, min(epochs, MOST_EPOCHS)))

@@ -1,4 +1,6 @@
-"""Each stage in processes of its own, within its time: what fails, hangs or crashes costs itself alone."""
+"""Each stage in processes of its own, within its time: what fails, hangs or crashes costs itself
+alone.
+"""
 
 import os
 import signal
@@ -30,17 +32,27 @@ from benchmarks.gpu.stages import Stage
 GRACE = 10.0
 """Seconds from the request to stop until a process is killed."""
 DYING = 2.0
-"""Seconds that processes which were killed have to give back what they hold, such as memory of the device."""
+"""Seconds that processes which were killed have to give back what they hold, such as memory of the
+device.
+"""
 UNDER_WAY, CRASHED = "under way", "crashed"
 FORKSERVER = "forkserver"
 METHOD = {"cuda": "spawn", "cpu": FORKSERVER}
-"""How processes start: a fork saves their imports, but CUDA must not have been begun before one, and any import may begin it."""
-PRELOADED = ["benchmarks.gpu.candidate", "benchmarks.gpu.machine", "benchmarks.gpu.speeds", "benchmarks.gpu.studies"]
+"""How processes start: a fork saves their imports, but CUDA must not have been begun before one,
+and any import may begin it.
+"""
+PRELOADED = [
+    "benchmarks.gpu.candidate",
+    "benchmarks.gpu.machine",
+    "benchmarks.gpu.speeds",
+    "benchmarks.gpu.studies",
+]
 
 
 @dataclass
 class Outcome:
-    """What is known of a stage so far: its state, and of each part {"state", "seconds", "found", "why"}.
+    """What is known of a stage so far: its state, and of each part {"state", "seconds", "found",
+    "why"}.
 
     A part that was cut off takes up where it was, and its seconds add up.
     """
@@ -56,11 +68,15 @@ class Outcome:
 
     def found(self) -> dict[str, Any]:
         """What was found, by part; also by parts that were cut off."""
-        return {name: part["found"] for name, part in self.parts.items() if part["found"] is not None}
+        return {
+            name: part["found"] for name, part in self.parts.items() if part["found"] is not None
+        }
 
 
 def run(stage: Stage, work: Work, outcome: Outcome, log: Path, keep: Callable[[], None]) -> None:
-    """Run what is not settled of a stage within `work.seconds`; `keep` is called whenever `outcome` has changed."""
+    """Run what is not settled of a stage within `work.seconds`; `keep` is called whenever `outcome`
+    has changed.
+    """
     ends = time.monotonic() + work.seconds
     outcome.state, outcome.why = UNDER_WAY, ""
     while outcome.state == UNDER_WAY:
@@ -83,7 +99,9 @@ def run(stage: Stage, work: Work, outcome: Outcome, log: Path, keep: Callable[[]
 class _Process:
     """One process of a stage, and what it tells."""
 
-    def __init__(self, stage: Stage, work: Work, outcome: Outcome, log: Path, keep: Callable[[], None]) -> None:
+    def __init__(
+        self, stage: Stage, work: Work, outcome: Outcome, log: Path, keep: Callable[[], None]
+    ) -> None:
         context = get_context(METHOD[work.device])
         if METHOD[work.device] == FORKSERVER:
             context.set_forkserver_preload(PRELOADED)
@@ -110,7 +128,9 @@ class _Process:
 
     def _hear(self, until: float) -> bool:
         """Take what it says until then; whether it is still there."""
-        ready = wait([self._connection, self._process.sentinel], timeout=max(0.0, until - time.monotonic()))
+        ready = wait(
+            [self._connection, self._process.sentinel], timeout=max(0.0, until - time.monotonic())
+        )
         if self._connection in ready or (ready and self._connection.poll()):
             try:
                 self._heard(*self._connection.recv())

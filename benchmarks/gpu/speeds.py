@@ -1,4 +1,5 @@
-"""Images a second of the usual loop and of the engine's forms, on ResNet18, on small nets packed, and on ResNet50.
+"""Images a second of the usual loop and of the engine's forms, on ResNet18, on small nets packed,
+and on ResNet50.
 
 The rungs are those of `benchmarks/ladder.py`, whatever they are: each in a fresh process on a GPU.
 """
@@ -26,7 +27,9 @@ TINY_IMAGES = 240
 
 
 def resnet18(work: Work) -> list[Part]:
-    """The stage: the engine and the usual loop at each one's batch, the engine at the usual loop's, then its other forms."""
+    """The stage: the engine and the usual loop at each one's batch, the engine at the usual loop's,
+    then its other forms.
+    """
     track = Track(work, "resnet18")
     forms = [track.engine(name, rung) for name, rung in _forms(work.device) if name != ENGINE]
     together = [] if work.tiny else [track.together(2, served=False)]
@@ -34,7 +37,9 @@ def resnet18(work: Work) -> list[Part]:
 
 
 def packed(work: Work) -> list[Part]:
-    """The stage: a small net, in one process and in several, which share the GPU in turn or, under MPS, at once."""
+    """The stage: a small net, in one process and in several, which share the GPU in turn or, under
+    MPS, at once.
+    """
     track = Track(work, "small")
     several = sorted(TOGETHER[work.device].values())
     plain = [track.together(n, served=False) for n in several]
@@ -44,7 +49,9 @@ def packed(work: Work) -> list[Part]:
 
 
 def resnet50(work: Work) -> list[Part]:
-    """The stage: the engine on ResNet50, the four references phase by phase, the usual loop, then the engine's other forms."""
+    """The stage: the engine on ResNet50, the four references phase by phase, the usual loop, then
+    the engine's other forms.
+    """
     track = Track(work, "resnet50")
     prepared = functools.cache(lambda: images(work))
     grounds = functools.cache(lambda net: ground(work, prepared(), net))
@@ -52,7 +59,11 @@ def resnet50(work: Work) -> list[Part]:
     texts = list(references(work.device).values())
     phased = [phase_part(grounds, net, text) for text in (texts[2:3] if work.tiny else texts)]
     first, usual, *rest = track.main()
-    forms = [track.engine(name, rung) for name, rung in _forms(work.device) if name != ENGINE and not work.tiny]
+    forms = [
+        track.engine(name, rung)
+        for name, rung in _forms(work.device)
+        if name != ENGINE and not work.tiny
+    ]
     return [first, *phased, usual, track.bound(), *([] if work.tiny else rest), *forms]
 
 
@@ -93,7 +104,9 @@ class Track:
         """A form of the engine; a form that is compiled may take longer."""
         setting = replace(self._setting, batch=batch or self._setting.batch)
         limit = 120 if rung.compile or getattr(rung, "fuse", False) else 50
-        return Part(f"{name}, batch {setting.batch}", limit, lambda: told(self._speed(setting, rung)))
+        return Part(
+            f"{name}, batch {setting.batch}", limit, lambda: told(self._speed(setting, rung))
+        )
 
     def _usual(self, workers: int) -> Part:
         setting = replace(self._setting, batch=usual_loop.BATCH, workers=workers)
@@ -116,7 +129,9 @@ class Track:
         return Part(f"{name}, batch {self._setting.batch}", 60, measure)
 
     def bound(self) -> Part:
-        """The most images a second that the machine's own rates allow, and the share that the engine reaches of it."""
+        """The most images a second that the machine's own rates allow, and the share that the
+        engine reaches of it.
+        """
 
         def measure() -> dict[str, Any]:
             if self._work.tiny:

@@ -13,8 +13,8 @@ STUDY = "study"
 class Stage:
     """`limit`: the most seconds that it gets; `least`: with fewer it is not begun.
 
-    `share` is the part of a call's whole time that stages before it must leave to it. `target` is the function, "module:function", that
-    gives its parts; `file` is where what they find is kept.
+    `share` is the part of a call's whole time that stages before it must leave to it. `target` is
+    the function, "module:function", that gives its parts; `file` is where what they find is kept.
     """
 
     name: str
@@ -29,14 +29,49 @@ class Stage:
 STAGES = (
     Stage("machine", "is all there that it needs?", 60, "benchmarks.gpu.machine:parts"),
     Stage("tests", "do the tests pass that need a GPU?", 150, "benchmarks.gpu.suite:parts"),
-    Stage("first-study", "does a whole study run, one epoch on ResNet18?", 150, "benchmarks.gpu.studies:first"),
+    Stage(
+        "first-study",
+        "does a whole study run, one epoch on ResNet18?",
+        150,
+        "benchmarks.gpu.studies:first",
+    ),
     Stage("parity", "does a GPU compute what a CPU computes?", 60, "benchmarks.gpu.parity:parts"),
-    Stage("kernels", "where does a candidate's time go?", 120, "benchmarks.gpu.candidate:parts", file=KERNELS),
+    Stage(
+        "kernels",
+        "where does a candidate's time go?",
+        120,
+        "benchmarks.gpu.candidate:parts",
+        file=KERNELS,
+    ),
     Stage("attention", "what do passes of attention cost?", 90, "benchmarks.gpu.modules:parts"),
-    Stage("resnet18", "the usual loop against the engine's forms", 220, "benchmarks.gpu.speeds:resnet18"),
-    Stage(STUDY, "does a study keep to its estimate?", 3600, "benchmarks.gpu.studies:planned", share=0.4, least=90),
-    Stage("packed", "small nets, several processes at once", 160, "benchmarks.gpu.speeds:packed", share=0.06),
-    Stage("resnet50", "ResNet50 with its four references", 200, "benchmarks.gpu.speeds:resnet50", share=0.06),
+    Stage(
+        "resnet18",
+        "the usual loop against the engine's forms",
+        220,
+        "benchmarks.gpu.speeds:resnet18",
+    ),
+    Stage(
+        STUDY,
+        "does a study keep to its estimate?",
+        3600,
+        "benchmarks.gpu.studies:planned",
+        share=0.4,
+        least=90,
+    ),
+    Stage(
+        "packed",
+        "small nets, several processes at once",
+        160,
+        "benchmarks.gpu.speeds:packed",
+        share=0.06,
+    ),
+    Stage(
+        "resnet50",
+        "ResNet50 with its four references",
+        200,
+        "benchmarks.gpu.speeds:resnet50",
+        share=0.06,
+    ),
 )
 
 
@@ -45,12 +80,17 @@ def named(names: list[str]) -> list[Stage]:
     known = [stage.name for stage in STAGES]
     for name in names:
         if name not in known:
-            raise UserError(f"--stages: there is no stage {name!r}", f"{nearest(name, known)} all: {' '.join(known)}")
+            raise UserError(
+                f"--stages: there is no stage {name!r}",
+                f"{nearest(name, known)} all: {' '.join(known)}",
+            )
     return [stage for stage in STAGES if stage.name in names]
 
 
 def allowed(stage: Stage, later: list[Stage], left: float, whole: float) -> float:
-    """The seconds that a stage may take: what is left of the call's `whole` time, less what belongs to `later` ones; 0 if too few."""
+    """The seconds that a stage may take: what is left of the call's `whole` time, less what belongs
+    to `later` ones; 0 if too few.
+    """
     shares = [other.share * whole for other in later if other.share * whole >= other.least]
     seconds = min(stage.limit, left - sum(shares))
     return seconds if seconds >= stage.least else 0.0

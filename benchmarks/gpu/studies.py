@@ -1,4 +1,6 @@
-"""Two placement studies, each run as a user runs it: a short one on ResNet18, and one that is planned for the time that is left."""
+"""Two placement studies, each run as a user runs it: a short one on ResNet18, and one that is
+planned for the time that is left.
+"""
 
 import re
 import time
@@ -33,7 +35,16 @@ DEFAULT_TRIALS = 40
 
 def first(work: Work) -> list[Part]:
     """The stage of the short study, and of the dry run of a long one."""
-    short = ("--space", work.space("resnet18"), "--epochs", "1", "--trials", "4" if work.tiny else "6", "--workers", "1")
+    short = (
+        "--space",
+        work.space("resnet18"),
+        "--epochs",
+        "1",
+        "--trials",
+        "4" if work.tiny else "6",
+        "--workers",
+        "1",
+    )
     seeds = ("startup=1", "finalists.seeds=1")
     return [
         Part("study", SHORT, lambda: one_epoch(work, [*short, *sets(*seeds)])),
@@ -47,7 +58,9 @@ def sets(*assignments: str) -> list[str]:
 
 
 def words(work: Work, out: Path, more: list[str], seconds: float) -> list[str]:
-    """The command line of a placement study that is written into `out`, and interrupted after so many seconds."""
+    """The command line of a placement study that is written into `out`, and interrupted after so
+    many seconds.
+    """
     common = ["run", "--study", "placement", "--device", work.device, "--data", work.data]
     small = sets(*TINY) if work.tiny else []
     limit = ["--out", str(out), "--time-limit", f"{seconds:.0f}s"]
@@ -57,20 +70,28 @@ def words(work: Work, out: Path, more: list[str], seconds: float) -> list[str]:
 def one_epoch(work: Work, more: list[str]) -> Iterator[dict[str, Any]]:
     """What the study left. Raises if a candidate failed, or the study."""
     folder = work.temporary / "first"
-    found = _ran(words(work, folder, [*more, "--force-new"], max(10.0, min(SHORT, work.seconds) - ENDING)))
+    found = _ran(
+        words(work, folder, [*more, "--force-new"], max(10.0, min(SHORT, work.seconds) - ENDING))
+    )
     images = TINY_IMAGES if work.tiny else IMAGES
     yield found | _left(folder) | _clocks(folder, found["seconds"], images)
     _check(found | _left(folder), folder)
 
 
 def _ran(command: list[str]) -> dict[str, Any]:
-    """The wall seconds of a study's command, its exit code, and what it said beside a line a candidate."""
+    """The wall seconds of a study's command, its exit code, and what it said beside a line a
+    candidate.
+    """
     began = time.perf_counter()
     said: list[str] = []
     with started("bam_search", command) as process:
         said += [line for line in lines(process) if not PROGRESS.match(line)]
         code = process.wait()
-    return {"exit_code": code, "seconds": round(time.perf_counter() - began, 2), "said": [*said[:1], *said[1:][-25:]]}
+    return {
+        "exit_code": code,
+        "seconds": round(time.perf_counter() - began, 2),
+        "said": [*said[:1], *said[1:][-25:]],
+    }
 
 
 def _left(folder: Path) -> dict[str, Any]:
@@ -89,7 +110,9 @@ def _left(folder: Path) -> dict[str, Any]:
 
 
 def _clocks(folder: Path, seconds: float, images: int) -> dict[str, float]:
-    """Of a study that trains one after the other: the seconds of a search's training, and those beside all trainings."""
+    """Of a study that trains one after the other: the seconds of a search's training, and those
+    beside all trainings.
+    """
     records = _records(folder)
     searched = [record.seconds for record in records if record.seconds is not None]
     tested = [record.test_seconds for record in records if record.test_seconds is not None]
@@ -105,9 +128,14 @@ def _records(folder: Path) -> list[Record]:
 
 
 def _check(found: Mapping[str, Any], folder: Path) -> int:
-    """How many numbers of the study's page follow from its records. Raises if one does not, if a candidate failed, or the study."""
+    """How many numbers of the study's page follow from its records.
+
+    Raises if one does not, if a candidate failed, or the study.
+    """
     if found["exit_code"] or found["failures"]:
-        raise RuntimeError(f"the study ended with exit code {found['exit_code']}; failed: {found['failures']}")
+        raise RuntimeError(
+            f"the study ended with exit code {found['exit_code']}; failed: {found['failures']}"
+        )
     numbers, wrong = verify(folder / "index.html")
     if wrong:
         raise RuntimeError(f"the page differs from its records in {len(wrong)} places: {wrong[0]}")
@@ -118,7 +146,15 @@ def dry_run(work: Work) -> dict[str, Any]:
     """The minutes of a ResNet18 study of 40 candidates with its finals, as `--dry-run` tells them."""
     if work.tiny:
         raise Absent("a tiny run plans no such study")
-    command = ["run", "--study", "placement", "--space", "resnet18", "--trials", str(DEFAULT_TRIALS)]
+    command = [
+        "run",
+        "--study",
+        "placement",
+        "--space",
+        "resnet18",
+        "--trials",
+        str(DEFAULT_TRIALS),
+    ]
     command += ["--device", work.device, "--data", work.data, "--dry-run"]
     with started("bam_search", command) as process:
         said = list(lines(process))
@@ -126,11 +162,17 @@ def dry_run(work: Work) -> dict[str, Any]:
     if code:
         raise RuntimeError(f"the dry run ended with exit code {code}")
     of_study = [line for line in said if line.startswith("the study")]
-    return {"minutes": told_seconds(of_study) / 60, "said": [line for line in said if "about" in line]}
+    return {
+        "minutes": told_seconds(of_study) / 60,
+        "said": [line for line in said if "about" in line],
+    }
 
 
 def told_seconds(said: list[str]) -> float:
-    """The seconds that the first of these lines which tells a time tells. Raises ValueError if none does."""
+    """The seconds that the first of these lines which tells a time tells.
+
+    Raises ValueError if none does.
+    """
     match = next(filter(None, map(ABOUT.search, said)), None)
     if match is None:
         raise ValueError("how long the study takes is not told")
@@ -147,11 +189,16 @@ def _own_estimate(said: list[str]) -> float | None:
 
 
 def planned(work: Work) -> list[Part]:
-    """The stage of the long study. Its plan is kept, so that the study of an earlier call is continued as it was planned."""
+    """The stage of the long study.
+
+    Its plan is kept, so that the study of an earlier call is continued as it was planned.
+    """
     made: dict[str, Any] = dict(work.found(STUDY, "plan"))
 
     def planning() -> dict[str, Any]:
-        made.update(asdict(tiny() if work.tiny else plan(work.known, work.seconds - ENDING, IMAGES)))
+        made.update(
+            asdict(tiny() if work.tiny else plan(work.known, work.seconds - ENDING, IMAGES))
+        )
         return made
 
     return [
@@ -161,14 +208,27 @@ def planned(work: Work) -> list[Part]:
 
 
 def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How long the planned study took beside its plan, and beside the estimate in its own first line. Raises Unfinished."""
+    """How long the planned study took beside its plan, and beside the estimate in its own first
+    line. Raises Unfinished.
+    """
     if not made:
         raise RuntimeError("there is no plan")
     before = work.spent.get("study", 0.0)
     graph = f"recipe.cuda_graph={'true' if made['cuda_graph'] else 'false'}"
     startup = f"startup={max(1, made['trials'] // 4)}"
-    more = ["--space", made["space"], "--epochs", str(made["epochs"]), "--trials", str(made["trials"])]
-    more += ["--workers", str(made["workers"]), *sets(startup, f"finalists.seeds={made['seeds']}", graph)]
+    more = [
+        "--space",
+        made["space"],
+        "--epochs",
+        str(made["epochs"]),
+        "--trials",
+        str(made["trials"]),
+    ]
+    more += [
+        "--workers",
+        str(made["workers"]),
+        *sets(startup, f"finalists.seeds={made['seeds']}", graph),
+    ]
     folder = work.temporary / STUDY
     found = _ran(words(work, folder, more, max(5.0, work.seconds - ENDING)))
     found["seconds"] += before

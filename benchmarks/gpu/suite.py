@@ -40,7 +40,9 @@ def results(tests: str = TESTS) -> Iterator[dict[str, Any]]:
     if code not in RAN:
         raise RuntimeError(f"pytest ended with exit code {code}, and not all tests ran")
     if failed := found.failed():
-        raise RuntimeError(f"{len(failed)} of {len(found.outcomes)} tests failed: {', '.join(failed)}")
+        raise RuntimeError(
+            f"{len(failed)} of {len(found.outcomes)} tests failed: {', '.join(failed)}"
+        )
 
 
 class Results:

@@ -54,7 +54,9 @@ def _question(name: str) -> str:
 
 def _goals(about: Found, known: Known) -> list[str]:
     if about["tiny"]:
-        return ["  a tiny run: it shows that every stage works, and its figures say nothing of the goals"]
+        return [
+            "  a tiny run: it shows that every stage works, and its figures say nothing of the goals"
+        ]
     return [goal.line(known) for goal in goals(about["device"])]
 
 
@@ -86,9 +88,15 @@ def _parts(outcome: Outcome | None) -> list[tuple[str, Found]]:
 def _machine(found: Found) -> list[str]:
     lines = [f"  {name}: {value}" for name, value in found.get("device", {}).items()]
     if programs := found.get("programs"):
-        lines += [f"  C compiler: {'yes' if programs['c_compiler'] else 'NO, so torch.compile cannot work'}"]
-        lines += [f"  programs: {', '.join(name for name, path in programs['found'].items() if path)}"]
-        lines += [f"  packages: {', '.join(f'{k} {v}' for k, v in programs['packages'].items() if v)}"]
+        lines += [
+            f"  C compiler: {'yes' if programs['c_compiler'] else 'NO, so torch.compile cannot work'}"
+        ]
+        lines += [
+            f"  programs: {', '.join(name for name, path in programs['found'].items() if path)}"
+        ]
+        lines += [
+            f"  packages: {', '.join(f'{k} {v}' for k, v in programs['packages'].items() if v)}"
+        ]
     return lines
 
 
@@ -96,7 +104,9 @@ def _tests(found: Found) -> list[str]:
     outcomes = [pair for part in found.values() for pair in part["outcomes"].items()]
     counts = Counter(outcome.lower() for _, outcome in outcomes)
     lines = [f"  {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}"]
-    return lines + [f"  {outcome:8} {name}" for name, outcome in outcomes if outcome in ("FAILED", "ERROR")]
+    return lines + [
+        f"  {outcome:8} {name}" for name, outcome in outcomes if outcome in ("FAILED", "ERROR")
+    ]
 
 
 def _studies(found: Found) -> list[str]:
@@ -111,8 +121,14 @@ def _studies(found: Found) -> list[str]:
         lines += [f"  dry run: {line}" for line in dry["said"]]
     if study := found.get("study"):
         said = [("planned", "plan"), ("by its own estimate", "estimate")] if plan else []
-        estimate = "".join(f", {study['took_of_' + key]:.2f} of the time {name}" for name, key in said if "took_of_" + key in study)
-        lines += [f"  {study['seconds']:.0f} s{estimate}; {study['trainings']} trainings, {study['finalists']} finalists"]
+        estimate = "".join(
+            f", {study['took_of_' + key]:.2f} of the time {name}"
+            for name, key in said
+            if "took_of_" + key in study
+        )
+        lines += [
+            f"  {study['seconds']:.0f} s{estimate}; {study['trainings']} trainings, {study['finalists']} finalists"
+        ]
         answers = [line for line in study["said"] if line.startswith("  at most")] if plan else []
         lines += [f"  | {line[:130]}" for line in answers[:SAID]]
     return lines
@@ -123,8 +139,12 @@ def _parity(found: Found) -> list[str]:
     if found.get("batches"):
         lines += ["  batches: equal, byte for byte"]
     if losses := found.get("losses"):
-        lines += [f"  losses: {'; '.join(f'{name} {loss:.6f}' for name, loss in losses['losses'].items())}"]
-        lines += [f"  largest relative difference {losses['largest_relative_difference']:.1e}; with TF32 {losses['with_tf32']:.6f}"]
+        lines += [
+            f"  losses: {'; '.join(f'{name} {loss:.6f}' for name, loss in losses['losses'].items())}"
+        ]
+        lines += [
+            f"  largest relative difference {losses['largest_relative_difference']:.1e}; with TF32 {losses['with_tf32']:.6f}"
+        ]
     return lines
 
 
@@ -132,11 +152,19 @@ def _kernels(found: Found) -> list[str]:
     lines = _table(found)
     for name, part in found.items():
         if "groups" in part:
-            lines += [f"  {name}: {part['kernels_a_step']:.0f} a step, {part['ms_a_step']:.2f} ms", f"    {_groups(part)}"]
+            lines += [
+                f"  {name}: {part['kernels_a_step']:.0f} a step, {part['ms_a_step']:.2f} ms",
+                f"    {_groups(part)}",
+            ]
         if "beside_the_bare_net" in part:
             more = part["beside_the_bare_net"]
-            lines += [f"    beyond the bare net {more['kernels_a_step']:+.0f}, {more['ms_a_step']:+.2f} ms: {_groups(more)}"]
-            lines += [f"      {row['calls']:+.0f}x {row['us']:+.0f} us {row['name'][:90]}" for row in more["top"][:4]]
+            lines += [
+                f"    beyond the bare net {more['kernels_a_step']:+.0f}, {more['ms_a_step']:+.2f} ms: {_groups(more)}"
+            ]
+            lines += [
+                f"      {row['calls']:+.0f}x {row['us']:+.0f} us {row['name'][:90]}"
+                for row in more["top"][:4]
+            ]
     return lines
 
 
@@ -149,12 +177,16 @@ def _table(found: Found) -> list[str]:
 def _aligned(cells: list[str]) -> str:
     (_, first), (_, second), *rest = COLUMNS
     left = f"  {cells[0]:{first}}{cells[1]:{second}}"
-    return left + "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells[2:], rest, strict=True))
+    return left + "".join(
+        f"{cell:>{width}}" for cell, (_, width) in zip(cells[2:], rest, strict=True)
+    )
 
 
 def _row(part: Found) -> list[str]:
     seconds, evaluation, memory = part["seconds"], part.get("evaluation"), part.get("mib")
-    first = sum(value for key, value in seconds.items() if key.startswith("eager") or key == "prepare")
+    first = sum(
+        value for key, value in seconds.items() if key.startswith("eager") or key == "prepare"
+    )
     return [
         part["net"],
         part["placement"],
@@ -172,7 +204,9 @@ def _row(part: Found) -> list[str]:
 
 
 def _groups(part: Found) -> str:
-    return ", ".join(f"{name} {row['ms']:.2f} ms ({row['calls']:.0f})" for name, row in part["groups"].items())
+    return ", ".join(
+        f"{name} {row['ms']:.2f} ms ({row['calls']:.0f})" for name, row in part["groups"].items()
+    )
 
 
 def _attention(found: Found) -> list[str]:
@@ -181,7 +215,9 @@ def _attention(found: Found) -> list[str]:
     for name, rows in found.items():
         lines += [f"  {name}"]
         for row, figures in list(rows.items())[:ROWS]:
-            numbers = ", ".join(f"{key} {value:.3g}" for key, value in figures.items() if isinstance(value, float))
+            numbers = ", ".join(
+                f"{key} {value:.3g}" for key, value in figures.items() if isinstance(value, float)
+            )
             lines += [f"    {row:48} {numbers}"]
     return lines
 
@@ -192,7 +228,9 @@ def _speeds(stage: str) -> Callable[[Found], list[str]]:
         said = []
         for name, part in found.items():
             if "share_reached" in part:
-                said += [f"  bound: {part['images_per_s']:,.0f} images/s by the machine's rates, {part['share_reached']:.0%} reached"]
+                said += [
+                    f"  bound: {part['images_per_s']:,.0f} images/s by the machine's rates, {part['share_reached']:.0%} reached"
+                ]
             elif "images_per_s" in part and "seconds" not in part:
                 times = f"  {part['images_per_s'] / theirs:6.2f} x the usual loop" if theirs else ""
                 said += [f"  {name:60} {part['images_per_s']:11,.0f} images/s{times}"]

@@ -1,4 +1,6 @@
-"""The command line: help without torch, and mistakes that exit with 2, in one sentence, and write nothing."""
+"""The command line: help without torch, and mistakes that exit with 2, in one sentence, and write
+nothing.
+"""
 
 import json
 import re
@@ -19,7 +21,9 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         "import sys\nfrom bam_search.cli.main import main\nsys.argv = ['bam_search', '--help']\ntry: main()\nexcept SystemExit: pass\n"
         "print([name for name in ('torch', 'optuna', 'pandas', 'plotly', 'numpy', 'pydantic', 'rich') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert "Usage: python -m bam_search" in done.stdout
     assert done.stdout.strip().endswith("[]")
 
@@ -33,11 +37,34 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         (["run", "--study", "placement", "--trials", "-3"], "trials = -3"),
         (["run", "--study", "placement", "--set", "recipe.lrr=1"], "did you mean 'lr'"),
         (["run", "--study", "placement", "--set", "space='resnet5'"], "did you mean 'resnet50'"),
-        (["run", "--study", "placement", "--set", "references.mine='layer7=bam'"], "reference 'mine': no site is named 'layer7'"),
-        (["run", "--study", "placement", "--set", "references.mine='layer1=bam(r=33)'"], "r can be 1 to 32 there"),
-        (["run", "--study", "placement", "--epochs", "9", "--set", "rungs.epochs=[3, 1]"], "rungs ascend, each shorter than the full"),
-        (["run", "--study", "placement", "--epochs", "2", "--set", "rungs.epochs=[2]"], "rungs.epochs = [2] with recipe.epochs = 2"),
-        (["run", "--study", "placement", "--set", "finalists.seeds=9", "--set", "finalists.most=8"], "finalists.most = 8 is less than"),
+        (
+            ["run", "--study", "placement", "--set", "references.mine='layer7=bam'"],
+            "reference 'mine': no site is named 'layer7'",
+        ),
+        (
+            ["run", "--study", "placement", "--set", "references.mine='layer1=bam(r=33)'"],
+            "r can be 1 to 32 there",
+        ),
+        (
+            ["run", "--study", "placement", "--epochs", "9", "--set", "rungs.epochs=[3, 1]"],
+            "rungs ascend, each shorter than the full",
+        ),
+        (
+            ["run", "--study", "placement", "--epochs", "2", "--set", "rungs.epochs=[2]"],
+            "rungs.epochs = [2] with recipe.epochs = 2",
+        ),
+        (
+            [
+                "run",
+                "--study",
+                "placement",
+                "--set",
+                "finalists.seeds=9",
+                "--set",
+                "finalists.most=8",
+            ],
+            "finalists.most = 8 is less than",
+        ),
         (["run", "--study", "placement", "--set", "sampler=additiv"], "did you mean 'additive'"),
         (["run", "--study", "placement", "--data", "nowhere.npz"], "--data 'nowhere.npz'"),
         (["run", "--study", "placement", "--data", "broken.npz"], "broken.npz cannot be read"),
@@ -46,15 +73,25 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         (["run", "--study", "placement", "--max-failures", "0"], "0 is not in the range"),
         (["run", "--study", "placement", "--name", "../up"], "'../up': letters, digits"),
         (["run", "--study", "placement", "--executor", "slurm"], "'slurm' is not one of"),
-        (["run", "--study", "placement", "--data", "generated", "--storage", "nonsense"], "--storage 'nonsense' is no URL of a database"),
-        (["run", "--study", "placement", "--data", "generated", "--address", "auto"], "--address 'auto' is of a Ray cluster"),
+        (
+            ["run", "--study", "placement", "--data", "generated", "--storage", "nonsense"],
+            "--storage 'nonsense' is no URL of a database",
+        ),
+        (
+            ["run", "--study", "placement", "--data", "generated", "--address", "auto"],
+            "--address 'auto' is of a Ray cluster",
+        ),
         (["status", "nowhere"], "nowhere holds no study.db"),
         (["stop", "nowhere"], "no process runs the study in nowhere"),
         (["rnu"], "No such command 'rnu'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    message: str,
 ) -> None:
     (tmp_path / "broken.npz").write_bytes(b"broken")
     monkeypatch.chdir(tmp_path)
@@ -71,7 +108,9 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
 DRY = ("run", "--study", "placement", "--dry-run", "--device", "cpu")
 
 
-def dry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *args: str) -> tuple[str, str]:
+def dry(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *args: str
+) -> tuple[str, str]:
     """A dry run in this process: stdout and stderr."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
@@ -84,7 +123,10 @@ def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(
 ) -> None:
     out, err = dry(monkeypatch, capsys, tmp_path, "--space", "torchvision:resnet18")
     assert "space = torchvision:resnet18" in out
-    assert "reference 'BAM at the bottlenecks': at layer3: bam(r=16,d=4): the dilation 4 is more than the map's side, 2; bam(d=2)" in err
+    assert (
+        "reference 'BAM at the bottlenecks': at layer3: bam(r=16,d=4): the dilation 4 is more than the map's side, 2; bam(d=2)"
+        in err
+    )
     assert "reference 'BAM in every block': at layer3.0.bn2 and 1 more" in err
     assert list(tmp_path.iterdir()) == []
 
@@ -95,10 +137,20 @@ def test_dry_run_shows_the_study_and_writes_nothing(
     out, err = dry(monkeypatch, capsys, tmp_path, "--epochs", "3")
     assert err.startswith("placement: the cpu variant runs on ")
     assert "--device cpu asks for it" in err
-    for part in ("recipe.epochs = 3", "space small: 6 sites, 14,115,049 placements", "322,140", "12,292,608"):
+    for part in (
+        "recipe.epochs = 3",
+        "space small: 6 sites, 14,115,049 placements",
+        "322,140",
+        "12,292,608",
+    ):
         assert part in out
     phases = re.findall(r"^(\w.*?) +(\d+) trainings +[\d.]+ (?:s|min|hours)$", out, re.M)
-    assert phases == [("search", "16"), ("random baseline", "6"), ("finalists", "38"), ("winner without each site", "12")]
+    assert phases == [
+        ("search", "16"),
+        ("random baseline", "6"),
+        ("finalists", "38"),
+        ("winner without each site", "12"),
+    ]
     assert re.search(r"the study: about .+ for 72 trainings, 2 at a time", out)
     assert list(tmp_path.iterdir()) == []
 
@@ -111,7 +163,10 @@ def test_a_site_that_cannot_be_searched_is_named(
         "def space():\n    return SearchSpace('wide', small, sites=('stage-ends',), modules={'bam': {'r': (64,)}})\n"
     )
     out, err = dry(monkeypatch, capsys, tmp_path, "--space", "wide.py")
-    assert "1 site is not searched, as no module with any of its options is legal there: layer1\n" in err
+    assert (
+        "1 site is not searched, as no module with any of its options is legal there: layer1\n"
+        in err
+    )
     assert "space wide: 2 sites, 4 placements" in out
 
 
@@ -167,18 +222,51 @@ def here(
     *args: str,
     signals: bool = False,
 ) -> tuple[int, str, str]:
-    """Run a tiny study in this process: exit code, stdout, stderr. `fails` is an expression of `attended`, when a training crashes."""
+    """Run a tiny study in this process: exit code, stdout, stderr.
+
+    `fails` is an expression of `attended`, when a training crashes.
+    """
     (folder / "frail.py").write_text(FRAIL.replace("FAILS", fails))
     variant = f'space = "{folder / "frail.py"}"\n'
-    (folder / "tiny.toml").write_text(f'question = "?"\nreferences = {references}\n[cpu]\n{variant}[gpu]\n{variant}')
+    (folder / "tiny.toml").write_text(
+        f'question = "?"\nreferences = {references}\n[cpu]\n{variant}[gpu]\n{variant}'
+    )
     monkeypatch.chdir(folder)
     monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
     if not signals:
         monkeypatch.setattr(signal, "signal", lambda *_args: None)
-    small = ["--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50"]
-    finalists = ["--set", "finalists={seeds=1, leave_one_out=false}", "--set", "random_baseline=false"]
+    small = [
+        "--epochs",
+        "1",
+        "--set",
+        "data.images=400",
+        "--set",
+        "data.validation=0.25",
+        "--set",
+        "recipe.batch=50",
+    ]
+    finalists = [
+        "--set",
+        "finalists={seeds=1, leave_one_out=false}",
+        "--set",
+        "random_baseline=false",
+    ]
     monkeypatch.setattr(
-        sys, "argv", ["bam_search", "run", "--study", "tiny.toml", "--device", "cpu", "--data", str(data), *small, *finalists, *args]
+        sys,
+        "argv",
+        [
+            "bam_search",
+            "run",
+            "--study",
+            "tiny.toml",
+            "--device",
+            "cpu",
+            "--data",
+            str(data),
+            *small,
+            *finalists,
+            *args,
+        ],
     )
     with pytest.raises(SystemExit) as caught:
         main()
@@ -188,24 +276,48 @@ def here(
 
 @pytest.mark.parametrize("references", ['{ plain = "none" }', "{}"])
 def test_limits_below_everything_are_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path, references: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small_npz: Path,
+    references: str,
 ) -> None:
     code, out, err = here(
-        monkeypatch, capsys, tmp_path, small_npz, references, "False", "--trials", "4", "--set", "max_params_overhead=0.01"
+        monkeypatch,
+        capsys,
+        tmp_path,
+        small_npz,
+        references,
+        "False",
+        "--trials",
+        "4",
+        "--set",
+        "max_params_overhead=0.01",
     )
     assert (code, out) == (1, "")
-    assert "error: there is nothing to search: no placement of the space is within the limits (params_overhead 0.01 %)" in err
+    assert (
+        "error: there is nothing to search: no placement of the space is within the limits (params_overhead 0.01 %)"
+        in err
+    )
     assert "hint: raise max_params_overhead or max_macs_overhead" in err
     assert "Traceback" not in err
     assert (tmp_path / "reports" / "tiny" / "index.html").is_file()
 
 
 def test_a_search_of_which_every_candidate_fails_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small_npz: Path,
 ) -> None:
-    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "attended", "--trials", "4")
+    code, out, err = here(
+        monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "attended", "--trials", "4"
+    )
     assert (code, out) == (1, "")
-    assert "error: every searched candidate failed; the first with: RuntimeError: deliberate at ['" in err
+    assert (
+        "error: every searched candidate failed; the first with: RuntimeError: deliberate at ['"
+        in err
+    )
     page = tmp_path / "reports" / "tiny" / "index.html"
     assert f"hint: the tracebacks are in {page.relative_to(tmp_path)}" in err
     assert "Traceback" not in err
@@ -213,21 +325,31 @@ def test_a_search_of_which_every_candidate_fails_is_one_sentence(
 
 
 def test_trainings_that_take_too_long_all_fail_in_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small_npz: Path,
 ) -> None:
     arguments = ("--trials", "3", "--set", "recipe.seconds=1e-6")
-    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "False", *arguments)
+    code, out, err = here(
+        monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "False", *arguments
+    )
     assert (code, out) == (1, "")
     assert "error: no candidate could be trained; the first failed with: " in err
     assert "took more than 1e-06 s" in err
 
 
 def test_so_many_failures_end_the_study_and_the_same_command_continues(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small_npz: Path,
 ) -> None:
     arguments = ("--trials", "6", "--max-failures", "2")
     for done in (3, 5):
-        code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "attended", *arguments)
+        code, out, err = here(
+            monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "attended", *arguments
+        )
         assert (code, out) == (1, "")
         assert "error: 2 failed, which is --max-failures; the last one, #" in err
         assert "RuntimeError: deliberate at ['" in err
@@ -237,30 +359,80 @@ def test_so_many_failures_end_the_study_and_the_same_command_continues(
 
 
 def test_the_time_limit_ends_a_study_like_an_interrupt(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small_npz: Path,
 ) -> None:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    }
     try:
         arguments = ("--trials", "20", "--epochs", "10000", "--time-limit", "4")
-        code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "False", *arguments, signals=True)
+        code, out, err = here(
+            monkeypatch,
+            capsys,
+            tmp_path,
+            small_npz,
+            '{ plain = "none" }',
+            "False",
+            *arguments,
+            signals=True,
+        )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert (code, out) == (130, "")
-    assert "interrupted by the time limit; finished candidates are kept, and the same command continues:\n  python -m bam_search run" in err
+    assert (
+        "interrupted by the time limit; finished candidates are kept, and the same command continues:\n  python -m bam_search run"
+        in err
+    )
 
 
-def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(tmp_path: Path, small_npz: Path) -> None:
+def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(
+    tmp_path: Path, small_npz: Path
+) -> None:
     (tmp_path / "frail.py").write_text(FRAIL.replace("FAILS", "False"))
-    (tmp_path / "tiny.toml").write_text('question = "?"\nreferences = {}\n[cpu]\nspace = "frail.py"\n[gpu]\nspace = "frail.py"\n')
-    small = ["--epochs", "1", "--set", "data.images=400", "--set", "data.validation=0.25", "--set", "recipe.batch=50", "--workers", "1"]
-    words = ["bam_search", "run", "--study", "tiny.toml", "--device", "cpu", "--data", str(small_npz), "--trials", "9", *small]
-    # A file may not grow beyond what the database has after some candidates: what a full disk does, and root cannot ignore.
+    (tmp_path / "tiny.toml").write_text(
+        'question = "?"\nreferences = {}\n[cpu]\nspace = "frail.py"\n[gpu]\nspace = "frail.py"\n'
+    )
+    small = [
+        "--epochs",
+        "1",
+        "--set",
+        "data.images=400",
+        "--set",
+        "data.validation=0.25",
+        "--set",
+        "recipe.batch=50",
+        "--workers",
+        "1",
+    ]
+    words = [
+        "bam_search",
+        "run",
+        "--study",
+        "tiny.toml",
+        "--device",
+        "cpu",
+        "--data",
+        str(small_npz),
+        "--trials",
+        "9",
+        *small,
+    ]
+    # A file may not grow beyond what the database has after some candidates: what a full disk does,
+    # and root cannot ignore.
     code = f"import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))\nsys.argv = {words!r}\n"
     code += "from bam_search.report import page\nfrom bam_search.cli import run\n"
-    code += "run.write_report = lambda folder, *_: folder\nfrom bam_search.cli.main import main\nmain()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    code += (
+        "run.write_report = lambda folder, *_: folder\nfrom bam_search.cli.main import main\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 1, done.stderr
     assert "error: the study in reports/tiny cannot be written: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -270,15 +442,40 @@ def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(tmp_p
 
 
 def test_a_study_of_references_alone_and_one_within_limits_are_done(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small_npz: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small_npz: Path,
 ) -> None:
     two = '{ plain = "none", both = "one=bam(r=2,d=1) two=bam(r=2,d=1)" }'
-    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, two, "False", "--trials", "2", "--set", "max_params_overhead=0.01")
+    code, out, err = here(
+        monkeypatch,
+        capsys,
+        tmp_path,
+        small_npz,
+        two,
+        "False",
+        "--trials",
+        "2",
+        "--set",
+        "max_params_overhead=0.01",
+    )
     assert code == 0, err
     assert "The references beside the first one:\n  both: a tie with plain: " in out
     assert "no interval with one seed, n = 1" in out
     code, out, err = here(
-        monkeypatch, capsys, tmp_path, small_npz, two, "False", "--trials", "30", "--set", "max_params_overhead=8", "--out", "other"
+        monkeypatch,
+        capsys,
+        tmp_path,
+        small_npz,
+        two,
+        "False",
+        "--trials",
+        "30",
+        "--set",
+        "max_params_overhead=8",
+        "--out",
+        "other",
     )
     assert code == 0, err
     assert "the space has no further placement within the limits: " in err

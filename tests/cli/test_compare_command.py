@@ -11,28 +11,42 @@ from bam_search.report.tables import records_csv
 
 @pytest.fixture
 def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports `one` and `two`, `deep/one` of another seed, `empty` without a finished candidate, `other` which is no report."""
+    """Reports `one` and `two`, `deep/one` of another seed, `empty` without a finished candidate,
+    `other` which is no report.
+    """
     monkeypatch.chdir(tmp_path)
-    for name, seed, error in (("one", 0, 80.0), ("two", 0, 70.0), ("deep/one", 1, 60.0), ("empty", 0, None), ("old", 0, 80.0)):
+    for name, seed, error in (
+        ("one", 0, 80.0),
+        ("two", 0, 70.0),
+        ("deep/one", 1, 60.0),
+        ("empty", 0, None),
+        ("old", 0, 80.0),
+    ):
         folder = Path(name)
         folder.mkdir(parents=True)
         record = make_record(0, error, 0.0, params=1000 if error == 80.0 else 2000)
         (folder / "records.csv").write_text(records_csv([record]))
-        (folder / "study.json").write_text(json.dumps({"identity": {"space": "small", "seed": seed, "data": {}, "recipe": {}}}))
+        (folder / "study.json").write_text(
+            json.dumps({"identity": {"space": "small", "seed": seed, "data": {}, "recipe": {}}})
+        )
     Path("old/records.csv").write_text("number\n0\n")
     Path("other").mkdir()
     Path("broken").mkdir()
     Path("broken/study.json").write_text("[]")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str
+) -> tuple[int, str, str]:
     code = run_command(monkeypatch, "compare", *args)
     out, err = capsys.readouterr()
     return code, out, err
 
 
 @pytest.mark.usefixtures("reports")
-def test_two_reports_become_one_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_reports_become_one_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, err = run(monkeypatch, capsys, "one", "two")
     assert (code, err) == (0, "")
     assert out.startswith("report: reports/compare/index.html\nthe joint front of 2 candidates\n")
@@ -46,7 +60,10 @@ def test_other_seeds_are_warned_of_and_folders_of_one_name_told_apart(
 ) -> None:
     code, _, err = run(monkeypatch, capsys, "one", "deep/one", "--out", "page")
     assert code == 0
-    assert err == "warning: The errors of these studies are not comparable, as they differ in: seed (0 in one, 1 in deep/one)\n"
+    assert (
+        err
+        == "warning: The errors of these studies are not comparable, as they differ in: seed (0 in one, 1 in deep/one)\n"
+    )
     assert "seed (0 in one, 1 in deep/one)" in Path("page/index.html").read_text()
 
 
@@ -66,7 +83,10 @@ def test_other_seeds_are_warned_of_and_folders_of_one_name_told_apart(
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    message: str,
 ) -> None:
     code, out, err = run(monkeypatch, capsys, *args)
     assert (code, out) == (2, "")

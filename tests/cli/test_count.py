@@ -9,36 +9,83 @@ from bam_search.config import known
 from bam_search.model.attention import ATTENTION
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str
+) -> tuple[int, str, str]:
     code = run_command(monkeypatch, *args)
     out, err = capsys.readouterr()
     return code, out, err
 
 
-def test_json_has_the_schema(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_schema(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, err = run(
-        monkeypatch, capsys, "count", "--space", "resnet50", "--placement", "bottleneck", "--module", "bam(r=16,d=4)", "--json"
+        monkeypatch,
+        capsys,
+        "count",
+        "--space",
+        "resnet50",
+        "--placement",
+        "bottleneck",
+        "--module",
+        "bam(r=16,d=4)",
+        "--json",
     )
     found = json.loads(out)
     assert (code, err) == (0, "")
-    assert (found["schema"], found["space"], found["placement"]) == (1, "resnet50", "layer1=bam layer2=bam layer3=bam")
-    assert (found["params"], found["macs_conv_fc"], found["uncounted"]) == (24_070_487, 1_249_456_128, [])
+    assert (found["schema"], found["space"], found["placement"]) == (
+        1,
+        "resnet50",
+        "layer1=bam layer2=bam layer3=bam",
+    )
+    assert (found["params"], found["macs_conv_fc"], found["uncounted"]) == (
+        24_070_487,
+        1_249_456_128,
+        [],
+    )
     assert found["base"]["params"] == 23_705_252
     assert found["overhead"]["params"] == pytest.approx(100 * (24_070_487 / 23_705_252 - 1))
     assert found["macs"] == sum(found["by_operator"].values())
-    assert set(found["overhead"]) == set(found["base"]) == {"params", "macs", "macs_conv_fc", "activations"}
+    assert (
+        set(found["overhead"])
+        == set(found["base"])
+        == {"params", "macs", "macs_conv_fc", "activations"}
+    )
 
 
-def test_the_table_shows_the_papers_four_and_the_audit_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_the_papers_four_and_the_audit_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, _ = run(monkeypatch, capsys, "count", "--space", "small", "--audit")
     assert code == 0
-    for part in ("none", "bottleneck=bam", "every-block=bam", "every-block=se", "322,140", "not counted: nothing"):
+    for part in (
+        "none",
+        "bottleneck=bam",
+        "every-block=bam",
+        "every-block=se",
+        "322,140",
+        "not counted: nothing",
+    ):
         assert part in out
 
 
-def test_placements_as_text_and_several_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_placements_as_text_and_several_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     mixed = "layer1=bam layer2.0.bn2=se(r=8)"
-    args = ("count", "--space", "resnet18", "--space", "small", "--json", "--placement", mixed, "--placement", "none")
+    args = (
+        "count",
+        "--space",
+        "resnet18",
+        "--space",
+        "small",
+        "--json",
+        "--placement",
+        mixed,
+        "--placement",
+        "none",
+    )
     code, out, _ = run(monkeypatch, capsys, *args)
     found = json.loads(out)
     assert code == 0
@@ -47,13 +94,31 @@ def test_placements_as_text_and_several_at_once(monkeypatch: pytest.MonkeyPatch,
     assert found[1]["overhead"] == {"params": 0, "macs": 0, "macs_conv_fc": 0, "activations": 0}
 
 
-def test_latency_is_a_ratio_with_an_interval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ("count", "--space", "small", "--placement", "stage-ends", "--latency", "--batch", "8", "--device", "cpu", "--json")
+def test_latency_is_a_ratio_with_an_interval(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = (
+        "count",
+        "--space",
+        "small",
+        "--placement",
+        "stage-ends",
+        "--latency",
+        "--batch",
+        "8",
+        "--device",
+        "cpu",
+        "--json",
+    )
     code, out, _ = run(monkeypatch, capsys, *args)
     found = json.loads(out)
     assert code == 0
     assert found["latency"]["low"] <= found["latency"]["ratio"] <= found["latency"]["high"]
-    assert found["training_memory"]["bytes"] > found["training_memory"]["base"] > 3 * 4 * found["base"]["params"]
+    assert (
+        found["training_memory"]["bytes"]
+        > found["training_memory"]["base"]
+        > 3 * 4 * found["base"]["params"]
+    )
     assert found["measured_on"]["batch"] == 8
 
 
@@ -78,7 +143,10 @@ def test_latency_is_a_ratio_with_an_interval(monkeypatch: pytest.MonkeyPatch, ca
     ],
 )
 def test_a_mistake_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    message: str,
 ) -> None:
     space = [] if "--space" in args else ["--space", "small"]
     code, out, err = run(monkeypatch, capsys, "count", *space, *args)
@@ -88,7 +156,9 @@ def test_a_mistake_is_one_sentence(
     assert out == "" or out.startswith("space")
 
 
-def test_list_names_everything_with_a_line_about_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_everything_with_a_line_about_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, _ = run(monkeypatch, capsys, "list")
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}

@@ -21,30 +21,56 @@ BOTTLENECK = 1
 """The number of the reference candidate with BAM at the bottlenecks: layer1=bam layer2=bam."""
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-def test_all_that_is_written_is_the_candidate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+)
+def test_all_that_is_written_is_the_candidate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     net = backbone(load_space("small"), seed=5)
     attach(net, "bottleneck=bam", (3, 32, 32))
     torch.save(net.state_dict(), tmp_path / "trained.pt")
     out = tmp_path / "some where"
-    args = ("--candidate", BOTTLENECK, "--out", out, "--weights", tmp_path / "trained.pt", "--format", "pt2", "--format", "onnx")
+    args = (
+        "--candidate",
+        BOTTLENECK,
+        "--out",
+        out,
+        "--weights",
+        tmp_path / "trained.pt",
+        "--format",
+        "pt2",
+        "--format",
+        "onnx",
+    )
     assert run_command(monkeypatch, "export", REPORT, *args) == 0
-    written = {path.name for path in out.iterdir() if not path.name.endswith(".data") and path.is_file()}
+    written = {
+        path.name for path in out.iterdir() if not path.name.endswith(".data") and path.is_file()
+    }
     assert written == {"placement.json", "model.py", "model.pt2", "model.onnx"}
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert Placement.from_json((out / "placement.json").read_text()).text == "layer1=bam layer2=bam"
-    done = subprocess.run([sys.executable, out / "model.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, out / "model.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "322,140 parameters\n"
     x = torch.rand(3, 3, 32, 32)  # another batch than the one it was exported with
-    torch.testing.assert_close(torch.export.load(out / "model.pt2").module()(x), net.eval()(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.export.load(out / "model.pt2").module()(x), net.eval()(x), rtol=1e-4, atol=1e-4
+    )
 
 
-def test_an_ablation_is_exported_by_the_name_that_the_run_and_the_report_give_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_ablation_is_exported_by_the_name_that_the_run_and_the_report_give_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ablation = next(record for record in read_records(REPORT) if record.origin == ABLATION)
     assert ablation.tag.startswith("A")
-    assert run_command(monkeypatch, "export", REPORT, "--candidate", ablation.tag, "--out", tmp_path) == 0
+    assert (
+        run_command(monkeypatch, "export", REPORT, "--candidate", ablation.tag, "--out", tmp_path)
+        == 0
+    )
     assert Placement.from_json((tmp_path / "placement.json").read_text()).text == ablation.placement
 
 
@@ -53,12 +79,25 @@ def test_an_ablation_is_exported_by_the_name_that_the_run_and_the_report_give_it
     [
         (REPORT, ["--candidate", "99"], "has no candidate 99"),
         (REPORT.parent, ["--candidate", "0"], "records.csv cannot be read"),
-        (REPORT, ["--candidate", "0", "--weights", "nowhere.pt"], "nowhere.pt is no state dict of this candidate"),
-        (REPORT, ["--candidate", "0", "--weights", str(REPORT / "study.json")], "study.json is no state dict of this candidate"),
+        (
+            REPORT,
+            ["--candidate", "0", "--weights", "nowhere.pt"],
+            "nowhere.pt is no state dict of this candidate",
+        ),
+        (
+            REPORT,
+            ["--candidate", "0", "--weights", str(REPORT / "study.json")],
+            "study.json is no state dict of this candidate",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: Path, args: list[str], message: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    folder: Path,
+    args: list[str],
+    message: str,
 ) -> None:
     assert run_command(monkeypatch, "export", folder, *args, "--out", tmp_path / "out") == 2
     assert message in capsys.readouterr().err
@@ -74,13 +113,17 @@ def test_the_space_may_be_a_file_whose_space_has_another_name(
         "def space():\n    return replace(load_space('small'), name='another')\n"
     )
     study = (tmp_path / "report" / "study.json").read_text()
-    (tmp_path / "report" / "study.json").write_text(study.replace('"space": "small"', '"space": "mine.py"'))
+    (tmp_path / "report" / "study.json").write_text(
+        study.replace('"space": "small"', '"space": "mine.py"')
+    )
     monkeypatch.chdir(tmp_path)
     assert run_command(monkeypatch, "export", "report", "--candidate", BOTTLENECK) == 0
     assert "equal outputs" in capsys.readouterr().out
 
 
-def test_a_damaged_report_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_damaged_report_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     shutil.copytree(REPORT, tmp_path / "report")
     (tmp_path / "report" / "records.csv").write_text("number,placement\n1,layer1=bam\n")
     assert run_command(monkeypatch, "export", tmp_path / "report", "--candidate", 1) == 2

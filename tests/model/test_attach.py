@@ -49,7 +49,10 @@ def test_every_placement_shares_its_start() -> None:
     assert all(torch.equal(some[key], more[key]) for key in some)
     other = build(SMALL, SITES, resolve("layer1=bam", SITES), seed=4).state_dict()
     assert not torch.equal(some["conv1.weight"], other["conv1.weight"])
-    assert not torch.equal(some["layer1.attention.spatial.layers.0.weight"], other["layer1.attention.spatial.layers.0.weight"])
+    assert not torch.equal(
+        some["layer1.attention.spatial.layers.0.weight"],
+        other["layer1.attention.spatial.layers.0.weight"],
+    )
 
 
 def test_building_leaves_the_global_generator_alone() -> None:
@@ -98,14 +101,27 @@ def test_attention_does_not_go_in_twice() -> None:
 
 
 def test_resolve_is_canonical() -> None:
-    texts = ["layer1=bam layer2=bam", "bottleneck=bam(r=16,d=4)", "layer2=bam layer1=bam(d=4)", "layer[12]=bam", "layer1,layer2=bam"]
-    texts += ["/layer(1|2)/=bam", "stage-ends=bam layer3=none", "bottleneck=bam(r=8) layer1=bam layer2=bam"]
+    texts = [
+        "layer1=bam layer2=bam",
+        "bottleneck=bam(r=16,d=4)",
+        "layer2=bam layer1=bam(d=4)",
+        "layer[12]=bam",
+        "layer1,layer2=bam",
+    ]
+    texts += [
+        "/layer(1|2)/=bam",
+        "stage-ends=bam layer3=none",
+        "bottleneck=bam(r=8) layer1=bam layer2=bam",
+    ]
     assert {resolve(text, SITES).text for text in texts} == {"layer1=bam layer2=bam"}
 
 
 def test_one_site_by_name_goes_before_a_set() -> None:
     assert resolve("bottleneck=bam layer2=bam(r=8)", SITES).text == "layer1=bam layer2=bam(r=8)"
-    assert resolve("bottleneck=bam stage-ends=se layer1=bam layer2=none", SITES).text == "layer1=bam layer3=se"
+    assert (
+        resolve("bottleneck=bam stage-ends=se layer1=bam layer2=none", SITES).text
+        == "layer1=bam layer3=se"
+    )
     assert resolve("layer2=none every-block=se stage-ends=bam layer1=none", SITES).text == (
         "layer1.0.bn2=se layer2.0.bn2=se layer3.0.bn2=se layer3=bam"
     )
@@ -167,7 +183,9 @@ def test_disabled_is_the_backbone_for_a_while() -> None:
         net.load_state_dict(pretrained, strict=True)
     assert list(net.state_dict()) == keys
     assert torch.equal(net(image()), attended)
-    assert not torch.equal(heard[0], heard[1])  # a hook of the user's still comes after the attention
+    assert not torch.equal(
+        heard[0], heard[1]
+    )  # a hook of the user's still comes after the attention
 
 
 @pytest.mark.parametrize("module", sorted(set(ATTENTION) - {"block"}))
@@ -182,7 +200,11 @@ def test_identity_changes_nothing_until_it_is_trained(module: str) -> None:
         net.train()(image()).square().mean().backward()
         optimizer.step()
     added = {key: p for key, p in net.named_parameters() if ".attention." in key}
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for key, p in added.items() if key.endswith("gate"))
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0
+        for key, p in added.items()
+        if key.endswith("gate")
+    )
     assert not torch.equal(net.eval()(image()), before)
 
 
@@ -234,7 +256,9 @@ def test_a_site_that_runs_over_its_children_does_not_find_one_more() -> None:
     plain, state = net.chain(image()), list(net.state_dict())
     attach(net, "chain=se", (3, 32, 32))
     assert torch.equal(net(image()), net.head(net.chain.attention(plain)))
-    assert set(net.state_dict()) - set(state) == {f"chain.attention.gate.{i}.{kind}" for i in (1, 3) for kind in ("weight", "bias")}
+    assert set(net.state_dict()) - set(state) == {
+        f"chain.attention.gate.{i}.{kind}" for i in (1, 3) for kind in ("weight", "bias")
+    }
     with pytest.raises(RuntimeError):
         net(image()[:, :2])
     assert hasattr(net.chain, "attention")  # also after a pass that failed
@@ -250,8 +274,14 @@ def test_a_site_that_runs_over_its_children_does_not_find_one_more() -> None:
     [
         (lambda net: attach(net, "layer1=bam", (3, 32)), r"not \(C, H, W\)"),
         (lambda net: attach(net, "layer1=bam", (3, 32, 32), init="zero"), "init = 'zero'"),
-        (lambda net: attach(torch.compile(net), "layer1=bam", (3, 32, 32)), "cannot go into a OptimizedModule"),
-        (lambda net: attach(torch.jit.script(net), "layer1=bam", (3, 32, 32)), "RecursiveScriptModule"),
+        (
+            lambda net: attach(torch.compile(net), "layer1=bam", (3, 32, 32)),
+            "cannot go into a OptimizedModule",
+        ),
+        (
+            lambda net: attach(torch.jit.script(net), "layer1=bam", (3, 32, 32)),
+            "RecursiveScriptModule",
+        ),
         (lambda net: attach(net, "layer1=bam", (4, 32, 32)), "cannot run on images"),
     ],
 )

@@ -54,11 +54,18 @@ def test_shape_is_kept(name: str, size: tuple[int, int]) -> None:
 def test_gradients_reach_every_parameter(name: str) -> None:
     torch.manual_seed(0)
     module = create(choice_of(name), 64)
-    x = torch.randn(6, 64, 9, 9) + torch.randn(6, 64, 1, 1)  # channels with means of their own, so that pooling leaves something
+    x = torch.randn(6, 64, 9, 9) + torch.randn(
+        6, 64, 1, 1
+    )  # channels with means of their own, so that pooling leaves something
     (module(x) * torch.randn(6, 64, 9, 9)).sum().backward()
-    # A bias before a batch normalisation has no effect on training: its gradient is there, and zero but for rounding.
+    # A bias before a batch normalisation has no effect on training: its gradient is there, and zero
+    # but for rounding.
     assert all(parameter.grad is not None for parameter in module.parameters())
-    assert all(p.grad.abs().sum() > 0 for n, p in module.named_parameters() if n.endswith(("weight", "scale")))
+    assert all(
+        p.grad.abs().sum() > 0
+        for n, p in module.named_parameters()
+        if n.endswith(("weight", "scale"))
+    )
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -95,12 +102,18 @@ def test_bam_has_the_papers_number_of_parameters(channels: int, r: int, d: int, 
     m = channels // r
     code_form = 3 * channels * m + 9 * n * m**2 + (7 + 3 * n) * m + channels + 1
     with torch.device("meta"):
-        released, paper = (create(choice_of(f"bam(r={r},d={d},n={n},end_bn={form})"), channels) for form in ("false", "true"))
+        released, paper = (
+            create(choice_of(f"bam(r={r},d={d},n={n},end_bn={form})"), channels)
+            for form in ("false", "true")
+        )
     assert parameters(released) == code_form
     assert parameters(paper) == code_form + 4 * channels
 
 
-@pytest.mark.parametrize(("channels", "params"), [(64, 1173), (128, 4457), (256, 17361), (512, 68513), (1024, 272193), (2048, 1085057)])
+@pytest.mark.parametrize(
+    ("channels", "params"),
+    [(64, 1173), (128, 4457), (256, 17361), (512, 68513), (1024, 272193), (2048, 1085057)],
+)
 def test_published_sizes_of_the_released_form(channels: int, params: int) -> None:
     assert parameters(create(choice_of("bam(combine=product,end_bn=false)"), channels)) == params
 
@@ -108,7 +121,8 @@ def test_published_sizes_of_the_released_form(channels: int, params: int) -> Non
 @pytest.mark.parametrize("end_bn", ["true", "false"])
 def test_the_branches_share_out_the_parameters(end_bn: str) -> None:
     both, channel, spatial = (
-        parameters(create(choice_of(f"bam({part}end_bn={end_bn})"), 64)) for part in ("", "branches=channel,", "branches=spatial,")
+        parameters(create(choice_of(f"bam({part}end_bn={end_bn})"), 64))
+        for part in ("", "branches=channel,", "branches=spatial,")
     )
     assert both == channel + spatial
 
@@ -118,7 +132,11 @@ def test_bam_combines_its_branches_as_named(combine: str) -> None:
     torch.manual_seed(0)
     bam, x = create(choice_of(f"bam(combine={combine})"), 32), torch.randn(4, 32, 6, 6)
     channel, spatial = bam.channel(x).permute(0, 3, 1, 2), bam.spatial(x).permute(0, 3, 1, 2)
-    combined = {"sum": channel + spatial, "product": channel * spatial, "max": torch.maximum(channel, spatial.expand(4, 32, 6, 6))}
+    combined = {
+        "sum": channel + spatial,
+        "product": channel * spatial,
+        "max": torch.maximum(channel, spatial.expand(4, 32, 6, 6)),
+    }
     assert torch.allclose(bam(x), x * (1 + combined[combine].sigmoid()), atol=1e-5)
 
 
@@ -126,13 +144,21 @@ def test_cbam_is_its_equations() -> None:
     torch.manual_seed(0)
     cbam, x = create(Choice("cbam"), 32), torch.randn(4, 32, 6, 6)
     up, down = cbam.mlp[2].weight[:, :, 0, 0], cbam.mlp[0].weight[:, :, 0, 0]
-    channel = torch.sigmoid(sum((pooled @ down.T).relu() @ up.T for pooled in (x.mean((2, 3)), x.amax((2, 3)))))
+    channel = torch.sigmoid(
+        sum((pooled @ down.T).relu() @ up.T for pooled in (x.mean((2, 3)), x.amax((2, 3))))
+    )
     y = x * channel[:, :, None, None]
     pooled = torch.stack([y.mean(1), y.amax(1)], 1)
-    assert torch.allclose(cbam(x), y * torch.sigmoid(nn.functional.conv2d(pooled, cbam.spatial.weight, padding=3)), atol=1e-5)
+    assert torch.allclose(
+        cbam(x),
+        y * torch.sigmoid(nn.functional.conv2d(pooled, cbam.spatial.weight, padding=3)),
+        atol=1e-5,
+    )
 
 
-@pytest.mark.parametrize(("channels", "k"), [(64, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7)])
+@pytest.mark.parametrize(
+    ("channels", "k"), [(64, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7)]
+)
 def test_eca_adapts_its_kernel_as_published(channels: int, k: int) -> None:
     assert parameters(create(Choice("eca"), channels)) == k
 
@@ -177,19 +203,28 @@ def test_se_has_the_papers_number_of_parameters() -> None:
 
 
 def test_bam_is_equation_2() -> None:
-    """sigmoid(Mc + Ms), each branch ending in a batch normalisation over C channels, here written out as in the paper."""
+    """sigmoid(Mc + Ms), each branch ending in a batch normalisation over C channels, here written
+    out as in the paper.
+    """
     torch.manual_seed(0)
     bam = create(Choice("bam", (("r", 4), ("d", 2))), 16)
     nn.init.normal_(bam.spatial.scale)
     nn.init.normal_(bam.spatial.shift)
     x = torch.randn(4, 16, 8, 8)
     spatial_map = bam.spatial.layers[:-1](x).expand_as(x)
-    spatial = nn.functional.batch_norm(spatial_map, None, None, bam.spatial.scale, bam.spatial.shift, training=True)
+    spatial = nn.functional.batch_norm(
+        spatial_map, None, None, bam.spatial.scale, bam.spatial.shift, training=True
+    )
     gate = torch.sigmoid(bam.channel.layers(x)[:, :, None, None] + spatial)
     assert torch.allclose(bam(x), x + x * gate, atol=1e-5)
 
 
-RANGES = [*((variant, 1, 2) for variant in VARIANTS if variant.startswith("bam")), ("se", 0, 1), ("cbam", 0, 1), ("eca", 0, 1)]
+RANGES = [
+    *((variant, 1, 2) for variant in VARIANTS if variant.startswith("bam")),
+    ("se", 0, 1),
+    ("cbam", 0, 1),
+    ("eca", 0, 1),
+]
 
 
 @pytest.mark.parametrize(("name", "low", "high"), RANGES)

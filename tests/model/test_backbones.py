@@ -1,4 +1,6 @@
-"""Every network of the paper's CIFAR-100 tables is the paper's: parameters to the last digit, multiply-adds to the last published one."""
+"""Every network of the paper's CIFAR-100 tables is the paper's: parameters to the last digit,
+multiply-adds to the last published one.
+"""
 
 from functools import cache
 
@@ -71,7 +73,9 @@ def cost(space_name: str, placement: str) -> Cost:
 
 
 @pytest.mark.parametrize(("space", "placement", "params", "giga"), TABLE)
-def test_counts_equal_the_published_ones(space: str, placement: str, params: int, giga: float | None) -> None:
+def test_counts_equal_the_published_ones(
+    space: str, placement: str, params: int, giga: float | None
+) -> None:
     counted = cost(space, placement)
     assert counted.params == params
     assert counted.uncounted == {}

@@ -1,4 +1,6 @@
-"""A search space from what a user names: files, functions of theirs, models of torchvision and timm."""
+"""A search space from what a user names: files, functions of theirs, models of torchvision and
+timm.
+"""
 
 import textwrap
 from pathlib import Path
@@ -107,7 +109,11 @@ def test_models_of_torchvision_have_the_images_they_were_made_for() -> None:
 def test_models_of_timm() -> None:
     pytest.importorskip("timm")
     space = load("timm:resnet10t", Inputs((3, 64, 64), 10))
-    assert [site.name for site in sites_of(space).select("bottleneck")] == ["layer1", "layer2", "layer3"]
+    assert [site.name for site in sites_of(space).select("bottleneck")] == [
+        "layer1",
+        "layer2",
+        "layer3",
+    ]
     assert natural_shape("timm:resnetrs50") == (3, 160, 160)
 
 

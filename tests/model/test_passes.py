@@ -1,4 +1,6 @@
-"""While they train, the attention modules go over their map fewer times than by their plain formulas, and compute the same."""
+"""While they train, the attention modules go over their map fewer times than by their plain
+formulas, and compute the same.
+"""
 
 import copy
 import warnings
@@ -40,7 +42,9 @@ def quiet() -> Iterator[None]:
 
 def create(text: str, channels: int = 32) -> nn.Module:
     ((_, choice),) = Placement.parse(f"x={text}").choices
-    hidden = {} if choice.module == "eca" else {"r": 4}  # enough for a normalisation not to magnify rounding
+    hidden = (
+        {} if choice.module == "eca" else {"r": 4}
+    )  # enough for a normalisation not to magnify rounding
     return ATTENTION[choice.module](channels, **hidden, **dict(choice.options)).train()
 
 
@@ -52,16 +56,25 @@ def random_map(layout: torch.memory_format = torch.channels_last, side: int = 9)
 
 def step(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Gradients:
     """The output, and the gradients of the map and of all parameters."""
-    module, x = copy.deepcopy(module), x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    module, x = (
+        copy.deepcopy(module),
+        x.detach().clone(memory_format=torch.preserve_format).requires_grad_(),
+    )
     weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x.dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         y = module(x)
     (y * weights).sum().backward()
-    return {"output": y.detach(), "map": x.grad, **{name: p.grad for name, p in module.named_parameters()}}  # type: ignore[dict-item]
+    return {
+        "output": y.detach(),
+        "map": x.grad,
+        **{name: p.grad for name, p in module.named_parameters()},
+    }  # type: ignore[dict-item]
 
 
 def plainly(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Gradients:
-    """The same by the formula whose cost is counted, and by autograd's own derivatives: only what lies within the module trains."""
+    """The same by the formula whose cost is counted, and by autograd's own derivatives: only what
+    lies within the module trains.
+    """
     plain = copy.deepcopy(module)
     plain.training = False
     with pytest.MonkeyPatch.context() as patch:
@@ -70,13 +83,18 @@ def plainly(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) ->
 
 
 def assert_as_near(found: Gradients, plain: Gradients, exact: Gradients, tolerance: float) -> None:
-    """Both are as near to `exact`, but for a relative `tolerance`: of each output and gradient, by its norm.
+    """Both are as near to `exact`, but for a relative `tolerance`: of each output and gradient, by
+    its norm.
 
-    A bias before a normalisation has no effect, so that its gradient is nothing but rounding: such are left out.
+    A bias before a normalisation has no effect, so that its gradient is nothing but rounding: such
+    are left out.
     """
     most = max(float(value.norm()) for value in exact.values())
     for name, value in exact.items():
-        off, allowed = (float((gradients[name].double() - value.double()).norm() / value.norm()) for gradients in (found, plain))
+        off, allowed = (
+            float((gradients[name].double() - value.double()).norm() / value.norm())
+            for gradients in (found, plain)
+        )
         assert off <= allowed + tolerance or value.norm() < 1e-4 * most, name
 
 
@@ -111,7 +129,10 @@ FORWARD = {
     "gc": ["convolution", "bmm", "add"],
     "cbam": ["sum", "max", "mul", "sum", "amax", "mul"],
 }
-"""What goes over the map. The branches of BAM read it twice, in a sum and a convolution; its gate is the rest, three passes."""
+"""What goes over the map.
+
+The branches of BAM read it twice, in a sum and a convolution; its gate is the rest, three passes.
+"""
 
 GATE = ["addcmul", "mul", "sigmoid_backward", "bmm", "bmm"]
 """Backward: three passes that write a map, and two products that only read one."""
@@ -126,7 +147,9 @@ BACKWARD = {
     "eca": ["mul", "mul", "sum", "add"],
     "gc": ["sum", "bmm", "bmm", "convolution_backward", "add", "add"],
 }
-"""The additions are those of the gradients of all that read the map: that of a mean is spread as it is added."""
+"""The additions are those of the gradients of all that read the map: that of a mean is spread as it
+is added.
+"""
 
 
 @pytest.mark.parametrize("text", FORWARD)
@@ -145,18 +168,33 @@ def test_in_bf16_no_map_is_float32_and_none_is_channels_first(text: str) -> None
     maps = [tensor for one in (*forward, *backward) for tensor in one.writes]
     assert {tensor.dtype for tensor in maps} <= {torch.bfloat16, torch.bool}
     assert all(one.name != "_to_copy" for one in backward)
-    # (B, C, H, W), (B, H, W, C) or (B, pixels, C); the convolution's own gradient has the layout that its library gives it.
-    of_channels = [tensor for one in (*forward, *backward) if one.name != "convolution_backward" for tensor in one.writes]
-    assert all(tensor.stride(1 if tensor.shape[1] == 32 and tensor.dim() == 4 else -1) == 1 for tensor in of_channels)
+    # (B, C, H, W), (B, H, W, C) or (B, pixels, C); the convolution's own gradient has the layout
+    # that its library gives it.
+    of_channels = [
+        tensor
+        for one in (*forward, *backward)
+        if one.name != "convolution_backward"
+        for tensor in one.writes
+    ]
+    assert all(
+        tensor.stride(1 if tensor.shape[1] == 32 and tensor.dim() == 4 else -1) == 1
+        for tensor in of_channels
+    )
 
 
 @pytest.mark.parametrize("text", VARIANTS)
 def test_in_evaluation_no_map_is_float32_either(text: str) -> None:
     forward, backward = traffic(lambda channels: create(text, channels).eval())
-    assert {tensor.dtype for one in (*forward, *backward) for tensor in one.writes} <= {torch.bfloat16, torch.bool}
+    assert {tensor.dtype for one in (*forward, *backward) for tensor in one.writes} <= {
+        torch.bfloat16,
+        torch.bool,
+    }
 
 
-@pytest.mark.parametrize(("text", "maps"), [("bam", 2), ("bam(combine=product)", 2), ("bam(combine=max)", 3), ("gc", 1), ("se", 1)])
+@pytest.mark.parametrize(
+    ("text", "maps"),
+    [("bam", 2), ("bam(combine=product)", 2), ("bam(combine=max)", 3), ("gc", 1), ("se", 1)],
+)
 def test_no_more_maps_are_kept_for_the_way_back_than_these(text: str, maps: int) -> None:
     """BAM: the map itself and the gate. By its plain formula 1 + gate as well."""
     module, x = create(text), random_map().requires_grad_()
@@ -177,7 +215,9 @@ def leaf(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.double).requires_grad_()
 
 
-@pytest.mark.parametrize(("base", "slope"), [((5,), (5,)), ((2, 1, 1, 5), (5,)), ((2, 1, 1, 5), (2, 1, 1, 5))])
+@pytest.mark.parametrize(
+    ("base", "slope"), [((5,), (5,)), ((2, 1, 1, 5), (5,)), ((2, 1, 1, 5), (2, 1, 1, 5))]
+)
 def test_spread_has_its_derivatives(base: tuple[int, ...], slope: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     inputs = leaf(*base), leaf(2, 3, 4, 1), leaf(*slope)
@@ -190,9 +230,14 @@ def test_spread_has_its_derivatives(base: tuple[int, ...], slope: tuple[int, ...
 @pytest.mark.parametrize("gate", [(2, 5, 3, 4), (2, 1, 3, 4), (2, 5, 1, 1)])
 def test_amplified_has_its_derivatives(gate: tuple[int, ...], layout: torch.memory_format) -> None:
     torch.manual_seed(0)
-    inputs = leaf(2, 5, 3, 4).detach().contiguous(memory_format=layout).requires_grad_(), leaf(*gate)
+    inputs = (
+        leaf(2, 5, 3, 4).detach().contiguous(memory_format=layout).requires_grad_(),
+        leaf(*gate),
+    )
     assert torch.equal(amplified(*inputs), torch.addcmul(inputs[0], inputs[0], inputs[1]))
-    assert torch.autograd.gradcheck(amplified, inputs, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradcheck(
+        amplified, inputs, check_forward_ad=True, check_batched_grad=True
+    )
     assert torch.autograd.gradgradcheck(amplified, inputs)
 
 
@@ -223,7 +268,12 @@ def test_functional_transforms_work_while_training(text: str) -> None:
     module = create(text, 16)
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):  # what these transforms ask for
-            part.track_running_stats, part.running_mean, part.running_var, part.num_batches_tracked = False, None, None, None
+            (
+                part.track_running_stats,
+                part.running_mean,
+                part.running_var,
+                part.num_batches_tracked,
+            ) = False, None, None, None
     weights, xs = dict(module.named_parameters()), torch.randn(3, 4, 16, 5, 5)
 
     def loss(weights: Gradients, x: Tensor) -> Tensor:
@@ -242,14 +292,22 @@ def test_functional_transforms_work_while_training(text: str) -> None:
 
 def test_gradients_of_gradients_go_through_a_training_module() -> None:
     torch.manual_seed(0)
-    module, x = create("bam", 8).double(), torch.randn(3, 8, 3, 3, dtype=torch.double, requires_grad=True)
+    module, x = (
+        create("bam", 8).double(),
+        torch.randn(3, 8, 3, 3, dtype=torch.double, requires_grad=True),
+    )
     assert torch.autograd.gradgradcheck(lambda x: module(x).square().mean(), (x,), atol=1e-4)
 
 
 def test_pooling_is_the_mean_and_the_largest_with_the_gradients_of_torchs_own() -> None:
     torch.manual_seed(0)
-    x = torch.randint(-3, 3, (4, 32, 6, 5)).float().contiguous(memory_format=torch.channels_last)  # with ties
-    for ours, torchs in ((GlobalAvgPool(), nn.AdaptiveAvgPool2d(1)), (largest, nn.AdaptiveMaxPool2d(1))):
+    x = (
+        torch.randint(-3, 3, (4, 32, 6, 5)).float().contiguous(memory_format=torch.channels_last)
+    )  # with ties
+    for ours, torchs in (
+        (GlobalAvgPool(), nn.AdaptiveAvgPool2d(1)),
+        (largest, nn.AdaptiveMaxPool2d(1)),
+    ):
         leaves = x.clone().requires_grad_(), x.clone().requires_grad_()
         found, expected = ours(leaves[0]), torchs(leaves[1]).flatten(1)
         weights = torch.randn_like(found)
@@ -266,9 +324,13 @@ def test_the_type_of_pooling_is_that_of_the_map_whatever_autocast_likes() -> Non
         assert GlobalAvgPool()(torch.ones(2, 3, 4, 4, dtype=dtype)).dtype == dtype
 
 
-@pytest.mark.parametrize("make", [lambda: GlobalAvgPool(), lambda: torch.fx.symbolic_trace(GlobalAvgPool())])
+@pytest.mark.parametrize(
+    "make", [lambda: GlobalAvgPool(), lambda: torch.fx.symbolic_trace(GlobalAvgPool())]
+)
 def test_pooling_in_float16_does_not_overflow(make: Callable[[], nn.Module]) -> None:
-    x = torch.full((1, 8, 112, 112), 16.0, dtype=torch.float16)  # the sum, 200,704, is more than float16 has
+    x = torch.full(
+        (1, 8, 112, 112), 16.0, dtype=torch.float16
+    )  # the sum, 200,704, is more than float16 has
     assert torch.equal(make()(x), torch.full((1, 8), 16.0, dtype=torch.float16))
 
 

@@ -1,7 +1,9 @@
-"""Attention survives what people do with models: five models of different families, each way to copy, compile, export or run them.
+"""Attention survives what people do with models: five models of different families, each way to
+copy, compile, export or run them.
 
-The families differ in how attention sits in them: a hook on a leaf (ResNet), an appended child (MobileNetV3), a child out of sight while
-its site runs (DenseNet), a branch that is permuted inside (ConvNeXt), a channels-last map (Swin).
+The families differ in how attention sits in them: a hook on a leaf (ResNet), an appended child
+(MobileNetV3), a child out of sight while its site runs (DenseNet), a branch that is permuted inside
+(ConvNeXt), a channels-last map (Swin).
 """
 
 import copy
@@ -118,7 +120,11 @@ def test_a_training_step_under_autocast_reaches_everything(attended: nn.Module) 
     with torch.autocast("cpu", torch.bfloat16):
         model(images(4)).float().square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    statistics = [b for key, b in model.named_buffers() if "attention" in key and key.endswith("num_batches_tracked")]
+    statistics = [
+        b
+        for key, b in model.named_buffers()
+        if "attention" in key and key.endswith("num_batches_tracked")
+    ]
     assert statistics
     assert all(b == 1 for b in statistics)
 

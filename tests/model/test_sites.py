@@ -22,7 +22,15 @@ from bam_search.space.sites import Sites
     ("name", "stages", "blocks"),
     [
         ("resnet18", 4, [f"layer{i}.{j}.bn2" for i in (1, 2, 3, 4) for j in (0, 1)]),
-        ("resnet50", 4, [f"layer{i}.{j}.bn3" for i, n in zip((1, 2, 3, 4), (3, 4, 6, 3), strict=True) for j in range(n)]),
+        (
+            "resnet50",
+            4,
+            [
+                f"layer{i}.{j}.bn3"
+                for i, n in zip((1, 2, 3, 4), (3, 4, 6, 3), strict=True)
+                for j in range(n)
+            ],
+        ),
         ("small", 3, [f"layer{i}.0.bn2" for i in (1, 2, 3)]),
     ],
 )
@@ -35,7 +43,10 @@ def test_stages_and_blocks_are_found(name: str, stages: int, blocks: list[str]) 
 
 
 def test_shapes_are_those_of_a_forward_pass() -> None:
-    shapes = {site.name: (site.channels, site.height, site.width) for site in sites_of(load_space("resnet50"))}
+    shapes = {
+        site.name: (site.channels, site.height, site.width)
+        for site in sites_of(load_space("resnet50"))
+    }
     assert shapes["layer1"] == shapes["layer1.0.bn3"] == (256, 32, 32)
     assert shapes["layer4"] == (2048, 4, 4)
     assert shapes["layer2.0.bn1"] == (128, 16, 16)  # the stride is on the first 1x1
@@ -49,7 +60,10 @@ def test_targets() -> None:
     assert [s.name for s in sites.select("layer4,layer1")] == ["layer4", "layer1"]
 
 
-@pytest.mark.parametrize(("target", "nearest"), [("layer5", "layer"), ("every_block", "every-block"), ("layer1.0.bn9", "layer1.0.bn")])
+@pytest.mark.parametrize(
+    ("target", "nearest"),
+    [("layer5", "layer"), ("every_block", "every-block"), ("layer1.0.bn9", "layer1.0.bn")],
+)
 def test_an_unknown_target_gets_the_nearest_name(target: str, nearest: str) -> None:
     with pytest.raises(UserError, match="no site is named") as caught:
         sites_of(load_space("resnet18")).select(target)
@@ -79,17 +93,42 @@ def test_reused_modules_and_flat_outputs_are_no_sites() -> None:
 
 
 def test_the_menu_holds_what_is_legal_at_each_site() -> None:
-    space = SearchSpace("s", load_space("small").backbone, modules={"bam": {"r": (4, 64), "d": (1, 4, 6)}, "se": {"r": (16,)}})
+    space = SearchSpace(
+        "s",
+        load_space("small").backbone,
+        modules={"bam": {"r": (4, 64), "d": (1, 4, 6)}, "se": {"r": (16,)}},
+    )
     offered = choice_space_of(space, sites_of(space))
-    assert list(offered.sites) == ["layer1.0.bn2", "layer1", "layer2.0.bn2", "layer2", "layer3.0.bn2", "layer3"]
+    assert list(offered.sites) == [
+        "layer1.0.bn2",
+        "layer1",
+        "layer2.0.bn2",
+        "layer2",
+        "layer3.0.bn2",
+        "layer3",
+    ]
     assert offered.sites["layer1"]["bam"] == {"r": (4,), "d": (1, 4, 6)}  # 32 channels, 16x16
-    assert offered.sites["layer3"]["bam"] == {"r": (4, 64), "d": (1, 4)}  # 128 channels, 4x4: d = 6 is d = 4 again
+    assert offered.sites["layer3"]["bam"] == {
+        "r": (4, 64),
+        "d": (1, 4),
+    }  # 128 channels, 4x4: d = 6 is d = 4 again
 
 
 def test_a_named_set_that_is_empty_does_not_matter_beside_another() -> None:
     space = load_space("small")
-    sites = Sites(tuple(replace(site, roles=tuple({"every-block"} & set(site.roles))) for site in sites_of(space)), {}, ("layer1.0",))
-    assert list(choice_space_of(space, sites).sites) == ["layer1.0.bn2", "layer2.0.bn2", "layer3.0.bn2"]
+    sites = Sites(
+        tuple(
+            replace(site, roles=tuple({"every-block"} & set(site.roles)))
+            for site in sites_of(space)
+        ),
+        {},
+        ("layer1.0",),
+    )
+    assert list(choice_space_of(space, sites).sites) == [
+        "layer1.0.bn2",
+        "layer2.0.bn2",
+        "layer3.0.bn2",
+    ]
     with pytest.raises(UserError, match="no 'every-block'"):
         choice_space_of(space, Sites(tuple(replace(site, roles=()) for site in sites)))
 
@@ -113,8 +152,13 @@ def test_a_backbone_that_fails_is_one_sentence(backbone: object, message: str) -
         sites_of(SearchSpace("mine", backbone))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "n"), [("torchvision:resnet18", 12), ("timm:convnext_atto", 16), ("torchvision:efficientnet_b0", 19)])
-def test_a_small_map_is_searched_with_the_options_that_are_legal_together(name: str, n: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [("torchvision:resnet18", 12), ("timm:convnext_atto", 16), ("torchvision:efficientnet_b0", 19)],
+)
+def test_a_small_map_is_searched_with_the_options_that_are_legal_together(
+    name: str, n: int
+) -> None:
     space = load(name, CIFAR_INPUTS)
     sites = sites_of(space)
     found = choice_space_of(space, sites)
@@ -122,11 +166,15 @@ def test_a_small_map_is_searched_with_the_options_that_are_legal_together(name: 
     assert found.left_out == ()
     last = list(found.sites)[-1]
     assert sites.by_name[last].side == 1
-    assert found.sites[last] == {"bam": {"r": (4, 8, 16, 32), "d": (1,)}}  # with r alone, d would be 4, which no map of one pixel takes
+    assert found.sites[last] == {
+        "bam": {"r": (4, 8, 16, 32), "d": (1,)}
+    }  # with r alone, d would be 4, which no map of one pixel takes
 
 
 def test_values_that_are_illegal_only_together_are_no_choice() -> None:
-    modules = {"bam": {"branches": ("both", "channel"), "d": (1, 4)}}  # d belongs to the spatial branch; 4 is what it is by default
+    modules = {
+        "bam": {"branches": ("both", "channel"), "d": (1, 4)}
+    }  # d belongs to the spatial branch; 4 is what it is by default
     space = SearchSpace("s", load_space("small").backbone, sites=("layer1",), modules=modules)
     found = choice_space_of(space, sites_of(space))
     assert found.sites == {"layer1": {"bam": {"branches": ("both", "channel"), "d": (1, 4)}}}
@@ -139,7 +187,9 @@ def test_values_that_are_illegal_only_together_are_no_choice() -> None:
 
 
 def test_a_site_at_which_nothing_is_legal_is_left_out_by_name() -> None:
-    space = SearchSpace("s", load_space("small").backbone, sites=("stage-ends",), modules={"bam": {"r": (64,)}})
+    space = SearchSpace(
+        "s", load_space("small").backbone, sites=("stage-ends",), modules={"bam": {"r": (64,)}}
+    )
     found = choice_space_of(space, sites_of(space))
     assert (list(found.sites), found.left_out) == (["layer2", "layer3"], ("layer1",))
 
@@ -161,37 +211,67 @@ def empty(name: str) -> nn.Module:
     ("name", "bottleneck", "blocks", "block"),
     [
         ("resnet50", ["layer1", "layer2", "layer3"], 16, "layer1.0.bn3"),
-        ("mobilenet_v2", ["features.1", "features.3", "features.6", "features.13"], 17, "features.3.conv"),
+        (
+            "mobilenet_v2",
+            ["features.1", "features.3", "features.6", "features.13"],
+            17,
+            "features.3.conv",
+        ),
         ("convnext_tiny", ["features.1", "features.3", "features.5"], 18, "features.1.0.block"),
-        ("densenet121", ["features.denseblock1", "features.denseblock2", "features.denseblock3"], 4, "features.denseblock1"),
+        (
+            "densenet121",
+            ["features.denseblock1", "features.denseblock2", "features.denseblock3"],
+            4,
+            "features.denseblock1",
+        ),
         ("googlenet", ["inception3b", "inception4e"], 9, "inception3a"),
         ("shufflenet_v2_x1_0", ["stage2", "stage3"], 16, "stage2.1"),
         ("squeezenet1_1", ["features.4", "features.7"], 8, "features.3"),
         ("vgg16", ["features.3", "features.8", "features.15", "features.22"], 13, "features.1"),
         ("swin_t", ["features.1", "features.3", "features.5"], 12, "features.1.0.mlp"),
         ("maxvit_t", ["blocks.0", "blocks.1", "blocks.2"], 33, "blocks.0.layers.0.layers.MBconv"),
-        ("regnet_y_400mf", [f"trunk_output.block{i}" for i in (1, 2, 3)], 16, "trunk_output.block1.block1-0.f"),
+        (
+            "regnet_y_400mf",
+            [f"trunk_output.block{i}" for i in (1, 2, 3)],
+            16,
+            "trunk_output.block1.block1-0.f",
+        ),
     ],
 )
-def test_stages_and_blocks_of_foreign_models_are_inferred(name: str, bottleneck: list[str], blocks: int, block: str) -> None:
-    model = torchvision.models.get_model(name) if name.startswith("regnet") else empty(name)  # regnet asks for values when it is made
+def test_stages_and_blocks_of_foreign_models_are_inferred(
+    name: str, bottleneck: list[str], blocks: int, block: str
+) -> None:
+    model = (
+        torchvision.models.get_model(name) if name.startswith("regnet") else empty(name)
+    )  # regnet asks for values when it is made
     sites = find_sites(model)
     assert [site.name for site in sites.select("bottleneck")] == bottleneck
     every = [site.name for site in sites.select("every-block")]
     assert len(every) == blocks
-    assert block in every or any(block.startswith(f"{name}.") for name in every)  # `layers.MBconv.layers`, of several blocks
+    assert block in every or any(
+        block.startswith(f"{name}.") for name in every
+    )  # `layers.MBconv.layers`, of several blocks
 
 
 def test_channels_last_maps_are_told_from_channels_first() -> None:
     sites = {site.name: site for site in find_sites(empty("swin_t"))}
-    assert (sites["features.1"].layout, sites["features.1"].channels, sites["features.1"].height) == ("NHWC", 96, 56)
+    assert (
+        sites["features.1"].layout,
+        sites["features.1"].channels,
+        sites["features.1"].height,
+    ) == ("NHWC", 96, 56)
     assert (sites["features.0.0"].layout, sites["features.0.0"].channels) == ("NCHW", 96)
 
 
 def test_tokens_are_refused_with_the_reason() -> None:
     sites = find_sites(empty("vit_b_16"))
-    assert sites.refused["encoder.layers.encoder_layer_0"] == "returns tokens (B, N, C), not a feature map"
-    with pytest.raises(UserError, match=r"12 of its 12 blocks are no sites, as each returns tokens"):
+    assert (
+        sites.refused["encoder.layers.encoder_layer_0"]
+        == "returns tokens (B, N, C), not a feature map"
+    )
+    with pytest.raises(
+        UserError, match=r"12 of its 12 blocks are no sites, as each returns tokens"
+    ):
         sites.select("every-block")
 
 
@@ -237,14 +317,23 @@ def test_a_model_that_takes_one_size_only_is_read_by_division() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.last, self.widen, self.cube = nn.Conv2d(3, 6, 2, 2), Last(), nn.Conv2d(6, 8, 1), Last()
+            self.first, self.last, self.widen, self.cube = (
+                nn.Conv2d(3, 6, 2, 2),
+                Last(),
+                nn.Conv2d(6, 8, 1),
+                Last(),
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             assert x.shape[2:] == (16, 16)
             return self.cube(self.widen(self.last(self.first(x)).permute(0, 3, 1, 2)))
 
     sites = find_sites(Fixed(), (3, 16, 16))
-    assert {site.name: site.layout for site in sites} == {"first": "NCHW", "last": "NHWC", "widen": "NCHW"}
+    assert {site.name: site.layout for site in sites} == {
+        "first": "NCHW",
+        "last": "NHWC",
+        "widen": "NCHW",
+    }
     assert "may be channels first or last" in sites.refused["cube"]
 
 
@@ -280,6 +369,16 @@ def test_a_regular_expression_that_is_none_is_one_sentence(target: str) -> None:
 
 def test_regular_expressions_and_lists() -> None:
     sites = sites_of(load_space("resnet18"))
-    assert [s.name for s in sites.select(r"/layer[12]\.\d\.bn2/")] == ["layer1.0.bn2", "layer1.1.bn2", "layer2.0.bn2", "layer2.1.bn2"]
-    assert [s.name for s in sites.select("bottleneck,layer4")] == ["layer1", "layer2", "layer3", "layer4"]
+    assert [s.name for s in sites.select(r"/layer[12]\.\d\.bn2/")] == [
+        "layer1.0.bn2",
+        "layer1.1.bn2",
+        "layer2.0.bn2",
+        "layer2.1.bn2",
+    ]
+    assert [s.name for s in sites.select("bottleneck,layer4")] == [
+        "layer1",
+        "layer2",
+        "layer3",
+        "layer4",
+    ]
     assert [s.name for s in sites.select("/layer(1|2),?/")] == ["layer1", "layer2"]

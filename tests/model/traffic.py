@@ -1,7 +1,9 @@
-"""What a module makes a GPU do with a whole map, watched without one: which operations read or write a map, forward and backward.
+"""What a module makes a GPU do with a whole map, watched without one: which operations read or
+write a map, forward and backward.
 
-Tensors are fake: on the device "cuda", with a shape and a type, but without memory. So autocast does what it does on a GPU. Torch's engine
-does not go backward over them, so the nodes of the graph are called one by one here, as the engine would.
+Tensors are fake: on the device "cuda", with a shape and a type, but without memory. So autocast
+does what it does on a GPU. Torch's engine does not go backward over them, so the nodes of the graph
+are called one by one here, as the engine would.
 """
 
 from collections import defaultdict
@@ -18,7 +20,19 @@ from torch.utils._pytree import tree_leaves
 SHAPE = (6, 32, 10, 12)
 """Of the map: nothing else in a module of few channels has as many elements."""
 
-MAKES_NOTHING = {"alias", "as_strided", "detach", "device", "empty_like", "expand", "permute", "select", "slice", "t", "transpose"}
+MAKES_NOTHING = {
+    "alias",
+    "as_strided",
+    "detach",
+    "device",
+    "empty_like",
+    "expand",
+    "permute",
+    "select",
+    "slice",
+    "t",
+    "transpose",
+}
 MAKES_NOTHING |= {"_unsafe_view", "squeeze", "unsqueeze", "view"}
 """Operations that move no numbers."""
 
@@ -50,11 +64,15 @@ def _maps(tree: Any) -> tuple[Tensor, ...]:
     size = torch.Size(SHAPE).numel()
     tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
     # One number for many elements is not a map in memory.
-    return tuple(tensor for tensor in tensors if tensor.numel() == size and 0 not in tensor.stride())
+    return tuple(
+        tensor for tensor in tensors if tensor.numel() == size and 0 not in tensor.stride()
+    )
 
 
 def traffic(make: Callable[[int], nn.Module]) -> tuple[list[Pass], list[Pass]]:
-    """The passes forward and backward of a module that trains in bf16 autocast, on a channels-last map that needs its gradient."""
+    """The passes forward and backward of a module that trains in bf16 autocast, on a channels-last
+    map that needs its gradient.
+    """
     with FakeTensorMode(), torch.device("cuda"):
         module = make(SHAPE[1])
         leaf = torch.empty(SHAPE, dtype=torch.bfloat16, requires_grad=True)

@@ -1,4 +1,6 @@
-"""A finished study of invented numbers: references, rungs, a random baseline, finalists on three seeds, the winner without each site."""
+"""A finished study of invented numbers: references, rungs, a random baseline, finalists on three
+seeds, the winner without each site.
+"""
 
 import numpy as np
 from conftest import make_record
@@ -10,7 +12,10 @@ from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
 
 OBJECTIVES = ("error", "params_overhead", "macs_conv_fc_overhead")
-MENU = ChoiceSpace({f"layer{i}": {"bam": {"r": (8, 16), "d": (4,)}} for i in range(1, 10)}, {"bam": {"r": 16, "d": 4}})
+MENU = ChoiceSpace(
+    {f"layer{i}": {"bam": {"r": (8, 16), "d": (4,)}} for i in range(1, 10)},
+    {"bam": {"r": 16, "d": 4}},
+)
 
 
 SITES = Sites(
@@ -18,9 +23,13 @@ SITES = Sites(
         site
         for stage, layer in enumerate(("layer1", "layer2"))
         for site in (
-            Site(f"{layer}.0.bn2", 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("every-block",)),
+            Site(
+                f"{layer}.0.bn2", 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("every-block",)
+            ),
             Site(f"{layer}.0", 16, 8, 8, stage=stage, block=f"{layer}.0"),
-            Site(layer, 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("stage-ends", "bottleneck")),
+            Site(
+                layer, 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("stage-ends", "bottleneck")
+            ),
         )
     ),
     blocks=("layer1.0", "layer2.0"),
@@ -37,13 +46,21 @@ def context(**fields: object) -> ReportContext:
         "choice_space": MENU,
         "startup": 2,
     }
-    values |= {"sites": SITES, "commands": ("export DIR --candidate {tag}", "count --placement '{placement}'")}
+    values |= {
+        "sites": SITES,
+        "commands": ("export DIR --candidate {tag}", "count --placement '{placement}'"),
+    }
     return ReportContext(**{**values, **fields})  # type: ignore[arg-type]
 
 
 def measured(*errors: float) -> dict[str, object]:
     """The fields of a record with these test errors."""
-    return {"test_errors": errors, "test_seeds": tuple(range(100, 100 + len(errors))), "test_images": 1000, "test_seconds": 3.0}
+    return {
+        "test_errors": errors,
+        "test_seeds": tuple(range(100, 100 + len(errors))),
+        "test_images": 1000,
+        "test_seconds": 3.0,
+    }
 
 
 def rungs(*errors: float, **fields: object) -> dict[str, object]:
@@ -51,29 +68,77 @@ def rungs(*errors: float, **fields: object) -> dict[str, object]:
     return {"epochs": 4, "rung_epochs": (1, 2)[: len(errors)], "rung_errors": errors, **fields}
 
 
-BASE = make_record(0, 80.0, 0.0, origin=REFERENCE, name="no attention", placement="none", **rungs(95.0, 90.0), **measured(81.0, 81.5, 81.4))
-PAPER = make_record(
-    1, 75.0, 1.0, origin=REFERENCE, name="BAM in front", placement="layer1=bam", **rungs(92.0, 85.0), **measured(76.3, 76.0, 76.3)
+BASE = make_record(
+    0,
+    80.0,
+    0.0,
+    origin=REFERENCE,
+    name="no attention",
+    placement="none",
+    **rungs(95.0, 90.0),
+    **measured(81.0, 81.5, 81.4),
 )
-WINNER = make_record(2, 70.0, 1.5, placement="layer1=bam layer2=bam(r=8)", **rungs(86.0, 80.0), **measured(72.0, 72.1, 72.5))
+PAPER = make_record(
+    1,
+    75.0,
+    1.0,
+    origin=REFERENCE,
+    name="BAM in front",
+    placement="layer1=bam",
+    **rungs(92.0, 85.0),
+    **measured(76.3, 76.0, 76.3),
+)
+WINNER = make_record(
+    2,
+    70.0,
+    1.5,
+    placement="layer1=bam layer2=bam(r=8)",
+    **rungs(86.0, 80.0),
+    **measured(72.0, 72.1, 72.5),
+)
 RISKY = make_record(3, 74.0, 1.2, **rungs(87.0, 83.5, control=True))
-STOPPED = make_record(4, None, 1.4, **rungs(94.0, stopped="after 1 epoch: 79.0 % to expect after all"))
-LATER = make_record(5, None, 2.0, **rungs(88.0, 87.0, stopped="after 2 epochs: 77.0 % to expect after all"))
+STOPPED = make_record(
+    4, None, 1.4, **rungs(94.0, stopped="after 1 epoch: 79.0 % to expect after all")
+)
+LATER = make_record(
+    5, None, 2.0, **rungs(88.0, 87.0, stopped="after 2 epochs: 77.0 % to expect after all")
+)
 FAILED = make_record(6, None, 0.1, epochs=4, failure="Traceback\nValueError: no")
 WORSE = make_record(7, 78.0, 3.0, **rungs(91.0, 88.0, control=True))
-DRAWN = make_record(FIRST[RANDOM], 79.0, 0.5, epochs=4, origin=RANDOM, placement="layer8=bam", id="r0")
-LUCKY = make_record(FIRST[RANDOM] + 1, 73.0, 2.5, epochs=4, origin=RANDOM, placement="layer9=bam", id="r1", **measured(74.1, 74.2, 74.4))
+DRAWN = make_record(
+    FIRST[RANDOM], 79.0, 0.5, epochs=4, origin=RANDOM, placement="layer8=bam", id="r0"
+)
+LUCKY = make_record(
+    FIRST[RANDOM] + 1,
+    73.0,
+    2.5,
+    epochs=4,
+    origin=RANDOM,
+    placement="layer9=bam",
+    id="r1",
+    **measured(74.1, 74.2, 74.4),
+)
 WITHOUT = [
     make_record(
-        FIRST[ABLATION] + 2000 + i, None, cost, origin=ABLATION, name=f"#2 without layer{i + 1}", placement=text, **measured(*errors)
+        FIRST[ABLATION] + 2000 + i,
+        None,
+        cost,
+        origin=ABLATION,
+        name=f"#2 without layer{i + 1}",
+        placement=text,
+        **measured(*errors),
     )
-    for i, (cost, text, errors) in enumerate([(0.5, "layer2=bam(r=8)", (75.1, 75.0, 75.5)), (1.0, "layer1=bam", (72.1, 72.2, 72.3))])
+    for i, (cost, text, errors) in enumerate(
+        [(0.5, "layer2=bam(r=8)", (75.1, 75.0, 75.5)), (1.0, "layer1=bam", (72.1, 72.2, 72.3))]
+    )
 ]
 RECORDS = [BASE, PAPER, WINNER, RISKY, STOPPED, LATER, FAILED, WORSE, DRAWN, LUCKY, *WITHOUT]
 
 
 def half_width() -> float:
-    """Half of a difference's 90 % interval: the classical residual of all six that were tested, on three seeds."""
+    """Half of a difference's 90 % interval: the classical residual of all six that were tested, on
+    three seeds.
+    """
     errors = np.array([r.test_errors for r in RECORDS if r.test_errors])
     left = errors - errors.mean(1, keepdims=True) - errors.mean(0) + errors.mean()
     degrees = (6 - 1) * (3 - 1)

@@ -1,4 +1,6 @@
-"""The page in a real browser, from a file:// address: what clicking, brushing, sorting, switching and downloading do."""
+"""The page in a real browser, from a file:// address: what clicking, brushing, sorting, switching
+and downloading do.
+"""
 
 import json
 import shutil
@@ -14,8 +16,12 @@ from studied import RECORDS, context, measured
 from bam_search.report.page import write_report
 from bam_search.search.record import REFERENCE, Record
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: install the distribution's package")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium here: install the distribution's package"
+)
 ATTACK = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 
 
@@ -33,22 +39,39 @@ class Opened:
     def __init__(self, browser: Browser, path: Path, fragment: str = "", width: int = 1280) -> None:
         self.page: Page = browser.new_page(viewport={"width": width, "height": 900})
         self.said: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text) if message.type in ("error", "warning") else None)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss()))
         self.page.on(
-            "request", lambda request: self.said.append(request.url) if not request.url.startswith(("file:", "blob:", "data:")) else None
+            "console",
+            lambda message: (
+                self.said.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on(
+            "dialog",
+            lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss()),
+        )
+        self.page.on(
+            "request",
+            lambda request: (
+                self.said.append(request.url)
+                if not request.url.startswith(("file:", "blob:", "data:"))
+                else None
+            ),
         )
         self.page.goto(path.as_uri() + fragment)
         self.page.wait_for_selector(".plotly-graph-div .main-svg", state="attached")
 
     def tags(self) -> list[str]:
         """The candidates that the table of all shows, in its order."""
-        return self.page.eval_on_selector_all("table.all tbody tr", "rows => rows.filter(r => !r.hidden).map(r => r.dataset.tag)")
+        return self.page.eval_on_selector_all(
+            "table.all tbody tr", "rows => rows.filter(r => !r.hidden).map(r => r.dataset.tag)"
+        )
 
     def chosen(self) -> set[str]:
         """The candidates whose rows are marked."""
-        return set(self.page.eval_on_selector_all("tr.chosen", "rows => rows.map(r => r.dataset.tag)"))
+        return set(
+            self.page.eval_on_selector_all("tr.chosen", "rows => rows.map(r => r.dataset.tag)")
+        )
 
     def ring(self) -> list[list[float | None]]:
         """Where the first figure has its ring, once it is drawn."""
@@ -80,7 +103,9 @@ def test_a_row_selects_its_candidate_everywhere(opened: Opened) -> None:
     assert opened.page.locator("#detail").is_hidden()
     opened.page.locator("table.all tr[data-tag='2']").click()
     assert opened.chosen() == {"2"}
-    assert opened.page.locator("tr.chosen").count() >= 3  # among finalists, differences, the front and all candidates
+    assert (
+        opened.page.locator("tr.chosen").count() >= 3
+    )  # among finalists, differences, the front and all candidates
     detail = opened.page.locator("#detail")
     assert "layer1=bam layer2=bam(r=8)" in detail.inner_text()
     assert "export DIR --candidate 2" in detail.inner_text()
@@ -93,8 +118,12 @@ def test_a_row_selects_its_candidate_everywhere(opened: Opened) -> None:
 
 
 def test_no_button_uploads_a_chart(opened: Opened) -> None:
-    buttons = opened.page.eval_on_selector_all(".modebar-btn", "found => found.map(b => b.dataset.title ?? b.dataset.attr ?? '')")
-    assert any("svg" in text.lower() or "download" in text.lower() for text in buttons)  # it is this toolbar that was looked at
+    buttons = opened.page.eval_on_selector_all(
+        ".modebar-btn", "found => found.map(b => b.dataset.title ?? b.dataset.attr ?? '')"
+    )
+    assert any(
+        "svg" in text.lower() or "download" in text.lower() for text in buttons
+    )  # it is this toolbar that was looked at
     assert not any("share" in text.lower() or "cloud" in text.lower() for text in buttons)
     sends = "document.querySelector('.plotly-graph-div')._context.showSendToCloud"
     assert opened.page.evaluate(sends) is False
@@ -106,14 +135,18 @@ def test_keys_do_what_a_click_does(opened: Opened) -> None:
     assert opened.chosen() == {"7"}
 
 
-def test_a_point_a_line_and_an_address_select_too(opened: Opened, browser: Browser, everything: Path) -> None:
+def test_a_point_a_line_and_an_address_select_too(
+    opened: Opened, browser: Browser, everything: Path
+) -> None:
     point = "document.querySelector('.plotly-graph-div').emit('plotly_click', {points: [{customdata: '3'}]})"
     opened.page.evaluate(point)
     assert opened.chosen() == {"3"}
     opened.page.locator("svg.parallel polyline[data-tag='1']").dispatch_event("click")
     assert opened.chosen() == {"1"}
     opened.page.evaluate("location.hash = '#candidate-6'")
-    opened.page.wait_for_function("document.querySelector('#detail pre').textContent.includes('ValueError: no')")
+    opened.page.wait_for_function(
+        "document.querySelector('#detail pre').textContent.includes('ValueError: no')"
+    )
     assert opened.chosen() == {"6"}
     linked = Opened(browser, everything, "#candidate-R1")
     assert linked.chosen() == {"R1"}
@@ -159,7 +192,9 @@ def test_the_filter_and_the_downloads_agree(opened: Opened) -> None:
     assert lines[2].split(",")[3] == "layer1=bam layer2=bam(r=8)"
     with opened.page.expect_download() as download:
         opened.page.get_by_role("button", name="JSON").click()
-    assert [record["tag"] for record in json.loads(Path(download.value.path()).read_text())] == shown
+    assert [
+        record["tag"] for record in json.loads(Path(download.value.path()).read_text())
+    ] == shown
     opened.page.get_by_role("button", name="All", exact=True).click()
     assert len(opened.tags()) == 12
 
@@ -181,13 +216,17 @@ def test_brushes_of_the_figure_and_of_the_axes_filter_the_table(opened: Opened) 
     assert len(opened.tags()) == 12
     axis = opened.page.locator("svg.parallel .hold").nth(len(studied.MENU.sites))  # the error's
     axis.scroll_into_view_if_needed()
-    opened.page.wait_for_timeout(500)  # drawings above are made as they come into view, and move what is below
+    opened.page.wait_for_timeout(
+        500
+    )  # drawings above are made as they come into view, and move what is below
     box = axis.bounding_box()
     assert box is not None
     x = box["x"] + box["width"] / 2
     opened.page.mouse.move(x, box["y"] + box["height"] - 1)
     opened.page.mouse.down()
-    opened.page.mouse.move(x, box["y"] + 0.55 * box["height"], steps=4)  # the better part of the errors
+    opened.page.mouse.move(
+        x, box["y"] + 0.55 * box["height"], steps=4
+    )  # the better part of the errors
     opened.page.mouse.up()
     assert opened.tags() == ["2", "3", "R1"]
     opened.page.get_by_role("button", name="All", exact=True).click()
@@ -201,17 +240,33 @@ def test_the_axis_switches_and_the_ring_moves_along(opened: Opened) -> None:
         "(() => { const g = document.querySelector('.plotly-graph-div'), b = g.layout.updatemenus[0].buttons[1];"
         " return Plotly.update(g, b.args[0], b.args[1]).then(() => g.emit('plotly_buttonclicked', {})); })()"
     )
-    opened.page.wait_for_function("document.querySelector('.plotly-graph-div').data.at(-1).x[0] === 3")
-    assert "MACs (conv + fc)" in opened.page.evaluate("document.querySelector('.plotly-graph-div').layout.xaxis.title.text")
+    opened.page.wait_for_function(
+        "document.querySelector('.plotly-graph-div').data.at(-1).x[0] === 3"
+    )
+    assert "MACs (conv + fc)" in opened.page.evaluate(
+        "document.querySelector('.plotly-graph-div').layout.xaxis.title.text"
+    )
 
 
 def test_nothing_of_a_hostile_study_runs(browser: Browser, tmp_path: Path) -> None:
     records = [
-        make_record(0, 80.0, 0.0, origin=REFERENCE, name=ATTACK, placement="none", **measured(81.0)),
+        make_record(
+            0, 80.0, 0.0, origin=REFERENCE, name=ATTACK, placement="none", **measured(81.0)
+        ),
         make_record(1, 79.0, 1.0, placement='"><script>3=bam', name=ATTACK),
         make_record(2, None, 1.0, placement=ATTACK, failure=ATTACK, by_operator={ATTACK: 1}),
     ]
-    opened = Opened(browser, written(tmp_path, records, title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, commands=(ATTACK,)))
+    opened = Opened(
+        browser,
+        written(
+            tmp_path,
+            records,
+            title=ATTACK,
+            warning=ATTACK,
+            about={ATTACK: ATTACK},
+            commands=(ATTACK,),
+        ),
+    )
     for tag in ("0", "1", "2"):
         opened.page.locator(f"table.all tr[data-tag='{tag}']").click()
         assert ATTACK in opened.page.locator("#detail").inner_text()

@@ -1,4 +1,6 @@
-"""Several studies in one front: its numbers, and a page that opens offline and executes nothing of the studies'."""
+"""Several studies in one front: its numbers, and a page that opens offline and executes nothing of
+the studies'.
+"""
 
 import re
 from typing import Any
@@ -6,15 +8,34 @@ from typing import Any
 import pytest
 from conftest import make_record
 
-from bam_search.report.comparison import Comparison, Finished, compare, draw, front, front_table, page
+from bam_search.report.comparison import (
+    Comparison,
+    Finished,
+    compare,
+    draw,
+    front,
+    front_table,
+    page,
+)
 from bam_search.search.record import Record, standard_error
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
-IDENTITY = {"space": "small", "seed": 0, "data": {"name": "CIFAR-100", "images": 400}, "recipe": {"epochs": 2, "lr": 0.1}}
+IDENTITY = {
+    "space": "small",
+    "seed": 0,
+    "data": {"name": "CIFAR-100", "images": 400},
+    "recipe": {"epochs": 2, "lr": 0.1},
+}
 
 
-def finalist(number: int, errors: tuple[float, ...], params: int, macs: int, **fields: object) -> Record:
-    values: dict[str, Any] = {"test_errors": errors, "test_seeds": tuple(range(len(errors))), "test_images": 1000}
+def finalist(
+    number: int, errors: tuple[float, ...], params: int, macs: int, **fields: object
+) -> Record:
+    values: dict[str, Any] = {
+        "test_errors": errors,
+        "test_seeds": tuple(range(len(errors))),
+        "test_images": 1000,
+    }
     return make_record(number, 99.0, 0.0, params=params, macs_conv_fc=macs, **{**values, **fields})
 
 
@@ -28,8 +49,20 @@ A = Finished(
         make_record(3, None, 0.0, failure="Traceback\nValueError: no"),
     ),
 )
-B = Finished("b", IDENTITY, (finalist(0, (81.0, 81.0), 150, 90), finalist(1, (69.0, 72.0), 300, 300), finalist(2, (60.0,), 900, 900)))
-VALIDATED = Finished("c", IDENTITY, (make_record(0, 75.0, 0.0, params=120, macs_conv_fc=120), make_record(1, None, 0.0)))
+B = Finished(
+    "b",
+    IDENTITY,
+    (
+        finalist(0, (81.0, 81.0), 150, 90),
+        finalist(1, (69.0, 72.0), 300, 300),
+        finalist(2, (60.0,), 900, 900),
+    ),
+)
+VALIDATED = Finished(
+    "c",
+    IDENTITY,
+    (make_record(0, 75.0, 0.0, params=120, macs_conv_fc=120), make_record(1, None, 0.0)),
+)
 
 
 def names(comparison: Comparison) -> list[str]:
@@ -37,15 +70,24 @@ def names(comparison: Comparison) -> list[str]:
 
 
 def test_the_joint_front_is_over_error_parameters_and_macs() -> None:
-    # b0 costs fewer MACs than a0 at the same error, so both stay; a1 costs less than b1 and errs less.
+    # b0 costs fewer MACs than a0 at the same error, so both stay; a1 costs less than b1 and errs
+    # less.
     assert names(compare([A, B])) == ["a0", "b0", "a1", "b2"]
     assert names(compare([A, B, VALIDATED])) == ["a0", "c0", "b0", "a1", "b2"]
 
 
 def test_the_front_of_a_panel_is_over_one_cost() -> None:
     points = [point for own in compare([A, B]).points.values() for point in own]
-    assert [(p.study, p.record.number) for p in front(points, ("params",))] == [("a", 0), ("a", 1), ("b", 2)]
-    assert [(p.study, p.record.number) for p in front(points, ("macs_conv_fc",))] == [("b", 0), ("a", 1), ("b", 2)]
+    assert [(p.study, p.record.number) for p in front(points, ("params",))] == [
+        ("a", 0),
+        ("a", 1),
+        ("b", 2),
+    ]
+    assert [(p.study, p.record.number) for p in front(points, ("macs_conv_fc",))] == [
+        ("b", 0),
+        ("a", 1),
+        ("b", 2),
+    ]
 
 
 def test_bars_are_over_seeds_or_over_images() -> None:
@@ -54,34 +96,62 @@ def test_bars_are_over_seeds_or_over_images() -> None:
         (81.0, pytest.approx(2**0.5)),
         (70.0, pytest.approx(standard_error(70.0, 1000))),
     ]
-    assert [(point.error, point.bar) for point in points["c"]] == [(75.0, pytest.approx(standard_error(75.0, 400)))]
+    assert [(point.error, point.bar) for point in points["c"]] == [
+        (75.0, pytest.approx(standard_error(75.0, 400)))
+    ]
 
 
 def test_the_table_says_what_each_error_is() -> None:
     table = front_table(compare([A, VALIDATED]))
     assert list(table["study"]) == ["a", "c", "a"]
-    assert list(table["error, %"]) == ["81.00 ± 1.41 test", "75.00 ± 2.17 validation", "70.00 ± 1.45 test"]
+    assert list(table["error, %"]) == [
+        "81.00 ± 1.41 test",
+        "75.00 ± 2.17 validation",
+        "70.00 ± 1.45 test",
+    ]
     assert list(table["n"]) == ["2", "1", "1"]
 
 
 def test_what_makes_errors_incomparable_is_named() -> None:
     assert compare([A, B]).warning == ""
-    other = Finished("other", {**IDENTITY, "space": "resnet50", "recipe": {"epochs": 10, "lr": 0.1}, "seed": 4}, B.records)
-    assert compare([A, B, other]).differences == ("seed (0 in a and b, 4 in other)", "recipe.epochs (2 in a and b, 10 in other)")
-    assert compare([A, VALIDATED]).differences == ("error (mean test error in a, validation error in c)",)
+    other = Finished(
+        "other",
+        {**IDENTITY, "space": "resnet50", "recipe": {"epochs": 10, "lr": 0.1}, "seed": 4},
+        B.records,
+    )
+    assert compare([A, B, other]).differences == (
+        "seed (0 in a and b, 4 in other)",
+        "recipe.epochs (2 in a and b, 10 in other)",
+    )
+    assert compare([A, VALIDATED]).differences == (
+        "error (mean test error in a, validation error in c)",
+    )
     generated = Finished("g", {**IDENTITY, "data": {"name": "generated"}}, B.records)
-    assert compare([A, generated]).differences == ("data.name (CIFAR-100 in a, generated in g)", "data.images (400 in a, not known in g)")
+    assert compare([A, generated]).differences == (
+        "data.name (CIFAR-100 in a, generated in g)",
+        "data.images (400 in a, not known in g)",
+    )
 
 
 def test_each_study_has_a_colour_and_a_shape_and_is_in_the_legend_once() -> None:
     figure = draw(compare([A, B, VALIDATED]))
     points = [trace for trace in figure.data if trace.mode == "markers"]
-    assert [(trace.name, trace.xaxis) for trace in points] == [(n, axis) for axis in ("x", "x2") for n in "abc"]
+    assert [(trace.name, trace.xaxis) for trace in points] == [
+        (n, axis) for axis in ("x", "x2") for n in "abc"
+    ]
     assert len({(trace.marker.color, trace.marker.symbol) for trace in points}) == 3
-    assert sorted(trace.name for trace in figure.data if trace.showlegend) == ["a", "b", "c", "joint front of the panel"]
+    assert sorted(trace.name for trace in figure.data if trace.showlegend) == [
+        "a",
+        "b",
+        "c",
+        "joint front of the panel",
+    ]
     assert points[0].x == (100, 200)
     assert points[3].x == (100, 300)
-    assert points[0].error_y.array == (pytest.approx(2**0.5), pytest.approx(standard_error(70.0, 1000)))
+    assert points[0].error_y.array == (
+        pytest.approx(2**0.5),
+        pytest.approx(standard_error(70.0, 1000)),
+    )
     lines = {(trace.name, trace.xaxis): trace.x for trace in figure.data if trace.mode == "lines"}
     assert lines["b", "x"] == (150, 300, 900)
     assert lines["joint front of the panel", "x2"] == (90, 120, 300, 900)
@@ -101,9 +171,13 @@ def test_nothing_of_the_studies_is_executed() -> None:
         {"space": ATTACK, "seed": ATTACK, "data": {"name": ATTACK, ATTACK: 1}, "recipe": ATTACK},
         (finalist(0, (50.0,), 1, 1, placement=ATTACK, name=ATTACK, origin=ATTACK),),
     )
-    drawn = [text for trace in draw(compare([A, bad])).data for text in (trace.name, *(trace.text or ()))]
+    drawn = [
+        text for trace in draw(compare([A, bad])).data for text in (trace.name, *(trace.text or ()))
+    ]
     assert any("alert" in text for text in drawn)
-    assert not any("<script" in text or "<img" in text for text in drawn)  # plotly takes some HTML in these
+    assert not any(
+        "<script" in text or "<img" in text for text in drawn
+    )  # plotly takes some HTML in these
     html = page(compare([A, bad]))
     assert "<script>alert" not in html
     assert "<img src=x" not in html

@@ -25,7 +25,15 @@ from studied import (
     measured,
 )
 
-from bam_search.report.findings import ablations, compare_to, finalists, recommended, search_vs_random, site_effects, stopping
+from bam_search.report.findings import (
+    ablations,
+    compare_to,
+    finalists,
+    recommended,
+    search_vs_random,
+    site_effects,
+    stopping,
+)
 from bam_search.search.record import FIRST, RANDOM, REFERENCE
 from bam_search.search.statistics import mean
 
@@ -37,14 +45,21 @@ def test_finalists_are_the_tested_ones_with_what_was_kept_of_the_promise() -> No
     assert [f.record for f in found] == [BASE, PAPER, WINNER, LUCKY]
     assert [f.test for f in found] == [mean(r.test_errors) for r in (BASE, PAPER, WINNER, LUCKY)]
     assert [f.validation_gain for f in found] == [None, 5.0, 10.0, 7.0]
-    assert [f.test_gain for f in found] == [None, pytest.approx(5.1), pytest.approx(9.1), pytest.approx(81.3 - 74.2333, abs=1e-3)]
+    assert [f.test_gain for f in found] == [
+        None,
+        pytest.approx(5.1),
+        pytest.approx(9.1),
+        pytest.approx(81.3 - 74.2333, abs=1e-3),
+    ]
     # Rising costs and falling errors, but for the random one.
     assert [f.p_on_front for f in found] == [1, 1, 1, 0]
     assert finalists([FAILED, STOPPED, RISKY], COSTS) == []
 
 
 def test_without_a_tested_reference_there_is_no_promise() -> None:
-    assert [(f.validation_gain, f.test_gain) for f in finalists([WINNER, LUCKY], COSTS)] == [(None, None)] * 2
+    assert [(f.validation_gain, f.test_gain) for f in finalists([WINNER, LUCKY], COSTS)] == [
+        (None, None)
+    ] * 2
 
 
 def test_the_winner_is_chosen_by_validation_before_any_test() -> None:
@@ -57,7 +72,8 @@ def test_differences_are_paired_with_the_noise_of_all() -> None:
     first, second, third = compare_to(RECORDS, WINNER, (REFERENCE, RANDOM))
     assert [found.other for found in (first, second, third)] == [BASE, PAPER, LUCKY]
     assert [found.difference.mean for found in (first, second, third)] == [
-        pytest.approx(np.mean(np.subtract(WINNER.test_errors, other.test_errors))) for other in (BASE, PAPER, LUCKY)
+        pytest.approx(np.mean(np.subtract(WINNER.test_errors, other.test_errors)))
+        for other in (BASE, PAPER, LUCKY)
     ]
     assert first.difference.low == pytest.approx(first.difference.mean - half_width())
     assert first.difference.high == pytest.approx(first.difference.mean + half_width())
@@ -84,26 +100,36 @@ def test_what_the_rungs_did() -> None:
     assert found is not None
     assert (found.stopped, found.control) == (2, 2)
     assert found.wrong == 1  # RISKY is on the front, WORSE is not
-    # Search only: WINNER 7, RISKY 7, STOPPED 1, LATER 3, FAILED 0, WORSE 7; STOPPED had 2 + 4 before it, LATER 4.
+    # Search only: WINNER 7, RISKY 7, STOPPED 1, LATER 3, FAILED 0, WORSE 7; STOPPED had 2 + 4
+    # before it, LATER 4.
     assert (found.spent, found.saved) == (25, 10)
     assert [rung.epochs for rung in found.rungs] == [1, 2]
     pairs = [(r.rung_errors, r.val_error) for r in (BASE, PAPER, WINNER, RISKY, WORSE)]
     for i, rung in enumerate(found.rungs):
         assert rung.agreement is not None
         assert rung.agreement.n == 5
-        assert rung.agreement.mean == pytest.approx(stats.kendalltau([p[0][i] for p in pairs], [p[1] for p in pairs]).statistic)
-    assert stopping([replace(r, rung_epochs=(), rung_errors=()) for r in (BASE, WINNER)], OBJECTIVES) is None
+        assert rung.agreement.mean == pytest.approx(
+            stats.kendalltau([p[0][i] for p in pairs], [p[1] for p in pairs]).statistic
+        )
+    assert (
+        stopping([replace(r, rung_epochs=(), rung_errors=()) for r in (BASE, WINNER)], OBJECTIVES)
+        is None
+    )
 
 
 def test_the_arms_are_compared_by_cost_best_error_and_hypervolume() -> None:
     objectives = ("error", "params_overhead")
     found = search_vs_random(RECORDS, objectives, startup=2)
     assert found is not None
-    # The search: WINNER (70, 1.5), RISKY (74, 1.2), WORSE. The random search: the first two searched ones, DRAWN (79, 0.5), LUCKY.
-    # Up to the worst of either, (79, 3.0).
+    # The search: WINNER (70, 1.5), RISKY (74, 1.2), WORSE. The random search: the first two
+    # searched ones, DRAWN (79, 0.5), LUCKY. Up to the worst of either, (79, 3.0).
     volume = (79 - 70) * (3 - 1.5) + (79 - 74) * (1.5 - 1.2)
     assert found.search == (25, 70.0, pytest.approx(1.0))
-    assert found.random == (16, 70.0, pytest.approx(1.0))  # what it adds is at the worst point or beaten
+    assert found.random == (
+        16,
+        70.0,
+        pytest.approx(1.0),
+    )  # what it adds is at the worst point or beaten
     alone = search_vs_random(RECORDS, objectives, startup=0)
     assert alone is not None
     assert alone.random == (8, 73.0, pytest.approx((79 - 73) * (3 - 2.5) / volume, abs=1e-6))

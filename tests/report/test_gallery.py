@@ -18,7 +18,9 @@ def test_an_overlay_is_the_image_and_the_gains_colour() -> None:
     found = overlay(pixels, gain, 1.0, 2.0)
     assert found.shape == (4, 4, 3)
     for column, colour in ((0, COLOURS[0]), (3, COLOURS[255])):
-        np.testing.assert_allclose(found[0, column], (1 - STRENGTH) * 100 + STRENGTH * colour, atol=1)
+        np.testing.assert_allclose(
+            found[0, column], (1 - STRENGTH) * 100 + STRENGTH * colour, atol=1
+        )
     flat = overlay(pixels, np.ones((2, 2)), 1.0, 1.0)  # a gain that does not vary
     assert (flat == flat[0, 0]).all()
 

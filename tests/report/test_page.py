@@ -31,12 +31,24 @@ RECORDS = [
 def test_groups_tell_references_front_and_dominated_apart() -> None:
     found = {group.name: group for group in groups(RECORDS, OBJECTIVES)}
     numbers = {name: [record.number for record in group.records] for name, group in found.items()}
-    assert numbers == {"searched, dominated": [3], "searched, on the front": [2], "no attention": [0], "BAM at the bottlenecks": [1]}
-    assert len({group.shape for group in found.values()}) == len({group.colour for group in found.values()}) == 4
+    assert numbers == {
+        "searched, dominated": [3],
+        "searched, on the front": [2],
+        "no attention": [0],
+        "BAM at the bottlenecks": [1],
+    }
+    assert (
+        len({group.shape for group in found.values()})
+        == len({group.colour for group in found.values()})
+        == 4
+    )
 
 
 def test_the_random_search_is_a_group_of_its_own_and_takes_nobody_off_the_front() -> None:
-    numbers = {group.name: [record.tag for record in group.records] for group in groups(studied.RECORDS, OBJECTIVES)}
+    numbers = {
+        group.name: [record.tag for record in group.records]
+        for group in groups(studied.RECORDS, OBJECTIVES)
+    }
     assert numbers == {
         "random search": ["R0", "R1"],
         "searched, dominated": ["7"],
@@ -45,7 +57,9 @@ def test_the_random_search_is_a_group_of_its_own_and_takes_nobody_off_the_front(
         "BAM in front": ["1"],
     }
     better = make_record(FIRST[RANDOM] + 2, 60.0, 0.0, origin=RANDOM)
-    assert {g.name: g.records for g in groups([*studied.RECORDS, better], OBJECTIVES)}["searched, on the front"] == (
+    assert {g.name: g.records for g in groups([*studied.RECORDS, better], OBJECTIVES)}[
+        "searched, on the front"
+    ] == (
         studied.WINNER,
         studied.RISKY,
     )
@@ -60,11 +74,25 @@ def test_every_axis_can_be_switched_to_and_points_know_their_candidate() -> None
     assert isinstance(figure, go.Figure)
     names = [trace.name for trace in figure.data]
     at = names.index("searched, on the front")
-    assert (figure.data[at].x, figure.data[at].y, figure.data[at].customdata) == ((1.5,), (70.0,), ("2",))
+    assert (figure.data[at].x, figure.data[at].y, figure.data[at].customdata) == (
+        (1.5,),
+        (70.0,),
+        ("2",),
+    )
     assert len(figure.data[at].error_y.array) == 1
     switch, scales = figure.layout.updatemenus
-    assert [button.label for button in switch.buttons] == ["parameters", "MACs (conv + fc)", "MACs (all operators)", "activations"]
-    assert [button.args[0]["x"][at] for button in switch.buttons] == [(1.5,), (3.0,), (4.5,), (6.0,)]  # conftest: 1, 2, 3, 4 times
+    assert [button.label for button in switch.buttons] == [
+        "parameters",
+        "MACs (conv + fc)",
+        "MACs (all operators)",
+        "activations",
+    ]
+    assert [button.args[0]["x"][at] for button in switch.buttons] == [
+        (1.5,),
+        (3.0,),
+        (4.5,),
+        (6.0,),
+    ]  # conftest: 1, 2, 3, 4 times
     assert all(len(button.args[0]["x"]) == len(names) for button in switch.buttons)
     assert [button.label for button in scales.buttons] == ["linear", "log"]
     assert figure.data[-1].meta == "ring"
@@ -83,7 +111,9 @@ def test_stopped_and_failed_candidates_have_shapes_of_their_own() -> None:
     assert (stopped.customdata, stopped.x, stopped.y) == (("4", "5"), (1.4, 2.0), (94.0, 87.0))
     assert (failed.customdata, failed.x) == (("6",), (0.1,))
     assert failed.y[0] > max(r.val_error for r in studied.RECORDS if r.val_error)
-    shapes = [trace.marker.symbol for trace in traces.values() if trace.mode == "markers" and trace.name]
+    shapes = [
+        trace.marker.symbol for trace in traces.values() if trace.mode == "markers" and trace.name
+    ]
     assert len(set(shapes)) == len(shapes) == 8
 
 
@@ -93,8 +123,14 @@ def test_latency_can_be_switched_to_where_it_was_measured() -> None:
     last = figure.layout.updatemenus[0].buttons[-1]
     assert last.label.startswith("latency")
     at = [trace.name for trace in figure.data].index("searched, on the front")
-    assert dict(zip(figure.data[at].customdata, last.args[0]["x"][at], strict=True)) == {"2": 12.0, "3": None}
-    assert not any("latency" in button.label for button in draw(studied.RECORDS, OBJECTIVES).layout.updatemenus[0].buttons)
+    assert dict(zip(figure.data[at].customdata, last.args[0]["x"][at], strict=True)) == {
+        "2": 12.0,
+        "3": None,
+    }
+    assert not any(
+        "latency" in button.label
+        for button in draw(studied.RECORDS, OBJECTIVES).layout.updatemenus[0].buttons
+    )
 
 
 def test_finalists_have_crosses_and_a_confident_front() -> None:
@@ -102,11 +138,19 @@ def test_finalists_have_crosses_and_a_confident_front() -> None:
     (crosses,) = [trace for trace in figure.data if trace.name == "mean test error of finalists"]
     assert crosses.visible == "legendonly"
     assert crosses.y == pytest.approx((81.3, 76.2, 72.2, 74.2333), abs=1e-3)
-    assert crosses.error_y.array[2] == pytest.approx(0.2646, abs=1e-4)  # the standard deviation over seeds
-    (confident,) = [trace for trace in figure.data if trace.name and trace.name.startswith("confident front")]
+    assert crosses.error_y.array[2] == pytest.approx(
+        0.2646, abs=1e-4
+    )  # the standard deviation over seeds
+    (confident,) = [
+        trace for trace in figure.data if trace.name and trace.name.startswith("confident front")
+    ]
     assert confident.x == (0.0, 1.0, 1.5)
-    assert confident.y == pytest.approx([mean(r.test_errors).high for r in (studied.BASE, studied.PAPER, studied.WINNER)])
-    assert len(draw([make_record(0, 80.0, 0.0)], OBJECTIVES).data) == 4  # the front, the point, no crosses, the ring
+    assert confident.y == pytest.approx(
+        [mean(r.test_errors).high for r in (studied.BASE, studied.PAPER, studied.WINNER)]
+    )
+    assert (
+        len(draw([make_record(0, 80.0, 0.0)], OBJECTIVES).data) == 4
+    )  # the front, the point, no crosses, the ring
 
 
 def test_curves_are_one_trace_with_gaps_and_none_where_nothing_was_measured_twice() -> None:
@@ -137,20 +181,56 @@ def test_nothing_of_the_study_is_executed() -> None:
         *RECORDS,
         make_record(5, 60.0, 3.0, placement=f"{option(5)}=bam", name=ATTACK, origin=REFERENCE),
         make_record(6, None, 0.0, placement=ATTACK, name=ATTACK, failure=ATTACK),
-        make_record(7, 61.0, 3.0, placement=f"{option(7)}=bam", name=ATTACK, origin=REFERENCE, **measured(62.0, 62.5)),
+        make_record(
+            7,
+            61.0,
+            3.0,
+            placement=f"{option(7)}=bam",
+            name=ATTACK,
+            origin=REFERENCE,
+            **measured(62.0, 62.5),
+        ),
         make_record(8, 59.0, 3.5, placement=f"{option(8)}=bam", **measured(61.0, 61.5)),
         make_record(9, None, 3.5, stopped=ATTACK, rung_epochs=(1,), rung_errors=(90.0,)),
-        make_record(FIRST[RANDOM], 58.0, 3.5, placement=f"{option(9)}=bam", origin=RANDOM, **measured(61.0, 61.5)),
-        make_record(FIRST[ABLATION] + 8000, None, 3.5, placement=ATTACK, name=ATTACK, origin=ABLATION, **measured(61.0, 61.5)),
-        *(make_record(i, 80.0 + i, 1.0, placement=f"{option(i)}=bam(r=8)", id=str(i)) for i in range(10, 16)),
+        make_record(
+            FIRST[RANDOM],
+            58.0,
+            3.5,
+            placement=f"{option(9)}=bam",
+            origin=RANDOM,
+            **measured(61.0, 61.5),
+        ),
+        make_record(
+            FIRST[ABLATION] + 8000,
+            None,
+            3.5,
+            placement=ATTACK,
+            name=ATTACK,
+            origin=ABLATION,
+            **measured(61.0, 61.5),
+        ),
+        *(
+            make_record(i, 80.0 + i, 1.0, placement=f"{option(i)}=bam(r=8)", id=str(i))
+            for i in range(10, 16)
+        ),
     ]
-    choice_space = ChoiceSpace({option(i): {"bam": {"r": (8, 16)}} for i in range(10, 16)}, {"bam": {"r": 16}})
-    html = page(context(title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, choice_space=choice_space), records)
+    choice_space = ChoiceSpace(
+        {option(i): {"bam": {"r": (8, 16)}} for i in range(10, 16)}, {"bam": {"r": 16}}
+    )
+    html = page(
+        context(title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, choice_space=choice_space),
+        records,
+    )
     assert "<script>alert" not in html
     assert '"><script>' not in html
     assert "<img src=x" not in html
     assert "&lt;script&gt;alert" in html
-    for heading in ("The finalists", "Against the references", "Where attention helps", "The winner without each of its sites"):
+    for heading in (
+        "The finalists",
+        "Against the references",
+        "Where attention helps",
+        "The winner without each of its sites",
+    ):
         assert "&lt;script&gt;" in section(html, heading)
 
 
@@ -172,7 +252,10 @@ def section(html: str, heading: str) -> str:
 
 def rows(html: str) -> list[list[str]]:
     """The cells of the tables in a part of the page."""
-    return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S) for row in re.findall(r"<tr.*?</tr>", html, re.S)]
+    return [
+        re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S)
+        for row in re.findall(r"<tr.*?</tr>", html, re.S)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +289,15 @@ def test_the_answer_has_the_verdicts_and_says_what_it_measures(whole: str) -> No
 def test_the_finalists_have_their_numbers(whole: str) -> None:
     head, *body = rows(section(whole, "The finalists"))
     assert head[3:9] == ["test error, %", "s.d.", "90 % interval", "n", "on the front", "promised"]
-    assert body[2][:7] == ["2", "search", "layer1=bam layer2=bam(r=8)", "72.20", "0.26", "71.75 to 72.65", "3"]
+    assert body[2][:7] == [
+        "2",
+        "search",
+        "layer1=bam layer2=bam(r=8)",
+        "72.20",
+        "0.26",
+        "71.75 to 72.65",
+        "3",
+    ]
     assert [row[0] for row in body] == ["0", "1", "2", "R1"]
     assert "a tie is one with zero in it" in section(whole, "Against the references")
     difference = rows(section(whole, "Against the references"))
@@ -220,7 +311,9 @@ def test_the_effects_and_ablations_have_their_numbers(whole: str) -> None:
     effects = {row[0]: row[1:] for row in rows(part)}
     assert {"layer1=bam", "layer9=bam", "bam(r=8)", "bam(r=16)"} <= set(effects)
     assert effects["layer1=bam"][2] == "2"
-    assert re.search(r"predicted to within \d+\.\d\d points; .* to within \d+\.\d\d. 7 records.", part)
+    assert re.search(
+        r"predicted to within \d+\.\d\d points; .* to within \d+\.\d\d. 7 records.", part
+    )
     assert effects["#2 without layer1"][0].startswith("+3.00 (")
     assert effects["#2 without layer2"][0].endswith("n = 3: tie")
 
@@ -228,17 +321,38 @@ def test_the_effects_and_ablations_have_their_numbers(whole: str) -> None:
 def test_what_the_search_was_worth(whole: str) -> None:
     part = section(whole, "Was the search worth it?")
     assert '"name":"the search"' in part
-    assert "The search: 25 epochs of training, least validation error 70.00 %, hypervolume 100 %" in part
-    assert "Random search: 16 epochs of training, least validation error 70.00 %, hypervolume" in part
+    assert (
+        "The search: 25 epochs of training, least validation error 70.00 %, hypervolume 100 %"
+        in part
+    )
+    assert (
+        "Random search: 16 epochs of training, least validation error 70.00 %, hypervolume" in part
+    )
     assert "Rungs stopped 2 candidates, and saved 10 of 35 epochs (29%)" in part
-    assert "Of 2 candidates that were hopeless and trained on all the same, 1 ended on the front" in part
+    assert (
+        "Of 2 candidates that were hopeless and trained on all the same, 1 ended on the front"
+        in part
+    )
     assert "Rank correlation of 1 epoch with the full training, Kendall&#x27;s tau: 0.80 (" in part
     assert ", 5 candidates)" in part
 
 
 def test_all_candidates_are_shown_with_why_they_ended(whole: str) -> None:
     part = section(whole, "All candidates")
-    assert [row[0] for row in rows(part)[1:]] == ["0", "1", "2", "3", "4", "5", "6", "7", "R0", "R1", "A2000", "A2001"]
+    assert [row[0] for row in rows(part)[1:]] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "R0",
+        "R1",
+        "A2000",
+        "A2001",
+    ]
     assert "<summary>2 stopped early</summary>" in part
     assert "#4 layer4=bam: stopped after 1 epoch: 79.0 % to expect after all" in part
     assert "Candidate 6 failed" in part
@@ -247,7 +361,12 @@ def test_all_candidates_are_shown_with_why_they_ended(whole: str) -> None:
 def test_the_front_of_the_search_has_none_of_the_random_search(whole: str, tmp_path: Path) -> None:
     # R0, 79 % at +0.5 %, is beaten by nothing.
     assert studied.DRAWN in pareto_front(studied.RECORDS, OBJECTIVES)
-    assert [row[0] for row in rows(section(whole, "The front of the search"))[1:]] == ["0", "1", "3", "2"]
+    assert [row[0] for row in rows(section(whole, "The front of the search"))[1:]] == [
+        "0",
+        "1",
+        "3",
+        "2",
+    ]
     write_report(tmp_path, context(), studied.RECORDS)
     assert list(pd.read_csv(tmp_path / "front.csv")["number"]) == [0, 1, 3, 2]
 
@@ -271,11 +390,31 @@ PARTS: dict[str, tuple[list[Record], set[str], set[str]]] = {
         {"The finalists", "Against the references"},
         {"Was the search worth it?"},
     ),
-    "one reference": ([plain(studied.BASE)], {"The finalists"}, {"Where attention helps", "Was the search worth it?"}),
-    "no finalists yet": ([r for r in studied.RECORDS if not r.test_errors], set(), {"The finalists", "Against the references"}),
-    "everything failed": ([studied.FAILED], {"All candidates"}, {"The finalists", "The front of the search", "Where attention helps"}),
-    "all stopped": ([studied.STOPPED, studied.LATER], {"Was the search worth it?"}, {"The finalists"}),
-    "random alone": ([studied.DRAWN, studied.LUCKY], {"The finalists"}, {"Was the search worth it?"}),
+    "one reference": (
+        [plain(studied.BASE)],
+        {"The finalists"},
+        {"Where attention helps", "Was the search worth it?"},
+    ),
+    "no finalists yet": (
+        [r for r in studied.RECORDS if not r.test_errors],
+        set(),
+        {"The finalists", "Against the references"},
+    ),
+    "everything failed": (
+        [studied.FAILED],
+        {"All candidates"},
+        {"The finalists", "The front of the search", "Where attention helps"},
+    ),
+    "all stopped": (
+        [studied.STOPPED, studied.LATER],
+        {"Was the search worth it?"},
+        {"The finalists"},
+    ),
+    "random alone": (
+        [studied.DRAWN, studied.LUCKY],
+        {"The finalists"},
+        {"Was the search worth it?"},
+    ),
     "nothing": ([], {"The answer"}, {"The finalists", "All candidates"}),
 }
 
@@ -287,7 +426,9 @@ def test_a_partial_study_has_a_page_of_what_there_is(name: str, tmp_path: Path) 
     headings = set(re.findall(r"<h[23]>(.*?)</h[23]>", html))
     assert there <= headings
     assert not missing & headings
-    assert ("Least mean test error" in html) == any(record.complete and record.test_errors for record in records)
+    assert ("Least mean test error" in html) == any(
+        record.complete and record.test_errors for record in records
+    )
 
 
 def test_ablations_are_shown_even_if_there_are_too_few_records_for_effects() -> None:
@@ -297,6 +438,12 @@ def test_ablations_are_shown_even_if_there_are_too_few_records_for_effects() -> 
 
 
 def test_a_final_training_that_failed_is_shown() -> None:
-    html = page(context(), [studied.BASE, make_record(5, 70.0, 1.0, test_failure="Traceback\nOSError: full", **measured(71.0))])
+    html = page(
+        context(),
+        [
+            studied.BASE,
+            make_record(5, 70.0, 1.0, test_failure="Traceback\nOSError: full", **measured(71.0)),
+        ],
+    )
     assert "Candidate 5 failed" in html
     assert "OSError: full" in html

@@ -14,7 +14,9 @@ from bam_search.search.store import Store, open_store
 
 def add(store: Store, records: list[Record]) -> None:
     for record in records:
-        store.add(record, None, [record.objective(key) for key in OBJECTIVES] if record.complete else [])
+        store.add(
+            record, None, [record.objective(key) for key in OBJECTIVES] if record.complete else []
+        )
 
 
 @pytest.fixture
@@ -58,7 +60,9 @@ def test_watching_writes_again_when_there_is_something_new(
     assert "layer2=bam" in (store.folder / "index.html").read_text()
 
 
-def test_a_page_that_was_changed_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_that_was_changed_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = write_report(tmp_path, context(), RECORDS)
     assert run_command(monkeypatch, "report", page, "--verify") == 0
     assert "follow from its records" in capsys.readouterr().out
@@ -69,7 +73,9 @@ def test_a_page_that_was_changed_does_not_hold(tmp_path: Path, monkeypatch: pyte
     assert "differs from its own records in 1 places" in said.err
 
 
-def test_mistakes_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_report(tmp_path, context(), RECORDS)
     for words, said in (
         ((tmp_path,), "holds no study.db"),

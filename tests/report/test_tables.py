@@ -8,7 +8,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import make_record
-from studied import BASE, FAILED, LUCKY, OBJECTIVES, PAPER, RECORDS, RISKY, STOPPED, WINNER, WITHOUT, WORSE, half_width, measured
+from studied import (
+    BASE,
+    FAILED,
+    LUCKY,
+    OBJECTIVES,
+    PAPER,
+    RECORDS,
+    RISKY,
+    STOPPED,
+    WINNER,
+    WITHOUT,
+    WORSE,
+    half_width,
+    measured,
+)
 
 from bam_search.report import tables
 from bam_search.report.findings import ablations
@@ -37,31 +51,48 @@ def test_the_best_within_each_budget_by_test_error_where_there_are_finalists() -
         "at most +2 % parameters: layer1=bam layer2=bam(r=8) (#2), 72.20 ± 0.26 (3) % test error, better than BAM in front by +4.00 points "
         f"(90 % interval {4 - half_width():+.2f} to {4 + half_width():+.2f}, n = 3)"
     )
-    assert answer_line(answers(RECORDS)[0]) == "at most +0.5 % parameters: none (no attention), 81.30 ± 0.26 (3) % test error"
+    assert (
+        answer_line(answers(RECORDS)[0])
+        == "at most +0.5 % parameters: none (no attention), 81.30 ± 0.26 (3) % test error"
+    )
     assert "better than no attention by +5.10" in answer_line(answers(RECORDS)[1])
 
 
 def test_without_finalists_the_best_is_by_validation_error() -> None:
     records = [replace(r, test_errors=(), test_seeds=()) for r in (BASE, RISKY, WORSE, FAILED)]
-    assert [(a.budget, a.record.number) for a in answers(records) if a.axis == "params_overhead"] == [(0.5, 0), (2.0, 3)]
-    assert answer_line(answers(records)[1]) == "at most +2 % parameters: layer3=bam (#3), 74.0 ± 2.2 % validation error"
+    assert [
+        (a.budget, a.record.number) for a in answers(records) if a.axis == "params_overhead"
+    ] == [(0.5, 0), (2.0, 3)]
+    assert (
+        answer_line(answers(records)[1])
+        == "at most +2 % parameters: layer3=bam (#3), 74.0 ± 2.2 % validation error"
+    )
 
 
 def test_the_verdict_is_on_the_test_set_and_knows_a_tie() -> None:
     first, *rest = verdict_lines(RECORDS)
     assert first == "The search's winner, layer1=bam layer2=bam(r=8) (#2), is"
     interval = f"90 % interval {-9.1 - half_width():+.2f} to {-9.1 + half_width():+.2f}"
-    assert rest[0] == (f"better than no attention: -9.10 points of test error, {interval}, n = 3; +1.50 % parameters against +0.00 %")
+    assert rest[0] == (
+        f"better than no attention: -9.10 points of test error, {interval}, n = 3; +1.50 % parameters against +0.00 %"
+    )
     assert rest[1].startswith("better than BAM in front: -4.00 points")
     assert rest[2].startswith("better than the best random placement, layer9=bam: -2.03 points")
     close = replace(WINNER, **measured(81.1, 81.3, 81.4))
-    assert verdict_lines([BASE, PAPER, close])[1].startswith("a tie with no attention: -0.03 points")
+    assert verdict_lines([BASE, PAPER, close])[1].startswith(
+        "a tie with no attention: -0.03 points"
+    )
     worse = replace(WINNER, **measured(84.0, 84.5, 84.4))
-    assert verdict_lines([BASE, PAPER, worse])[1].startswith("worse than no attention: +3.00 points")
+    assert verdict_lines([BASE, PAPER, worse])[1].startswith(
+        "worse than no attention: +3.00 points"
+    )
 
 
 def test_one_seed_has_no_interval_and_is_a_tie() -> None:
-    once = [replace(r, test_errors=r.test_errors[:1], test_seeds=r.test_seeds[:1]) for r in (BASE, WINNER)]
+    once = [
+        replace(r, test_errors=r.test_errors[:1], test_seeds=r.test_seeds[:1])
+        for r in (BASE, WINNER)
+    ]
     assert verdict_lines(once)[1] == (
         "a tie with no attention: -9.00 points of test error, no interval with one seed, n = 1; +1.50 % parameters against +0.00 %"
     )
@@ -76,8 +107,13 @@ def test_without_a_search_the_references_are_beside_the_first() -> None:
 
 
 def test_references_without_a_common_seed_have_no_verdict() -> None:
-    third = make_record(9, 77.0, 1.0, origin="reference", name="third", test_errors=(77.0,), test_seeds=(102,))
-    apart = replace(PAPER, test_errors=(76.0, 76.5), test_seeds=(102, 103)), replace(BASE, test_errors=(81.0,), test_seeds=(100,))
+    third = make_record(
+        9, 77.0, 1.0, origin="reference", name="third", test_errors=(77.0,), test_seeds=(102,)
+    )
+    apart = (
+        replace(PAPER, test_errors=(76.0, 76.5), test_seeds=(102, 103)),
+        replace(BASE, test_errors=(81.0,), test_seeds=(100,)),
+    )
     assert verdict_lines([apart[1], apart[0]]) == []
     assert verdict_lines([apart[1], apart[0], third]) == []
 
@@ -99,7 +135,11 @@ def test_the_finalists_table() -> None:
         "parameters, +%": "+1.50",
         "MACs (conv + fc), +%": "+3.00",
     }
-    assert (table.iloc[0]["name"], table.iloc[0]["promised"], table.iloc[3]["on the front"]) == ("no attention", "", "0%")
+    assert (table.iloc[0]["name"], table.iloc[0]["promised"], table.iloc[3]["on the front"]) == (
+        "no attention",
+        "",
+        "0%",
+    )
     once = finalist_table([replace(BASE, test_errors=(81.0,), test_seeds=(100,))], COSTS).iloc[0]
     assert (once["s.d."], once["90 % interval"], once["n"]) == ("", "", "1")
     assert len(finalist_table([FAILED], COSTS)) == 0
@@ -109,8 +149,14 @@ def test_the_table_of_differences() -> None:
     table = difference_table(RECORDS, COSTS)
     assert list(table.columns) == ["#", "placement", "minus no attention", "minus BAM in front"]
     half = half_width()
-    assert table.iloc[2]["minus no attention"] == f"-9.10 ({-9.1 - half:+.2f} to {-9.1 + half:+.2f}), n = 3: better"
-    assert table.iloc[0]["minus BAM in front"] == f"+5.10 ({5.1 - half:+.2f} to {5.1 + half:+.2f}), n = 3: worse"
+    assert (
+        table.iloc[2]["minus no attention"]
+        == f"-9.10 ({-9.1 - half:+.2f} to {-9.1 + half:+.2f}), n = 3: better"
+    )
+    assert (
+        table.iloc[0]["minus BAM in front"]
+        == f"+5.10 ({5.1 - half:+.2f} to {5.1 + half:+.2f}), n = 3: worse"
+    )
     assert table.iloc[0]["minus no attention"] == ""
 
 
@@ -121,7 +167,12 @@ def test_the_tables_of_ablations_and_effects() -> None:
         f"+3.00 ({3 - half:+.2f} to {3 + half:+.2f}), n = 3: worse",
         f"+0.00 ({-half:+.2f} to {half:+.2f}), n = 3: tie",
     ]
-    assert effect_table([Effect("layer1=bam", -1.234, -2.0, 0.456, 7)]).iloc[0].tolist() == ["layer1=bam", "-1.23", "-2.00 to +0.46", "7"]
+    assert effect_table([Effect("layer1=bam", -1.234, -2.0, 0.456, 7)]).iloc[0].tolist() == [
+        "layer1=bam",
+        "-1.23",
+        "-2.00 to +0.46",
+        "7",
+    ]
 
 
 def test_the_text_of_a_test_error() -> None:
@@ -142,7 +193,9 @@ def test_csv_files_hold_every_field_and_the_front_alone() -> None:
     assert json.loads(table["by_operator"][1]) == {"conv": 2001, "add": 1000}
     assert json.loads(table["test_errors"][2]) == [72.0, 72.1, 72.5]
     assert set(table["data"]) == {"CIFAR-100"}
-    chosen = pd.read_csv(io.StringIO(front_csv([r for r in RECORDS if r.origin != "random"], OBJECTIVES)))
+    chosen = pd.read_csv(
+        io.StringIO(front_csv([r for r in RECORDS if r.origin != "random"], OBJECTIVES))
+    )
     assert list(chosen["number"]) == [0, 1, 3, 2]
 
 

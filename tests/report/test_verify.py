@@ -1,4 +1,6 @@
-"""The data that a page carries: read back whole, and enough to find whatever on the page does not follow from them."""
+"""The data that a page carries: read back whole, and enough to find whatever on the page does not
+follow from them.
+"""
 
 import json
 import re
@@ -18,7 +20,11 @@ from bam_search.search.published import PublishedFigure
 from bam_search.space.sites import Sites
 
 PAPER = Paper(
-    "a claim", (PublishedFigure("no attention", "resnet50", error=(21.5, "S"), params=(23.7, "C")),), "small", "less data", "ours"
+    "a claim",
+    (PublishedFigure("no attention", "resnet50", error=(21.5, "S"), params=(23.7, "C")),),
+    "small",
+    "less data",
+    "ours",
 )
 
 
@@ -32,7 +38,10 @@ def test_what_a_page_carries_is_what_it_was_made_of(written: Path) -> None:
     about, records, _ = read(written)
     assert records == RECORDS
     # Of the sites those that are in the choice space, and the blocks: what a drawing needs.
-    used = Sites(tuple(site for site in studied.SITES if not site.name.endswith("bn2")), blocks=studied.SITES.blocks)
+    used = Sites(
+        tuple(site for site in studied.SITES if not site.name.endswith("bn2")),
+        blocks=studied.SITES.blocks,
+    )
     assert about == context(paper=PAPER, about={"Question": "where?"}, sites=used)
     assert read(write_report(written.parent, about, records))[:2] == (about, RECORDS)
 
@@ -62,7 +71,16 @@ def test_a_change_anywhere_is_found(written: Path, there: str, instead: str, sai
 
 def test_costs_are_checked_against_the_backbone(tmp_path: Path) -> None:
     base = {"params": 1000, "macs_conv_fc": 2000, "macs": 3000, "activations": 400}
-    right = [replace(studied.BASE, params=1000, macs_conv_fc=2000, macs=3000, activations=400, by_operator={"conv": 3000})]
+    right = [
+        replace(
+            studied.BASE,
+            params=1000,
+            macs_conv_fc=2000,
+            macs=3000,
+            activations=400,
+            by_operator={"conv": 3000},
+        )
+    ]
     assert verify(write_report(tmp_path, context(base=base), right))[1] == []
     for change in ({"params": 1010}, {"macs_overhead": 1.0}, {"by_operator": {"conv": 2999}}):
         _, wrong = verify(write_report(tmp_path, context(base=base), [replace(right[0], **change)]))
@@ -79,7 +97,9 @@ def test_no_text_ends_the_data(tmp_path: Path) -> None:
     assert (about.title, found) == (attack, records)
 
 
-@pytest.mark.parametrize("text", ["", "<html></html>", '<script type="application/json" id="study">{"title":1}</script>'])
+@pytest.mark.parametrize(
+    "text", ["", "<html></html>", '<script type="application/json" id="study">{"title":1}</script>']
+)
 def test_what_is_no_page_is_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "index.html").write_text(text)
     with pytest.raises(UserError, match="is not the page of a report"):
@@ -96,4 +116,9 @@ def test_plotly_is_in_the_page_or_its_address_is() -> None:
     policy = re.compile(r'Content-Security-Policy" content="([^"]+)"')
     assert address in policy.findall(small)[0]
     assert "https:" not in policy.findall(inline)[0]
-    assert json.loads(re.findall(r'id="study">(.*?)</script>', inline, re.DOTALL)[0])["records"][0]["tag"] == "0"
+    assert (
+        json.loads(re.findall(r'id="study">(.*?)</script>', inline, re.DOTALL)[0])["records"][0][
+            "tag"
+        ]
+        == "0"
+    )

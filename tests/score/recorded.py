@@ -1,6 +1,8 @@
-"""What a CUDA graph does, on a CPU: every operation of a function is recorded with the memory it works on, and done again at each replay.
+"""What a CUDA graph does, on a CPU: every operation of a function is recorded with the memory it
+works on, and done again at each replay.
 
-As on a GPU nothing has happened when the recording ends, and nothing may bring a number from the device to Python meanwhile.
+As on a GPU nothing has happened when the recording ends, and nothing may bring a number from the
+device to Python meanwhile.
 """
 
 from collections.abc import Callable
@@ -11,7 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-REFUSED = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.is_nonzero.default}
+REFUSED = {
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.is_nonzero.default,
+}
 
 
 class _Recording(TorchDispatchMode):

@@ -29,7 +29,9 @@ def test_a_batch_is_what_padding_cropping_and_flipping_one_by_one_gives(augment:
     assert [len(labels) for _, labels in got] == [30, 30, 30]
     expected = []
     for i in range(90):
-        padded = torch.nn.functional.pad(torch.from_numpy(some.x[plan.index[i]]), (0, 0, 4, 4, 4, 4))
+        padded = torch.nn.functional.pad(
+            torch.from_numpy(some.x[plan.index[i]]), (0, 0, 4, 4, 4, 4)
+        )
         crop = padded[plan.top[i] : plan.top[i] + 32, plan.left[i] : plan.left[i] + 32]
         expected.append(crop.flip(1) if plan.flipped[i] else crop)
     assert torch.equal(torch.cat([pixels for pixels, _ in got]), torch.stack(expected))

@@ -31,7 +31,12 @@ class Net(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 100)
+            nn.Conv2d(3, 8, 3, stride=4),
+            nn.BatchNorm2d(8),
+            nn.Dropout(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 100),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,13 +47,19 @@ class Cut(Exception):
     """Power is off."""
 
 
-def trained(net: nn.Module, saved: TrainingState | None = None, keep: Callable[[TrainingState], None] | None = None) -> tuple[Epoch, ...]:
+def trained(
+    net: nn.Module,
+    saved: TrainingState | None = None,
+    keep: Callable[[TrainingState], None] | None = None,
+) -> tuple[Epoch, ...]:
     recipe = Recipe(epochs=4, batch=50, precision="fp32")
     return train(net, TrainingContext.of(CPU, recipe, IMAGES), recipe, 3, saved=saved, keep=keep)
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_a_training_that_is_cut_off_ends_bit_for_bit_as_it_would_have(tmp_path: Path, after: int) -> None:
+def test_a_training_that_is_cut_off_ends_bit_for_bit_as_it_would_have(
+    tmp_path: Path, after: int
+) -> None:
     whole = Net()
     expected = trained(whole)
     checkpoint = Checkpoint(tmp_path / "one.pt", every=0)
@@ -68,7 +79,10 @@ def test_a_training_that_is_cut_off_ends_bit_for_bit_as_it_would_have(tmp_path: 
     again, heard = Net(), list[int]()
     assert trained(again, saved, lambda saved: heard.append(len(saved.epochs))) == expected
     assert heard == list(range(after + 1, 4))
-    assert all(torch.equal(one, two) for one, two in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(one, two)
+        for one, two in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
+    )
 
 
 def saved() -> TrainingState:
@@ -109,8 +123,12 @@ def test_a_folder_that_is_gone_does_not_stop_a_training(tmp_path: Path) -> None:
 
 def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, x_test, y_test = generate_images(400, 100)
-    parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
-    task = Task("small", sites_of(load_space("small")), parts, Recipe(epochs=3, batch=100), CPU, 1, tmp_path)
+    parts = split(
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
+    )
+    task = Task(
+        "small", sites_of(load_space("small")), parts, Recipe(epochs=3, batch=100), CPU, 1, tmp_path
+    )
     job = Job("layer1=bam", 0, 3)
     expected = evaluate(task, job).score
     assert expected is not None

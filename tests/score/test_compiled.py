@@ -1,4 +1,6 @@
-"""Blocks are compiled once: another placement of known blocks needs no new graph, runs its own attention, and trains the same."""
+"""Blocks are compiled once: another placement of known blocks needs no new graph, runs its own
+attention, and trains the same.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,14 +43,21 @@ def outputs(model: nn.Module, backend: Any, blocks: tuple[str, ...] = SITES.bloc
         return model(X)  # type: ignore[no-any-return]
 
 
-def test_a_further_placement_of_known_blocks_needs_no_new_graph_and_runs_its_own_attention() -> None:
+def test_a_further_placement_of_known_blocks_needs_no_new_graph_and_runs_its_own_attention() -> (
+    None
+):
     counting = Counting()
     first = ("none", "bottleneck=bam", "every-block=bam(r=8) layer2=se", "layer3.0.bn2=se")
     for text in first:
         assert torch.equal(outputs(net(text), counting), net(text)(X))
     known = counting.graphs
     assert known > len(SITES.blocks)
-    for text in ("none", "layer1=bam", "layer2=bam layer3.0.bn2=se", "layer1.0.bn2=bam(r=8) layer2=bam"):
+    for text in (
+        "none",
+        "layer1=bam",
+        "layer2=bam layer3.0.bn2=se",
+        "layer1.0.bn2=bam(r=8) layer2=bam",
+    ):
         assert torch.equal(outputs(net(text), counting), net(text)(X))
     assert counting.graphs == known
     assert torch.equal(outputs(net("layer1=bam(r=4)"), counting), net("layer1=bam(r=4)")(X))
@@ -79,7 +88,9 @@ def test_a_block_that_is_not_one_graph_is_an_error() -> None:
             return x * 2 if x.sum() > 0 else x
 
     model = nn.Sequential(Deciding()).train()
-    with pytest.raises(NotCompiled, match=r"a block cannot be compiled: .+ \(recipe.compile = false"):
+    with pytest.raises(
+        NotCompiled, match=r"a block cannot be compiled: .+ \(recipe.compile = false"
+    ):
         outputs(model, "eager", ("0",))
     assert model[0]._compiled_call_impl is None
 
@@ -101,4 +112,6 @@ def test_compiled_blocks_train_as_the_blocks_do() -> None:
     expected = train(plain, context, recipe, 0, lambda: top1_error(plain, Images(x, y), context))
     with compiled(fast, SITES.blocks):
         got = train(fast, context, recipe, 0, lambda: top1_error(fast, Images(x, y), context))
-    assert [epoch.loss for epoch in got] == pytest.approx([epoch.loss for epoch in expected], rel=1e-3)
+    assert [epoch.loss for epoch in got] == pytest.approx(
+        [epoch.loss for epoch in expected], rel=1e-3
+    )

@@ -23,13 +23,18 @@ def test_bam_costs_its_formula(site: str, options: str) -> None:
     (found,) = (s for s in sites_of(space) if s.name == site)
     r = int(options[2 : options.index(",")])
     m = found.channels // r
-    added = found.height * found.width * (found.channels * m + 18 * m**2 + m) + 2 * found.channels * m
+    added = (
+        found.height * found.width * (found.channels * m + 18 * m**2 + m) + 2 * found.channels * m
+    )
     with_bam, base = cost("small", f"{site}=bam({options})"), cost("small", "none")
     assert with_bam.macs_conv_fc - base.macs_conv_fc == added
     assert with_bam.uncounted == base.uncounted == {}
 
 
-@pytest.mark.parametrize("module", ["bam", "se", "cbam", "eca", "gc", "bam(combine=max,end_bn=false)", "bam(combine=product)"])
+@pytest.mark.parametrize(
+    "module",
+    ["bam", "se", "cbam", "eca", "gc", "bam(combine=max,end_bn=false)", "bam(combine=product)"],
+)
 def test_every_operator_of_every_attention_module_is_counted(module: str) -> None:
     counted = cost("small", f"every-block={module}")
     assert counted.uncounted == {}
@@ -39,7 +44,9 @@ def test_every_operator_of_every_attention_module_is_counted(module: str) -> Non
 @pytest.mark.parametrize("channels", [32, 64, 128])
 def test_se_costs_its_formula(channels: int) -> None:
     site = {32: "layer1", 64: "layer2", 128: "layer3"}[channels]
-    assert cost("small", f"{site}=se").macs_conv_fc - cost("small", "none").macs_conv_fc == 2 * channels * (channels // 16)
+    assert cost("small", f"{site}=se").macs_conv_fc - cost(
+        "small", "none"
+    ).macs_conv_fc == 2 * channels * (channels // 16)
 
 
 def test_the_full_count_is_one_operation_an_element() -> None:
@@ -54,7 +61,14 @@ def test_the_full_count_is_one_operation_an_element() -> None:
 
     counted = count(Net(), (3, 5, 6))
     map_size = 4 * 5 * 6
-    expected = {"conv": 3 * map_size, "relu": map_size, "sigmoid": map_size, "mul": map_size, "add": map_size, "mean": map_size}
+    expected = {
+        "conv": 3 * map_size,
+        "relu": map_size,
+        "sigmoid": map_size,
+        "mul": map_size,
+        "add": map_size,
+        "mean": map_size,
+    }
     assert counted.by_operator == expected
     assert counted.macs == sum(expected.values())
     assert counted.macs_conv_fc == 3 * map_size

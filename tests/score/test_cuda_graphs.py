@@ -1,4 +1,6 @@
-"""A training step as a graph: replaying is the same training, bit for bit, in a recording that does on a CPU what CUDA graphs do."""
+"""A training step as a graph: replaying is the same training, bit for bit, in a recording that does
+on a CPU what CUDA graphs do.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -39,7 +41,9 @@ class Dropping(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(192, 100))
+        self.layers = nn.Sequential(
+            nn.AvgPool2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(192, 100)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
@@ -61,18 +65,33 @@ def calls_of(kind: type[TrainingStep] | type[Meter], monkeypatch: pytest.MonkeyP
 
 
 def net(text: str) -> nn.Module:
-    return Dropping() if text == "dropout" else build(SMALL, SITES, text, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return (
+        Dropping()
+        if text == "dropout"
+        else build(SMALL, SITES, text, 0).to(memory_format=torch.channels_last)
+    )  # type: ignore[call-overload]
 
 
 def trained(text: str, micro_batches: int) -> tuple[tuple[Epoch, ...], torch.Tensor]:
     model, context = net(text), TrainingContext.of(CPU, RECIPE, images())
-    epochs = train(model, context, RECIPE, 3, lambda: top1_error(model, images(60), context), micro_batches)
+    epochs = train(
+        model, context, RECIPE, 3, lambda: top1_error(model, images(60), context), micro_batches
+    )
     return epochs, torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
-@pytest.mark.parametrize("text", ["bottleneck=bam every-block=se", "layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc", "dropout"])
-def test_replaying_the_step_is_the_same_training(text: str, micro_batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bottleneck=bam every-block=se",
+        "layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc",
+        "dropout",
+    ],
+)
+def test_replaying_the_step_is_the_same_training(
+    text: str, micro_batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.set_num_threads(1)
     expected = trained(text, micro_batches)
     taken = calls_of(TrainingStep, monkeypatch)
@@ -83,25 +102,39 @@ def test_replaying_the_step_is_the_same_training(text: str, micro_batches: int, 
     assert torch.equal(weights, expected[1])
 
 
-def test_a_step_that_waits_for_the_device_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_waits_for_the_device_cannot_be_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(TrainingStep, "make_step", lambda self: replayed(self.step, recorded))
     with pytest.raises(RuntimeError, match="not permitted"):
         train(Waiting(), TrainingContext.of(CPU, RECIPE, images()), RECIPE, 0)
 
 
 @pytest.mark.parametrize("n", [625, 640])
-def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.set_num_threads(1)
     model, context = net("bottleneck=bam"), TrainingContext.of(CPU, RECIPE, images())
     held_out = images(n)
     expected = []
-    for seed in (0, 1):  # the weights change between two measurements, as they do from epoch to epoch
+    for seed in (
+        0,
+        1,
+    ):  # the weights change between two measurements, as they do from epoch to epoch
         train(model, context, RECIPE, seed)
         with torch.inference_mode():
-            logits = torch.cat([context.forward(model.eval(), part) for part in torch.from_numpy(held_out.x).split(125)])
+            logits = torch.cat(
+                [
+                    context.forward(model.eval(), part)
+                    for part in torch.from_numpy(held_out.x).split(125)
+                ]
+            )
         labels = torch.from_numpy(held_out.y)
         loss = float(nn.functional.cross_entropy(logits.double(), labels))
-        expected.append((100 * int((logits.argmax(1) != labels).sum()) / n, pytest.approx(loss, rel=1e-5)))
+        expected.append(
+            (100 * int((logits.argmax(1) != labels).sum()) / n, pytest.approx(loss, rel=1e-5))
+        )
     model = net("bottleneck=bam")
     taken = calls_of(Meter, monkeypatch)
     monkeypatch.setattr(Meter, "make_step", lambda self: replayed(self.step, recorded))
@@ -117,8 +150,16 @@ def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(n: int
 @pytest.mark.parametrize(
     ("raised", "expected", "text"),
     [
-        (RuntimeError("not permitted\nmore"), NotOneGraph, r"one CUDA graph: not permitted \(recipe.cuda_graph = false"),
-        (torch.OutOfMemoryError("too little"), torch.OutOfMemoryError, "the capture was invalidated"),
+        (
+            RuntimeError("not permitted\nmore"),
+            NotOneGraph,
+            r"one CUDA graph: not permitted \(recipe.cuda_graph = false",
+        ),
+        (
+            torch.OutOfMemoryError("too little"),
+            torch.OutOfMemoryError,
+            "the capture was invalidated",
+        ),
     ],
 )
 def test_what_cannot_be_captured_says_what_to_do_and_short_memory_stays_what_it_is(
@@ -135,7 +176,9 @@ def test_what_cannot_be_captured_says_what_to_do_and_short_memory_stays_what_it_
         raise raised
 
     reset: list[int] = []
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(reset=lambda: reset.append(1)))
+    monkeypatch.setattr(
+        torch.cuda, "CUDAGraph", lambda: SimpleNamespace(reset=lambda: reset.append(1))
+    )
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "graph", breaking_off)

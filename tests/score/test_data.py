@@ -36,10 +36,19 @@ def test_a_keras_npz_is_read_with_labels_of_either_shape(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x_train": np.zeros((200, 3, 32, 32), np.uint8)}, r"x_train is uint8 of shape \(200, 3, 32, 32\)"),
+        (
+            {"x_train": np.zeros((200, 3, 32, 32), np.uint8)},
+            r"x_train is uint8 of shape \(200, 3, 32, 32\)",
+        ),
         ({"x_train": np.zeros((200, 32, 32, 3), np.float32)}, "x_train is float32"),
-        ({"x_test": np.zeros((0, 32, 32, 3), np.uint8), "y_test": np.zeros(0, np.int64)}, "x_test is empty"),
-        ({"y_train": np.zeros(199, np.int64)}, r"y_train is int64 of shape \(199,\) for 200 images"),
+        (
+            {"x_test": np.zeros((0, 32, 32, 3), np.uint8), "y_test": np.zeros(0, np.int64)},
+            "x_test is empty",
+        ),
+        (
+            {"y_train": np.zeros(199, np.int64)},
+            r"y_train is int64 of shape \(199,\) for 200 images",
+        ),
         ({"y_train": np.arange(200) % 10}, "y_train has 10 classes, from 0 to 9"),
         ({"y_train": np.arange(200) % 101}, "from 0 to 100"),
         ({"y_train": np.arange(200) % 100 - 1}, "from -1"),
@@ -67,7 +76,9 @@ def _corrupted(path: Path) -> None:
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"not a zip"),
-        lambda path: np.save(path.with_suffix(".npy"), np.zeros(3)) or path.with_suffix(".npy").rename(path),
+        lambda path: (
+            np.save(path.with_suffix(".npy"), np.zeros(3)) or path.with_suffix(".npy").rename(path)
+        ),
         lambda path: np.savez(path, x=np.zeros(3)),
         _truncated,
         _corrupted,
@@ -91,7 +102,9 @@ def test_a_changed_torchvision_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["nowhere.npz", "."])
-def test_a_path_without_data_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_a_path_without_data_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="--data"):
         locate(path)
@@ -103,7 +116,9 @@ def _no_network(*_args: object, download: bool, **_options: object) -> None:
     raise urllib.error.URLError("no network")
 
 
-def test_without_a_network_only_auto_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_only_auto_falls_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "CIFAR100", _no_network)
     monkeypatch.setattr(data, "generate", lambda: generate_images(200, 100))
@@ -115,14 +130,18 @@ def test_without_a_network_only_auto_falls_back(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_data_folder_comes_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_folder_comes_before_the_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     save(Path("data/cifar100.npz"))
     assert locate("auto").load().name == locate("cifar100").load().name == CIFAR
 
 
-def test_a_broken_file_in_the_data_folder_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_file_in_the_data_folder_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     Path("data/cifar100.npz").write_bytes(b"broken")
@@ -154,8 +173,12 @@ def numbers(images: Images) -> list[int]:
     return [int(a) + 256 * int(b) for a, b in images.x[:, 0, 0, :2]]
 
 
-@pytest.mark.parametrize(("images", "fit", "validation"), [(None, 4500, 500), (2000, 1800, 200), (1050, 945, 105)])
-def test_the_split_is_disjoint_stratified_and_fixed_by_the_seed(images: int | None, fit: int, validation: int) -> None:
+@pytest.mark.parametrize(
+    ("images", "fit", "validation"), [(None, 4500, 500), (2000, 1800, 200), (1050, 945, 105)]
+)
+def test_the_split_is_disjoint_stratified_and_fixed_by_the_seed(
+    images: int | None, fit: int, validation: int
+) -> None:
     whole = tagged(5000)
     parts = split(whole, images, 0.1, seed=1)
     assert (len(parts.fit), len(parts.validation)) == (fit, validation)
@@ -166,11 +189,15 @@ def test_the_split_is_disjoint_stratified_and_fixed_by_the_seed(images: int | No
         assert np.ptp(np.bincount(part.y, minlength=100)) <= 2
     assert numbers(split(whole, images, 0.1, seed=1).fit) == numbers(parts.fit)
     assert numbers(split(whole, images, 0.1, seed=2).fit) != numbers(parts.fit)
-    assert all(whole.train.y[number] == label for number, label in zip(numbers(parts.fit), parts.fit.y, strict=True))
+    assert all(
+        whole.train.y[number] == label
+        for number, label in zip(numbers(parts.fit), parts.fit.y, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
-    ("images", "share", "message"), [(5001, 0.1, "has 5000"), (900, 0.1, "90 to validate"), (1000, 0.95, "50 to train")]
+    ("images", "share", "message"),
+    [(5001, 0.1, "has 5000"), (900, 0.1, "90 to validate"), (1000, 0.95, "50 to train")],
 )
 def test_a_split_that_cannot_be_is_refused(images: int, share: float, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -34,7 +34,9 @@ def never() -> str:
         ("Tesla T4, 7.5\\n", False),
     ],
 )
-def test_the_gpu_is_named_by_its_driver(said: str, bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_is_named_by_its_driver(
+    said: str, bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "nvidia-smi").write_text(SAYS.format(said))
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
@@ -44,14 +46,20 @@ def test_the_gpu_is_named_by_its_driver(said: str, bf16: bool, tmp_path: Path, m
     assert (found.type, found.name, found.bf16) == ("cuda", said.partition(",")[0], bf16)
 
 
-@pytest.mark.parametrize("said", ["NVIDIA A100, 8.0\\nTesla T4, 7.5\\n", "", "no devices were found\\n"])
-def test_torch_is_asked_where_the_driver_does_not_say_which_one(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "said", ["NVIDIA A100, 8.0\\nTesla T4, 7.5\\n", "", "no devices were found\\n"]
+)
+def test_torch_is_asked_where_the_driver_does_not_say_which_one(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "nvidia-smi").write_text(SAYS.format(said))
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation
+    )
     assert choose("cuda") == Device("cuda", "Tesla T4", "--device cuda asks for it", False)
 
 
@@ -59,7 +67,14 @@ def test_what_a_worker_has_loaded_is_no_garbage_to_look_for_before_each_capture(
     settle.cache_clear()
     gc.unfreeze()
     x, y, _, _ = generate_images(100, 0)
-    task = Task("small", sites_of(load_space("small")), Split(*[Images(x, y)] * 3), Recipe(), Device("cuda", "GPU", "a test", True), 1)
+    task = Task(
+        "small",
+        sites_of(load_space("small")),
+        Split(*[Images(x, y)] * 3),
+        Recipe(),
+        Device("cuda", "GPU", "a test", True),
+        1,
+    )
     try:
         prepare(replace(task, device=choose("cpu")))
         assert gc.get_freeze_count() == 0

@@ -20,7 +20,9 @@ def test_a_speed_adds_what_each_training_takes_to_begin_and_what_each_image_take
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_each_worker_trains_beside_the_others_and_threads_are_as_before(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_trains_beside_the_others_and_threads_are_as_before(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken: dict[int, int] = {}
     take = TrainingStep.step
 
@@ -31,7 +33,10 @@ def test_each_worker_trains_beside_the_others_and_threads_are_as_before(workers:
     monkeypatch.setattr(TrainingStep, "step", counted)
     monkeypatch.setattr("bam_search.score.estimate.cores", lambda: 2)
     before = torch.get_num_threads()
-    probes = [Probe("small", SITES, text, Recipe(batch=16), choose("cpu"), 0.1) for text in ("none", "bottleneck=bam")]
+    probes = [
+        Probe("small", SITES, text, Recipe(batch=16), choose("cpu"), 0.1)
+        for text in ("none", "bottleneck=bam")
+    ]
     found = speeds(probes, workers, threads=1)
     assert len(found) == 2
     assert all(speed.per_image > 0 and speed.start >= 0 for speed in found)
@@ -44,12 +49,24 @@ def test_a_batch_of_a_large_recipe_is_small_on_a_cpu(monkeypatch: pytest.MonkeyP
     sizes: list[int] = []
     first = TrainingStep.first
     monkeypatch.setattr(
-        TrainingStep, "first", lambda model, context, recipe: sizes.append(len(context.images)) or first(model, context, recipe)
+        TrainingStep,
+        "first",
+        lambda model, context, recipe: (
+            sizes.append(len(context.images)) or first(model, context, recipe)
+        ),
     )
-    speeds([Probe("small", SITES, "none", Recipe(batch=4096), choose("cpu"), 0.0)], workers=1, threads=1)
+    speeds(
+        [Probe("small", SITES, "none", Recipe(batch=4096), choose("cpu"), 0.0)],
+        workers=1,
+        threads=1,
+    )
     assert sizes == [64]
 
 
 def test_a_placement_that_cannot_be_built_is_its_own_error() -> None:
     with pytest.raises(Exception, match="no site is named 'layer9'"):
-        speeds([Probe("small", SITES, "layer9=bam", Recipe(batch=16), choose("cpu"), 0.1)], workers=1, threads=1)
+        speeds(
+            [Probe("small", SITES, "layer9=bam", Recipe(batch=16), choose("cpu"), 0.1)],
+            workers=1,
+            threads=1,
+        )

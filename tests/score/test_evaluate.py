@@ -19,11 +19,21 @@ from bam_search.space.search_space import load_space
 def task() -> Task:
     x, y, x_test, y_test = generate_images(1000, 300)
     parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.1, seed=0)
-    return Task("small", sites_of(load_space("small")), parts, Recipe(epochs=2, batch=100), choose("cpu"), threads=1)
+    return Task(
+        "small",
+        sites_of(load_space("small")),
+        parts,
+        Recipe(epochs=2, batch=100),
+        choose("cpu"),
+        threads=1,
+    )
 
 
 def test_search_measures_validation_and_final_measures_test(task: Task) -> None:
-    searched, final = evaluate(task, Job("layer1=bam", 0, 2)), evaluate(task, Job("layer1=bam", 0, 2, final=True))
+    searched, final = (
+        evaluate(task, Job("layer1=bam", 0, 2)),
+        evaluate(task, Job("layer1=bam", 0, 2, final=True)),
+    )
     assert searched.score is not None
     assert final.score is not None
     assert searched.score.images == 100
@@ -55,7 +65,9 @@ class Tight(nn.Module):
 
 
 @pytest.mark.parametrize("most", [100, 60, 40])
-def test_too_little_memory_is_tried_once_more_with_halves(task: Task, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_too_little_memory_is_tried_once_more_with_halves(
+    task: Task, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     monkeypatch.setattr("bam_search.score.evaluate.build", lambda *_args: Tight(most))
     result = evaluate(task, Job("none", 0, 2))
     if most < 50:
@@ -68,4 +80,8 @@ def test_too_little_memory_is_tried_once_more_with_halves(task: Task, monkeypatc
 
 def test_a_training_over_its_time_limit_is_a_result_with_the_reason(task: Task) -> None:
     limited = replace(task, recipe=replace(task.recipe, seconds=1e-6))
-    assert evaluate(limited, Job("none", 0, 2)).failure.strip().endswith("took more than 1e-06 s, and was in epoch 1 of 2")
+    assert (
+        evaluate(limited, Job("none", 0, 2))
+        .failure.strip()
+        .endswith("took more than 1e-06 s, and was in epoch 1 of 2")
+    )

@@ -1,4 +1,6 @@
-"""The closed forms are what fvcore counts, exactly: parameters, activations and every operator, for any placement."""
+"""The closed forms are what fvcore counts, exactly: parameters, activations and every operator, for
+any placement.
+"""
 
 import random
 
@@ -39,7 +41,14 @@ def choice(rng: random.Random, channels: int, side: int = 65536) -> Choice:
     """A random legal choice among all modules that have a formula."""
     while True:
         module = rng.choice(sorted(VALUES))
-        drawn = Choice.of(module, {name: rng.choice(values) for name, values in VALUES[module].items() if rng.random() < 0.7})
+        drawn = Choice.of(
+            module,
+            {
+                name: rng.choice(values)
+                for name, values in VALUES[module].items()
+                if rng.random() < 0.7
+            },
+        )
         try:
             return canonical(drawn, channels, side)
         except UserError:
@@ -61,7 +70,10 @@ def check_random_placements(name: str, examples: int) -> None:
     rng = random.Random(name)
     for _ in range(examples):
         chosen = rng.sample(legal, rng.randint(1, min(12, len(legal))))
-        placement = resolve(Placement.of({site.name: choice(rng, site.channels, site.side) for site in chosen}), sites)
+        placement = resolve(
+            Placement.of({site.name: choice(rng, site.channels, site.side) for site in chosen}),
+            sites,
+        )
         assert costs.cost(placement) == traced(space, sites, placement), placement.text
 
 
@@ -78,7 +90,9 @@ def test_closed_forms_equal_fvcore_on_five_hundred_random_placements(space: str)
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32), st.integers(16, 96), st.integers(1, 9), st.integers(1, 9))
-def test_each_formula_equals_fvcore_on_any_map(seed: int, channels: int, height: int, width: int) -> None:
+def test_each_formula_equals_fvcore_on_any_map(
+    seed: int, channels: int, height: int, width: int
+) -> None:
     chosen = choice(random.Random(seed), channels)
     added = increment(chosen, Site("x", channels, height, width))
     alone = count(create(chosen, channels, torch.nn.Identity()), (channels, height, width))
@@ -93,7 +107,10 @@ def test_each_formula_equals_fvcore_on_any_map(seed: int, channels: int, height:
 def test_r_lowers_every_count_and_d_changes_none(module: str) -> None:
     site = Site("x", 256, 8, 8)
     by_r = [increment(Choice.of(module, {"r": r}), site) for r in (2, 4, 8, 16, 32)]
-    for values in ([added.params for added in by_r], [sum(added.by_operator.values()) for added in by_r]):
+    for values in (
+        [added.params for added in by_r],
+        [sum(added.by_operator.values()) for added in by_r],
+    ):
         assert values == sorted(set(values), reverse=True)
     if module == "bam":
         assert len({str(increment(Choice.of(module, {"d": d}), site)) for d in (1, 2, 4, 6)}) == 1
@@ -103,7 +120,9 @@ def test_every_module_but_block_has_a_formula() -> None:
     assert set(FORMULAS) == set(VALUES) == set(ATTENTION) - {"block"}
 
 
-@pytest.mark.parametrize(("space", "params"), [("resnet50", 25.17), ("wrn28_8", 24.88), ("resnext29_8x64d", 37.31)])
+@pytest.mark.parametrize(
+    ("space", "params"), [("resnet50", 25.17), ("wrn28_8", 24.88), ("resnext29_8x64d", 37.31)]
+)
 def test_one_more_block_costs_what_is_published(space: str, params: float) -> None:
     loaded = load_space(space)
     sites = sites_of(loaded)
@@ -114,11 +133,18 @@ def test_one_more_block_costs_what_is_published(space: str, params: float) -> No
 
 
 @pytest.mark.parametrize(
-    ("space", "params", "giga"), [("resnet18", 11_712_503, 1.819), ("resnet50", 25_915_099, 3.940), ("resnet101", 44_907_227, 7.652)]
+    ("space", "params", "giga"),
+    [
+        ("resnet18", 11_712_503, 1.819),
+        ("resnet50", 25_915_099, 3.940),
+        ("resnet101", 44_907_227, 7.652),
+    ],
 )
 def test_published_counts_for_imagenet(space: str, params: int, giga: float) -> None:
     loaded = load_space(f"imagenet_{space}")
     sites = sites_of(loaded)
-    cost = cost_table(loaded, sites).cost(resolve("bottleneck=bam(combine=product,end_bn=false)", sites))
+    cost = cost_table(loaded, sites).cost(
+        resolve("bottleneck=bam(combine=product,end_bn=false)", sites)
+    )
     assert cost.params == params
     assert round(cost.macs_conv_fc / 1e9, 3) == giga

@@ -1,4 +1,6 @@
-"""Batch normalisation, addition and ReLU as one function: the same numbers, whatever hangs in between, and one graph a shape."""
+"""Batch normalisation, addition and ReLU as one function: the same numbers, whatever hangs in
+between, and one graph a shape.
+"""
 
 import contextlib
 import copy
@@ -52,7 +54,9 @@ class Counting:
 
 
 class Own(nn.Module):
-    """A block as people write them: functions, an addition that is not in place, its operands the other way round."""
+    """A block as people write them: functions, an addition that is not in place, its operands the
+    other way round.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +73,12 @@ def shortcut(channels: int, stride: int) -> nn.Sequential:
 
 
 def stem() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(8, 12, 3, 2, bias=False), nn.BatchNorm2d(12), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+    return nn.Sequential(
+        nn.Conv2d(8, 12, 3, 2, bias=False),
+        nn.BatchNorm2d(12),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+    )
 
 
 BLOCKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -107,7 +116,9 @@ def block(name: str, place: str | None = None) -> nn.Module:
     model = nn.Sequential(BLOCKS[name][0]())
     if place is not None:
         shapes: list[int] = []
-        hook = model.get_submodule(place).register_forward_hook(lambda _m, _a, output: shapes.append(output.shape[1]))
+        hook = model.get_submodule(place).register_forward_hook(
+            lambda _m, _a, output: shapes.append(output.shape[1])
+        )
         channels = model(torch.randn(2, 8, 12, 12)).shape[1]
         hook.remove()
         insert(model, {place: SE(shapes[0], r=1)})
@@ -124,7 +135,9 @@ def images(n: int = 6) -> Tensor:
 
 
 def passed(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """The output, the gradients of the image and of all weights, and the running statistics after one pass each way."""
+    """The output, the gradients of the image and of all weights, and the running statistics after
+    one pass each way.
+    """
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     y = model(x)
     torch.manual_seed(3)
@@ -139,17 +152,23 @@ def differences(found: Sequence[Tensor], expected: Sequence[Tensor]) -> list[flo
     return [float((a - b).norm() / b.norm().clamp_min(1e-3)) for a, b in pairs]
 
 
-def compare(model: nn.Module, x: Tensor, backend: chain.Backend = "eager", bf16: bool = False) -> tuple[list[float], list[float], int]:
-    """How far each value of `passed` is from double precision, fused and as it is, and the chains met.
+def compare(
+    model: nn.Module, x: Tensor, backend: chain.Backend = "eager", bf16: bool = False
+) -> tuple[list[float], list[float], int]:
+    """How far each value of `passed` is from double precision, fused and as it is, and the chains
+    met.
 
-    Two computations in float32 differ by what each is wrong, which is more than its unit where numbers cancel.
+    Two computations in float32 differ by what each is wrong, which is more than its unit where
+    numbers cancel.
     """
     twin, truth = copy.deepcopy(model), passed(copy.deepcopy(model).double(), x.double())
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         with fused(model, backend) as chains:
             found = passed(model, x)
         expected = passed(twin, x)
-    assert [(value.dtype, value.stride()) for value in found] == [(value.dtype, value.stride()) for value in expected]
+    assert [(value.dtype, value.stride()) for value in found] == [
+        (value.dtype, value.stride()) for value in expected
+    ]
     return differences(found, truth), differences(expected, truth), chains.met
 
 
@@ -162,7 +181,9 @@ def same(ours: list[float], theirs: list[float]) -> bool:
 def test_the_function_is_the_three_operators(added: bool, layout: torch.memory_format) -> None:
     results = []
     for fast in (True, False):
-        x, residual = (images(n).contiguous(memory_format=layout).add_(3).requires_grad_() for n in (4, 4))
+        x, residual = (
+            images(n).contiguous(memory_format=layout).add_(3).requires_grad_() for n in (4, 4)
+        )
         torch.manual_seed(4)
         norm = nn.BatchNorm2d(8, eps=1e-3, momentum=0.3)
         nn.init.normal_(norm.weight)
@@ -185,7 +206,9 @@ def test_every_block_gives_the_same_and_keeps_its_layout(name: str) -> None:
     assert same(ours, theirs)
 
 
-@pytest.mark.parametrize(("name", "place"), [(name, place) for name, places in PLACES.items() for place in places])
+@pytest.mark.parametrize(
+    ("name", "place"), [(name, place) for name, places in PLACES.items() for place in places]
+)
 def test_attention_at_any_place_runs_and_gives_the_same(name: str, place: str) -> None:
     model = block(name, place)
     ours, theirs, met = compare(model, images())
@@ -199,19 +222,25 @@ def test_a_normalisation_with_attention_leaves_the_sum_and_its_relu_to_be_one() 
     counting = Counting()
     _, _, met = compare(block("basic", "0.bn2"), images(), counting)
     assert met == 3
-    assert counting.graphs == 3  # one each way of the two normalisations, of one shape, and the sum; its gradient is torch's own
+    assert (
+        counting.graphs == 3
+    )  # one each way of the two normalisations, of one shape, and the sum; its gradient is torch's own
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_in_bfloat16_it_is_as_near_to_double_precision_as_the_operators_apart(name: str) -> None:
-    """bfloat16's unit is 0.4 %, and a rounded sum near zero may fall to the other side of ReLU: no two ways of rounding agree."""
+    """bfloat16's unit is 0.4 %, and a rounded sum near zero may fall to the other side of ReLU: no
+    two ways of rounding agree.
+    """
     ours, theirs, _ = compare(block(name), images(64), bf16=True)
     assert ours[0] < 1.1 * theirs[0] < 0.02
     assert sum(ours) < 1.2 * sum(theirs) < 0.2 * len(theirs)
 
 
 def test_several_steps_train_alike_and_the_running_statistics_too() -> None:
-    plain, fast = (nn.Sequential(block("basic"), block("bottleneck"), block("a user's own")) for _ in range(2))
+    plain, fast = (
+        nn.Sequential(block("basic"), block("bottleneck"), block("a user's own")) for _ in range(2)
+    )
     for model in (plain, fast):
         optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
         for n in range(4):
@@ -238,13 +267,17 @@ def test_a_further_placement_needs_no_new_graph_and_a_further_batch_size_does() 
     assert known == 12  # each way, for three shapes, alone and with a sum
     assert graphs("layer1=se layer2=bam layer3=cbam") == known
     assert graphs("layer1=block layer2=bam(r=4,d=1)") == known
-    assert graphs("every-block=bam(r=8,d=2)") == known + 3  # normalisations that run by themselves: a sum of each shape
+    assert (
+        graphs("every-block=bam(r=8,d=2)") == known + 3
+    )  # normalisations that run by themselves: a sum of each shape
     assert graphs("bottleneck=bam layer1.0.bn2=se layer3.0.bn2=bam(r=4)") == known + 3
     assert graphs("none", n=6) == 2 * known + 3
 
 
 def test_more_shapes_than_torch_allows_a_function_compile_in_a_thread_of_its_own_too() -> None:
-    """As autograd's threads, in which a GPU's backward runs, a new thread has none of this one's settings."""
+    """As autograd's threads, in which a GPU's backward runs, a new thread has none of this one's
+    settings.
+    """
     counting = Counting()
     model = block("stem")
     failures: list[Exception] = []
@@ -265,18 +298,36 @@ def test_more_shapes_than_torch_allows_a_function_compile_in_a_thread_of_its_own
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
-def test_the_step_can_be_recorded_and_replayed(micro_batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_step_can_be_recorded_and_replayed(
+    micro_batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(recording._Recording, "ignore_compile_internals", classmethod(lambda _cls: True), raising=False)
+    monkeypatch.setattr(
+        recording._Recording,
+        "ignore_compile_internals",
+        classmethod(lambda _cls: True),
+        raising=False,
+    )
     x, y, _, _ = generate_images(200, 0)
     recipe, counting, before = Recipe(epochs=2, batch=25, precision="bf16"), Counting(), []
 
     def trained() -> tuple[object, Tensor]:
-        model = build(SMALL, SITES, "bottleneck=bam layer3.0.bn2=se", 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = build(SMALL, SITES, "bottleneck=bam layer3.0.bn2=se", 0).to(
+            memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
         context = TrainingContext.of(CPU, recipe, Images(x, y))
         with fused(model, counting):
-            epochs = train(model, context, recipe, 3, lambda: top1_error(model, Images(x, y), context), micro_batches)
-        return epochs, torch.cat([value.flatten().double() for value in model.state_dict().values()])
+            epochs = train(
+                model,
+                context,
+                recipe,
+                3,
+                lambda: top1_error(model, Images(x, y), context),
+                micro_batches,
+            )
+        return epochs, torch.cat(
+            [value.flatten().double() for value in model.state_dict().values()]
+        )
 
     def capture(function: Callable[[], None]) -> Callable[[], None]:
         before.append(counting.graphs)
@@ -292,7 +343,9 @@ def test_the_step_can_be_recorded_and_replayed(micro_batches: int, monkeypatch: 
     assert before[0] == before[1] > 0  # nothing is compiled in a recording
 
 
-def test_measuring_and_passes_without_gradients_run_the_model_as_it_is_and_afterwards_nothing_is_left() -> None:
+def test_measuring_and_passes_without_gradients_run_the_model_as_it_is_and_afterwards_nothing_is_left() -> (
+    None
+):
     counting, model = Counting(), block("basic, strided", "0.bn2")
     twin, state = copy.deepcopy(model), list(model.state_dict())
     hooks = [len(module._forward_hooks) for module in model.modules()]
@@ -364,7 +417,9 @@ def test_what_is_no_chain_runs_exactly_as_it_is(name: str) -> None:
     for norm in left if name == "frozen" else ():
         norm.eval()
     seen: list[Tensor] = []
-    model[len(left)].register_forward_hook(lambda _m, _a, output: seen.append(output.detach().clone()))
+    model[len(left)].register_forward_hook(
+        lambda _m, _a, output: seen.append(output.detach().clone())
+    )
     ours, theirs, met = compare(model, images())
     assert met == 1  # the last
     assert torch.equal(seen[1], seen[2])  # the first is the truth
@@ -406,7 +461,11 @@ def added_twice(y: Tensor, x: Tensor) -> Tensor:
 
 
 def scaled_and_shifted(y: Tensor, x: Tensor) -> Tensor:
-    return torch.relu(torch.add(y, x, alpha=2)) + torch.relu(y + 1) + torch.relu(y + x.mean(1, keepdim=True))
+    return (
+        torch.relu(torch.add(y, x, alpha=2))
+        + torch.relu(y + 1)
+        + torch.relu(y + x.mean(1, keepdim=True))
+    )
 
 
 def added_to_another(y: Tensor, x: Tensor) -> Tensor:
@@ -426,12 +485,21 @@ def asked_for_its_shape(y: Tensor, x: Tensor) -> Tensor:
     return torch.relu(y)
 
 
-USES = {twice: 1, read_before: 0, rectified_in_place: 1, added_in_place: 1, added_twice: 1, scaled_and_shifted: 0}
+USES = {
+    twice: 1,
+    read_before: 0,
+    rectified_in_place: 1,
+    added_in_place: 1,
+    added_twice: 1,
+    scaled_and_shifted: 0,
+}
 USES |= {added_to_another: 0, changed_after_an_addition: 1, asked_for_its_shape: 1}
 
 
 @pytest.mark.parametrize("use", USES)
-def test_whatever_is_done_with_a_normalisations_output_gives_the_same(use: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_whatever_is_done_with_a_normalisations_output_gives_the_same(
+    use: Callable[[Tensor, Tensor], Tensor],
+) -> None:
     ours, theirs, met = compare(nn.Sequential(Around(use), chain_of(8)).train(), images())
     assert met == USES[use] + 1
     assert same(ours, theirs)
@@ -469,10 +537,21 @@ def reads_without_gradients(y: Tensor, x: Tensor) -> Tensor:
         return x * y.mean()
 
 
-@pytest.mark.parametrize("use", [changes_what_it_added, changes_what_it_read, goes_through_a_function_of_its_own, reads_without_gradients])
+@pytest.mark.parametrize(
+    "use",
+    [
+        changes_what_it_added,
+        changes_what_it_read,
+        goes_through_a_function_of_its_own,
+        reads_without_gradients,
+    ],
+)
 def test_what_could_go_wrong_silently_is_an_error(use: Callable[[Tensor, Tensor], Tensor]) -> None:
     model = nn.Sequential(Around(use), chain_of(8))
-    with fused(model, "eager"), pytest.raises(NotFused, match=r"\(recipe.fuse = false trains the model\)"):
+    with (
+        fused(model, "eager"),
+        pytest.raises(NotFused, match=r"\(recipe.fuse = false trains the model\)"),
+    ):
         model(images())
 
 
@@ -487,7 +566,9 @@ def test_hooks_of_every_module_hear_what_they_would() -> None:
     twin = copy.deepcopy(model)
     for each in (model, twin):
         for module in each.modules():
-            module.register_forward_hook(lambda _m, _a, output: heard.append(output.detach().clone()))
+            module.register_forward_hook(
+                lambda _m, _a, output: heard.append(output.detach().clone())
+            )
     with fused(model, "eager"):
         model(images())
     ours, n = heard.copy(), len(heard)
@@ -505,15 +586,27 @@ def test_the_map_is_kept_once_and_a_sum_keeps_its_result() -> None:
         hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t)  # type: ignore[func-returns-value]
         with fused(model, "eager"), hooks:
             model(images().requires_grad_())
-        return [tuple(t.shape) for t in {t.data_ptr(): t for t in kept}.values() if t.dim() == 4 and t.shape[0] == 6]
+        return [
+            tuple(t.shape)
+            for t in {t.data_ptr(): t for t in kept}.values()
+            if t.dim() == 4 and t.shape[0] == 6
+        ]
 
-    assert saved("basic") == [(6, 8, 12, 12)] * 5  # the image, two convolutions' results, and two chains'
+    assert (
+        saved("basic") == [(6, 8, 12, 12)] * 5
+    )  # the image, two convolutions' results, and two chains'
     assert saved("a user's own") == [(6, 8, 12, 12)] * 5
 
 
-@pytest.mark.parametrize("model", [nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()), nn.Sequential(nn.BatchNorm2d(8), nn.SiLU())])
+@pytest.mark.parametrize(
+    "model",
+    [nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()), nn.Sequential(nn.BatchNorm2d(8), nn.SiLU())],
+)
 def test_a_model_without_chains_says_so(model: nn.Module) -> None:
-    with pytest.raises(NotFused, match="no batch normalisation of this model is followed by ReLU"), fused(model, "eager"):
+    with (
+        pytest.raises(NotFused, match="no batch normalisation of this model is followed by ReLU"),
+        fused(model, "eager"),
+    ):
         model(images())
 
 
@@ -522,7 +615,10 @@ def test_what_cannot_be_compiled_says_so_and_leaves_the_model_as_it_was() -> Non
         raise RuntimeError("no compiler")
 
     model = block("stem")
-    with pytest.raises(NotFused, match=r"cannot be compiled: .*no compiler.*\(recipe.fuse = false"), fused(model, broken):
+    with (
+        pytest.raises(NotFused, match=r"cannot be compiled: .*no compiler.*\(recipe.fuse = false"),
+        fused(model, broken),
+    ):
         model(images())
     assert not any("forward" in module.__dict__ for module in model.modules())
 
@@ -531,12 +627,16 @@ def test_a_recipe_says_which_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError, match=r"recipe\.compile and recipe\.fuse are both true"):
         load_study("placement", CPU, {}, ["recipe.compile=true", "recipe.fuse=true"])
     x, y, x_test, y_test = generate_images(400, 100)
-    parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
+    parts = split(
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
+    )
     recipe = Recipe(epochs=2, batch=50, precision="fp32", lr=0.02)
     monkeypatch.setattr("bam_search.score.evaluate.fused", partial(fused, backend="eager"))
     losses = []
     for how in (recipe, Recipe(epochs=2, batch=50, precision="fp32", lr=0.02, fuse=True)):
-        result = evaluate(Task("small", SITES, parts, how, CPU, threads=1), Job("bottleneck=bam", 0, 2))
+        result = evaluate(
+            Task("small", SITES, parts, how, CPU, threads=1), Job("bottleneck=bam", 0, 2)
+        )
         assert result.score is not None, result.failure
         losses.append([epoch.loss for epoch in result.score.per_epoch])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -546,7 +646,9 @@ def test_a_recipe_says_which_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("name", ["basic, strided", "bottleneck", "pre-activation", "stem"])
-def test_compiled_by_inductor_it_is_as_near_to_double_precision_as_the_operators_apart(name: str, bf16: bool) -> None:
+def test_compiled_by_inductor_it_is_as_near_to_double_precision_as_the_operators_apart(
+    name: str, bf16: bool
+) -> None:
     ours, theirs, _ = compare(block(name), images(64), "inductor", bf16)
     if bf16:
         assert ours[0] < 1.1 * theirs[0] < 0.02
@@ -565,7 +667,9 @@ def test_inductor_writes_no_map_but_the_results(added: bool, maps: int) -> None:
     allocated = "empty_strided_cpu((6, 8, 12, 12), (1152, 1, 96, 8)"
 
     def written(function: Callable[..., Any], *arguments: object) -> int:
-        _, code = run_and_get_code(chain._graph(function, "inductor", *map(chain._kind, arguments)), *arguments)
+        _, code = run_and_get_code(
+            chain._graph(function, "inductor", *map(chain._kind, arguments)), *arguments
+        )
         return sum(text.count(allocated) for text in code)
 
     forward = (x, residual if added else None, *vectors, 0.1, 1e-5)

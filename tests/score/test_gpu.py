@@ -1,6 +1,8 @@
-"""What only a GPU can show: the step as a real CUDA graph, compiled blocks in it, several processes on it. Skipped without one.
+"""What only a GPU can show: the step as a real CUDA graph, compiled blocks in it, several processes
+on it. Skipped without one.
 
-All of it runs in one process (`xdist_group`), also where others run beside it; and a new torch's advice fails nothing here.
+All of it runs in one process (`xdist_group`), also where others run beside it; and a new torch's
+advice fails nothing here.
 """
 
 from collections.abc import Iterator
@@ -40,7 +42,9 @@ EVERYTHING = "layer1=cbam layer2=eca layer3=gc every-block=bam"
 
 def task(recipe: Recipe) -> Task:
     x, y, x_test, y_test = generate_images(1000, 200)
-    parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
+    parts = split(
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
+    )
     return Task("small", SITES, parts, recipe, choose("cuda"), cores())
 
 
@@ -70,11 +74,18 @@ def test_the_graph_and_compiled_blocks_train_as_the_plain_step_does(how: dict[st
     assert losses(replace(RECIPE, precision="fp32", **how)) == pytest.approx(plain, rel=1e-3)  # type: ignore[arg-type]
 
 
-def test_a_batch_that_is_measured_as_one_graph_gives_the_error_and_the_loss_of_the_plain_one() -> None:
+def test_a_batch_that_is_measured_as_one_graph_gives_the_error_and_the_loss_of_the_plain_one() -> (
+    None
+):
     x, y, _, _ = generate_images(10_500, 0)
-    context, held_out = TrainingContext.of(choose("cuda"), RECIPE, Images(x, y)), HeldOut.of(Images(x, y), "cuda")
+    context, held_out = (
+        TrainingContext.of(choose("cuda"), RECIPE, Images(x, y)),
+        HeldOut.of(Images(x, y), "cuda"),
+    )
     model = build(SMALL, SITES, EVERYTHING, 0).to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    plain, graph = (Meter.of(model, context, held_out, replays).start() for replays in (False, True))
+    plain, graph = (
+        Meter.of(model, context, held_out, replays).start() for replays in (False, True)
+    )
     for seed in (0, 1):  # the graph sees the weights as they are at each time
         train(model, context, replace(RECIPE, epochs=1), seed)
         expected, found = plain(), graph()
@@ -94,7 +105,9 @@ def test_latency_is_timed_by_events_over_a_replayed_graph() -> None:
 
 
 def test_the_speed_is_measured_in_a_process_that_leaves_the_gpu_again() -> None:
-    (speed,) = speeds([Probe("small", SITES, "bottleneck=bam", RECIPE, choose("cuda"), 0.2)], workers=1, threads=1)
+    (speed,) = speeds(
+        [Probe("small", SITES, "bottleneck=bam", RECIPE, choose("cuda"), 0.2)], workers=1, threads=1
+    )
     assert speed.per_image > 0
     assert speed.start > 0
 
@@ -119,7 +132,9 @@ def test_random_numbers_of_a_graph_are_new_in_each_step() -> None:
 
     x, y, _, _ = generate_images(500, 0)
     net = Noisy().cuda()
-    train(net, TrainingContext.of(choose("cuda"), RECIPE, Images(x, y)), replace(RECIPE, epochs=1), 0)
+    train(
+        net, TrainingContext.of(choose("cuda"), RECIPE, Images(x, y)), replace(RECIPE, epochs=1), 0
+    )
     assert len(set(net.seen[:10].tolist())) == 10  # type: ignore[index]
 
 
@@ -130,10 +145,13 @@ def test_two_processes_on_one_gpu_give_what_one_gives(tmp_path: Path) -> None:
         scores = [future.result().score for future in results]
     for seed, score in enumerate(scores):
         assert score is not None
-        assert [epoch.loss for epoch in score.per_epoch] == pytest.approx(losses(RECIPE, "bottleneck=bam", seed), rel=1e-2)
+        assert [epoch.loss for epoch in score.per_epoch] == pytest.approx(
+            losses(RECIPE, "bottleneck=bam", seed), rel=1e-2
+        )
 
 
-# The last of this file: on some versions of torch the process draws no random numbers after a capture that failed.
+# The last of this file: on some versions of torch the process draws no random numbers after a
+# capture that failed.
 def test_a_model_that_waits_for_the_device_is_told_what_to_do_and_trains_without_a_graph() -> None:
     class Waiting(nn.Module):
         def __init__(self) -> None:

@@ -13,7 +13,9 @@ from bam_search.score.device import Device, choose
 from bam_search.score.latency import LatencySetting, latency, training_memory
 
 
-def setting(batch: int, shape: tuple[int, int, int] = (3, 32, 32), bf16: bool = False) -> LatencySetting:
+def setting(
+    batch: int, shape: tuple[int, int, int] = (3, 32, 32), bf16: bool = False
+) -> LatencySetting:
     return LatencySetting(choose("cpu"), shape, batch, bf16)
 
 
@@ -42,7 +44,11 @@ def test_training_memory_counts_what_backward_needs() -> None:
 
     weights, inputs, log_softmax, labels = 4 * 480, 4 * 8 * 48, 4 * 8 * 10, 8 * 8
     small = training_memory(Net(), setting(8, (3, 4, 4)))
-    assert 3 * weights + inputs + log_softmax <= small <= 3 * weights + inputs + log_softmax + labels + 16
+    assert (
+        3 * weights + inputs + log_softmax
+        <= small
+        <= 3 * weights + inputs + log_softmax + labels + 16
+    )
 
 
 @pytest.mark.parametrize(("bf16", "kind"), [(True, torch.bfloat16), (False, torch.float32)])
@@ -66,7 +72,9 @@ def test_models_are_timed_as_they_are_trained(bf16: bool, kind: torch.dtype) -> 
 
 
 def test_on_a_gpu_a_replayed_graph_is_timed_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.cuda stands in for a GPU: what is recorded around what, and that nothing runs eagerly once there is a graph."""
+    """torch.cuda stands in for a GPU: what is recorded around what, and that nothing runs eagerly
+    once there is a graph.
+    """
     said: list[str] = []
 
     class Event:

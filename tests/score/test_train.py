@@ -97,7 +97,9 @@ def test_training_lowers_the_loss_and_measures_each_epoch() -> None:
 
 def test_divergence_is_noticed() -> None:
     recipe = Recipe(epochs=3, batch=50, lr=100.0, momentum=0.99)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 28 * 28, 100))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 28 * 28, 100)
+    )
     with pytest.raises(Diverged, match="in epoch"):
         train(model, TrainingContext.of(CPU, recipe, images()), recipe, 0)
 
@@ -108,7 +110,9 @@ def test_error_is_the_share_of_wrong_answers_in_percent() -> None:
             return nn.functional.one_hot(torch.full((len(x),), 3), 100).float()
 
     some = images(1500)
-    assert top1_error(Constant(), some, TrainingContext.of(CPU, Recipe(), some)) == pytest.approx(99.0)
+    assert top1_error(Constant(), some, TrainingContext.of(CPU, Recipe(), some)) == pytest.approx(
+        99.0
+    )
 
 
 def test_pixels_are_normalised_by_the_training_images() -> None:

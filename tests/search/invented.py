@@ -1,4 +1,6 @@
-"""Studies whose trainings are invented: a score that depends on the job alone, a pool that finishes in any order, a store in memory."""
+"""Studies whose trainings are invented: a score that depends on the job alone, a pool that finishes
+in any order, a store in memory.
+"""
 
 import concurrent.futures
 import math
@@ -42,22 +44,39 @@ PLAN = SearchContext(
 MIDDLE = replace(
     PLAN,
     choice_space=choice_space_of(
-        SearchSpace("middle", SPACE.backbone, sites=("stage-ends",), modules={"bam": {"r": (4, 16), "d": (1, 4)}}), SITES
+        SearchSpace(
+            "middle",
+            SPACE.backbone,
+            sites=("stage-ends",),
+            modules={"bam": {"r": (4, 16), "d": (1, 4)}},
+        ),
+        SITES,
     ),
 )
 """A plan whose menu has 125 placements."""
-TINY = choice_space_of(SearchSpace("tiny", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}}), SITES)
+TINY = choice_space_of(
+    SearchSpace("tiny", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}}),
+    SITES,
+)
 """A menu of 9 placements."""
 
 
 def study(trials: int = 16, workers: int = 1, **fields: Any) -> Study:
-    """The placement study, without rungs and random baseline and with one seed a finalist unless `fields` say otherwise."""
-    plain = {"rungs": Rungs(), "random_baseline": False, "finalists": FinalistPlan(seeds=1, leave_one_out=False)}
+    """The placement study, without rungs and random baseline and with one seed a finalist unless
+    `fields` say otherwise.
+    """
+    plain = {
+        "rungs": Rungs(),
+        "random_baseline": False,
+        "finalists": FinalistPlan(seeds=1, leave_one_out=False),
+    }
     return replace(PLACEMENT, trials=trials, workers=workers, **{**plain, **fields})
 
 
 def with_everything(trials: int, workers: int = 1) -> Study:
-    """A study with two rungs, a random baseline, finalists on several seeds and the winner without each of its sites."""
+    """A study with two rungs, a random baseline, finalists on several seeds and the winner without
+    each of its sites.
+    """
     return study(
         trials,
         workers,
@@ -76,16 +95,34 @@ def truth(placement: str) -> float:
 
 
 def invent(job: Job) -> Result:
-    """Shorter trainings are worse by 3 points an epoch and say less; with r = 4 at layer1 they crash, final ones at some seeds too."""
+    """Shorter trainings are worse by 3 points an epoch and say less; with r = 4 at layer1 they
+    crash, final ones at some seeds too.
+    """
     rng = random.Random(f"{job.placement} {job.seed} {job.epochs} {job.final}")
-    if "layer1=bam(r=4" in job.placement or (job.final and rng.random() < 0.1 and job.placement != "none"):
+    if "layer1=bam(r=4" in job.placement or (
+        job.final and rng.random() < 0.1 and job.placement != "none"
+    ):
         return Result(None, "Traceback\nRuntimeError: deliberate")
-    error = truth(job.placement) + (4 - job.epochs) * (3 + rng.gauss(0, 0.5)) + rng.gauss(0, 1.0 if job.final else 0.5)
-    return Result(Score(error, 1000, (Epoch(3.0, None if job.final else 95.0), Epoch(2.0, None if job.final else error)), 0.1))
+    error = (
+        truth(job.placement)
+        + (4 - job.epochs) * (3 + rng.gauss(0, 0.5))
+        + rng.gauss(0, 1.0 if job.final else 0.5)
+    )
+    return Result(
+        Score(
+            error,
+            1000,
+            (Epoch(3.0, None if job.final else 95.0), Epoch(2.0, None if job.final else error)),
+            0.1,
+        )
+    )
 
 
 class Shuffled:
-    """A stand-in for a pool: jobs finish in a random order, when waited for. Keeps what it was given and what finished."""
+    """A stand-in for a pool: jobs finish in a random order, when waited for.
+
+    Keeps what it was given and what finished.
+    """
 
     def __init__(self, stop_after: float = math.inf, order: int = 0) -> None:
         self.ran: list[Job] = []
@@ -119,8 +156,17 @@ def memory_store(context: Study) -> Store:
     return Store(Path(), optuna.create_study(directions=["minimize"] * len(context.objectives)), {})
 
 
-def train(context: Study, store: Store, pool: Shuffled, about: SearchContext = PLAN, with_finals: bool = True) -> dict[int, Record]:
-    """Run or continue a study, as the command line does, and return its records. Jobs finish one by one, when they are waited for."""
+def train(
+    context: Study,
+    store: Store,
+    pool: Shuffled,
+    about: SearchContext = PLAN,
+    with_finals: bool = True,
+) -> dict[int, Record]:
+    """Run or continue a study, as the command line does, and return its records.
+
+    Jobs finish one by one, when they are waited for.
+    """
 
     def wait(pending: Collection[Future[Result]], return_when: str) -> object:
         pool.finish_one()

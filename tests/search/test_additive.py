@@ -1,4 +1,6 @@
-"""The additive model: the choice space as arrays and back, effects that are known, and intervals that hold what they say."""
+"""The additive model: the choice space as arrays and back, effects that are known, and intervals
+that hold what they say.
+"""
 
 import itertools
 
@@ -7,7 +9,14 @@ import pytest
 from invented import PLAN, SITES
 
 from bam_search.model.attach import resolve
-from bam_search.search.additive import OPTION, SCALES, AdditiveModel, PlacementEncoder, effects_of, fit
+from bam_search.search.additive import (
+    OPTION,
+    SCALES,
+    AdditiveModel,
+    PlacementEncoder,
+    effects_of,
+    fit,
+)
 from bam_search.space.placement import Choice, Placement
 
 MENU = PLAN.choice_space
@@ -27,11 +36,16 @@ def named(effects: np.ndarray) -> dict[str, float]:
     found = {f"{site}=bam": at["bam"] + at[f"{site}=bam"] for site in DESIGN.sites}
     for option, values in MENU.sites["layer1"]["bam"].items():
         of = {value: at[f"bam({option}={value})"] for value in values}
-        found |= {f"bam({option}={value})": OPTION * (of[value] - float(np.mean(list(of.values())))) for value in values}
+        found |= {
+            f"bam({option}={value})": OPTION * (of[value] - float(np.mean(list(of.values()))))
+            for value in values
+        }
     return found
 
 
-def simulated(n: int, rng: np.random.Generator, scale: float, sd: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def simulated(
+    n: int, rng: np.random.Generator, scale: float, sd: float = 0.5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Effects drawn from the model's own prior, placements, and their errors."""
     effects = rng.normal(0, sd * scale**0.5, len(DESIGN.names))
     chosen = vectors(n, rng)
@@ -44,7 +58,14 @@ def posterior_mean(learned: AdditiveModel) -> np.ndarray:
 
 
 def test_every_choice_at_every_site_survives_the_round_trip() -> None:
-    assert [len(choices) for choices in DESIGN.choices] == [16, 16, 16, 16, 12, 12]  # the smallest maps leave no room for d = 6
+    assert [len(choices) for choices in DESIGN.choices] == [
+        16,
+        16,
+        16,
+        16,
+        12,
+        12,
+    ]  # the smallest maps leave no room for d = 6
     for i, choices in enumerate(DESIGN.choices):
         for j in range(1, len(choices) + 1):
             vector = np.zeros(6, dtype=int)
@@ -62,7 +83,10 @@ def test_canonical_text_drops_defaults_and_the_vector_knows_them() -> None:
     assert canonical.text == "layer1=bam"
     found = DESIGN.vector(canonical)
     assert found is not None
-    assert dict(DESIGN.choices[DESIGN.sites.index("layer1")][found.max() - 1].options) == {"r": 16, "d": 4}
+    assert dict(DESIGN.choices[DESIGN.sites.index("layer1")][found.max() - 1].options) == {
+        "r": 16,
+        "d": 4,
+    }
 
 
 def test_placements_of_several_sites_survive_the_round_trip() -> None:
@@ -74,7 +98,14 @@ def test_placements_of_several_sites_survive_the_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["layer1=se", "layer1=bam(r=2)", "layer1=bam(n=3)", "layer1.0.bn1=bam", "layer3=bam layer1=bam(end_bn=false)"]
+    "text",
+    [
+        "layer1=se",
+        "layer1=bam(r=2)",
+        "layer1=bam(n=3)",
+        "layer1.0.bn1=bam",
+        "layer3=bam layer1=bam(end_bn=false)",
+    ],
 )
 def test_what_is_not_on_the_menu_has_no_vector(text: str) -> None:
     assert DESIGN.vector(resolve(text, SITES)) is None
@@ -99,7 +130,10 @@ def test_known_effects_are_recovered_from_noisy_errors() -> None:
     def error(vector: np.ndarray) -> float:
         total = 75.0
         for site, choice in DESIGN.placement(vector).choices:
-            total += truth.get(site, -1.0) + {4: -0.8, 8: 0.0, 16: 0.2, 32: 0.6}[int(dict(choice.options)["r"])]
+            total += (
+                truth.get(site, -1.0)
+                + {4: -0.8, 8: 0.0, 16: 0.2, 32: 0.6}[int(dict(choice.options)["r"])]
+            )
         return total + rng.normal(0, 0.4)
 
     learned = fit(DESIGN, chosen, np.array([error(vector) for vector in chosen]))
@@ -118,10 +152,23 @@ def test_known_effects_are_recovered_from_noisy_errors() -> None:
 
 
 def test_an_options_count_is_of_the_records_that_have_it() -> None:
-    text = ["layer1=bam(r=4,d=1)", "layer1=bam(r=4,d=2) layer2=bam(r=4,d=2)", "layer2=bam(r=8,d=1) layer3=bam(r=4,d=1)", "none"]
+    text = [
+        "layer1=bam(r=4,d=1)",
+        "layer1=bam(r=4,d=2) layer2=bam(r=4,d=2)",
+        "layer2=bam(r=8,d=1) layer3=bam(r=4,d=1)",
+        "none",
+    ]
     chosen = np.array([DESIGN.vector(Placement.parse(t)) for t in text])
-    found = {effect.name: effect.records for effect in effects_of(fit(DESIGN, chosen, np.array([70.0, 71.0, 72.0, 73.0])), chosen)}
-    assert (found["bam(r=4)"], found["bam(r=8)"], found["bam(r=16)"], found["bam(d=1)"]) == (3, 1, 0, 2)
+    found = {
+        effect.name: effect.records
+        for effect in effects_of(fit(DESIGN, chosen, np.array([70.0, 71.0, 72.0, 73.0])), chosen)
+    }
+    assert (found["bam(r=4)"], found["bam(r=8)"], found["bam(r=16)"], found["bam(d=1)"]) == (
+        3,
+        1,
+        0,
+        2,
+    )
     assert (found["layer1=bam"], found["layer2=bam"], found["layer3=bam"]) == (2, 2, 1)
 
 
@@ -170,13 +217,17 @@ def test_a_quarter_four_times_is_one_whole() -> None:
     assert quarters.mean_error == pytest.approx(once.mean_error)
     assert quarters.mean_row == pytest.approx(once.mean_row)
     for i in range(len(SCALES)):
-        assert quarters.means[i] @ quarters.vectors.T == pytest.approx(once.means[i] @ once.vectors.T, abs=1e-9)
+        assert quarters.means[i] @ quarters.vectors.T == pytest.approx(
+            once.means[i] @ once.vectors.T, abs=1e-9
+        )
 
 
 def test_a_quarter_four_times_is_one_whole_also_over_all_scales() -> None:
     _, chosen, errors = simulated(20, np.random.default_rng(6), scale=2.0)
     quarters = fit(DESIGN, np.repeat(chosen, 4, axis=0), np.repeat(errors, 4), np.full(80, 0.25))
-    assert posterior_mean(quarters) == pytest.approx(posterior_mean(fit(DESIGN, chosen, errors)), abs=1e-9)
+    assert posterior_mean(quarters) == pytest.approx(
+        posterior_mean(fit(DESIGN, chosen, errors)), abs=1e-9
+    )
 
 
 def test_a_record_of_little_weight_moves_little() -> None:
@@ -186,7 +237,12 @@ def test_a_record_of_little_weight_moves_little() -> None:
 
     def moved(weight: float) -> float:
         weights[0] = weight
-        return float(np.abs(posterior_mean(fit(DESIGN, chosen, wild, weights)) - posterior_mean(fit(DESIGN, chosen[1:], errors[1:]))).max())
+        return float(
+            np.abs(
+                posterior_mean(fit(DESIGN, chosen, wild, weights))
+                - posterior_mean(fit(DESIGN, chosen[1:], errors[1:]))
+            ).max()
+        )
 
     assert moved(1e-6) < 0.05
     assert moved(1e-6) < moved(0.1) < moved(1.0)
@@ -195,10 +251,18 @@ def test_a_record_of_little_weight_moves_little() -> None:
 @pytest.mark.parametrize("n", [3, 4, 30])
 def test_poor_data_give_finite_numbers(n: int) -> None:
     same = np.repeat(vectors(1, np.random.default_rng(8)), n, axis=0)
-    for chosen, errors in itertools.product((same, vectors(n, np.random.default_rng(9))), (np.full(n, 75.0), 75 + np.arange(n) * 1.0)):
+    for chosen, errors in itertools.product(
+        (same, vectors(n, np.random.default_rng(9))), (np.full(n, 75.0), 75 + np.arange(n) * 1.0)
+    ):
         learned = fit(DESIGN, chosen, errors)
         found = effects_of(learned, chosen, draws=50)
-        assert np.isfinite([learned.left_out, learned.left_out_mean, *(v for e in found for v in (e.mean, e.low, e.high))]).all()
+        assert np.isfinite(
+            [
+                learned.left_out,
+                learned.left_out_mean,
+                *(v for e in found for v in (e.mean, e.low, e.high)),
+            ]
+        ).all()
 
 
 def test_a_menu_of_several_modules_has_an_effect_for_each() -> None:
@@ -210,8 +274,16 @@ def test_a_menu_of_several_modules_has_an_effect_for_each() -> None:
         (Choice.of("se", {"r": 16}),),
     )
     chosen = np.array(list(itertools.product(range(4), range(2))))
-    found = effects_of(fit(encoder, chosen, 75 - 2.0 * (chosen[:, 0] == 3) - (chosen[:, 1] == 1)), chosen)
+    found = effects_of(
+        fit(encoder, chosen, 75 - 2.0 * (chosen[:, 0] == 3) - (chosen[:, 1] == 1)), chosen
+    )
     # An option of one value has no effect of its own.
-    assert [effect.name for effect in found] == ["one=bam", "one=se", "two=se", "bam(r=4)", "bam(r=8)"]
+    assert [effect.name for effect in found] == [
+        "one=bam",
+        "one=se",
+        "two=se",
+        "bam(r=4)",
+        "bam(r=8)",
+    ]
     assert [effect.records for effect in found] == [4, 2, 4, 2, 2]
     assert found[1].mean < found[2].mean < 0

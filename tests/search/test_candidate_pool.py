@@ -1,4 +1,6 @@
-"""What may be proposed: costs add up, limits hold, and random placements are spread over the number of sites."""
+"""What may be proposed: costs add up, limits hold, and random placements are spread over the number
+of sites.
+"""
 
 import math
 from collections import Counter
@@ -14,12 +16,18 @@ from bam_search.space.placement import Choice
 from bam_search.space.search_space import ChoiceSpace
 
 
-def pool(limits: tuple[float, float] = (math.inf, math.inf), choice_space: ChoiceSpace = PLAN.choice_space) -> CandidatePool:
+def pool(
+    limits: tuple[float, float] = (math.inf, math.inf),
+    choice_space: ChoiceSpace = PLAN.choice_space,
+) -> CandidatePool:
     """An offer with real overheads: parameters, and all operators' MACs."""
 
     def added(site: str, choice: Choice) -> list[float]:
         more = PLAN.costs.added(site, choice)
-        return [100 * getattr(more, key) / getattr(PLAN.costs.base, key) for key in (COUNTS[0], COUNTS[2])]
+        return [
+            100 * getattr(more, key) / getattr(PLAN.costs.base, key)
+            for key in (COUNTS[0], COUNTS[2])
+        ]
 
     return CandidatePool.of(choice_space, added, limits, 1)
 

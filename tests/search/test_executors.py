@@ -72,29 +72,56 @@ def parts() -> Split:
 def task(tmp_path: Path, parts: Split) -> Task:
     (tmp_path / "frail.py").write_text(FRAIL)
     name = f"{tmp_path / 'frail.py'}:Net"
-    return Task(name, sites_of(load(name, CIFAR_INPUTS)), parts, Recipe(epochs=1, batch=100), choose("cpu"), 1)
+    return Task(
+        name,
+        sites_of(load(name, CIFAR_INPUTS)),
+        parts,
+        Recipe(epochs=1, batch=100),
+        choose("cpu"),
+        1,
+    )
 
 
-def test_a_process_that_should_train_no_more_is_replaced_and_its_result_kept(tmp_path: Path, parts: Split) -> None:
+def test_a_process_that_should_train_no_more_is_replaced_and_its_result_kept(
+    tmp_path: Path, parts: Split
+) -> None:
     (tmp_path / "discard_process.py").write_text(ONE_JOB_EACH)
     name = f"{tmp_path / 'discard_process.py'}:Net"
-    task = Task(name, sites_of(load(name, CIFAR_INPUTS)), parts, Recipe(epochs=1, batch=100), choose("cpu"), 1)
+    task = Task(
+        name,
+        sites_of(load(name, CIFAR_INPUTS)),
+        parts,
+        Recipe(epochs=1, batch=100),
+        choose("cpu"),
+        1,
+    )
     with local(task, 2, "") as submit:
-        failures = [future.result(100).failure for future in [submit(Job("none", seed, 1)) for seed in range(4)]]
+        failures = [
+            future.result(100).failure
+            for future in [submit(Job("none", seed, 1)) for seed in range(4)]
+        ]
     said = [failure.splitlines()[-1] for failure in failures]
     assert all("NotOneGraph: in process" in line for line in said)
     assert len(set(said)) == 4
 
 
-def test_a_worker_that_dies_or_hangs_takes_nobody_along(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_or_hangs_takes_nobody_along(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(executors, "GRACE", 0.0)
     limited = replace(task, recipe=replace(task.recipe, seconds=5.0))
-    jobs = [Job(text, 0, 1) for text in ("one=se(r=2)", "one=se(r=2) two=se(r=2)", "two=se(r=2)", "none")]
+    jobs = [
+        Job(text, 0, 1)
+        for text in ("one=se(r=2)", "one=se(r=2) two=se(r=2)", "two=se(r=2)", "none")
+    ]
     with local(limited, 2, "") as submit:
         once, hangs, always, plain = (submit(job).result for job in jobs)
         assert once(100).score is not None
         assert plain(100).score is not None
-        assert always(100).failure == "WorkerDied: 3 worker processes that trained this candidate ended: ended with exit code 7"
+        assert (
+            always(100).failure
+            == "WorkerDied: 3 worker processes that trained this candidate ended: ended with exit code 7"
+        )
         assert hangs(100).failure.startswith("TooSlow: the worker gave no answer")
         (Path(task.space.partition(":")[0]).parent / "died").touch()
         mine = evaluate(task, jobs[0]).score
@@ -132,16 +159,24 @@ def _children() -> list[int]:
     return found
 
 
-def test_a_worker_that_cannot_start_is_a_breakdown_and_no_result(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start_is_a_breakdown_and_no_result(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(executors, "ATTEMPTS", 1)
     lost = Device("cuda", "a GPU that fell off", "", True)
-    with local(replace(task, device=lost), 1, "") as submit, pytest.raises(RunError, match="a worker process cannot start: "):
+    with (
+        local(replace(task, device=lost), 1, "") as submit,
+        pytest.raises(RunError, match="a worker process cannot start: "),
+    ):
         submit(Job("none", 0, 1)).result(100)
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(task: Task) -> None:
     pytest.importorskip("ray")
-    with pytest.raises(UserError, match=r"--address '127\.0\.0\.1:1'"), on_ray(task, 2, "127.0.0.1:1"):
+    with (
+        pytest.raises(UserError, match=r"--address '127\.0\.0\.1:1'"),
+        on_ray(task, 2, "127.0.0.1:1"),
+    ):
         raise AssertionError("there is no cluster")
 
 

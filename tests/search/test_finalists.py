@@ -1,4 +1,6 @@
-"""Finalists with invented errors: who they are, common seeds, further seeds where it is unclear, the winner without each site."""
+"""Finalists with invented errors: who they are, common seeds, further seeds where it is unclear,
+the winner without each site.
+"""
 
 import random
 from dataclasses import replace
@@ -11,7 +13,15 @@ from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.search.additive import explain
 from bam_search.search.executors import _finished
-from bam_search.search.finalists import FRESH, UNCLEAR, ablations, choose_finalists, expected_front, train_finalists, unclear
+from bam_search.search.finalists import (
+    FRESH,
+    UNCLEAR,
+    ablations,
+    choose_finalists,
+    expected_front,
+    train_finalists,
+    unclear,
+)
 from bam_search.search.pareto import pareto_front
 from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record
 from bam_search.search.statistics import membership, noise
@@ -29,7 +39,9 @@ def known(number: int, text: str, error: float | None, cost: float, **fields: ob
 
 
 def crafted() -> list[Record]:
-    """A clear reference, two of equal truth at rising costs, a clear winner; and one that is no finalist."""
+    """A clear reference, two of equal truth at rising costs, a clear winner; and one that is no
+    finalist.
+    """
     return [
         known(0, TEXTS[0], 80.5, 0.0, origin=REFERENCE, name="no attention"),
         known(1, TEXTS[1], 76.3, 1.0),
@@ -43,14 +55,22 @@ def filled(context: Study, records: list[Record]) -> Store:
     """A store that holds these records."""
     store = memory_store(context)
     for record in records:
-        store.add(record, None, [record.objective(key) for key in context.objectives] if record.complete else [])
+        store.add(
+            record,
+            None,
+            [record.objective(key) for key in context.objectives] if record.complete else [],
+        )
     return store
 
 
 class Exact:
-    """Trains at once: the mean of the placement, the effect of the seed on all, noise; keeps the jobs."""
+    """Trains at once: the mean of the placement, the effect of the seed on all, noise; keeps the
+    jobs.
+    """
 
-    def __init__(self, sd: float = 0.5, fails: tuple[tuple[str, int], ...] = (), stop_after: int = 10_000) -> None:
+    def __init__(
+        self, sd: float = 0.5, fails: tuple[tuple[str, int], ...] = (), stop_after: int = 10_000
+    ) -> None:
         self.ran: list[Job] = []
         self._sd, self._fails, self._stop = sd, fails, stop_after
 
@@ -60,7 +80,10 @@ class Exact:
         self.ran.append(job)
         if (job.placement, job.seed - FRESH) in self._fails:
             return _finished(Result(None, "Traceback\nRuntimeError: deliberate"))
-        shift, own = random.Random(job.seed).gauss(0, 2), random.Random(f"{job.placement}{job.seed}").gauss(0, self._sd)
+        shift, own = (
+            random.Random(job.seed).gauss(0, 2),
+            random.Random(f"{job.placement}{job.seed}").gauss(0, self._sd),
+        )
         return _finished(Result(Score(MEANS.get(job.placement, 78.0) + shift + own, 1000, (), 0.1)))
 
     def seeds(self, text: str) -> list[int]:
@@ -75,10 +98,16 @@ def final(context: Study, store: Store, pool: Exact) -> dict[int, Record]:
 
 def test_finalists_are_references_the_front_and_the_best_random_candidate() -> None:
     context = study()
-    drawn = [known(FIRST[RANDOM] + i, f"layer3=bam(r={r})", e, 5.0, origin=RANDOM) for i, (r, e) in enumerate([(4, 75.0), (8, 72.0)])]
+    drawn = [
+        known(FIRST[RANDOM] + i, f"layer3=bam(r={r})", e, 5.0, origin=RANDOM)
+        for i, (r, e) in enumerate([(4, 75.0), (8, 72.0)])
+    ]
     dear = known(5, "every-block=bam", 90.0, 9.0, origin=REFERENCE, name="BAM in every block")
     failed = known(6, "layer2=bam(r=4)", None, 0.5, failure="Traceback")
-    assert [r.number for r in choose_finalists(context, PLAN.choice_space, [*crafted(), dear, failed, *drawn])] == [
+    assert [
+        r.number
+        for r in choose_finalists(context, PLAN.choice_space, [*crafted(), dear, failed, *drawn])
+    ] == [
         0,
         5,
         1,
@@ -88,12 +117,19 @@ def test_finalists_are_references_the_front_and_the_best_random_candidate() -> N
     ]
     # The random one must be another design.
     same = replace(drawn[1], placement=crafted()[3].placement, id=crafted()[3].id, val_error=60.0)
-    assert [r.number for r in choose_finalists(context, PLAN.choice_space, [*crafted(), same])] == [0, 1, 2, 3]
+    assert [r.number for r in choose_finalists(context, PLAN.choice_space, [*crafted(), same])] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert choose_finalists(context, PLAN.choice_space, [failed]) == []
 
 
 def noisy() -> list[Record]:
-    """Attention at layer2 helps by 6 points, elsewhere not; luck shows layer1 as good, once, and layer2 bad, once."""
+    """Attention at layer2 helps by 6 points, elsewhere not; luck shows layer1 as good, once, and
+    layer2 bad, once.
+    """
     shown = {
         "none": 80.0,
         "layer1=bam": 79.9,
@@ -108,7 +144,10 @@ def noisy() -> list[Record]:
     }
     costs = [len(text.split()) * (text != "none") + n / 100 for n, text in enumerate(shown)]
     known_as = [{"origin": REFERENCE, "name": "no attention"}] + [{}] * (len(shown) - 1)
-    return [known(n, text, e, c, **fields) for n, ((text, e), c, fields) in enumerate(zip(shown.items(), costs, known_as, strict=True))]
+    return [
+        known(n, text, e, c, **fields)
+        for n, ((text, e), c, fields) in enumerate(zip(shown.items(), costs, known_as, strict=True))
+    ]
 
 
 def test_the_expected_front_is_not_drawn_by_luck() -> None:
@@ -121,7 +160,10 @@ def test_the_expected_front_is_not_drawn_by_luck() -> None:
     ]
     expected = [r.placement for r in expected_front(context, PLAN.choice_space, records)]
     assert "layer2=bam(r=8)" in expected  # what was worse than a lucky one that is cheaper
-    assert {r.placement for r in choose_finalists(context, PLAN.choice_space, records)} == {*expected, "layer1=bam layer2=bam"}
+    assert {r.placement for r in choose_finalists(context, PLAN.choice_space, records)} == {
+        *expected,
+        "layer1=bam layer2=bam",
+    }
 
 
 def test_what_was_not_measured_by_the_search_is_not_on_its_expected_front() -> None:
@@ -133,7 +175,9 @@ def test_what_was_not_measured_by_the_search_is_not_on_its_expected_front() -> N
             11, "every-block=se", 60.0, 0.001, origin=REFERENCE, name="SE in every block"
         ),  # not in the choice space: nothing is expected of it
     ]
-    assert {r.number for r in expected_front(context, PLAN.choice_space, [*records, *others])} <= set(range(10))
+    assert {
+        r.number for r in expected_front(context, PLAN.choice_space, [*records, *others])
+    } <= set(range(10))
     assert expected_front(context, PLAN.choice_space, records[:5]) == []  # too few to learn from
 
 
@@ -155,14 +199,20 @@ def test_all_finalists_and_ablations_have_the_same_first_seeds() -> None:
     tested = {number: record for number, record in records.items() if record.test_seeds}
     assert [r.number for r in tested.values() if r.origin != ABLATION] == [0, 1, 2, 3]
     assert len([r for r in tested.values() if r.origin == ABLATION]) == 3
-    assert all(record.test_seeds == tuple(context.seed + FRESH + i for i in range(3)) for record in tested.values())
+    assert all(
+        record.test_seeds == tuple(context.seed + FRESH + i for i in range(3))
+        for record in tested.values()
+    )
     assert [job for job in pool.ran if not job.final] == []
     # A seed at a time, so that an interrupted study has whole rounds.
     assert [job.seed - FRESH for job in pool.ran] == [0] * 7 + [1] * 7 + [2] * 7
 
 
 def test_further_seeds_go_to_the_unclear_alone_and_stop_at_most() -> None:
-    context, pool = study(finalists=FinalistPlan(seeds=3, most=6, extra=10.0, leave_one_out=False)), Exact()
+    context, pool = (
+        study(finalists=FinalistPlan(seeds=3, most=6, extra=10.0, leave_one_out=False)),
+        Exact(),
+    )
     records = final(context, filled(context, crafted()), pool)
     assert [len(pool.seeds(text)) for text in TEXTS] == [3, 3, 6, 3]
     assert pool.seeds(TEXTS[2]) == list(range(6))
@@ -174,7 +224,10 @@ def test_further_seeds_go_to_the_unclear_alone_and_stop_at_most() -> None:
 
 def test_further_seeds_stay_within_their_share() -> None:
     for extra, more in ((0.0, 0), (0.1, 1), (0.17, 2)):  # of 4 finalists with 3 seeds
-        context, pool = study(finalists=FinalistPlan(seeds=3, most=50, extra=extra, leave_one_out=False)), Exact()
+        context, pool = (
+            study(finalists=FinalistPlan(seeds=3, most=50, extra=extra, leave_one_out=False)),
+            Exact(),
+        )
         final(context, filled(context, crafted()), pool)
         assert len(pool.ran) == 12 + more
 
@@ -185,7 +238,12 @@ def test_each_further_seed_was_unclear_before_it(seed: int) -> None:
     store, pool = memory_store(context), Shuffled()
     records = train(context, store, pool)
     members = choose_finalists(context, PLAN.choice_space, list(records.values()))
-    further = [(r.number, s - seed - FRESH) for r in records.values() for s in r.test_seeds if s - seed - FRESH >= 2]
+    further = [
+        (r.number, s - seed - FRESH)
+        for r in records.values()
+        for s in r.test_seeds
+        if s - seed - FRESH >= 2
+    ]
     assert further
     assert {number for number, _ in further} <= {record.number for record in members}
     assert max(index for _, index in further) < 5
@@ -195,7 +253,10 @@ def test_each_further_seed_was_unclear_before_it(seed: int) -> None:
 
 
 def test_a_finalist_that_failed_gets_no_further_seeds() -> None:
-    context, pool = study(finalists=FinalistPlan(seeds=3, most=6, extra=10.0, leave_one_out=False)), Exact(fails=((TEXTS[2], 1),))
+    context, pool = (
+        study(finalists=FinalistPlan(seeds=3, most=6, extra=10.0, leave_one_out=False)),
+        Exact(fails=((TEXTS[2], 1),)),
+    )
     records = final(context, filled(context, crafted()), pool)
     assert pool.seeds(TEXTS[2]) == [0, 1, 2]
     assert records[2].test_seeds == (FRESH, FRESH + 2)
@@ -203,7 +264,10 @@ def test_a_finalist_that_failed_gets_no_further_seeds() -> None:
 
 
 def test_with_one_seed_nothing_is_known_to_be_unclear() -> None:
-    context, pool = study(finalists=FinalistPlan(seeds=1, most=6, extra=10.0, leave_one_out=False)), Exact()
+    context, pool = (
+        study(finalists=FinalistPlan(seeds=1, most=6, extra=10.0, leave_one_out=False)),
+        Exact(),
+    )
     final(context, filled(context, crafted()), pool)
     assert len(pool.ran) == 4
 
@@ -211,8 +275,16 @@ def test_with_one_seed_nothing_is_known_to_be_unclear() -> None:
 def test_ablations_are_the_winner_without_each_site() -> None:
     context = study(finalists=FinalistPlan())
     found = ablations(context, PLAN, crafted()[:4])
-    assert [r.placement for r in found] == ["layer2=bam layer3=bam(r=8)", "layer1=bam layer3=bam(r=8)", "layer1=bam layer2=bam"]
-    assert [r.name for r in found] == ["#3 without layer1", "#3 without layer2", "#3 without layer3"]
+    assert [r.placement for r in found] == [
+        "layer2=bam layer3=bam(r=8)",
+        "layer1=bam layer3=bam(r=8)",
+        "layer1=bam layer2=bam",
+    ]
+    assert [r.name for r in found] == [
+        "#3 without layer1",
+        "#3 without layer2",
+        "#3 without layer3",
+    ]
     assert [r.tag for r in found] == ["A3000", "A3001", "A3002"]
     assert {r.origin for r in found} == {ABLATION}
     assert not any(r.complete for r in found)
@@ -220,14 +292,20 @@ def test_ablations_are_the_winner_without_each_site() -> None:
         assert record.params == PLAN.costs.cost(resolve(record.placement, SITES)).params
     # The winner is of the search: a better reference is none.
     best = known(7, "layer1.0.bn2=bam", 60.0, 9.0, origin=REFERENCE, name="best")
-    assert [r.name for r in ablations(context, PLAN, [*crafted()[:4], best])] == [r.name for r in found]
+    assert [r.name for r in ablations(context, PLAN, [*crafted()[:4], best])] == [
+        r.name for r in found
+    ]
 
 
 def test_an_ablation_that_is_a_finalist_already_is_not_trained_twice() -> None:
     two = known(3, "layer1=bam layer2=bam", 70.2, 3.0)
-    assert ablations(study(finalists=FinalistPlan()), PLAN, [*crafted()[:3], two]) == []  # each site alone is #1 or #2
+    assert (
+        ablations(study(finalists=FinalistPlan()), PLAN, [*crafted()[:3], two]) == []
+    )  # each site alone is #1 or #2
     one = known(3, "layer3=bam", 70.2, 3.0)
-    assert ablations(study(finalists=FinalistPlan()), PLAN, [crafted()[0], one]) == []  # nothing at all is the reference
+    assert (
+        ablations(study(finalists=FinalistPlan()), PLAN, [crafted()[0], one]) == []
+    )  # nothing at all is the reference
 
 
 def test_no_ablations_unless_asked_for_or_without_a_searched_finalist() -> None:
@@ -235,10 +313,15 @@ def test_no_ablations_unless_asked_for_or_without_a_searched_finalist() -> None:
     assert ablations(study(finalists=FinalistPlan()), PLAN, crafted()[:1]) == []
 
 
-@pytest.mark.parametrize("fails", [(), ((TEXTS[2], 3),), ((TEXTS[2], 4), (TEXTS[1], 3))], ids=["none", "later", "two"])
+@pytest.mark.parametrize(
+    "fails", [(), ((TEXTS[2], 3),), ((TEXTS[2], 4), (TEXTS[1], 3))], ids=["none", "later", "two"]
+)
 def test_finals_interrupted_anywhere_end_the_same(fails: tuple[tuple[str, int], ...]) -> None:
     # With so much noise much is unclear, and the share runs out.
-    context, whole = study(finalists=FinalistPlan(seeds=3, most=6, extra=0.5, leave_one_out=True)), Exact(5.0, fails)
+    context, whole = (
+        study(finalists=FinalistPlan(seeds=3, most=6, extra=0.5, leave_one_out=True)),
+        Exact(5.0, fails),
+    )
     expected = final(context, filled(context, crafted()), whole)
     assert len(whole.ran) == 21 + 6
     for stop in range(len(whole.ran)):
@@ -264,4 +347,6 @@ def test_an_ablation_is_no_candidate_of_a_continued_search() -> None:
     assert any(record.origin == ABLATION for record in before.values())
     after = train(replace(context, trials=18), store, Shuffled(), with_finals=False)
     assert {number: after[number] for number in before} == before
-    assert [record.number for record in after.values() if record.origin in (REFERENCE, SEARCH)] == list(range(18))
+    assert [
+        record.number for record in after.values() if record.origin in (REFERENCE, SEARCH)
+    ] == list(range(18))

@@ -41,21 +41,35 @@ def test_the_folder_says_what_is_under_way(tmp_path: Path) -> None:
         status, drives = read_status(tmp_path / "new")
         assert drives
         assert status is not None
-        assert (status.host, status.pid, status.command) == (platform.node(), os.getpid(), "run --study it")
-        assert [(r.placement, r.seed, r.epochs, r.final) for r in status.running] == [("layer1=bam", 0, 2, False), ("none", 7, 2, True)]
+        assert (status.host, status.pid, status.command) == (
+            platform.node(),
+            os.getpid(),
+            "run --study it",
+        )
+        assert [(r.placement, r.seed, r.epochs, r.final) for r in status.running] == [
+            ("layer1=bam", 0, 2, False),
+            ("none", 7, 2, True),
+        ]
         assert 0 <= time.time() - status.running[0].since < 60
         futures[0].set_result(Result(None))
         lock.tell(stage="search", done=1, total=4)
         status, _ = read_status(tmp_path / "new")
         assert status is not None
-        assert (status.stage, status.done, status.total, [r.seed for r in status.running]) == ("search", 1, 4, [7])
+        assert (status.stage, status.done, status.total, [r.seed for r in status.running]) == (
+            "search",
+            1,
+            4,
+            [7],
+        )
     status, drives = read_status(tmp_path / "new")
     assert status is not None
     assert not drives
 
 
 def test_a_second_driver_is_refused_and_told_of_the_first_until_that_dies(tmp_path: Path) -> None:
-    first = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True
+    )
     assert first.stdout is not None
     assert first.stdout.readline() == "held\n"
     with pytest.raises(UserError) as caught, locked(tmp_path, "another"):
@@ -97,7 +111,10 @@ def test_a_users_mistake_on_the_way_leaves_the_folder_as_it_was(tmp_path: Path) 
     mistake(tmp_path / "old")
     assert read_status(tmp_path / "old") == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be used"), locked(tmp_path / "file" / "folder", "it"):
+    with (
+        pytest.raises(UserError, match="cannot be used"),
+        locked(tmp_path / "file" / "folder", "it"),
+    ):
         raise AssertionError("a folder in a file")
 
 

@@ -1,5 +1,5 @@
-"""The study loop with invented scores: order, duplicates, failures, rungs, the random baseline, limits, and that an interrupted study ends
-like an uninterrupted one."""
+"""The study loop with invented scores: order, duplicates, failures, rungs, the random baseline,
+limits, and that an interrupted study ends like an uninterrupted one."""
 
 import math
 from collections import Counter
@@ -7,7 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from invented import MIDDLE, PLACEMENT, PLAN, SITES, SPACE, TINY, Shuffled, invent, memory_store, study, train, with_everything
+from invented import (
+    MIDDLE,
+    PLACEMENT,
+    PLAN,
+    SITES,
+    SPACE,
+    TINY,
+    Shuffled,
+    invent,
+    memory_store,
+    study,
+    train,
+    with_everything,
+)
 
 from bam_search.model.choice_space import choice_space_of
 from bam_search.score.evaluate import Job
@@ -20,10 +33,22 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace
 
 
-def rungs(trials: int = 46, epochs: tuple[int, ...] = (1, 2), margin: float = 0.5, control: float = 0.0, startup: int = 4) -> Study:
+def rungs(
+    trials: int = 46,
+    epochs: tuple[int, ...] = (1, 2),
+    margin: float = 0.5,
+    control: float = 0.0,
+    startup: int = 4,
+) -> Study:
     """A study of 4 epochs with rungs, and with a sampler that proposes hopeless candidates too."""
     recipe = replace(PLACEMENT.recipe, epochs=4)
-    return study(trials, sampler="random", startup=startup, recipe=recipe, rungs=Rungs(epochs, margin, control))
+    return study(
+        trials,
+        sampler="random",
+        startup=startup,
+        recipe=recipe,
+        rungs=Rungs(epochs, margin, control),
+    )
 
 
 def of(records: dict[int, Record], origin: str) -> list[Record]:
@@ -43,13 +68,17 @@ def test_references_come_first_and_no_design_twice(workers: int) -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_order_of_finishing_does_not_matter(workers: int) -> None:
     for context in (study(20, workers), with_everything(20, workers)):
-        one, two = (train(context, memory_store(context), Shuffled(order=order)) for order in (1, 2))
+        one, two = (
+            train(context, memory_store(context), Shuffled(order=order)) for order in (1, 2)
+        )
         assert one == two
 
 
 @pytest.mark.parametrize("stop", [1, 3, 7, 15, 17, 19])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_an_interrupted_study_ends_like_an_uninterrupted_one(tmp_path: Path, stop: int, workers: int) -> None:
+def test_an_interrupted_study_ends_like_an_uninterrupted_one(
+    tmp_path: Path, stop: int, workers: int
+) -> None:
     context = study(16, workers)
     whole, first, second = Shuffled(), Shuffled(stop, order=3), Shuffled(order=4)
     expected = train(context, memory_store(context), whole)
@@ -63,7 +92,9 @@ def test_an_interrupted_study_ends_like_an_uninterrupted_one(tmp_path: Path, sto
 
 
 def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
-    """A study in which all there is happens: stops, a random baseline, further seeds, ablations, failures; its pool and its records."""
+    """A study in which all there is happens: stops, a random baseline, further seeds, ablations,
+    failures; its pool and its records.
+    """
     fields = {
         "startup": 3,
         "recipe": replace(PLACEMENT.recipe, epochs=2),
@@ -89,11 +120,22 @@ def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
 def test_rungs_random_arm_and_finals_interrupted_at_any_job_end_the_same(workers: int) -> None:
     context, whole, expected = eventful(workers)
     for stop in range(workers - 1, len(whole.ran), workers):
-        store, first, second = memory_store(context), Shuffled(stop, order=stop), Shuffled(order=stop + 1)
+        store, first, second = (
+            memory_store(context),
+            Shuffled(stop, order=stop),
+            Shuffled(order=stop + 1),
+        )
         with pytest.raises(KeyboardInterrupt):
             train(context, store, first, MIDDLE)
-        done = [Job(r.placement, r.seed, n) for r in store.records().values() for n in (*r.rung_epochs, *((r.epochs,) * r.complete))]
-        done += [Job(expected[number].placement, seed, 2, final=True) for number, seed in store.final_seeds()]
+        done = [
+            Job(r.placement, r.seed, n)
+            for r in store.records().values()
+            for n in (*r.rung_epochs, *((r.epochs,) * r.complete))
+        ]
+        done += [
+            Job(expected[number].placement, seed, 2, final=True)
+            for number, seed in store.final_seeds()
+        ]
         assert train(context, store, second, MIDDLE) == expected
         assert not set(done) & set(second.ran)  # nothing that was finished ran again
 
@@ -110,24 +152,41 @@ def test_a_failed_candidate_is_a_record_and_no_finalist() -> None:
     records = train(study(30, startup=26), memory_store(study()), Shuffled())
     failed = [record for record in records.values() if not record.complete]
     assert failed
-    assert all("deliberate" in record.failure and record.params > 0 and not record.test_seeds for record in failed)
+    assert all(
+        "deliberate" in record.failure and record.params > 0 and not record.test_seeds
+        for record in failed
+    )
 
 
 def test_only_references_and_front_are_tested_with_a_fresh_seed() -> None:
     context, pool = study(16), Shuffled()
     records = train(context, memory_store(context), pool)
-    tested = {number for number, record in records.items() if record.test_seeds or record.test_failure}
-    assert tested == {record.number for record in choose_finalists(context, PLAN.choice_space, list(records.values()))}
+    tested = {
+        number for number, record in records.items() if record.test_seeds or record.test_failure
+    }
+    assert tested == {
+        record.number
+        for record in choose_finalists(context, PLAN.choice_space, list(records.values()))
+    }
     assert {0, 1, 2, 3} <= tested
     assert len(tested) < 16
-    assert all(job.seed == (context.seed + FRESH if job.final else context.seed) for job in pool.ran)
+    assert all(
+        job.seed == (context.seed + FRESH if job.final else context.seed) for job in pool.ran
+    )
     assert all(records[number].test_seeds in ((context.seed + FRESH,), ()) for number in tested)
 
 
 def test_the_search_ends_when_the_space_does() -> None:
-    few = SearchSpace("few", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (16,)}})
+    few = SearchSpace(
+        "few", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (16,)}}
+    )
     context = study(20, workers=2)
-    records = train(context, memory_store(context), Shuffled(), replace(PLAN, choice_space=choice_space_of(few, SITES)))
+    records = train(
+        context,
+        memory_store(context),
+        Shuffled(),
+        replace(PLAN, choice_space=choice_space_of(few, SITES)),
+    )
     assert [record.placement for record in records.values() if record.origin == "search"] != []
     assert len(records) == 4 + 3  # four placements of which "none" is a reference
 
@@ -142,13 +201,24 @@ def test_a_stopped_candidate_has_rung_errors_and_is_not_trained_to_the_end() -> 
     for record in stopped:
         done = [job.epochs for job in pool.ran if job.placement == record.placement]
         assert tuple(done) == record.rung_epochs == (1, 2)[: len(done)]
-        assert [invent(Job(record.placement, 0, epochs)).score.error for epochs in done] == list(record.rung_errors)  # type: ignore[union-attr]
-        assert (record.val_error, record.failure, record.control, record.complete) == (None, "", False, False)
+        assert [invent(Job(record.placement, 0, epochs)).score.error for epochs in done] == list(
+            record.rung_errors
+        )  # type: ignore[union-attr]
+        assert (record.val_error, record.failure, record.control, record.complete) == (
+            None,
+            "",
+            False,
+            False,
+        )
         assert record.seconds == pytest.approx(0.1 * len(done))
         assert record.trained_epochs == sum(done)
     for record in records.values():
         if record.complete:
-            assert (record.rung_epochs, record.trained_epochs, record.seconds) == ((1, 2), 7, pytest.approx(0.3))
+            assert (record.rung_epochs, record.trained_epochs, record.seconds) == (
+                (1, 2),
+                7,
+                pytest.approx(0.3),
+            )
     again = Shuffled()
     assert train(context, store, again, with_finals=False) == records
     assert again.ran == []
@@ -173,8 +243,19 @@ def test_references_and_the_startup_are_never_stopped() -> None:
     assert all(record.complete or record.failure for record in first)
     assert not any(record.stopped or record.control for record in first)
     # It was not for lack of hopeless ones among them.
-    short = [replace(record, rung_epochs=(1,), rung_errors=record.rung_errors[:1]) for record in first if record.complete]
-    assert sum(bool(should_stop(record, first[: record.number], context.costs, 0.0)) for record in short if record.origin == SEARCH) >= 3
+    short = [
+        replace(record, rung_epochs=(1,), rung_errors=record.rung_errors[:1])
+        for record in first
+        if record.complete
+    ]
+    assert (
+        sum(
+            bool(should_stop(record, first[: record.number], context.costs, 0.0))
+            for record in short
+            if record.origin == SEARCH
+        )
+        >= 3
+    )
 
 
 def test_audited_candidates_go_on_to_the_end() -> None:
@@ -182,13 +263,18 @@ def test_audited_candidates_go_on_to_the_end() -> None:
     records = train(context, memory_store(context), Shuffled(), with_finals=False)
     control = [record for record in records.values() if record.control]
     assert len(control) >= 3
-    assert all(record.complete and not record.stopped and record.rung_epochs == (1, 2) for record in control)
+    assert all(
+        record.complete and not record.stopped and record.rung_epochs == (1, 2)
+        for record in control
+    )
     assert not any(record.stopped for record in records.values())
 
 
 def test_a_crash_at_a_rung_is_a_failure() -> None:
     context = rungs()
-    about = replace(PLAN, references={**PLAN.references, "crashes": Placement.parse("layer1=bam(r=4)")})
+    about = replace(
+        PLAN, references={**PLAN.references, "crashes": Placement.parse("layer1=bam(r=4)")}
+    )
     pool = Shuffled()
     record = train(context, memory_store(context), pool, about, with_finals=False)[4]
     assert "deliberate" in record.failure
@@ -207,7 +293,9 @@ def test_the_random_arm_has_the_cost_of_the_search_and_no_rungs() -> None:
     assert 0 <= 4 * (len(drawn) + context.startup) - spent < 4
     startup = [records[number].id for number in range(4, 4 + context.startup)]
     assert len({record.id for record in drawn} | set(startup)) == len(drawn) + context.startup
-    assert all(record.rung_errors == () and not record.stopped and not record.control for record in drawn)
+    assert all(
+        record.rung_errors == () and not record.stopped and not record.control for record in drawn
+    )
     assert [record.tag for record in drawn] == [f"R{index}" for index in range(len(drawn))]
     again = Shuffled()
     assert train(context, store, again, with_finals=False) == records
@@ -219,15 +307,27 @@ def test_the_random_arm_trains_nothing_again_that_the_search_has_trained() -> No
     context, pool = study(4 + 6, sampler="additive", startup=2, random_baseline=True), Shuffled()
     store = memory_store(context)
     records = train(context, store, pool, about)
-    drawn, own = of(records, RANDOM), {record.id: record for record in records.values() if record.origin != RANDOM}
+    drawn, own = (
+        of(records, RANDOM),
+        {record.id: record for record in records.values() if record.origin != RANDOM},
+    )
     assert len(drawn) == 4
     repeated = [record for record in drawn if record.id in own]
     assert repeated
     for record in repeated:
         known = own[record.id]
         same = {"number": record.number, "origin": RANDOM, "name": ""}
-        tests = ("test_errors", "test_seeds", "test_images", "test_seconds", "test_micro_batches", "test_failure")
-        assert replace(record, **{key: getattr(known, key) for key in tests}) == replace(known, **same, seconds=0.0)  # it took no time
+        tests = (
+            "test_errors",
+            "test_seeds",
+            "test_images",
+            "test_seconds",
+            "test_micro_batches",
+            "test_failure",
+        )
+        assert replace(record, **{key: getattr(known, key) for key in tests}) == replace(
+            known, **same, seconds=0.0
+        )  # it took no time
     assert max(Counter(pool.searched).values()) == 1
 
 
@@ -238,7 +338,9 @@ def test_without_a_random_arm_there_is_none() -> None:
 
 @pytest.mark.parametrize("sampler", ["additive", "tpe"])
 def test_nothing_over_a_limit_is_proposed_or_trained(sampler: str) -> None:
-    context = replace(with_everything(20), sampler=sampler, max_params_overhead=1.0, max_macs_overhead=1.5)
+    context = replace(
+        with_everything(20), sampler=sampler, max_params_overhead=1.0, max_macs_overhead=1.5
+    )
     pool = Shuffled()
     records = train(context, memory_store(context), pool)
     for origin, at_least in ((SEARCH, 16), (RANDOM, 3), (ABLATION, 1)):
@@ -246,7 +348,11 @@ def test_nothing_over_a_limit_is_proposed_or_trained(sampler: str) -> None:
         assert len(found) >= at_least
         assert max(record.params_overhead for record in found) <= 1.0
         assert max(record.macs_conv_fc_overhead for record in found) <= 1.5
-    allowed = {record.placement for record in records.values() if record.params_overhead <= 1 and record.macs_conv_fc_overhead <= 1.5}
+    allowed = {
+        record.placement
+        for record in records.values()
+        if record.params_overhead <= 1 and record.macs_conv_fc_overhead <= 1.5
+    }
     pinned = {placement.text for placement in PLAN.references.values()}
     assert {job.placement for job in pool.ran} <= allowed | pinned
     # The limits bind: without them the search goes beyond.
@@ -256,7 +362,13 @@ def test_nothing_over_a_limit_is_proposed_or_trained(sampler: str) -> None:
 
 
 def test_a_limit_on_what_is_no_objective_holds_too() -> None:
-    context = study(14, sampler="additive", startup=4, objectives=("error", "params_overhead"), max_macs_overhead=1.0)
+    context = study(
+        14,
+        sampler="additive",
+        startup=4,
+        objectives=("error", "params_overhead"),
+        max_macs_overhead=1.0,
+    )
     found = of(train(context, memory_store(context), Shuffled(), with_finals=False), SEARCH)
     assert len(found) == 10
     assert max(record.macs_conv_fc_overhead for record in found) <= 1.0

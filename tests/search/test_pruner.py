@@ -13,12 +13,16 @@ AUDITED = [23, 27, 33, 37]
 SHORT = np.array([90.0, 88.0, 86.0, 84.0, 82.0, 80.0, 78.0, 76.0])
 
 
-def trained(number: int, short: float, full: float | None, cost: float = 1.0, **fields: object) -> Record:
+def trained(
+    number: int, short: float, full: float | None, cost: float = 1.0, **fields: object
+) -> Record:
     """A record with one rung of 1 epoch, trained to the end if `full` is known."""
     return make_record(number, full, cost, rung_epochs=(1,), rung_errors=(float(short),), **fields)
 
 
-def on_a_line(slope: float = 0.5, noise: float = 0.0, n: int = len(SHORT), cost: float = 1.0) -> list[Record]:
+def on_a_line(
+    slope: float = 0.5, noise: float = 0.0, n: int = len(SHORT), cost: float = 1.0
+) -> list[Record]:
     """full = 30 + slope * short, with a noise that the line cannot explain."""
     signs = np.array([1, -1, -1, 1, 1, -1, -1, 1])  # orthogonal to the constant and to the line
     full = 30 + slope * SHORT + noise * signs
@@ -28,7 +32,11 @@ def on_a_line(slope: float = 0.5, noise: float = 0.0, n: int = len(SHORT), cost:
 def test_an_exact_line_is_found() -> None:
     found = forecast(on_a_line(0.5), 1)
     assert found is not None
-    assert (found.slope, found.intercept, found.explained) == (pytest.approx(0.5), pytest.approx(30), pytest.approx(1))
+    assert (found.slope, found.intercept, found.explained) == (
+        pytest.approx(0.5),
+        pytest.approx(30),
+        pytest.approx(1),
+    )
     assert found.sd == pytest.approx(0, abs=1e-9)
     assert found.full(70) == pytest.approx(65)
 
@@ -71,8 +79,16 @@ def test_the_error_at_a_rung() -> None:
     assert [at_rung(record, epochs) for epochs in (1, 2, 3)] == [90.0, None, 80.0]
 
 
-def hopeless_at(short: float, cost: float = 1.0, noise: float = 0.0, margin: float = 1.0, others: list[Record] | None = None) -> str:
-    """Whether a candidate of this cost is hopeless beside those on a line at cost 1, of which the best has 68."""
+def hopeless_at(
+    short: float,
+    cost: float = 1.0,
+    noise: float = 0.0,
+    margin: float = 1.0,
+    others: list[Record] | None = None,
+) -> str:
+    """Whether a candidate of this cost is hopeless beside those on a line at cost 1, of which the
+    best has 68.
+    """
     known = on_a_line(noise=noise) if others is None else others
     return should_stop(trained(20, short, None, cost), known, COSTS, margin)
 
@@ -80,7 +96,8 @@ def hopeless_at(short: float, cost: float = 1.0, noise: float = 0.0, margin: flo
 def test_hopeless_is_what_an_equally_cheap_one_beats_beyond_the_margin() -> None:
     assert hopeless_at(76.2)
     assert not hopeless_at(75.8)
-    # With a noise of 0.7 the best has 68.3, and the forecast's scatter is 0.7 * (8 / 6) ** 0.5; a difference has 2 ** 0.5 of it.
+    # With a noise of 0.7 the best has 68.3, and the forecast's scatter is 0.7 * (8 / 6) ** 0.5; a
+    # difference has 2 ** 0.5 of it.
     for margin in (0.5, 1.0, 2.0):
         edge = 2 * (68.3 + margin * 0.7 * np.sqrt(8 / 6) * np.sqrt(2) - 30)
         assert hopeless_at(edge + 0.1, noise=0.7, margin=margin)
@@ -96,7 +113,9 @@ def test_the_reason_names_the_rival_and_both_errors() -> None:
 def test_a_rival_that_costs_more_anywhere_stops_nobody() -> None:
     assert hopeless_at(95.0, cost=1.0)
     assert not hopeless_at(95.0, cost=0.9)
-    record = trained(20, 95.0, None, 1.5, macs_conv_fc_overhead=1.9)  # the others: 1 % parameters, 2 % MACs
+    record = trained(
+        20, 95.0, None, 1.5, macs_conv_fc_overhead=1.9
+    )  # the others: 1 % parameters, 2 % MACs
     assert should_stop(record, on_a_line(), COSTS, 1.0) == ""
     assert should_stop(record, on_a_line(), ("params_overhead",), 1.0)
 
@@ -112,7 +131,12 @@ def test_without_a_forecast_nobody_is_stopped() -> None:
 
 
 def test_the_last_rung_decides() -> None:
-    others = [make_record(i, 30 + SHORT[i] / 2, 1.0, rung_epochs=(1, 2), rung_errors=(50.0, float(SHORT[i]))) for i in range(8)]
+    others = [
+        make_record(
+            i, 30 + SHORT[i] / 2, 1.0, rung_epochs=(1, 2), rung_errors=(50.0, float(SHORT[i]))
+        )
+        for i in range(8)
+    ]
     bad_then_good = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_errors=(99.0, 70.0))
     good_then_bad = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_errors=(40.0, 99.0))
     assert should_stop(bad_then_good, others, COSTS, 1.0) == ""
@@ -121,7 +145,10 @@ def test_the_last_rung_decides() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
 def test_the_audited_share_is_as_stated(share: float) -> None:
-    shares = [np.mean([in_control_group(seed, number, share) for number in range(100)]) for seed in range(100)]
+    shares = [
+        np.mean([in_control_group(seed, number, share) for number in range(100)])
+        for seed in range(100)
+    ]
     assert np.mean(shares) == pytest.approx(share, abs=0.01)
     assert max(abs(found - share) for found in shares) < 0.2
     assert len(set(shares)) > 3
@@ -133,5 +160,8 @@ def test_who_is_audited_is_always_the_same() -> None:
     assert not any(in_control_group(0, number, 0.0) for number in range(1000))
     assert all(in_control_group(0, number, 1.0) for number in range(1000))
     # A larger share audits the same ones and more.
-    few, many = ({number for number in range(1000) if in_control_group(0, number, share)} for share in (0.1, 0.3))
+    few, many = (
+        {number for number in range(1000) if in_control_group(0, number, share)}
+        for share in (0.1, 0.3)
+    )
     assert few < many

@@ -1,4 +1,6 @@
-"""Proposals are in the choice space, new, and depend on nothing but what was told, the seed and the number."""
+"""Proposals are in the choice space, new, and depend on nothing but what was told, the seed and the
+number.
+"""
 
 import math
 from collections import Counter
@@ -20,11 +22,17 @@ MENU = choice_space_of(SPACE, SITES)
 
 
 def generator(
-    sampler: str = "tpe", startup: int = 0, seed: int = 0, offered: ChoiceSpace = MENU, limit: float = math.inf
+    sampler: str = "tpe",
+    startup: int = 0,
+    seed: int = 0,
+    offered: ChoiceSpace = MENU,
+    limit: float = math.inf,
 ) -> CandidateGenerator:
     """A proposer of a choice space where each site costs one."""
     pool = CandidatePool.of(offered, lambda _site, _choice: [1.0], [limit], 1)
-    return CandidateGenerator(pool, lambda p: resolve(p, SITES), sampler=sampler, seed=seed, first=0, startup=startup)
+    return CandidateGenerator(
+        pool, lambda p: resolve(p, SITES), sampler=sampler, seed=seed, first=0, startup=startup
+    )
 
 
 def values(placement: Placement) -> list[float]:
@@ -56,8 +64,11 @@ def test_proposals_are_legal_and_new(sampler: str) -> None:
 def test_proposals_depend_on_what_was_told_the_seed_and_the_number(sampler: str) -> None:
     first = [generator(sampler, startup=2).ask(number, set()) for number in range(4)]
     assert first == [generator(sampler, startup=2).ask(number, set()) for number in range(4)]
-    assert first != [generator(sampler, startup=2, seed=1).ask(number, set()) for number in range(4)]
-    # A proposer that was asked before, as in an uninterrupted run, proposes like a fresh one that was told the same.
+    assert first != [
+        generator(sampler, startup=2, seed=1).ask(number, set()) for number in range(4)
+    ]
+    # A proposer that was asked before, as in an uninterrupted run, proposes like a fresh one that
+    # was told the same.
     asked, fresh = generator(sampler), generator(sampler)
     for number in range(12):
         placement = asked.ask(number, set())
@@ -86,14 +97,18 @@ def test_tpe_and_the_additive_model_learn() -> None:
 
 def test_startup_spreads_over_the_number_of_sites() -> None:
     chooser = generator(startup=300)
-    sizes = Counter(len(placement.choices) for number in range(300) if (placement := chooser.ask(number, set())))
+    sizes = Counter(
+        len(placement.choices) for number in range(300) if (placement := chooser.ask(number, set()))
+    )
     assert set(sizes) == {1, 2, 3, 4, 5, 6}
     assert min(sizes.values()) > 25
 
 
 @pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
 def test_a_small_space_is_exhausted_without_a_duplicate(sampler: str) -> None:
-    space = SearchSpace("s", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}})
+    space = SearchSpace(
+        "s", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}}
+    )
     chooser, taken = generator(sampler, startup=2, offered=choice_space_of(space, SITES)), set()
     for number in range(20):
         placement = chooser.ask(number, taken)
@@ -101,7 +116,9 @@ def test_a_small_space_is_exhausted_without_a_duplicate(sampler: str) -> None:
             break
         taken.add(placement.id)
         tell(chooser, placement)
-    assert len(taken) == 8 == choice_space_of(space, SITES).size - 1  # the backbone alone is a reference, and never proposed
+    assert (
+        len(taken) == 8 == choice_space_of(space, SITES).size - 1
+    )  # the backbone alone is a reference, and never proposed
 
 
 @pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
@@ -153,7 +170,9 @@ def test_an_error_of_little_weight_says_little() -> None:
 
 
 def test_options_that_are_illegal_together_are_drawn_again() -> None:
-    space = SearchSpace("s", SPACE.backbone, modules={"bam": {"branches": ("channel", "spatial"), "d": (2, 4)}})
+    space = SearchSpace(
+        "s", SPACE.backbone, modules={"bam": {"branches": ("channel", "spatial"), "d": (2, 4)}}
+    )
     chooser = generator("random", startup=10, offered=choice_space_of(space, SITES))
     for number in range(20):
         placement = chooser.ask(number, set())
@@ -183,7 +202,9 @@ def test_what_is_kept_has_a_parameter_for_each_site_with_attention() -> None:
     assert trial.params == {"layer1": "bam(r=16,d=4)", "layer2": "bam(r=8,d=1)"}
     assert trial.values == [70.0, 1.0]
     assert kept_trial(MENU, resolve("none", SITES), [70.0, 1.0]).params == {}
-    assert kept_trial(MENU, resolve("layer1=se layer2=bam(n=3) layer3=bam", SITES), [70.0, 1.0]).params == {"layer3": "bam(r=16,d=4)"}
+    assert kept_trial(
+        MENU, resolve("layer1=se layer2=bam(n=3) layer3=bam", SITES), [70.0, 1.0]
+    ).params == {"layer3": "bam(r=16,d=4)"}
     # Optuna takes them all in one study: a site's values are the same in each.
     study = optuna.create_study(directions=["minimize"] * 2)
     for text in ("layer1=bam", "layer1=bam(r=4,d=1)", "none", "layer1.0.bn2=bam(d=6)"):

@@ -1,4 +1,6 @@
-"""Means, differences and probabilities against numbers by hand, the classical formulas, and simulated studies of known truth."""
+"""Means, differences and probabilities against numbers by hand, the classical formulas, and
+simulated studies of known truth.
+"""
 
 from collections.abc import Sequence
 
@@ -8,20 +10,47 @@ from conftest import make_record
 from scipy import stats
 
 from bam_search.search.record import Record
-from bam_search.search.statistics import LEVEL, Difference, Noise, difference, mean, membership, noise, rank_correlation
+from bam_search.search.statistics import (
+    LEVEL,
+    Difference,
+    Noise,
+    difference,
+    mean,
+    membership,
+    noise,
+    rank_correlation,
+)
 
 COSTS = ("params_overhead", "macs_conv_fc_overhead")
 
 
-def final(number: int, errors: Sequence[float] | np.ndarray, cost: float = 1.0, first: int = 0) -> Record:
+def final(
+    number: int, errors: Sequence[float] | np.ndarray, cost: float = 1.0, first: int = 0
+) -> Record:
     """A record with these test errors, at seeds from `first` on."""
-    return make_record(number, 70.0, cost, test_errors=tuple(map(float, errors)), test_seeds=tuple(range(first, first + len(errors))))
+    return make_record(
+        number,
+        70.0,
+        cost,
+        test_errors=tuple(map(float, errors)),
+        test_seeds=tuple(range(first, first + len(errors))),
+    )
 
 
-def simulated(rng: np.random.Generator, truths: np.ndarray, seeds: list[int], sd: float = 0.4, shift: float = 0.6) -> list[Record]:
-    """Records with these true means, drawn from the model: mean + what the seed does to all + noise."""
+def simulated(
+    rng: np.random.Generator,
+    truths: np.ndarray,
+    seeds: list[int],
+    sd: float = 0.4,
+    shift: float = 0.6,
+) -> list[Record]:
+    """Records with these true means, drawn from the model: mean + what the seed does to all +
+    noise.
+    """
     shifts = rng.normal(0, shift, max(seeds))
-    rows = [truth + shifts[:n] + rng.normal(0, sd, n) for truth, n in zip(truths, seeds, strict=True)]
+    rows = [
+        truth + shifts[:n] + rng.normal(0, sd, n) for truth, n in zip(truths, seeds, strict=True)
+    ]
     return [final(i, row, cost=float(i)) for i, row in enumerate(rows)]
 
 
@@ -29,7 +58,8 @@ def test_a_mean_has_students_interval() -> None:
     found = mean([1.0, 2.0, 3.0, 4.0])
     assert (found.mean, found.n) == (2.5, 4)
     assert found.sd == pytest.approx(1.2909944)
-    # The 95 % quantile of Student's t with 3 degrees of freedom is 2.353363 (any table); the standard error is 0.6454972.
+    # The 95 % quantile of Student's t with 3 degrees of freedom is 2.353363 (any table); the
+    # standard error is 0.6454972.
     assert found.low == pytest.approx(2.5 - 2.353363 * 0.6454972, abs=1e-5)
     assert found.high == pytest.approx(2.5 + 2.353363 * 0.6454972, abs=1e-5)
 
@@ -68,7 +98,11 @@ def test_a_difference_is_paired_so_a_seeds_effect_drops_out() -> None:
     spread = Noise(0.3, 6)
     shift = np.array([5.0, -20.0, 100.0])
     plain = difference(final(0, [70, 71, 72]), final(1, [71, 71.5, 73.5]), spread)
-    shifted = difference(final(0, np.array([70, 71, 72]) + shift), final(1, np.array([71, 71.5, 73.5]) + shift), spread)
+    shifted = difference(
+        final(0, np.array([70, 71, 72]) + shift),
+        final(1, np.array([71, 71.5, 73.5]) + shift),
+        spread,
+    )
     assert plain is not None
     assert shifted == plain
     assert plain.mean == pytest.approx(-1)
@@ -77,7 +111,9 @@ def test_a_difference_is_paired_so_a_seeds_effect_drops_out() -> None:
 
 
 def test_only_common_seeds_are_compared() -> None:
-    found = difference(final(0, [70, 71, 72, 73], first=0), final(1, [60, 62], first=2), Noise(0.3, 6))
+    found = difference(
+        final(0, [70, 71, 72, 73], first=0), final(1, [60, 62], first=2), Noise(0.3, 6)
+    )
     assert found is not None
     assert (found.mean, found.n) == (11.5, 2)
     assert difference(final(0, [70, 71]), final(1, [70, 71], first=2), Noise(0.3, 6)) is None
@@ -85,7 +121,12 @@ def test_only_common_seeds_are_compared() -> None:
 
 @pytest.mark.parametrize(
     ("errors", "word"),
-    [([69.0, 70.0, 71.0], "better"), ([73.0, 74.0, 75.0], "worse"), ([71.1, 72.1, 73.1], "tie"), ([70.9, 71.9, 72.9], "tie")],
+    [
+        ([69.0, 70.0, 71.0], "better"),
+        ([73.0, 74.0, 75.0], "worse"),
+        ([71.1, 72.1, 73.1], "tie"),
+        ([70.9, 71.9, 72.9], "tie"),
+    ],
 )
 def test_a_difference_has_a_word(errors: list[float], word: str) -> None:
     found = difference(final(0, errors), final(1, [71.0, 72.0, 73.0]), Noise(0.3, 6))
@@ -108,7 +149,9 @@ def test_a_clear_winner_is_on_the_front_and_what_it_beats_is_not() -> None:
 
 
 def test_two_equals_at_equal_costs_share_the_front() -> None:
-    first, second = membership([final(0, [70, 71, 72]), final(1, [71, 70, 72])], COSTS, Noise(0.5, 8))
+    first, second = membership(
+        [final(0, [70, 71, 72]), final(1, [71, 70, 72])], COSTS, Noise(0.5, 8)
+    )
     assert first == pytest.approx(0.5, abs=0.04)
     assert first + second == pytest.approx(1)
 
@@ -117,16 +160,21 @@ def test_cheaper_but_worse_is_on_the_front() -> None:
     worse, better = final(0, [90, 90], cost=1), final(1, [70, 70], cost=2)
     assert membership([worse, better], COSTS, Noise(0.5, 8)) == [1, 1]
     # Cheaper on one cost only: neither beats the other.
-    crossed = make_record(2, 70.0, 3.0, test_errors=(95.0, 95.0), test_seeds=(0, 1), macs_conv_fc_overhead=0.5)
+    crossed = make_record(
+        2, 70.0, 3.0, test_errors=(95.0, 95.0), test_seeds=(0, 1), macs_conv_fc_overhead=0.5
+    )
     assert membership([better, crossed], COSTS, Noise(0.5, 8)) == [1, 1]
 
 
 def test_membership_follows_the_noise_and_the_number_of_seeds() -> None:
-    # The more expensive is on the front if it is better: Student's t of the difference over its standard deviation.
+    # The more expensive is on the front if it is better: Student's t of the difference over its
+    # standard deviation.
     for n, sd, degrees in ((2, 1.0, 12), (8, 1.0, 12), (2, 0.3, 12), (2, 0.5, 2)):
         cheap, dear = final(0, [71.0] * n, cost=1), final(1, [70.5] * n, cost=2)
         expected = stats.t.cdf(0.5 / (sd * np.sqrt(2 / n)), degrees)
-        assert membership([cheap, dear], COSTS, Noise(sd, degrees))[1] == pytest.approx(expected, abs=0.025)
+        assert membership([cheap, dear], COSTS, Noise(sd, degrees))[1] == pytest.approx(
+            expected, abs=0.025
+        )
 
 
 def test_without_noise_membership_is_the_front_of_the_means() -> None:
@@ -139,8 +187,17 @@ def test_rank_correlation() -> None:
     same, opposite = rank_correlation(up, up), rank_correlation(up, up[::-1])
     assert same is not None
     assert opposite is not None
-    assert (same.mean, same.low, same.high, same.n) == (pytest.approx(1), pytest.approx(1), pytest.approx(1), 6)
-    assert (opposite.mean, opposite.low, opposite.high) == (pytest.approx(-1), pytest.approx(-1), pytest.approx(-1))
+    assert (same.mean, same.low, same.high, same.n) == (
+        pytest.approx(1),
+        pytest.approx(1),
+        pytest.approx(1),
+        6,
+    )
+    assert (opposite.mean, opposite.low, opposite.high) == (
+        pytest.approx(-1),
+        pytest.approx(-1),
+        pytest.approx(-1),
+    )
     # 1 of 6 pairs is in the other order.
     one = rank_correlation([1, 2, 3, 4], [1, 2, 4, 3])
     assert one is not None
@@ -150,8 +207,13 @@ def test_rank_correlation() -> None:
     assert one.low < one.mean < one.high
 
 
-@pytest.mark.parametrize(("short", "full"), [([1, 2, 3], [1, 2, 3]), ([], []), ([1, 1, 1, 1], [1, 2, 3, 4]), ([1, 2, 3, 4], [5, 5, 5, 5])])
-def test_too_few_or_constant_ranks_have_no_correlation(short: list[float], full: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [([1, 2, 3], [1, 2, 3]), ([], []), ([1, 1, 1, 1], [1, 2, 3, 4]), ([1, 2, 3, 4], [5, 5, 5, 5])],
+)
+def test_too_few_or_constant_ranks_have_no_correlation(
+    short: list[float], full: list[float]
+) -> None:
     assert rank_correlation(short, full) is None
 
 
@@ -181,7 +243,9 @@ def test_the_probability_to_be_on_the_front_is_calibrated() -> None:
         truths = rng.normal(70, 0.4, 4)
         records = simulated(rng, truths, [3, 3, 3, 3])
         said += membership(records, COSTS, noise(records))[1:]
-        true += [bool(truths[i] < truths[:i].min()) for i in range(1, 4)]  # costs rise with the number
+        true += [
+            bool(truths[i] < truths[:i].min()) for i in range(1, 4)
+        ]  # costs rise with the number
     chances, facts = np.array(said), np.array(true)
     for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.01)):
         within = (chances >= low) & (chances < high)

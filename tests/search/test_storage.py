@@ -20,11 +20,17 @@ IDENTITY = {"space": "small", "seed": 0}
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
     if request.param == "embedded":
         return None
-    return f"sqlite:///{tmp_path / 'shared.db'}" if request.param == "sqlite" else str(request.getfixturevalue("postgresql"))
+    return (
+        f"sqlite:///{tmp_path / 'shared.db'}"
+        if request.param == "sqlite"
+        else str(request.getfixturevalue("postgresql"))
+    )
 
 
 @pytest.fixture
-def study_storage(storage: str | None, tmp_path: Path, request: pytest.FixtureRequest) -> StudyStorage:
+def study_storage(
+    storage: str | None, tmp_path: Path, request: pytest.FixtureRequest
+) -> StudyStorage:
     return StudyStorage.of(tmp_path / "study", storage, request.node.name)
 
 
@@ -45,22 +51,31 @@ def test_what_goes_in_comes_out(store: Store, study_storage: StudyStorage, tmp_p
     assert (tmp_path / "study" / "study.db").exists() == study_storage.embedded
 
 
-def test_an_interrupted_study_ends_like_an_uninterrupted_one(store: Store, study_storage: StudyStorage, tmp_path: Path) -> None:
+def test_an_interrupted_study_ends_like_an_uninterrupted_one(
+    store: Store, study_storage: StudyStorage, tmp_path: Path
+) -> None:
     context = study(12, 3)
     expected = train(context, memory_store(context), Shuffled())
     with pytest.raises(KeyboardInterrupt):
         train(context, store, Shuffled(9, order=3))
     done = len(store.records())
     pool = Shuffled(order=4)
-    assert train(context, open_store(tmp_path / "study", IDENTITY, OBJECTIVES, study_storage), pool) == expected
+    assert (
+        train(context, open_store(tmp_path / "study", IDENTITY, OBJECTIVES, study_storage), pool)
+        == expected
+    )
     assert 0 < done < 12
     assert sum(not job.final for job in pool.ran) == 12 - done
     assert set(PLAN.references) <= {record.name for record in expected.values()}
 
 
 @pytest.mark.usefixtures("store")
-def test_a_study_that_was_run_differently_is_refused_wherever_it_lies(study_storage: StudyStorage, tmp_path: Path) -> None:
-    for folder in ("study", "elsewhere") if not study_storage.embedded else ("study",):  # a shared database remembers without the folder
+def test_a_study_that_was_run_differently_is_refused_wherever_it_lies(
+    study_storage: StudyStorage, tmp_path: Path
+) -> None:
+    for folder in (
+        ("study", "elsewhere") if not study_storage.embedded else ("study",)
+    ):  # a shared database remembers without the folder
         with pytest.raises(UserError) as caught:
             open_store(tmp_path / folder, {**IDENTITY, "seed": 1}, OBJECTIVES, study_storage)
         assert "seed: 0 there, 1 now" in caught.value.message
@@ -68,18 +83,29 @@ def test_a_study_that_was_run_differently_is_refused_wherever_it_lies(study_stor
         assert "--name" in caught.value.hint
 
 
-def test_a_folder_whose_trials_are_elsewhere_is_not_begun_anew(store: Store, study_storage: StudyStorage, tmp_path: Path) -> None:
+def test_a_folder_whose_trials_are_elsewhere_is_not_begun_anew(
+    store: Store, study_storage: StudyStorage, tmp_path: Path
+) -> None:
     store.describe({})
-    other = StudyStorage.of(tmp_path / "study", None if not study_storage.embedded else f"sqlite:///{tmp_path / 'other.db'}", "it")
+    other = StudyStorage.of(
+        tmp_path / "study",
+        None if not study_storage.embedded else f"sqlite:///{tmp_path / 'other.db'}",
+        "it",
+    )
     with pytest.raises(UserError, match=r"storage\.url: "):
         open_store(tmp_path / "study", IDENTITY, OBJECTIVES, other)
 
 
-def test_a_study_set_aside_is_whole_under_its_new_name(store: Store, study_storage: StudyStorage, tmp_path: Path) -> None:
+def test_a_study_set_aside_is_whole_under_its_new_name(
+    store: Store, study_storage: StudyStorage, tmp_path: Path
+) -> None:
     store.add(make_record(0, 80.0, 0.0), None, [80.0, 0.0, 0.0])
     moved = archive(tmp_path / "study", study_storage)
     assert len(moved) == (1 if study_storage.embedded else 2)
-    assert open_store(tmp_path / "study", {**IDENTITY, "seed": 1}, OBJECTIVES, study_storage).records() == {}
+    assert (
+        open_store(tmp_path / "study", {**IDENTITY, "seed": 1}, OBJECTIVES, study_storage).records()
+        == {}
+    )
     if study_storage.embedded:
         assert list(read_records(Path(moved[0]))) == list(store.records().values())
     else:
@@ -87,8 +113,12 @@ def test_a_study_set_aside_is_whole_under_its_new_name(store: Store, study_stora
         assert [json.loads(trial.user_attrs["record"])["number"] for trial in kept.trials] == [0]
 
 
-def test_two_drivers_of_one_study_in_postgresql_are_kept_apart(postgresql: str, tmp_path: Path) -> None:
-    one, same, other = (StudyStorage.of(tmp_path, postgresql, name) for name in ("drives", "drives", "other"))
+def test_two_drivers_of_one_study_in_postgresql_are_kept_apart(
+    postgresql: str, tmp_path: Path
+) -> None:
+    one, same, other = (
+        StudyStorage.of(tmp_path, postgresql, name) for name in ("drives", "drives", "other")
+    )
     with one.reserved():
         with pytest.raises(UserError, match="is driven by another process"), same.reserved():
             raise AssertionError("two drivers")
@@ -98,14 +128,18 @@ def test_two_drivers_of_one_study_in_postgresql_are_kept_apart(postgresql: str, 
         pass
 
 
-@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "postgresql://me@host/db?password=secret"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:secret@host/db", "postgresql://me@host/db?password=secret"]
+)
 def test_a_password_is_refused_as_commands_are_written_down(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match="has a password in it") as caught:
         StudyStorage.of(tmp_path, url, "it")
     assert "secret" not in str(caught.value)
 
 
-def test_a_shared_study_whose_maker_died_half_way_is_made_anew(postgresql: str, tmp_path: Path) -> None:
+def test_a_shared_study_whose_maker_died_half_way_is_made_anew(
+    postgresql: str, tmp_path: Path
+) -> None:
     study_storage = StudyStorage.of(tmp_path, postgresql, "half")
     study_storage._create(OBJECTIVES, {})
     assert open_store(tmp_path, IDENTITY, OBJECTIVES, study_storage).records() == {}
@@ -122,7 +156,9 @@ def test_a_shared_study_whose_maker_died_half_way_is_made_anew(postgresql: str, 
         ("nosuch://host/db", "cannot be used"),
     ],
 )
-def test_a_database_that_cannot_be_had_is_one_sentence(tmp_path: Path, url: str, message: str) -> None:
+def test_a_database_that_cannot_be_had_is_one_sentence(
+    tmp_path: Path, url: str, message: str
+) -> None:
     if url.startswith("postgresql"):
         pytest.importorskip("psycopg")
     with pytest.raises(UserError, match=message):

@@ -12,26 +12,49 @@ from bam_search.errors import UserError
 from bam_search.search.store import open_store, read_records
 
 OBJECTIVES = ("error", "params_overhead")
-IDENTITY = {"space": "small", "seed": 0, "recipe": {"lr": 0.1, "epochs": 2}, "objectives": OBJECTIVES}
+IDENTITY = {
+    "space": "small",
+    "seed": 0,
+    "recipe": {"lr": 0.1, "epochs": 2},
+    "objectives": OBJECTIVES,
+}
 
 
 def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
-    late, early, failed = make_record(2, 70.0, 1.0), make_record(0, 80.0, 0.0), make_record(1, None, 0.5, failure="Traceback: déjà vu")
+    late, early, failed = (
+        make_record(2, 70.0, 1.0),
+        make_record(0, 80.0, 0.0),
+        make_record(1, None, 0.5, failure="Traceback: déjà vu"),
+    )
     for record in (late, failed, early):
-        store.add(record, None, [record.val_error, record.params_overhead] if record.complete else [])  # type: ignore[list-item]
+        store.add(
+            record, None, [record.val_error, record.params_overhead] if record.complete else []
+        )  # type: ignore[list-item]
     store.add_final(2, 1000, {"error": 71.0, "images": 100, "seconds": 2.0, "micro_batches": 1})
     store.add_latency(2, 12.5, (10.0, 15.0))
     again = open_store(tmp_path, IDENTITY, OBJECTIVES).records()
     assert list(again) == [0, 1, 2]
-    tested = {"test_errors": (71.0,), "test_seeds": (1000,), "test_images": 100, "test_seconds": 2.0, "test_micro_batches": 1}
-    assert list(again.values()) == [early, failed, replace(late, **tested, latency_overhead=12.5, latency_interval=(10.0, 15.0))]
+    tested = {
+        "test_errors": (71.0,),
+        "test_seeds": (1000,),
+        "test_images": 100,
+        "test_seconds": 2.0,
+        "test_micro_batches": 1,
+    }
+    assert list(again.values()) == [
+        early,
+        failed,
+        replace(late, **tested, latency_overhead=12.5, latency_interval=(10.0, 15.0)),
+    ]
     assert read_records(tmp_path) == list(again.values())
 
 
 def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
-    stopped = make_record(0, None, 1.0, stopped="after 1 epoch: no", rung_epochs=(1,), rung_errors=(93.5,))
+    stopped = make_record(
+        0, None, 1.0, stopped="after 1 epoch: no", rung_epochs=(1,), rung_errors=(93.5,)
+    )
     control = make_record(1, 80.0, 1.0, control=True, rung_epochs=(1, 2), rung_errors=(93.5, 90.25))
     store.add(stopped, None, [])
     store.add(control, None, [80.0, 1.0])
@@ -52,16 +75,27 @@ def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_p
     again = open_store(tmp_path, IDENTITY, OBJECTIVES)
     assert again.final_seeds() == {(10, 9), (10, 10), (10, 11), (0, 9)}
     first, second = again.records().values()
-    assert (second.test_seeds, second.test_errors, second.test_error) == ((9, 10), (72.0, 73.0), 72.5)
+    assert (second.test_seeds, second.test_errors, second.test_error) == (
+        (9, 10),
+        (72.0, 73.0),
+        72.5,
+    )
     assert (second.test_images, second.test_seconds, second.test_micro_batches) == (100, 4.0, 2)
     assert second.test_failure == "Traceback: déjà vu"
-    assert (first.test_seeds, first.test_error, first.test_seconds, first.test_failure) == ((), None, None, "Traceback: nothing")
+    assert (first.test_seeds, first.test_error, first.test_seconds, first.test_failure) == (
+        (),
+        None,
+        None,
+        "Traceback: nothing",
+    )
 
 
 def test_optuna_reads_the_folder(tmp_path: Path) -> None:
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
     record = make_record(0, 80.0, 1.5)
-    store.add(record, optuna.create_trial(params={}, distributions={}, values=[80.0, 1.5]), [80.0, 1.5])
+    store.add(
+        record, optuna.create_trial(params={}, distributions={}, values=[80.0, 1.5]), [80.0, 1.5]
+    )
     study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert [trial.values for trial in study.best_trials] == [[80.0, 1.5]]
     assert study.metric_names == list(OBJECTIVES)

@@ -23,7 +23,12 @@ def test_shipped_studies_are_valid_on_both_devices(name: str) -> None:
 def test_the_placement_study_is_what_the_readme_says() -> None:
     cpu, gpu = (load_study("placement", device, {}, []) for device in (CPU, GPU))
     assert (cpu.space, gpu.space) == ("small", "resnet18")
-    assert list(cpu.references.values()) == ["none", "bottleneck=bam(r=16,d=4)", "every-block=bam(r=16,d=4)", "every-block=se(r=16)"]
+    assert list(cpu.references.values()) == [
+        "none",
+        "bottleneck=bam(r=16,d=4)",
+        "every-block=bam(r=16,d=4)",
+        "every-block=se(r=16)",
+    ]
     assert cpu.trials >= 16
     assert gpu.data.limit is None
     assert gpu.recipe.epochs == 10
@@ -32,7 +37,12 @@ def test_the_placement_study_is_what_the_readme_says() -> None:
 def test_flags_win_over_assignments_and_these_over_the_file() -> None:
     assignments = ["trials=7", "recipe.epochs=4", "recipe.lr=0.5", "data.images='all'"]
     study = load_study("placement", CPU, {"trials": 9, "recipe": {"epochs": 3}}, assignments)
-    assert (study.trials, study.recipe.epochs, study.recipe.lr, study.data.limit) == (9, 3, 0.5, None)
+    assert (study.trials, study.recipe.epochs, study.recipe.lr, study.data.limit) == (
+        9,
+        3,
+        0.5,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,6 +102,8 @@ def test_rungs_come_before_the_full_training() -> None:
 
 
 def test_limits_and_costs_are_by_the_field_of_a_record() -> None:
-    study = load_study("placement", CPU, {}, ["max_params_overhead=2", "objectives=['macs_overhead', 'error']"])
+    study = load_study(
+        "placement", CPU, {}, ["max_params_overhead=2", "objectives=['macs_overhead', 'error']"]
+    )
     assert study.limits == {"params_overhead": 2.0, "macs_conv_fc_overhead": math.inf}
     assert study.costs == ("macs_overhead",)

@@ -24,28 +24,46 @@ def test_each_phase_has_its_trainings_and_their_images() -> None:
     assert [(name, phase.trainings) for name, phase in found.items()] == [
         ("search", 24),
         ("random baseline", 12),  # as many as were searched, less the startup that it shares
-        ("finalists", 48),  # 4 references, 9 of 20 searched and the best random one; 3 seeds each, and 15 % more
+        (
+            "finalists",
+            48,
+        ),  # 4 references, 9 of 20 searched and the best random one; 3 seeds each, and 15 % more
         ("winner without each site", 12),  # 4 of 6 sites
     ]
-    assert found["search"].images == 24 * 2 * (900 + 30)  # validation images take a third of a step each
+    assert found["search"].images == 24 * 2 * (
+        900 + 30
+    )  # validation images take a third of a step each
     assert found["finalists"].images == 48 * (2 * 990 + 100)
 
 
 def test_a_comparison_of_references_searches_nothing() -> None:
     found = by_name(workload(study(trials=4), SIZES))
-    assert {name: phase.trainings for name, phase in found.items()} == {"search": 4, "finalists": 14}
+    assert {name: phase.trainings for name, phase in found.items()} == {
+        "search": 4,
+        "finalists": 14,
+    }
 
 
 @pytest.mark.parametrize(
     ("changes", "name", "expected"),
     [
-        ({"finalists": {"seeds": 5, "most": 5, "extra": 0.5}}, "finalists", 55),  # no seed beyond `most`
+        (
+            {"finalists": {"seeds": 5, "most": 5, "extra": 0.5}},
+            "finalists",
+            55,
+        ),  # no seed beyond `most`
         ({"random_baseline": False}, "finalists", 34),
         ({"finalists": {"leave_one_out": False}}, "winner without each site", None),
-        ({"rungs": {"epochs": [1]}}, "random baseline", 12),  # 12 candidates of 3 epochs instead of 2, less 6
+        (
+            {"rungs": {"epochs": [1]}},
+            "random baseline",
+            12,
+        ),  # 12 candidates of 3 epochs instead of 2, less 6
     ],
 )
-def test_keys_of_the_study_change_what_it_trains(changes: dict[str, object], name: str, expected: int | None) -> None:
+def test_keys_of_the_study_change_what_it_trains(
+    changes: dict[str, object], name: str, expected: int | None
+) -> None:
     found = by_name(workload(study(**changes), SIZES))
     assert (found[name].trainings if name in found else None) == expected
 

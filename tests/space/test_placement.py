@@ -10,7 +10,12 @@ from bam_search.space.placement import Choice, Placement
 names = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True)
 values = st.one_of(st.integers(-99, 99), st.booleans(), st.sampled_from(["both", "sum", 0.5]))
 choices = st.builds(Choice.of, names, st.dictionaries(names, values, max_size=3))
-placements = st.builds(Placement.of, st.dictionaries(st.from_regex(r"layer[0-9](\.[0-9]\.bn[0-9])?", fullmatch=True), choices, max_size=4))
+placements = st.builds(
+    Placement.of,
+    st.dictionaries(
+        st.from_regex(r"layer[0-9](\.[0-9]\.bn[0-9])?", fullmatch=True), choices, max_size=4
+    ),
+)
 
 
 @given(placements)
@@ -27,7 +32,15 @@ def test_json_and_from_json_are_inverse(placement: Placement) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "3", '{"layer1": "bam"}', '{"layer1": {"options": {}}}', '{"layer1": {"module": "bam", "options": [8]}}', "[" * 100_000],
+    [
+        "",
+        "[]",
+        "3",
+        '{"layer1": "bam"}',
+        '{"layer1": {"options": {}}}',
+        '{"layer1": {"module": "bam", "options": [8]}}',
+        "[" * 100_000,
+    ],
     ids=range(7),
 )
 def test_json_that_is_no_placement_is_one_sentence(text: str) -> None:
@@ -51,7 +64,10 @@ def test_the_id_is_the_same_on_every_machine() -> None:
 
 
 def test_blanks_do_not_matter() -> None:
-    assert Placement.parse("  layer1 = bam( r = 8 , d = 2 )   layer2=se ").text == "layer1=bam(r=8,d=2) layer2=se"
+    assert (
+        Placement.parse("  layer1 = bam( r = 8 , d = 2 )   layer2=se ").text
+        == "layer1=bam(r=8,d=2) layer2=se"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "none", "  none "])

@@ -9,7 +9,10 @@ from bam_search.space.search_space import ChoiceSpace, load_space
 
 
 def test_menu_size_counts_every_placement() -> None:
-    choice_space = ChoiceSpace({"a": {"bam": {"r": (4, 8), "d": (1, 2, 4)}, "se": {"r": (4,)}}, "b": {"bam": {"r": (4,)}}}, {})
+    choice_space = ChoiceSpace(
+        {"a": {"bam": {"r": (4, 8), "d": (1, 2, 4)}, "se": {"r": (4,)}}, "b": {"bam": {"r": (4,)}}},
+        {},
+    )
     assert choice_space.size == (1 + 6 + 1) * (1 + 1)
 
 

@@ -1,4 +1,7 @@
-"""The attention modules: one file each, one table. All are called `Module(channels, **options)`, (B, C, H, W) in and out."""
+"""The attention modules: one file each, one table.
+
+All are called `Module(channels, **options)`, (B, C, H, W) in and out.
+"""
 
 import functools
 import inspect
@@ -17,11 +20,21 @@ from bam_search.model.attention.gc import GC
 from bam_search.model.attention.se import SE
 from bam_search.space.placement import Choice, Option
 
-ATTENTION: Mapping[str, type[nn.Module]] = {"bam": BAM, "se": SE, "cbam": CBAM, "eca": ECA, "gc": GC, "block": Block}
+ATTENTION: Mapping[str, type[nn.Module]] = {
+    "bam": BAM,
+    "se": SE,
+    "cbam": CBAM,
+    "eca": ECA,
+    "gc": GC,
+    "block": Block,
+}
 
 
 def defaults(module: str) -> dict[str, Option]:
-    """The options of an attention module, in order, with their defaults. Raises UserError for an unknown module."""
+    """The options of an attention module, in order, with their defaults.
+
+    Raises UserError for an unknown module.
+    """
     return {name: parameter.default for name, parameter in _options(module).items()}
 
 
@@ -29,8 +42,8 @@ def defaults(module: str) -> dict[str, Option]:
 def canonical(choice: Choice, channels: int, side: int) -> Choice:
     """The same choice without the options that equal their defaults, in the module's order.
 
-    Raises UserError for an unknown module or option, a value of the wrong type, or options that are illegal on a map of `channels`
-    channels whose shorter side is `side`.
+    Raises UserError for an unknown module or option, a value of the wrong type, or options that are
+    illegal on a map of `channels` channels whose shorter side is `side`.
     """
     known = _options(choice.module)
     for name, value in choice.options:
@@ -39,16 +52,27 @@ def canonical(choice: Choice, channels: int, side: int) -> Choice:
         _check_type(choice.module, name, value, known[name].annotation)
     if not _needs_like(choice.module):
         try:
-            with torch.device("meta"):  # the module knows best what it can be, and costs nothing there
+            with torch.device(
+                "meta"
+            ):  # the module knows best what it can be, and costs nothing there
                 _check_reach(ATTENTION[choice.module](channels, **dict(choice.options)), side)
         except UserError as error:
             raise UserError(f"{choice.text}: {error.message}", error.hint) from None
     given = dict(choice.options)
-    return Choice.of(choice.module, {name: given[name] for name, p in known.items() if name in given and given[name] != p.default})
+    return Choice.of(
+        choice.module,
+        {
+            name: given[name]
+            for name, p in known.items()
+            if name in given and given[name] != p.default
+        },
+    )
 
 
 def create(choice: Choice, channels: int, like: nn.Module) -> nn.Module:
-    """The attention module of a choice, for `channels` channels; `like` is the module at its site, which `block` repeats."""
+    """The attention module of a choice, for `channels` channels; `like` is the module at its site,
+    which `block` repeats.
+    """
     extra = {"like": like} if _needs_like(choice.module) else {}
     return ATTENTION[choice.module](channels, **extra, **dict(choice.options))
 
@@ -66,16 +90,22 @@ def _options(module: str) -> Mapping[str, inspect.Parameter]:
 
 
 def _check_reach(module: nn.Module, side: int) -> None:
-    # A dilation of the map's side leaves only the centre tap inside the map; beyond it lies nothing new.
+    # A dilation of the map's side leaves only the centre tap inside the map; beyond it lies nothing
+    # new.
     d = max((max(m.dilation) for m in module.modules() if isinstance(m, nn.Conv2d)), default=1)
     if d > side:
-        raise UserError(f"the dilation {d} is more than the map's side, {side}", f"d can be 1 to {side} there")
+        raise UserError(
+            f"the dilation {d} is more than the map's side, {side}", f"d can be 1 to {side} there"
+        )
 
 
 def _check_type(module: str, name: str, value: Option, kind: Any) -> None:
     if get_origin(kind) is Literal:
         if value not in get_args(kind) or isinstance(value, bool):
-            raise UserError(f"{module}({name}={value})", f"{name} is one of: {', '.join(map(str, get_args(kind)))}")
+            raise UserError(
+                f"{module}({name}={value})",
+                f"{name} is one of: {', '.join(map(str, get_args(kind)))}",
+            )
     elif type(value) is not kind:
         words = {int: "a whole number", bool: "true or false", float: "a number"}
         raise UserError(f"{module}({name}={value})", f"{name} is {words[kind]}")

@@ -1,8 +1,9 @@
 """BAM, the Bottleneck Attention Module: a channel branch plus a dilated spatial branch.
 
-Jongchan Park, Sanghyun Woo, Joon-Young Lee, In So Kweon: "BAM: Bottleneck Attention Module", BMVC 2018,
-https://arxiv.org/abs/1807.06514. F' = F + F * M(F) (eq. 1), M(F) = sigmoid(Mc(F) + Ms(F)) (eq. 2).
-The authors' released code differs: it multiplies the branches and has no normalisation at their ends (`combine=product,end_bn=false`).
+Jongchan Park, Sanghyun Woo, Joon-Young Lee, In So Kweon: "BAM: Bottleneck Attention Module", BMVC
+2018, https://arxiv.org/abs/1807.06514. F' = F + F * M(F) (eq. 1), M(F) = sigmoid(Mc(F) + Ms(F))
+(eq. 2). The authors' released code differs: it multiplies the branches and has no normalisation at
+their ends (`combine=product,end_bn=false`).
 """
 
 from collections.abc import Callable, Mapping
@@ -16,16 +17,23 @@ from bam_search.model.attention.gates import amplified, spread
 from bam_search.model.attention.options import reduced_channels, require_positive
 from bam_search.model.pool import GlobalAvgPool
 
-COMBINE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"product": torch.mul, "max": torch.maximum}
-"""How two branches become one, beside "sum", which the spatial branch does as it ends; training does the same in fewer passes."""
+COMBINE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "product": torch.mul,
+    "max": torch.maximum,
+}
+"""How two branches become one, beside "sum", which the spatial branch does as it ends; training
+does the same in fewer passes.
+"""
 
 
 class BAM(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W), any H and W; in training B > 1 where there is a channel branch, which normalises over the batch.
+    """(B, C, H, W) -> (B, C, H, W), any H and W; in training B > 1 where there is a channel branch,
+    which normalises over the batch.
 
-    `r` reduces C to C // r hidden channels, `d` is the dilation of the `n` 3x3 convolutions of the spatial branch. `branches` leaves
-    one of the two out, `combine` says how two become one (the paper's ablations, table 1), `end_bn` ends each branch in a batch
-    normalisation over C channels. Raises UserError for illegal options, and for those of a branch that is left out.
+    `r` reduces C to C // r hidden channels, `d` is the dilation of the `n` 3x3 convolutions of the
+    spatial branch. `branches` leaves one of the two out, `combine` says how two become one (the
+    paper's ablations, table 1), `end_bn` ends each branch in a batch normalisation over C channels.
+    Raises UserError for illegal options, and for those of a branch that is left out.
     """
 
     def __init__(
@@ -41,9 +49,15 @@ class BAM(nn.Module):
         super().__init__()
         require_positive(d=d, n=n)
         if branches != "both" and combine != "sum":
-            raise UserError(f"combine = {combine} needs both branches, and branches = {branches}", "leave combine out")
+            raise UserError(
+                f"combine = {combine} needs both branches, and branches = {branches}",
+                "leave combine out",
+            )
         if branches == "channel" and (d, n) != (4, 2):
-            raise UserError("d and n belong to the spatial branch, which branches = channel leaves out", "leave d and n out")
+            raise UserError(
+                "d and n belong to the spatial branch, which branches = channel leaves out",
+                "leave d and n out",
+            )
         m = reduced_channels(channels, r)
         self.channel = _Channel(channels, m, end_bn) if branches != "spatial" else None
         self.spatial = _Spatial(channels, m, d, n, end_bn) if branches != "channel" else None
@@ -67,7 +81,9 @@ class BAM(nn.Module):
             return COMBINE[self.combine](channel, self.spatial(x))
         if self.combine == "product":
             return self.spatial(x, times=channel)
-        return channel + self.spatial(x, plus=-channel).relu()  # the larger one; `maximum` takes ten passes for its derivative
+        return (
+            channel + self.spatial(x, plus=-channel).relu()
+        )  # the larger one; `maximum` takes ten passes for its derivative
 
 
 class _Channel(nn.Module):
@@ -91,9 +107,10 @@ class _Channel(nn.Module):
 class _Spatial(nn.Module):
     """Ms, eq. 4: (B, C, H, W) -> (B, H, W, C) with its last normalisation, else (B, H, W, 1).
 
-    The map is the same for all channels, so it is normalised once; `scale` and `shift` are the C weights and biases of that
-    normalisation. (B, H, W, C) keeps the large map channels-last in memory, as images on a device are. `plus` is added, or all is
-    multiplied by `times`, (B, 1, 1, C): that is done to C numbers an image, which are then spread over the map.
+    The map is the same for all channels, so it is normalised once; `scale` and `shift` are the C
+    weights and biases of that normalisation. (B, H, W, C) keeps the large map channels-last in
+    memory, as images on a device are. `plus` is added, or all is multiplied by `times`, (B, 1, 1,
+    C): that is done to C numbers an image, which are then spread over the map.
     """
 
     def __init__(self, channels: int, m: int, d: int, n: int, end_bn: bool) -> None:
@@ -120,4 +137,8 @@ class _Spatial(nn.Module):
 
 def _convolution(before: int, after: int, kernel: int, dilation: int) -> list[nn.Module]:
     padding = dilation * (kernel // 2)
-    return [nn.Conv2d(before, after, kernel, padding=padding, dilation=dilation), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    return [
+        nn.Conv2d(before, after, kernel, padding=padding, dilation=dilation),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    ]

@@ -1,7 +1,7 @@
 """One more block of the backbone's own topology: the BAM paper's control "is it just depth?".
 
-No attention: the last block of the site's stage once more, with weights of its own. Park et al.: "BAM: Bottleneck Attention Module",
-BMVC 2018, https://arxiv.org/abs/1807.06514.
+No attention: the last block of the site's stage once more, with weights of its own. Park et al.:
+"BAM: Bottleneck Attention Module", BMVC 2018, https://arxiv.org/abs/1807.06514.
 """
 
 import copy
@@ -14,7 +14,8 @@ from bam_search.model.backbones.init import init_weights
 
 
 class Block(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W): a copy of the last block of `like`, which is the stage that it goes to the end of.
+    """(B, C, H, W) -> (B, C, H, W): a copy of the last block of `like`, which is the stage that it
+    goes to the end of.
 
     Its weights are drawn anew. Raises UserError if `like` is no stage of blocks, or
     if its last block changes the shape.
@@ -24,10 +25,15 @@ class Block(nn.Module):
         super().__init__()
         blocks = list(like.children()) if isinstance(like, nn.Sequential) else []
         if not blocks or not list(blocks[-1].children()):
-            raise UserError("block goes to the end of a stage of blocks", "try the target 'stage-ends'")
+            raise UserError(
+                "block goes to the end of a stage of blocks", "try the target 'stage-ends'"
+            )
         self.block = copy.deepcopy(blocks[-1])
         if not _keeps_shape(self.block, channels):
-            raise UserError("the stage's last block changes the shape", "a stage of one block that widens has none to repeat")
+            raise UserError(
+                "the stage's last block changes the shape",
+                "a stage of one block that widens has none to repeat",
+            )
         init_weights(self.block)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """CBAM, the Convolutional Block Attention Module: channel attention, then spatial attention.
 
-Sanghyun Woo, Jongchan Park, Joon-Young Lee, In So Kweon: "CBAM: Convolutional Block Attention Module", ECCV 2018,
-https://arxiv.org/abs/1807.06521. F' = Mc(F) * F, F'' = Ms(F') * F' (eq. 1), Mc = sigmoid(MLP(avg F) + MLP(max F)) (eq. 2),
-Ms = sigmoid(f_kxk([avg F; max F])), pooled over channels (eq. 3).
+Sanghyun Woo, Jongchan Park, Joon-Young Lee, In So Kweon: "CBAM: Convolutional Block Attention
+Module", ECCV 2018, https://arxiv.org/abs/1807.06521. F' = Mc(F) * F, F'' = Ms(F') * F' (eq. 1), Mc
+= sigmoid(MLP(avg F) + MLP(max F)) (eq. 2), Ms = sigmoid(f_kxk([avg F; max F])), pooled over
+channels (eq. 3).
 """
 
 from typing import Literal
@@ -15,13 +16,20 @@ from bam_search.model.pool import GlobalAvgPool, largest, mean
 
 
 class CBAM(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W), any H and W. `r` reduces C to C // r hidden channels, `k` is the side of the spatial convolution."""
+    """(B, C, H, W) -> (B, C, H, W), any H and W.
+
+    `r` reduces C to C // r hidden channels, `k` is the side of the spatial convolution.
+    """
 
     def __init__(self, channels: int, r: int = 16, k: Literal[3, 5, 7] = 7) -> None:
         super().__init__()
         m = reduced_channels(channels, r)
         self.average, self.largest = GlobalAvgPool(), nn.AdaptiveMaxPool2d(1)
-        self.mlp = nn.Sequential(nn.Conv2d(channels, m, 1, bias=False), nn.ReLU(inplace=True), nn.Conv2d(m, channels, 1, bias=False))
+        self.mlp = nn.Sequential(
+            nn.Conv2d(channels, m, 1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(m, channels, 1, bias=False),
+        )
         self.spatial = nn.Conv2d(2, 1, k, padding=k // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +38,8 @@ class CBAM(nn.Module):
         return x * self.spatial(pooled).sigmoid()
 
     def _largest(self, x: Tensor) -> Tensor:
-        # CUDA's adaptive pooling copies the map to channels-first and back, and has one thread for all pixels of a channel.
+        # CUDA's adaptive pooling copies the map to channels-first and back, and has one thread for
+        # all pixels of a channel.
         on_gpu = isinstance(x, Tensor) and x.is_cuda
         return largest(x)[:, :, None, None] if on_gpu else self.largest(x)
 

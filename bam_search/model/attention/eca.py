@@ -1,7 +1,8 @@
 """ECA, Efficient Channel Attention: a 1-D convolution across channels instead of a bottleneck.
 
-Qilong Wang et al.: "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks", CVPR 2020,
-https://arxiv.org/abs/1910.03151. F' = F * sigmoid(C1D_k(avg F)) (eq. 9), k = |log2(C) / gamma + b / gamma|, the nearest odd (eq. 12).
+Qilong Wang et al.: "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks",
+CVPR 2020, https://arxiv.org/abs/1910.03151. F' = F * sigmoid(C1D_k(avg F)) (eq. 9), k = |log2(C) /
+gamma + b / gamma|, the nearest odd (eq. 12).
 """
 
 import math
@@ -19,7 +20,10 @@ def kernel(channels: int, gamma: int, b: int) -> int:
 
 
 class ECA(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W), any H and W. `gamma` and `b` give the size of the convolution's kernel from C."""
+    """(B, C, H, W) -> (B, C, H, W), any H and W.
+
+    `gamma` and `b` give the size of the convolution's kernel from C.
+    """
 
     def __init__(self, channels: int, gamma: int = 2, b: int = 1) -> None:
         super().__init__()

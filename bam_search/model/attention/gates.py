@@ -1,7 +1,7 @@
 """Two operations on a whole map, whose derivatives go over it fewer times than autograd's own.
 
-A pass over a map takes a GPU as long as its memory needs, whatever is computed in it. Both save their inputs only, so that derivatives of
-derivatives come by themselves.
+A pass over a map takes a GPU as long as its memory needs, whatever is computed in it. Both save
+their inputs only, so that derivatives of derivatives come by themselves.
 """
 
 from typing import Any
@@ -13,7 +13,8 @@ from torch import Tensor
 def spread(base: Tensor, y: Tensor, slope: Tensor) -> Tensor:
     """base + y * slope, (B, H, W, C).
 
-    `y` is (B, H, W, 1); `base` and `slope`, of C channels, are the same at all pixels: (C,) or (B, 1, 1, C).
+    `y` is (B, H, W, 1); `base` and `slope`, of C channels, are the same at all pixels: (C,) or (B,
+    1, 1, C).
     """
     if not _by_hand(y):
         return torch.addcmul(base, y, slope)
@@ -27,7 +28,8 @@ def amplified(x: Tensor, gate: Tensor) -> Tensor:
 
 
 def _by_hand(x: Tensor) -> bool:
-    """Whether a derivative by hand serves: there are derivatives, and nobody else makes a graph of the operations.
+    """Whether a derivative by hand serves: there are derivatives, and nobody else makes a graph of
+    the operations.
 
     A compiler fuses autograd's own passes; a tracer (fvcore's, fx's) has to see the operations.
     """
@@ -39,8 +41,8 @@ def _by_hand(x: Tensor) -> bool:
 class _Spread(torch.autograd.Function):
     """`spread` for `base` and `slope` of shape (B, 1, 1, C).
 
-    Autograd's derivative of `addcmul` writes the products with `y` and with `slope` as maps and adds them up. Two matrix products read the
-    gradient once each, and write no map.
+    Autograd's derivative of `addcmul` writes the products with `y` and with `slope` as maps and
+    adds them up. Two matrix products read the gradient once each, and write no map.
     """
 
     generate_vmap_rule = True
@@ -74,8 +76,8 @@ class _Spread(torch.autograd.Function):
 class _Amplified(torch.autograd.Function):
     """`amplified`.
 
-    Autograd adds up the gradients of the two places of `x` in `addcmul`, in a pass of its own; and x * (1 + gate) is one pass more
-    forward.
+    Autograd adds up the gradients of the two places of `x` in `addcmul`, in a pass of its own; and
+    x * (1 + gate) is one pass more forward.
     """
 
     generate_vmap_rule = True

@@ -1,7 +1,9 @@
-"""GC, the Global Context block: one attention map pools a context, which is transformed and added everywhere.
+"""GC, the Global Context block: one attention map pools a context, which is transformed and added
+everywhere.
 
-Yue Cao, Jiarui Xu, Stephen Lin, Fangyun Wei, Han Hu: "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
-ICCV Workshops 2019, https://arxiv.org/abs/1904.11492. z = x + Wv2 relu(LN(Wv1 sum_j softmax_j(Wk x_j) x_j)) (eq. 6).
+Yue Cao, Jiarui Xu, Stephen Lin, Fangyun Wei, Han Hu: "GCNet: Non-local Networks Meet
+Squeeze-Excitation Networks and Beyond", ICCV Workshops 2019, https://arxiv.org/abs/1904.11492. z =
+x + Wv2 relu(LN(Wv1 sum_j softmax_j(Wk x_j) x_j)) (eq. 6).
 """
 
 from torch import Tensor, nn
@@ -10,21 +12,29 @@ from bam_search.model.attention.options import reduced_channels
 
 
 class GC(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W), any H and W. `r` reduces C to C // r hidden channels; at least 2, so that LN leaves something."""
+    """(B, C, H, W) -> (B, C, H, W), any H and W.
+
+    `r` reduces C to C // r hidden channels; at least 2, so that LN leaves something.
+    """
 
     def __init__(self, channels: int, r: int = 16) -> None:
         super().__init__()
         m = reduced_channels(channels, r, at_least=2)
         self.key = nn.Conv2d(channels, 1, 1)
-        self.transform = nn.Sequential(nn.Linear(channels, m), nn.LayerNorm(m), nn.ReLU(inplace=True), nn.Linear(m, channels))
+        self.transform = nn.Sequential(
+            nn.Linear(channels, m), nn.LayerNorm(m), nn.ReLU(inplace=True), nn.Linear(m, channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        # In the type of the map: autocast on a GPU makes a softmax float32, and the products with it a float32 map.
+        # In the type of the map: autocast on a GPU makes a softmax float32, and the products with
+        # it a float32 map.
         weights = self.key(x).flatten(2).softmax(2, dtype=x.dtype)
         return x + self.transform(self._context(pixels, weights))[:, :, None, None]
 
     def _context(self, pixels: Tensor, weights: Tensor) -> Tensor:
         if self.training:
             return (weights @ pixels).squeeze(1)  # reads the map once, and writes none
-        return (pixels * weights.transpose(1, 2)).sum(1, dtype=pixels.dtype)  # the same, as its cost is counted
+        return (pixels * weights.transpose(1, 2)).sum(
+            1, dtype=pixels.dtype
+        )  # the same, as its cost is counted

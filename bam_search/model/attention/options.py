@@ -1,12 +1,22 @@
-"""Checks that the attention modules share. Each module checks its own options when it is made, so that nothing is built dead."""
+"""Checks that the attention modules share.
+
+Each module checks its own options when it is made, so that nothing is built dead.
+"""
 
 from bam_search.errors import UserError
 
 
 def reduced_channels(channels: int, r: int, at_least: int = 1) -> int:
-    """C // r. Raises UserError if that is less than `at_least`: torch would build a branch without channels, and say nothing."""
+    """C // r.
+
+    Raises UserError if that is less than `at_least`: torch would build a branch without channels,
+    and say nothing.
+    """
     if r < 1 or channels // r < at_least:
-        raise UserError(f"r = {r} on {channels} channels leaves too few hidden channels", f"r can be 1 to {channels // at_least} there")
+        raise UserError(
+            f"r = {r} on {channels} channels leaves too few hidden channels",
+            f"r can be 1 to {channels // at_least} there",
+        )
     return channels // r
 
 

@@ -1,7 +1,8 @@
 """SE, the Squeeze-and-Excitation block.
 
-Jie Hu, Li Shen, Gang Sun: "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507.
-F' = F * sigmoid(W2 relu(W1 mean(F))) (eq. 2-4), here with biases, as in BAM's comparison.
+Jie Hu, Li Shen, Gang Sun: "Squeeze-and-Excitation Networks", CVPR 2018,
+https://arxiv.org/abs/1709.01507. F' = F * sigmoid(W2 relu(W1 mean(F))) (eq. 2-4), here with biases,
+as in BAM's comparison.
 """
 
 from torch import Tensor, nn

@@ -8,7 +8,10 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def init_weights(net: Net) -> Net:
-    """`net`, its convolutions drawn by the rule of He et al. (https://arxiv.org/abs/1502.01852, fan-out), its normalisations reset."""
+    """`net`, its convolutions drawn by the rule of He et al.
+
+    (https://arxiv.org/abs/1502.01852, fan-out), its normalisations reset.
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,7 +1,7 @@
 """MobileNetV1 for 224x224 images.
 
-Andrew Howard et al.: "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", 2017,
-https://arxiv.org/abs/1704.04861 (table 1).
+Andrew Howard et al.: "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision
+Applications", 2017, https://arxiv.org/abs/1704.04861 (table 1).
 """
 
 from torch import Tensor, nn
@@ -22,7 +22,10 @@ class MobileNetV1(nn.Module):
         self.stem = nn.Sequential(*_convolution(3, first, 3, 2, 1), *_separable(first, before, 1))
         for i, (channels, blocks) in enumerate(STAGES):
             after = int(channels * width)
-            stage = [nn.Sequential(*_separable(before if not j else after, after, 1 if j else 2)) for j in range(blocks)]
+            stage = [
+                nn.Sequential(*_separable(before if not j else after, after, 1 if j else 2))
+                for j in range(blocks)
+            ]
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
             before = after
         self.avgpool = GlobalAvgPool()

@@ -1,9 +1,9 @@
 """Pre-activation networks for 32x32 images: PreResNet and WideResNet.
 
-Kaiming He et al.: "Identity Mappings in Deep Residual Networks", ECCV 2016, https://arxiv.org/abs/1603.05027.
-Sergey Zagoruyko, Nikos Komodakis: "Wide Residual Networks", BMVC 2016, https://arxiv.org/abs/1605.07146.
-Blocks are BN-ReLU-conv; where the shape changes, the shortcut is a bare 1x1 convolution of the activated input, and the trunk ends in
-BN-ReLU.
+Kaiming He et al.: "Identity Mappings in Deep Residual Networks", ECCV 2016,
+https://arxiv.org/abs/1603.05027. Sergey Zagoruyko, Nikos Komodakis: "Wide Residual Networks", BMVC
+2016, https://arxiv.org/abs/1605.07146. Blocks are BN-ReLU-conv; where the shape changes, the
+shortcut is a bare 1x1 convolution of the activated input, and the trunk ends in BN-ReLU.
 """
 
 from torch import Tensor, nn
@@ -13,20 +13,29 @@ from bam_search.model.pool import GlobalAvgPool
 
 
 class PreActBlock(nn.Module):
-    """(B, before, H, W) -> (B, after, H / stride, W / stride): a chain of BN-ReLU-conv, added to its shortcut.
+    """(B, before, H, W) -> (B, after, H / stride, W / stride): a chain of BN-ReLU-conv, added to
+    its shortcut.
 
-    `layers` gives (out channels, kernel) of each convolution; the first has the stride, as in the BAM paper's counts.
+    `layers` gives (out channels, kernel) of each convolution; the first has the stride, as in the
+    BAM paper's counts.
     """
 
     def __init__(self, before: int, layers: tuple[tuple[int, int], ...], stride: int) -> None:
         super().__init__()
         after = layers[-1][0]
         # The shortcut is called first, so that the branch's last convolution is the block's last.
-        self.shortcut = nn.Conv2d(before, after, 1, stride, bias=False) if stride != 1 or before != after else None
+        self.shortcut = (
+            nn.Conv2d(before, after, 1, stride, bias=False)
+            if stride != 1 or before != after
+            else None
+        )
         width = before
         for i, (channels, kernel) in enumerate(layers):
             self.add_module(f"bn{i + 1}", nn.BatchNorm2d(width))
-            self.add_module(f"conv{i + 1}", nn.Conv2d(width, channels, kernel, 1 if i else stride, kernel // 2, bias=False))
+            self.add_module(
+                f"conv{i + 1}",
+                nn.Conv2d(width, channels, kernel, 1 if i else stride, kernel // 2, bias=False),
+            )
             width = channels
         self.relu = nn.ReLU(inplace=True)
         self.depth = len(layers)
@@ -41,18 +50,28 @@ class PreActBlock(nn.Module):
 
 
 class PreActNet(nn.Module):
-    """(B, 3, H, W) -> (B, classes): a 3x3 stem of 16 channels, three stages of pre-activation blocks, BN-ReLU, average pooling.
+    """(B, 3, H, W) -> (B, classes): a 3x3 stem of 16 channels, three stages of pre-activation
+    blocks, BN-ReLU, average pooling.
 
-    `widths` are the 3x3 convolutions' channels by stage; a bottleneck block has four times as many at its ends. A stem of stride 2
-    makes it four times cheaper.
+    `widths` are the 3x3 convolutions' channels by stage; a bottleneck block has four times as many
+    at its ends. A stem of stride 2 makes it four times cheaper.
     """
 
-    def __init__(self, widths: tuple[int, int, int], blocks: int, bottleneck: bool, classes: int, stem_stride: int = 1) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, int, int],
+        blocks: int,
+        bottleneck: bool,
+        classes: int,
+        stem_stride: int = 1,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, stride=stem_stride, padding=1, bias=False)
         before = 16
         for i, width in enumerate(widths):
-            layers = ((width, 1), (width, 3), (4 * width, 1)) if bottleneck else ((width, 3), (width, 3))
+            layers = (
+                ((width, 1), (width, 3), (4 * width, 1)) if bottleneck else ((width, 3), (width, 3))
+            )
             stage = []
             for j in range(blocks):
                 stage.append(PreActBlock(before, layers, stride=2 if i and not j else 1))
@@ -72,12 +91,16 @@ class PreActNet(nn.Module):
 
 
 def preresnet110(classes: int) -> PreActNet:
-    """The "PreResNet110" whose counts the BAM paper gives: 18 bottleneck blocks a stage, which makes 164 layers."""
+    """The "PreResNet110" whose counts the BAM paper gives: 18 bottleneck blocks a stage, which
+    makes 164 layers.
+    """
     return PreActNet((16, 32, 64), 18, bottleneck=True, classes=classes)
 
 
 def small_preact(classes: int) -> PreActNet:
-    """As `preresnet110`, with 2 blocks a stage and a stem of stride 2: a laptop trains it in seconds."""
+    """As `preresnet110`, with 2 blocks a stage and a stem of stride 2: a laptop trains it in
+    seconds.
+    """
     return PreActNet((16, 32, 64), 2, bottleneck=True, classes=classes, stem_stride=2)
 
 

@@ -1,7 +1,9 @@
-"""ResNets for 32x32 images: torchvision's with the stem of the CIFAR experiments, and three-stage ones of torchvision's blocks.
+"""ResNets for 32x32 images: torchvision's with the stem of the CIFAR experiments, and three-stage
+ones of torchvision's blocks.
 
-Kaiming He et al.: "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385. The CIFAR stem
-(3x3, stride 1, no max-pool) and the stride on the first 1x1 convolution are what reproduces the counts that the BAM paper publishes.
+Kaiming He et al.: "Deep Residual Learning for Image Recognition", CVPR 2016,
+https://arxiv.org/abs/1512.03385. The CIFAR stem (3x3, stride 1, no max-pool) and the stride on the
+first 1x1 convolution are what reproduces the counts that the BAM paper publishes.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,12 +32,16 @@ def resnet34(classes: int) -> ResNet:
 
 
 def resnet50(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
-    """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 6, 3 bottleneck blocks, 256 to 2048 channels."""
+    """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 6, 3 bottleneck blocks, 256 to 2048
+    channels.
+    """
     return _strided(_cifar_stem(ResNet(Bottleneck, [3, 4, 6, 3], num_classes=classes)), stride_on)
 
 
 def resnet101(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
-    """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 23, 3 bottleneck blocks, 256 to 2048 channels."""
+    """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 23, 3 bottleneck blocks, 256 to 2048
+    channels.
+    """
     return _strided(_cifar_stem(ResNet(Bottleneck, [3, 4, 23, 3], num_classes=classes)), stride_on)
 
 
@@ -60,7 +66,9 @@ def imagenet_resnext50_32x4d(classes: int) -> ResNet:
 
 
 def imagenet_wrn18(k: float, classes: int) -> ResNet:
-    """(B, 3, 224, 224) -> (B, classes): ResNet18 with all stages k times as wide (Zagoruyko and Komodakis, 2016); the stem keeps 64."""
+    """(B, 3, 224, 224) -> (B, classes): ResNet18 with all stages k times as wide (Zagoruyko and
+    Komodakis, 2016); the stem keeps 64.
+    """
     net = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes)
     before = 64
     for i, planes in enumerate((64, 128, 256, 512)):
@@ -77,7 +85,9 @@ def imagenet_squeezenet1_1(classes: int) -> nn.Module:
 
 
 def imagenet_vgg16(classes: int) -> nn.Module:
-    """(B, 3, 224, 224) -> (B, classes): torchvision's, without batch normalisation, as in the original."""
+    """(B, 3, 224, 224) -> (B, classes): torchvision's, without batch normalisation, as in the
+    original.
+    """
     return vgg16(num_classes=classes)
 
 
@@ -89,7 +99,9 @@ def _cifar_stem(net: ResNet) -> ResNet:
 
 
 def _strided(net: Net, stride_on: StrideOn) -> Net:
-    """torchvision strides on the 3x3 convolution of a bottleneck; the original, and the BAM paper's counts, on the first 1x1."""
+    """torchvision strides on the 3x3 convolution of a bottleneck; the original, and the BAM paper's
+    counts, on the first 1x1.
+    """
     if stride_on == "1x1":
         for block in net.modules():
             if isinstance(block, Bottleneck):
@@ -98,9 +110,18 @@ def _strided(net: Net, stride_on: StrideOn) -> Net:
 
 
 class ThreeStages(nn.Module):
-    """(B, 3, H, W) -> (B, classes): a 3x3 stem, three stages, global average pooling, as CIFAR networks are built."""
+    """(B, 3, H, W) -> (B, classes): a 3x3 stem, three stages, global average pooling, as CIFAR
+    networks are built.
+    """
 
-    def __init__(self, stem: int, stem_stride: int, stages: Sequence[nn.Sequential], features: int, classes: int) -> None:
+    def __init__(
+        self,
+        stem: int,
+        stem_stride: int,
+        stages: Sequence[nn.Sequential],
+        features: int,
+        classes: int,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, stem, 3, stride=stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
@@ -117,34 +138,58 @@ class ThreeStages(nn.Module):
 
 
 def small(classes: int) -> ThreeStages:
-    """One basic block a stage, 32 to 128 channels, and a stem of stride 2: a laptop trains it in seconds.
+    """One basic block a stage, 32 to 128 channels, and a stem of stride 2: a laptop trains it in
+    seconds.
 
-    The strided stem makes it about four times cheaper than a stem of stride 1 at the same widths, so the sites keep enough channels
-    for a reduction to mean something.
+    The strided stem makes it about four times cheaper than a stem of stride 1 at the same widths,
+    so the sites keep enough channels for a reduction to mean something.
     """
-    stages = [_stage(BasicBlock, before, planes, 1, stride) for before, planes, stride in ((32, 32, 1), (32, 64, 2), (64, 128, 2))]
+    stages = [
+        _stage(BasicBlock, before, planes, 1, stride)
+        for before, planes, stride in ((32, 32, 1), (32, 64, 2), (64, 128, 2))
+    ]
     return ThreeStages(32, 2, stages, 128, classes)
 
 
 def resnext29(cardinality: int, classes: int) -> ThreeStages:
     """ResNeXt29, cardinality x 64d: 3 bottleneck blocks a stage, 256 to 1024 channels.
 
-    Saining Xie et al.: "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017, https://arxiv.org/abs/1611.05431.
+    Saining Xie et al.: "Aggregated Residual Transformations for Deep Neural Networks", CVPR 2017,
+    https://arxiv.org/abs/1611.05431.
     """
     block = partial(Bottleneck, groups=cardinality, base_width=64)
-    stages = [_stage(block, before, planes, 3, stride, 4) for before, planes, stride in ((64, 64, 1), (256, 128, 2), (512, 256, 2))]
+    stages = [
+        _stage(block, before, planes, 3, stride, 4)
+        for before, planes, stride in ((64, 64, 1), (256, 128, 2), (512, 256, 2))
+    ]
     return _strided(ThreeStages(64, 1, stages, 1024, classes), "1x1")
 
 
 def small_resnext(classes: int) -> ThreeStages:
-    """As `resnext29`, of cardinality 4, with 2 blocks a stage, 32 to 128 channels and a stem of stride 2, as `small` has."""
+    """As `resnext29`, of cardinality 4, with 2 blocks a stage, 32 to 128 channels and a stem of
+    stride 2, as `small` has.
+    """
     block = partial(Bottleneck, groups=4, base_width=64)
-    stages = [_stage(block, before, planes, 2, stride, 4) for before, planes, stride in ((32, 8, 1), (32, 16, 2), (64, 32, 2))]
+    stages = [
+        _stage(block, before, planes, 2, stride, 4)
+        for before, planes, stride in ((32, 8, 1), (32, 16, 2), (64, 32, 2))
+    ]
     return _strided(ThreeStages(32, 2, stages, 128, classes), "1x1")
 
 
-def _stage(block: Callable[..., nn.Module], before: int, planes: int, blocks: int, stride: int, expansion: int = 1) -> nn.Sequential:
+def _stage(
+    block: Callable[..., nn.Module],
+    before: int,
+    planes: int,
+    blocks: int,
+    stride: int,
+    expansion: int = 1,
+) -> nn.Sequential:
     after, shortcut = planes * expansion, None
     if stride != 1 or before != after:
-        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-    return nn.Sequential(block(before, planes, stride, shortcut), *(block(after, planes) for _ in range(blocks - 1)))
+        shortcut = nn.Sequential(
+            nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
+        )
+    return nn.Sequential(
+        block(before, planes, stride, shortcut), *(block(after, planes) for _ in range(blocks - 1))
+    )
