@@ -118,24 +118,21 @@ def _elements(value: Any) -> int:
     return size
 
 
-_ELEMENTWISE = (
-    *("add", "add_", "sub", "mul", "mul_", "div", "addcmul", "maximum"),
-    *(
-        "relu",
-        "relu_",
-        "sigmoid",
-        "sigmoid_",
-        "hardsigmoid",
-        "hardswish",
-        "silu",
-        "gelu",
-        "softmax",
-    ),
+_ARITHMETIC = ("add", "sub", "mul", "div", "addcmul", "maximum", "minimum", "exp", "pow", "sqrt")
+_ACTIVATIONS = (
+    *("relu", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "softplus"),
+    *("sigmoid", "hardsigmoid", "hardswish", "hardtanh", "tanh", "softmax"),
 )
 _REDUCING = ("mean", "sum", "amax", "max_pool2d", "avg_pool2d", "adaptive_max_pool2d")
 
-HANDLES: Mapping[str, Callable[[list[Any], list[Any]], Counter[str]]] = {
-    **{f"aten::{name}": _per_output(name.rstrip("_")) for name in _ELEMENTWISE},
-    **{f"aten::{name}": _per_input(name) for name in _REDUCING},
-}
+
+def _handles() -> dict[str, Callable[[list[Any], list[Any]], Counter[str]]]:
+    """By fvcore's name of an operator; one that works in place counts under the plain name."""
+    found = {f"aten::{name}": _per_input(name) for name in _REDUCING}
+    for name in (*_ARITHMETIC, *_ACTIVATIONS):
+        found[f"aten::{name}"] = found[f"aten::{name}_"] = _per_output(name)
+    return found
+
+
+HANDLES: Mapping[str, Callable[[list[Any], list[Any]], Counter[str]]] = _handles()
 """What is counted beyond fvcore's own: one operation an element."""

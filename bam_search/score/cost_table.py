@@ -31,17 +31,16 @@ class CostTable:
         """The cost of the backbone with a canonical placement: exactly what fvcore counts (tested),
         in microseconds a site.
         """
-        params, activations, operators = (
-            self.base.params,
-            self.base.activations,
-            Counter(self.base.by_operator),
-        )
+        params, activations = self.base.params, self.base.activations
+        operators, uncounted = Counter(self.base.by_operator), Counter(self.base.uncounted)
         for name, choice in placement.choices:
             added = self.added(name, choice)
             params += added.params
             activations += added.activations
             operators.update(added.by_operator)
-        return Cost(params, activations, dict(sorted(operators.items())), self.base.uncounted)
+            uncounted.update(added.uncounted)
+        in_order = (dict(sorted(counts.items())) for counts in (operators, uncounted))
+        return Cost(params, activations, *in_order)
 
     def added(self, site: str, choice: Choice) -> Increment:
         """What `choice` adds at `site`. Raises UserError if the choice cannot be there."""
@@ -57,7 +56,7 @@ class CostTable:
             create(choice, found.channels, self.net.get_submodule(site)),
             (found.channels, found.height, found.width),
         )
-        return Increment(traced.params, traced.activations, traced.by_operator)
+        return Increment(traced.params, traced.activations, traced.by_operator, traced.uncounted)
 
 
 def cost_table(space: SearchSpace, sites: Sites) -> CostTable:

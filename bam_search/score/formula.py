@@ -7,7 +7,7 @@ counts 2 an element, without 1, a layer normalisation with weights 5.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bam_search.model.attention import defaults
 from bam_search.model.attention.eca import kernel
@@ -26,12 +26,13 @@ def published(by_operator: Mapping[str, int]) -> int:
 @dataclass(frozen=True)
 class Increment:
     """What an attention module adds to its backbone: parameters, activations (outputs of
-    convolutions and linear layers), operations.
+    convolutions and linear layers), operations, and calls of operators that nobody counted.
     """
 
     params: int
     activations: int
     by_operator: Mapping[str, int]
+    uncounted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def macs_conv_fc(self) -> int:

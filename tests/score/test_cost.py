@@ -7,7 +7,8 @@ from torch import nn
 from bam_search.model.attach import resolve
 from bam_search.model.build import build, sites_of
 from bam_search.score.cost import Cost, count, overhead
-from bam_search.space.search_space import load_space
+from bam_search.score.cost_table import cost_table
+from bam_search.space.search_space import SearchSpace, load_space
 
 
 def cost(space_name: str, placement: str) -> Cost:
@@ -92,3 +93,45 @@ def test_counting_leaves_the_model_alone() -> None:
 
 def test_overhead_is_in_percent() -> None:
     assert overhead(110, 100) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (nn.Hardswish, "hardswish"),
+        (nn.SiLU, "silu"),
+        (nn.Hardtanh, "hardtanh"),
+        (nn.ReLU6, "hardtanh"),
+        (nn.ELU, "elu"),
+        (nn.LeakyReLU, "leaky_relu"),
+        (nn.Mish, "mish"),
+        (nn.Hardsigmoid, "hardsigmoid"),
+    ],
+)
+def test_an_activation_counts_alike_in_place_and_not(module: type[nn.Module], name: str) -> None:
+    counted = [count(nn.Sequential(module(inplace=where)), (3, 4, 5)) for where in (False, True)]
+    assert counted[0] == counted[1]
+    assert counted[0].by_operator == {name: 60}
+    assert counted[0].uncounted == {}
+
+
+def test_what_a_traced_module_leaves_uncounted_is_told_with_the_placement() -> None:
+    class Odd(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(channels, channels, 1)
+            self.norm = nn.BatchNorm2d(channels)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.norm(self.conv(x)).tan()
+
+    def net(_classes: int) -> nn.Module:
+        stages = [nn.Sequential(nn.Conv2d(3, 8, 3), Odd(8), Odd(8))]
+        return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 100))
+
+    space = SearchSpace("odd", net, sites=("0",))
+    sites = sites_of(space)
+    placement = resolve("0=block", sites)
+    found = cost_table(space, sites).cost(placement)
+    assert found.uncounted == {"aten::tan": 3}
+    assert found == count(build(space, sites, placement, seed=0), space.input_shape)
