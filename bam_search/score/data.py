@@ -72,8 +72,8 @@ class Dataset:
 class Split:
     """The images that candidates train on and are scored on.
 
-    In the search, `fit` trains and `validation` scores. For finalists, `fit` and `validation`
-    train and `test` scores.
+    In the search, `fit` trains and `validation` scores. For finalists, `fit` and `validation` train
+    and `test` scores.
     """
 
     fit: Images

@@ -65,8 +65,8 @@ def train(
     `measure`, if given, is called after each epoch for the error. The order of the images, their
     crops and flips, and torch's own random numbers (dropout) depend on (seed, epoch) only. So a
     training can go on from one that was `saved`; `keep` is called with the state after each epoch
-    but the last. Trained again on the same device with the same versions, it is the same bit
-    for bit on a CPU; on a GPU, which adds in no fixed order, each epoch's loss is held to 1 %
+    but the last. Trained again on the same device with the same versions, it is the same bit for
+    bit on a CPU; on a GPU, which adds in no fixed order, each epoch's loss is held to 1 %
     (tests/score/test_gpu.py). With more than one of `micro_batches` a batch goes through in that
     many parts whose gradients add up; normalisations then see the parts. Raises Diverged, TooSlow,
     NotOneGraph, and ValueError if a batch cannot be filled with two images.

@@ -35,6 +35,6 @@ class GC(nn.Module):
     def _context(self, pixels: Tensor, weights: Tensor) -> Tensor:
         if self.training:
             return (weights @ pixels).squeeze(1)  # reads the map once, and writes none
-        return (pixels * weights.transpose(1, 2)).sum(
-            1, dtype=pixels.dtype
-        )  # the same, as its cost is counted
+        # The same, as its cost is counted.
+        weighted = pixels * weights.transpose(1, 2)
+        return weighted.sum(1, dtype=pixels.dtype)
