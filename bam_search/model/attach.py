@@ -143,7 +143,7 @@ def _largest(site: Site, choice: Choice, error: UserError) -> Choice:
     given = dict(choice.options)
     options = {**defaults(choice.module), **given}
     numbers = {name: value for name, value in options.items() if isinstance(value, int)}
-    names = [name for name in ("r", "d") if name in numbers]
+    names: list[str] = [name for name in ("r", "d") if name in numbers]
     descending = [range(numbers[name], 0, -1) for name in names]
     for values in itertools.product(*descending):
         smaller = dict(zip(names, values, strict=True))

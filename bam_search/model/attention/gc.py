@@ -1,5 +1,4 @@
-"""GC, the Global Context block: one attention map pools a context, which is transformed and added
-everywhere.
+"""GC, the Global Context block: one attention map pools a context that is added everywhere.
 
 Yue Cao, Jiarui Xu, Stephen Lin, Fangyun Wei, Han Hu: "GCNet: Non-local Networks Meet
 Squeeze-Excitation Networks and Beyond", ICCV Workshops 2019, https://arxiv.org/abs/1904.11492. z =
