@@ -1,3 +1,4 @@
-"""HOW it is built: attention modules, backbones, sites, attaching. torch, and nothing of training
-or search.
+"""HOW a model is built: attention modules, backbones, sites, attaching.
+
+It knows torch, and nothing of training or search.
 """

@@ -24,47 +24,49 @@ Init = Literal["random", "identity"]
 
 
 def resolve(placement: Placement | str, sites: Sites) -> Placement:
-    """The canonical placement: targets become site names in the model's order, options equal to
-    their defaults go.
+    """The canonical placement: site names in the model's order, without default options.
 
-    A choice for one site by name goes before what a set, a list or a pattern says of it; the choice
+    A choice for one site by name goes before what a set, a list or a pattern says of it. The choice
     `none` leaves a site out. Raises UserError for a target that names no site, two targets of a
     kind that name the same, or a choice that is illegal at its site.
     """
     if isinstance(placement, str):
         placement = Placement.parse(placement)
-    return Placement.of(
-        {site.name: _canonical_at(site, choice) for site, choice in _by_site(placement, sites)}
-    )
+    chosen = _by_site(placement, sites)
+    return Placement.of({site.name: _canonical_at(site, choice) for site, choice in chosen})
 
 
 def fit(placement: Placement | str, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
-    """`resolve`, but where a set's r or d is too large for a site the largest that fits takes its
-    place; and a line for each change.
+    """The canonical placement with r and d reduced where they do not fit, and a line a change.
 
-    So a placement that was written for one network can be tried on another with narrower or smaller
-    maps. What is said of one site by name is not changed.
+    As `resolve`, but where a set's r or d is too large for a site, the largest that fits takes its
+    place. So a placement that was written for one network can be tried on another with narrower or
+    smaller maps. A choice for one site by name is not changed: where it does not fit, UserError is
+    raised.
     """
     if isinstance(placement, str):
         placement = Placement.parse(placement)
+    named = {target for target, _ in placement.choices}
     fitted: dict[str, Choice] = {}
     changed: dict[str, list[str]] = {}
     for site, choice in _by_site(placement, sites):
         try:
             fitted[site.name] = _canonical_at(site, choice)
         except UserError as error:
-            if any(target == site.name for target, _ in placement.choices):
+            if site.name in named:
                 raise
             fitted[site.name] = _largest(site, choice, error)
             reason = error.message.removeprefix(f"at site {site.name!r}: ")
-            changed.setdefault(f"{reason}; {fitted[site.name].text} takes its place", []).append(
-                site.name
-            )
-    lines = (
-        f"at {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {what}"
-        for what, names in changed.items()
-    )
-    return Placement.of(fitted), tuple(lines)
+            change = f"{reason}; {fitted[site.name].text} takes its place"
+            changed.setdefault(change, []).append(site.name)
+    lines = tuple(f"at {_first_of(names)}: {change}" for change, names in changed.items())
+    return Placement.of(fitted), lines
+
+
+def _first_of(names: list[str]) -> str:
+    """The first name, and how many more there are."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
 
 
 def attach(
@@ -76,20 +78,20 @@ def attach(
     seed: int = 0,
     sites: Sites | None = None,
 ) -> Placement:
-    """Put the attention modules of a placement into `model`, in place, and return the canonical
-    placement; a failure changes nothing.
+    """Put the attention modules of a placement into `model`, in place.
 
-    `input_shape` is (C, H, W) of one image, from which the sites are found unless they are given.
-    `init="identity"` adds to each module a gate that starts shut, so that the model's outputs are
-    what they were until training moves it; "random" starts as the module's paper does. Weights are
-    drawn from a generator keyed by `seed` and the site's name, so the same choice at the same site
-    starts alike in every placement; they go to the device and type of the model's own.
+    Returns the canonical placement. A failure changes nothing. `input_shape` is (C, H, W) of one
+    image, from which the sites are found unless they are given. `init="identity"` adds to each
+    module a gate that starts shut, so that the model's outputs are what they were until training
+    moves it; "random" starts as the module's paper does. Weights are drawn from a generator keyed
+    by `seed` and the site's name, so the same choice at the same site starts alike in every
+    placement; they go to the device and type of the model's weights.
 
-    No key of the model's state dict changes; the new ones are `SITE.attention.*`. The sum goes
-    through `deepcopy`, pickle, `torch.save`, `torch.compile`, `torch.export`, `torch.fx` and
-    data-parallel replication; compile after attaching, not before. TorchScript (`torch.jit.script`)
-    does not take the hook. Raises UserError as `resolve` and `find_sites` do, if a site has a child
-    `attention` already, or for a model that is compiled or scripted.
+    No key of the model's state dict changes; the new ones are `SITE.attention.*`. The model with
+    its attention goes through `deepcopy`, pickle, `torch.save`, `torch.compile`, `torch.export`,
+    `torch.fx` and data-parallel replication; compile after attaching, not before. TorchScript
+    (`torch.jit.script`) does not take the hook. Raises UserError as `resolve` and `find_sites` do,
+    if a site has a child `attention` already, or for a model that is compiled or scripted.
     """
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         raise UserError(
@@ -104,13 +106,11 @@ def attach(
         if hasattr(_submodule(model, name), CHILD):
             raise UserError(f"site {name!r} has a child named {CHILD!r} already", "detach it first")
     by_name = sites.by_name
-    insert(
-        model,
-        {
-            name: _made(model, by_name[name], choice, init, seed)
-            for name, choice in resolved.choices
-        },
-    )
+    modules = {
+        name: _attention_module(model, by_name[name], choice, init, seed)
+        for name, choice in resolved.choices
+    }
+    insert(model, modules)
     return resolved
 
 
@@ -120,15 +120,18 @@ def detach(model: nn.Module) -> None:
 
 
 def disabled(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """`with disabled(model):` the model is its backbone, for comparing or for loading pretrained
-    weights with `strict=True`.
+    """Within `with disabled(model):` the model is its backbone, without attention.
+
+    For comparing, or for loading pretrained weights with `strict=True`.
     """
     return without(model)
 
 
 def _by_site(placement: Placement, sites: Sites) -> list[tuple[Site, Choice]]:
-    named = _chosen(placement, sites, exact=True, but={})
-    chosen = {**_chosen(placement, sites, exact=False, but=named), **named}
+    """The choice at each site that has one, in the model's order."""
+    by_name = _chosen(placement, sites, exact=True, but={})
+    by_set = _chosen(placement, sites, exact=False, but=by_name)
+    chosen = {**by_set, **by_name}
     return [(site, chosen[site.name]) for site in sites if chosen.get(site.name, NONE) != NONE]
 
 
@@ -137,32 +140,35 @@ def _largest(site: Site, choice: Choice, error: UserError) -> Choice:
 
     Raises `error` if none does.
     """
-    options = {**defaults(choice.module), **dict(choice.options)}
-    limits = [
-        (name, range(value, 0, -1))
-        for name in ("r", "d")
-        if isinstance(value := options.get(name), int)
-    ]
-    for values in itertools.product(*(values for _, values in limits)):
-        smaller = dict(zip((name for name, _ in limits), values, strict=True))
+    given = dict(choice.options)
+    options = {**defaults(choice.module), **given}
+    numbers = {name: value for name, value in options.items() if isinstance(value, int)}
+    names: list[str] = [name for name in ("r", "d") if name in numbers]
+    descending = [range(numbers[name], 0, -1) for name in names]
+    for values in itertools.product(*descending):
+        smaller = dict(zip(names, values, strict=True))
         with contextlib.suppress(UserError):
-            return _canonical_at(
-                site, Choice.of(choice.module, {**dict(choice.options), **smaller})
-            )
+            return _canonical_at(site, Choice.of(choice.module, {**given, **smaller}))
     raise error
 
 
 def _chosen(
     placement: Placement, sites: Sites, exact: bool, but: Mapping[str, Choice]
 ) -> dict[str, Choice]:
-    """What the targets of one kind, exact names or sets, say of each site, `but` for some."""
+    """The choice at each site by the targets of one kind: exact names, or sets.
+
+    Raises UserError for a site that is named twice and is not among those of `but`.
+    """
     chosen: dict[str, Choice] = {}
     for target, choice in placement.choices:
-        for site in sites.select(target) if is_exact(target) == exact else ():
+        if is_exact(target) != exact:
+            continue
+        for site in sites.select(target):
             if site.name in chosen and site.name not in but:
-                hint = f"a site holds one attention module; {site.name}={choice.text} says which, and goes before a set"
                 raise UserError(
-                    f"placement {placement.text!r} names site {site.name!r} twice", hint
+                    f"placement {placement.text!r} names site {site.name!r} twice",
+                    f"a site holds one attention module; {site.name}={choice.text} says which, "
+                    "and goes before a set",
                 )
             chosen[site.name] = choice
     return chosen
@@ -184,7 +190,10 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         ) from None
 
 
-def _made(model: nn.Module, site: Site, choice: Choice, init: Init, seed: int) -> nn.Module:
+def _attention_module(
+    model: nn.Module, site: Site, choice: Choice, init: Init, seed: int
+) -> nn.Module:
+    """The attention module for a site, on the device and in the type of the weights there."""
     like = model.get_submodule(site.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(f"{seed}:{site.name}".encode()))
@@ -193,8 +202,7 @@ def _made(model: nn.Module, site: Site, choice: Choice, init: Init, seed: int) -
         attention = FromIdentity(attention)
     if site.layout == CHANNELS_LAST:
         attention = ChannelsLast(attention)
-    beside = next(
-        (p for p in (*like.parameters(), *model.parameters()) if p.is_floating_point()),
-        torch.empty(0),
-    )
-    return attention.to(beside.device, beside.dtype).train(like.training)
+    # The site's weights if it has some, else those of the rest of the model.
+    weights = (p for p in (*like.parameters(), *model.parameters()) if p.is_floating_point())
+    nearest_weight = next(weights, torch.empty(0))
+    return attention.to(nearest_weight.device, nearest_weight.dtype).train(like.training)

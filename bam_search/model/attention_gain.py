@@ -1,4 +1,4 @@
-"""What attention does to a map, seen from outside: how much it amplifies each position."""
+"""How much attention amplifies each position of a map, measured from outside the module."""
 
 from collections.abc import Callable
 
@@ -9,32 +9,35 @@ from bam_search.model.insert import CHILD, ChannelsLast, attended
 
 
 def attention_gains(model: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
-    """(B, H, W) for each site with attention, in the order in which they run, while `run()` runs
-    `model` once.
+    """The gain at each site with attention, (B, H, W), in the order in which the sites run.
 
-    The gain of a position is sqrt(sum over channels of y^2 / sum over channels of x^2), x the map
-    that attention sees and y what it gives back: 1 is "left as it is", for any module, whatever its
-    gate looks like inside. It is 1 where x is 0.
+    `run()` must run `model` once. The gain of a position is sqrt(sum over channels of y^2 / sum
+    over channels of x^2), where x is the map that attention sees and y what it returns. 1 means
+    "left as it is", for any attention module. The gain is 1 where x is 0.
     """
-    found: dict[str, Tensor] = {}
+    gains: dict[str, Tensor] = {}
 
-    def keep(name: str, channel: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def record(name: str, channel: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            before, after = (x.detach().float().square().sum(channel) for x in (args[0], output))
-            found[name] = torch.where(
-                before > 0, after / before.clamp_min(torch.finfo(torch.float32).tiny), 1.0
-            ).sqrt()
+            gains[name] = _gain(args[0], output, channel)
 
         return hook
 
-    children = {name: site.get_submodule(CHILD) for name, site in attended(model).items()}
-    handles = [
-        child.register_forward_hook(keep(name, -1 if isinstance(child, ChannelsLast) else 1))
-        for name, child in children.items()
-    ]
+    handles = []
+    for name, site in attended(model).items():
+        child = site.get_submodule(CHILD)
+        channel = -1 if isinstance(child, ChannelsLast) else 1
+        handles.append(child.register_forward_hook(record(name, channel)))
     try:
         run()
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return gains
+
+
+def _gain(x: Tensor, y: Tensor, channel: int) -> Tensor:
+    before = x.detach().float().square().sum(channel)
+    after = y.detach().float().square().sum(channel)
+    smallest = torch.finfo(torch.float32).tiny
+    return torch.where(before > 0, after / before.clamp_min(smallest), 1.0).sqrt()

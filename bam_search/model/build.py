@@ -1,5 +1,7 @@
-"""A placement becomes a model: the backbone from its seed, then the attention modules, each from
-its own.
+"""Build a model from a placement.
+
+The backbone's weights come from the seed, and those of each attention module from the seed and its
+site.
 """
 
 import torch
@@ -22,18 +24,16 @@ def sites_of(space: SearchSpace) -> Sites:
 
 
 def backbone(space: SearchSpace, seed: int) -> nn.Module:
-    """The backbone without attention; `seed` alone decides its weights, whatever attention comes
-    later.
+    """The backbone without attention.
 
-    Raises UserError if the space's own function fails, or returns no nn.Module.
+    `seed` alone decides its weights, whatever attention comes later. Raises UserError if the
+    space's function fails, or returns no nn.Module.
     """
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = space.backbone(space.classes)
-    except (
-        Exception
-    ) as error:  # whatever a user's function raises, the user wants to read it as theirs
+    except Exception as error:  # a user's function can raise anything; the user has to read it
         raise UserError(
             f"the backbone of space {space.name!r} cannot be built: {type(error).__name__}: {error}"
         ) from error

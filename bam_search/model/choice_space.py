@@ -1,5 +1,6 @@
-"""What a search over a space may choose: its sites, and for each the modules with the option values
-that are legal there.
+"""What a search over a space may choose.
+
+Its sites, and for each site the attention modules with the option values that are legal there.
 """
 
 import itertools
@@ -12,47 +13,46 @@ from bam_search.space.search_space import ChoiceSpace, Options, SearchSpace
 from bam_search.space.sites import NoSuchSites, Site, Sites
 
 AMPLE = 65_536
-"""More channels, and a larger map, than any site has: what is illegal here is illegal everywhere.
-"""
+"""More channels, and a larger map, than any site has: an illegal choice here is never legal."""
 
 
 def choice_space_of(space: SearchSpace, sites: Sites) -> ChoiceSpace:
-    """What a search over `space` may choose: its sites, and for each the modules with the option
-    values that are legal there.
+    """The choice space of `space` for the sites of its backbone.
 
-    Legal are combinations: a value is on offer where some combination with it is legal, and
-    `Menu.illegal` has those that are not. Raises UserError if that is nothing, or if the space
-    offers what is legal nowhere.
+    Combinations of values are legal or not. A value is in the choice space of a site if some
+    combination with it is legal there, and `ChoiceSpace.illegal` has the combinations that are not.
+    Raises UserError if nothing is legal, or if the space names a value that is legal nowhere.
     """
     names = _names(space, sites)
     for module, options in space.modules.items():
         _check(module, options)
+    chosen_sites = [site for site in sites if site.name in names]
     legal: dict[str, dict[str, Options]] = {}
     illegal: set[tuple[str, Choice]] = set()
-    for site in (site for site in sites if site.name in names):
+    for site in chosen_sites:
         for module, options in space.modules.items():
-            offered = {choice: _allowed(choice, site) for choice in _choices(module, options)}
-            values = _values(options, [choice for choice, allowed in offered.items() if allowed])
+            allowed = [choice for choice in _choices(module, options) if _allowed(choice, site)]
+            values = _values(options, allowed)
             if not all(values.values()):
                 continue
             legal.setdefault(site.name, {})[module] = values
-            illegal |= {
-                (site.name, choice) for choice in _choices(module, values) if not offered[choice]
-            }
+            forbidden = set(_choices(module, values)).difference(allowed)
+            illegal |= {(site.name, choice) for choice in forbidden}
     if not legal:
         raise UserError(
-            f"space {space.name!r} offers nothing: none of its modules is legal at any of its sites",
+            f"space {space.name!r} offers nothing: "
+            "none of its modules is legal at any of its sites",
             "widen its option values",
         )
-    left_out = tuple(site.name for site in sites if site.name in names and site.name not in legal)
-    return ChoiceSpace(
-        legal, {name: defaults(name) for name in space.modules}, frozenset(illegal), left_out
-    )
+    left_out = tuple(site.name for site in chosen_sites if site.name not in legal)
+    module_defaults = {name: defaults(name) for name in space.modules}
+    return ChoiceSpace(legal, module_defaults, frozenset(illegal), left_out)
 
 
 def _names(space: SearchSpace, sites: Sites) -> set[str]:
-    """The sites that the space's targets name; a named set that is empty here does not matter if
-    another is not.
+    """The sites that the space's targets name.
+
+    Raises NoSuchSites only if all of them are empty: a named set may be empty if another is not.
     """
     names: set[str] = set()
     missing = None
@@ -73,35 +73,37 @@ def _choices(module: str, options: Options) -> Iterator[Choice]:
 
 
 def _values(options: Options, choices: list[Choice]) -> dict[str, tuple[Option, ...]]:
-    """Of each option the values that some of the choices have."""
-    written = [dict(choice.options) for choice in choices]
-    return {
-        name: tuple(value for value in values if any(w[name] == value for w in written))
-        for name, values in options.items()
-    }
+    """For each option, those of its values that some of the choices have."""
+    used: dict[str, tuple[Option, ...]] = {}
+    for name, values in options.items():
+        in_choices = [dict(choice.options)[name] for choice in choices]
+        used[name] = tuple(value for value in values if value in in_choices)
+    return used
 
 
 def _check(module: str, options: Options) -> None:
-    """Raises UserError for a value that is legal with nothing, at no site: a mistake of the space's
-    own.
+    """Raises UserError for a value that is legal at no site, in no combination.
+
+    Such a value is a mistake in the space.
     """
-    mistakes: dict[Choice, UserError] = {}
+    legal: list[Choice] = []
+    errors: dict[Choice, UserError] = {}
     for choice in _choices(module, options):
         try:
             canonical(choice, AMPLE, AMPLE)
+            legal.append(choice)
         except UserError as error:
-            mistakes[choice] = error
-    legal = _values(
-        options, [choice for choice in _choices(module, options) if choice not in mistakes]
-    )
+            errors[choice] = error
+    legal_values = _values(options, legal)
     for name, values in options.items():
         for value in values:
-            if value not in legal[name]:
-                raise next(
-                    error
-                    for choice, error in mistakes.items()
-                    if dict(choice.options)[name] == value
-                )
+            if value not in legal_values[name]:
+                raise _first_error(errors, name, value)
+
+
+def _first_error(errors: dict[Choice, UserError], name: str, value: Option) -> UserError:
+    """The error of the first choice that has this value."""
+    return next(error for choice, error in errors.items() if dict(choice.options)[name] == value)
 
 
 def _allowed(choice: Choice, site: Site) -> bool:

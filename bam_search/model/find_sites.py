@@ -1,5 +1,7 @@
-"""The sites of a model: which submodules put out a feature map, which of them end stages and
-blocks, and why the others are none.
+"""The sites of a model.
+
+Which submodules put out a feature map, which of them end stages and blocks, and why the other
+submodules are no sites.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,13 +35,13 @@ IMAGE: Shape = (3, 224, 224)
 
 
 def find_sites(model: nn.Module, input_shape: Shape = IMAGE) -> Sites:
-    """Every submodule that is called once and returns a feature map, and the reason for each that
-    is no site.
+    """The sites of `model`: every submodule that is called once and returns a feature map.
 
-    `input_shape` is (C, H, W) of one image. Attention that is attached already is looked past; the
-    model is not changed. A feature map is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W
-    follow the image's: seen in a second pass on a larger image of another aspect, or, for a model
-    that takes one size only, by dividing the image's. Raises UserError if the model cannot run.
+    The result also has the reason for each submodule that is no site. `input_shape` is (C, H, W) of
+    one image. The model is not changed, and attention that is attached already is ignored. A
+    feature map is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W follow the image's. A
+    second pass on a larger image of another aspect shows that; for a model that takes one size
+    only, H and W must divide the image's. Raises UserError if the model cannot run.
     """
     if len(input_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in input_shape):
         raise UserError(
@@ -66,34 +68,52 @@ def find_sites(model: nn.Module, input_shape: Shape = IMAGE) -> Sites:
 def _with_roles(
     traced: TracedModel, found: Sequence[Block], sites: Mapping[str, Site]
 ) -> dict[str, Site]:
-    sizes = {b.name: (sites[b.name].height, sites[b.name].width) for b in found if b.name in sites}
-    result = dict(sites)
+    """The sites with their stages, blocks and roles."""
     names = [block.name for block in found]
+    mapped = [sites[name] for name in names if name in sites]
+    sizes = {site.name: (site.height, site.width) for site in mapped}
+    result = dict(sites)
     ends: dict[int | None, str] = {}
     for number, stage in enumerate(stages(found, sizes)):
-        elsewhere = [name for name in names if name not in {block.name for block in stage}]
-        end = outermost(traced, stage[-1].name, elsewhere)
-        end = end if end in sites else stage[-1].name
+        end = _stage_end(traced, stage, names, sites)
         ends[traced.content(end)] = end
-        result[end] = replace(
-            result[end], roles=(STAGE_ENDS, *([BOTTLENECK] if stage[-1] != found[-1] else []))
-        )
-        first, last = traced.once[stage[0].name].first, traced.once[stage[-1].name].last
-        result |= {
-            n: replace(s, stage=number)
-            for n, s in result.items()
-            if first <= traced.once[n].first and traced.once[n].last <= last
-        }
+        is_last = stage[-1] == found[-1]
+        roles = (STAGE_ENDS,) if is_last else (STAGE_ENDS, BOTTLENECK)
+        result[end] = replace(result[end], roles=roles)
+        for name in _called_within(traced, stage, result):
+            result[name] = replace(result[name], stage=number)
     for block in found:
         _mark(traced, block, ends, result)
     return result
 
 
+def _stage_end(
+    traced: TracedModel, stage: Sequence[Block], names: Sequence[str], sites: Mapping[str, Site]
+) -> str:
+    """The outermost site that returns what the stage's last block returns."""
+    last = stage[-1].name
+    inside = {block.name for block in stage}
+    elsewhere = [name for name in names if name not in inside]
+    end = outermost(traced, last, elsewhere)
+    return end if end in sites else last
+
+
+def _called_within(
+    traced: TracedModel, stage: Sequence[Block], sites: Mapping[str, Site]
+) -> list[str]:
+    """The sites whose calls lie between the first and the last block of a stage."""
+    first = traced.once[stage[0].name].first
+    last = traced.once[stage[-1].name].last
+    calls = {name: traced.once[name] for name in sites}
+    return [name for name, call in calls.items() if first <= call.first and call.last <= last]
+
+
 def _mark(
     traced: TracedModel, block: Block, ends: Mapping[int | None, str], sites: dict[str, Site]
 ) -> None:
-    """Give the block's sites its name, and the role to the end of its branch; where that is a
-    stage's end, to the stage's end.
+    """Give the sites in a block its name, and the end of its branch the role "every-block".
+
+    Where the end of the branch returns what a stage's end returns, the stage's end gets the role.
     """
     for name in sites:
         if holds(block.name, name):
@@ -111,44 +131,41 @@ def _site(call: Call, layout: str) -> Site:
 
 
 def _uncalled(traced: TracedModel) -> dict[str, str]:
-    times = traced.trace.times
-    names = [
-        name for name, _ in traced.trace.model.named_modules() if name and name not in traced.once
-    ]
-    return {
-        name: f"is called {times[name]} times in one pass"
-        if times[name]
-        else "is not called in a forward pass"
-        for name in names
-    }
+    """The submodules that are not called once, and how often they are called instead."""
+    reasons: dict[str, str] = {}
+    for name, _ in traced.trace.model.named_modules():
+        if not name or name in traced.once:
+            continue
+        times = traced.trace.times[name]
+        if times:
+            reasons[name] = f"is called {times} times in one pass"
+        else:
+            reasons[name] = "is not called in a forward pass"
+    return reasons
 
 
 def _layout(call: Call, larger: Mapping[str, Call] | None, image: Shape, module: nn.Module) -> str:
     """MAP, CHANNELS_LAST, or the reason why the output is no feature map."""
     if call.out is None:
-        return (
-            f"returns a {call.returned}"
-            if call.returned != "Tensor"
-            else "returns a tensor that does not depend on the image"
-        )
-    if len(call.shape) != 4:
-        kind = {2: "vectors (B, C)", 3: "tokens (B, N, C)"}.get(
-            len(call.shape), f"a {len(call.shape)}-D tensor"
-        )
+        if call.returned != "Tensor":
+            return f"returns a {call.returned}"
+        return "returns a tensor that does not depend on the image"
+    dimensions = len(call.shape)
+    if dimensions != 4:
+        kinds = {2: "vectors (B, C)", 3: "tokens (B, N, C)"}
+        kind = kinds.get(dimensions, f"a {dimensions}-D tensor")
         return f"returns {kind}, not a feature map"
     if call.shape[0] != BATCH:
         return f"folds something else into the batch: {call.shape[0]} for {BATCH} images"
     if larger is None:
         return _layout_by_division(call.shape, image, module)
-    return (
-        _layout_by_growth(call.shape, larger[call.name].shape)
-        if call.name in larger
-        else "is not called on every image"
-    )
+    if call.name not in larger:
+        return "is not called on every image"
+    return _layout_by_growth(call.shape, larger[call.name].shape)
 
 
 def _layout_by_growth(small: tuple[int, ...], large: tuple[int, ...]) -> str:
-    """Whose sides follow an image that became twice as high and three times as wide."""
+    """The layout in which H and W follow an image that became twice as high and thrice as wide."""
     growth = [after / before for before, after in zip(small[1:], large[1:], strict=True)]
     if growth[0] == 1 < growth[1] < growth[2]:
         return MAP
@@ -158,19 +175,29 @@ def _layout_by_growth(small: tuple[int, ...], large: tuple[int, ...]) -> str:
 
 
 def _layout_by_division(shape: tuple[int, ...], image: Shape, module: nn.Module) -> str:
+    """The layout in which H and W divide the image's by one number."""
     _, height, width = image
-    fits = {
-        layout: 1 < h <= height and height % h == 0 and width % w == 0 and height // h == width // w
-        for layout, (h, w) in {MAP: shape[2:], CHANNELS_LAST: shape[1:3]}.items()
-    }
-    if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):  # these know their layout
-        fits[CHANNELS_LAST] = False
-    possible = [layout for layout, fit in fits.items() if fit]
+    possible = []
+    if _divides(shape[2:], height, width):
+        possible.append(MAP)
+    always_channels_first = isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
+    if _divides(shape[1:3], height, width) and not always_channels_first:
+        possible.append(CHANNELS_LAST)
     if len(possible) == 1:
         return possible[0]
     if possible:
-        return f"returns {tuple(shape)}, which may be channels first or last: the model takes one size of image only"
+        return (
+            f"returns {tuple(shape)}, which may be channels first or last: "
+            "the model takes one size of image only"
+        )
     return "returns a 4-D tensor whose size does not divide the image's"
+
+
+def _divides(sides: tuple[int, ...], height: int, width: int) -> bool:
+    h, w = sides
+    if not 1 < h <= height:
+        return False
+    return height % h == 0 and width % w == 0 and height // h == width // w
 
 
 def _shapes_on_larger(model: nn.Module, input_shape: Shape) -> dict[str, Call] | None:

@@ -1,5 +1,4 @@
-"""The mechanics of attention in a model: a child named `attention` of its site, called from a
-forward hook.
+"""How attention is inserted: as a child named `attention` of its site, called from a forward hook.
 
 A site that is an `nn.Sequential` calls all its children itself, so there the child alone does. A
 site that runs over its children in a way of its own (DenseNet's blocks) must not find one more, so
@@ -32,11 +31,10 @@ class ChannelsLast(nn.Module):
 
 
 class FromIdentity(nn.Module):
-    """x + gate * (inner(x) - x), with one learned number that starts at 0: exactly x until training
-    moves it.
+    """x + gate * (inner(x) - x), where `gate` is one learned number that starts at 0.
 
-    Thomas Bachlechner et al.: "ReZero is All You Need", UAI 2021, https://arxiv.org/abs/2003.04887
-    (a gate that starts at zero).
+    So the output is exactly x until training moves the gate. Thomas Bachlechner et al.: "ReZero is
+    All You Need", UAI 2021, https://arxiv.org/abs/2003.04887 (a gate that starts at zero).
     """
 
     def __init__(self, inner: nn.Module) -> None:
@@ -49,8 +47,9 @@ class FromIdentity(nn.Module):
 
 
 INSERTED_TYPES = (*ATTENTION.values(), ChannelsLast, FromIdentity)
-"""The classes of which an inserted child can be: a child named `attention` of any other class is
-the model's own.
+"""The classes of inserted children.
+
+A child named `attention` of any other class was in the model before.
 """
 
 
@@ -73,7 +72,8 @@ def remove(model: nn.Module) -> None:
         delattr(site, CHILD)
         site.__dict__.pop(HIDDEN_CHILD, None)
         for hooks in (site._forward_pre_hooks, site._forward_hooks):
-            for key in [key for key, hook in hooks.items() if hook in (_hide, _reveal, _attend)]:
+            inserted = [key for key, hook in hooks.items() if hook in (_hide, _reveal, _attend)]
+            for key in inserted:
                 del hooks[key]
                 site._forward_hooks_always_called.pop(key, None)
 
@@ -100,9 +100,9 @@ def attended(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _occupied(site: nn.Module) -> bool:
-    return isinstance(site._modules.get(CHILD), INSERTED_TYPES) and (
-        _calls_children(site) or _hooked(site)
-    )
+    if not isinstance(site._modules.get(CHILD), INSERTED_TYPES):
+        return False
+    return _calls_children(site) or _hooked(site)
 
 
 def _calls_children(site: nn.Module) -> bool:
@@ -110,10 +110,10 @@ def _calls_children(site: nn.Module) -> bool:
 
 
 def _runs_over_children(site: nn.Module) -> bool:
+    if isinstance(site, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        return True
     code = getattr(type(site).forward, "__code__", None)
-    return isinstance(site, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) or bool(
-        code and OVER_CHILDREN & set(code.co_names)
-    )
+    return code is not None and not OVER_CHILDREN.isdisjoint(code.co_names)
 
 
 def _hooked(site: nn.Module) -> bool:

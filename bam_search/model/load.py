@@ -1,5 +1,6 @@
-"""A search space from what a user names: one that ships, a file, a function of theirs, or a model
-of torchvision or timm.
+"""Load a search space by the name a user gives.
+
+It names a space that ships, a file, a user's function, or a model of torchvision or timm.
 """
 
 import importlib
@@ -23,7 +24,7 @@ FUNCTION = re.compile(r"(?P<path>.+\.py):(?P<function>\w+)")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The images that a model is for: the shape (C, H, W) of one, and how many classes there are."""
+    """The images that a model is for: `shape` is (C, H, W) of one image."""
 
     shape: Shape
     classes: int
@@ -42,13 +43,12 @@ def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
     if colon and library in LIBRARIES:
         _check_known(library, model)
         inputs = inputs or Inputs(natural_shape(name), 1000)
-        return SearchSpace(
-            name, partial(LIBRARIES[library].create, model), inputs.shape, inputs.classes
-        )
-    if match := FUNCTION.fullmatch(name):
-        return _of_function(
-            name, Path(match["path"]), match["function"], inputs or Inputs((3, 32, 32), 100)
-        )
+        create = partial(LIBRARIES[library].create, model)
+        return SearchSpace(name, create, inputs.shape, inputs.classes)
+    match = FUNCTION.fullmatch(name)
+    if match:
+        inputs = inputs or Inputs((3, 32, 32), 100)
+        return _of_function(name, Path(match["path"]), match["function"], inputs)
     if colon:
         raise UserError(
             f"cannot read {name!r} as a model",
@@ -70,8 +70,10 @@ def natural_shape(reference: str) -> Shape:
 
 @dataclass(frozen=True)
 class _Library:
-    """How a library lists its models, makes one by (name, classes), and says for what images it was
-    made.
+    """How to ask a library for its models.
+
+    `names` lists them, `create` makes one by (name, classes), and `shape` is (C, H, W) of the
+    images that it was made for.
     """
 
     names: Callable[[], list[str]]
@@ -84,9 +86,8 @@ def _torchvision(name: str, classes: int) -> nn.Module:
 
 
 def _torchvision_shape(name: str) -> Shape:
-    *_, weights = _import("torchvision.models").get_model_weights(
-        name
-    )  # the first of a ViT are for larger images than its default
+    # The last weights: the first of a ViT are for larger images than its default.
+    *_, weights = _import("torchvision.models").get_model_weights(name)
     side = weights.transforms().crop_size[0]
     return (3, side, side)
 
@@ -126,22 +127,16 @@ def _check_known(library: str, model: str) -> None:
 
 
 def _of_function(name: str, path: Path, function: str, inputs: Inputs) -> SearchSpace:
-    found = run_file(path)
-    if not callable(getattr(found, function, None)):
-        own = [
-            key
-            for key, value in vars(found).items()
-            if callable(value) and getattr(value, "__module__", "") == found.__name__
-        ]
-        raise UserError(f"{path} has no function {function!r}", nearest(function, own))
-    make = partial(_called, getattr(found, function))
+    module = run_file(path)
+    if not callable(getattr(module, function, None)):
+        functions = [key for key, value in vars(module).items() if _defined_in(module, value)]
+        raise UserError(f"{path} has no function {function!r}", nearest(function, functions))
+    make = partial(_called, getattr(module, function))
     try:
         made = make(inputs.classes)
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # whatever a user's function raises, the user wants to read it as theirs
+    except Exception as error:  # a user's function can raise anything; the user has to read it
         raise UserError(f"{name} failed: {type(error).__name__}: {error}") from error
     if isinstance(made, SearchSpace):
         return made
@@ -153,17 +148,21 @@ def _of_function(name: str, path: Path, function: str, inputs: Inputs) -> Search
     return SearchSpace(name, make, inputs.shape, inputs.classes)
 
 
+def _defined_in(module: Any, value: object) -> bool:
+    """Whether `value` is a function or class that the file defines, not one that it imports."""
+    return callable(value) and getattr(value, "__module__", "") == module.__name__
+
+
 def _called(function: Callable[..., Any], classes: int) -> Any:
-    """Call it with the number of classes if it takes that: as `classes`, `num_classes`, or its one
-    argument without a default.
+    """What `function` returns, called with the number of classes if it takes that.
+
+    It takes it as `classes`, as `num_classes`, or as its one argument without a default.
     """
     parameters = inspect.signature(function).parameters
     for key in ("classes", "num_classes"):
         if key in parameters:
             return function(**{key: classes})
-    needed = [
-        p
-        for p in parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    without_default = [p for p in parameters.values() if p.default is p.empty]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in without_default if p.kind in positional]
     return function(classes) if len(needed) == 1 else function()

@@ -1,11 +1,11 @@
-"""A model's blocks and stages, read off one watched forward pass: by repetition and by resolution,
-never by name.
+"""A model's blocks and stages, read off one traced forward pass.
 
-The *trunk* are the operations that every path from the image to the output passes through. A
+They are found by repetition and by resolution, never by name. The *trunk* are the operations that every path from the image to the output passes through. A
 *block* is a submodule of a class that comes up again and again and whose outputs all lie on the
 trunk; a *stage* is a run of blocks whose maps have one size.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,16 +18,8 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 LAYOUT = frozenset(
     {
-        "permute",
-        "transpose",
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "clone",
-        "_to_copy",
-        "alias",
-        "unsqueeze",
-        "squeeze",
+        *("permute", "transpose", "view", "_unsafe_view", "reshape"),
+        *("clone", "_to_copy", "alias", "unsqueeze", "squeeze"),
     }
 )
 """Operations that leave the values as they are."""
@@ -35,8 +27,9 @@ LAYOUT = frozenset(
 
 @dataclass(frozen=True)
 class Block:
-    """A block by name, and the name of the submodule that ends its residual branch: the block
-    itself if it adds none.
+    """A block, and the submodule that ends its residual branch, both by name.
+
+    `branch_end` is the block itself if the block adds no branch.
     """
 
     name: str
@@ -45,8 +38,9 @@ class Block:
 
 @dataclass(frozen=True)
 class TracedModel:
-    """What was seen of a model, and the calls of submodules called once, by name, in the order of
-    their returning.
+    """The trace of a model, and the calls of the submodules that were called once.
+
+    `once` has these calls by name, in the order in which they returned.
     """
 
     trace: Trace
@@ -60,6 +54,10 @@ class TracedModel:
         """Whether what it returned lies on the trunk."""
         return self.once[name].out in self.trace.trunk
 
+    def dimensions(self, name: str) -> int:
+        """The number of dimensions of the tensor it returned."""
+        return len(self.once[name].shape)
+
     def content(self, name: str) -> int | None:
         """The operation that made the values it returned, whatever laid them out since."""
         n = self.once[name].out
@@ -69,30 +67,25 @@ class TracedModel:
 
 
 def traced_model(trace: Trace) -> TracedModel:
-    """What was seen in `trace`."""
-    return TracedModel(
-        trace, {call.name: call for call in trace.calls if trace.times[call.name] == 1}
-    )
+    """The traced model of `trace`."""
+    once = {call.name: call for call in trace.calls if trace.times[call.name] == 1}
+    return TracedModel(trace, once)
 
 
 def blocks(traced: TracedModel) -> tuple[Block, ...]:
-    """The blocks, in order: what the first of these finds, unless another finds blocks with more
-    than twice its parameters.
+    """The blocks of a model, in order.
 
-    Submodules of repeated classes on the trunk; the same for containers of repeated content;
-    submodules of repeated classes wherever they are, for networks without a trunk (NASNet) or whose
-    blocks return several tensors; convolutions on the trunk, each with the normalisation and
-    activation after it (VGG).
+    Four ways to find blocks are tried in turn: submodules of repeated classes on the trunk; the
+    same for containers of repeated content; submodules of repeated classes wherever they are, for
+    networks without a trunk (NASNet) or whose blocks return several tensors; convolutions on the
+    trunk, each with the normalisation and activation after it (VGG). The first that finds blocks
+    counts, unless another finds blocks with more than twice its parameters.
     """
-    found = [
-        names
-        for find in (_classes, _contents, _anywhere, _convolutions)
-        if len(names := find(traced)) > 1
-    ]
-    sizes = [sum(_size(traced.module(name)) for name in names) for names in found]
-    chosen = next(
-        (names for names, size in zip(found, sizes, strict=True) if 2 * size >= max(sizes)), []
-    )
+    tried = [find(traced) for find in (_classes, _contents, _anywhere, _convolutions)]
+    candidates = [names for names in tried if len(names) > 1]
+    sizes = [sum(_size(traced.module(name)) for name in names) for names in candidates]
+    sized = zip(candidates, sizes, strict=True)
+    chosen = next((names for names, size in sized if 2 * size >= max(sizes)), [])
     return tuple(Block(name, _branch_end(traced, name)) for name in chosen)
 
 
@@ -113,53 +106,60 @@ def stages(
 
 
 def outermost(traced: TracedModel, name: str, without: Sequence[str]) -> str:
-    """The outermost submodule that returns what `name` returns, perhaps laid out otherwise, and
-    holds none of `without`.
+    """The outermost submodule that returns what `name` returns and holds none of `without`.
+
+    It may return the values laid out in another way.
     """
     content = traced.content(name)
-    same = [
-        other for other in traced.once if holds(other, name) and traced.content(other) == content
-    ]
+    around = [other for other in traced.once if holds(other, name)]
+    same = [other for other in around if traced.content(other) == content]
     fit = [other for other in same if not any(holds(other, inside) for inside in without)]
     return min(fit, key=len, default=name)
 
 
 def _classes(traced: TracedModel) -> list[str]:
-    groups = _groups(
-        traced,
-        _class,
-        lambda name: traced.on_trunk(name) and len(traced.once[name].shape) in (3, 4),
-    )
+    """Submodules of repeated classes on the trunk."""
+
+    def fits(name: str) -> bool:
+        return traced.on_trunk(name) and traced.dimensions(name) in (3, 4)
+
+    groups = _groups(traced, _class, fits)
     return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
 
 
 def _contents(traced: TracedModel) -> list[str]:
-    groups = _groups(
-        traced, _content, lambda name: traced.on_trunk(name) and len(traced.once[name].shape) == 4
-    )
+    """Containers of repeated content on the trunk."""
+
+    def fits(name: str) -> bool:
+        return traced.on_trunk(name) and traced.dimensions(name) == 4
+
+    groups = _groups(traced, _content, fits)
     return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
 
 
 def _anywhere(traced: TracedModel) -> list[str]:
-    groups = _groups(traced, _class, lambda name: len(traced.once[name].shape) in (3, 4))
-    lists = [
-        key for key, names in groups.items() if any(traced.once[name].out is None for name in names)
-    ]
-    left = _without_stages(traced, groups, lists)
-    every = [name for names in left.values() for name in names]
-    return _in_order(
-        traced,
-        {
-            key: names
-            for key, names in left.items()
-            if not any(_inside_any(name, every) for name in names)
-        },
-    )
+    """Submodules of repeated classes wherever they are."""
+    groups = _groups(traced, _class, lambda name: traced.dimensions(name) in (3, 4))
+    # Only what returns several tensors is checked for being a stage.
+    several = [key for key, names in groups.items() if _any_without_result(traced, names)]
+    left = _without_stages(traced, groups, several)
+    every = _all_names(left)
+    outermost_kinds = {
+        key: names
+        for key, names in left.items()
+        if not any(_inside_any(name, every) for name in names)
+    }
+    return _in_order(traced, outermost_kinds)
+
+
+def _any_without_result(traced: TracedModel, names: Iterable[str]) -> bool:
+    return any(traced.once[name].out is None for name in names)
 
 
 def _convolutions(traced: TracedModel) -> list[str]:
-    """For each convolution on the trunk, the last submodule without children that follows it before
-    the map changes its shape.
+    """For each convolution on the trunk, the last submodule that still returns its map.
+
+    That is the last one without children that follows it before the map changes its shape.
     """
     ends: list[str] = []
     open_shape: tuple[int, ...] | None = None
@@ -194,34 +194,41 @@ Groups = Mapping[object, list[str]]
 def _groups(
     traced: TracedModel, kind: Callable[[nn.Module], object], fits: Callable[[str], bool]
 ) -> Groups:
-    """Kinds that repeat, and whose submodules with layers all fit; one inside another of its kind
-    does not count.
+    """The kinds that repeat, and whose submodules with layers all fit.
+
+    A submodule inside another of its kind does not count.
     """
     groups: dict[object, list[str]] = {}
     for name in traced.once:
         module = traced.module(name)
-        if _has_layers(module) and (key := kind(module)) is not None:
+        key = kind(module) if _has_layers(module) else None
+        if key is not None:
             groups.setdefault(key, []).append(name)
-    outer = {
-        key: [name for name in names if not _inside_any(name, names)]
-        for key, names in groups.items()
-    }
+    outer = {key: _outside(names, names) for key, names in groups.items()}
     return {key: names for key, names in outer.items() if len(names) > 1 and all(map(fits, names))}
 
 
 def _without_stages(traced: TracedModel, groups: Groups, among: Iterable[object]) -> Groups:
-    """Without those kinds `among` them that are stages: made of other kinds."""
-    made = {key for key in among if any(_made_of(traced, name, groups) for name in groups[key])}
-    return {key: names for key, names in groups.items() if key not in made}
+    """The groups without those kinds of `among` that are stages, as they are made of other kinds."""
+    stage_kinds = {
+        key for key in among if any(_made_of(traced, name, groups) for name in groups[key])
+    }
+    return {key: names for key, names in groups.items() if key not in stage_kinds}
 
 
 def _topmost(groups: Groups) -> Groups:
-    """Without what lies inside another."""
-    every = [name for names in groups.values() for name in names]
-    return {
-        key: [name for name in names if not _inside_any(name, every)]
-        for key, names in groups.items()
-    }
+    """The groups without submodules that lie inside another."""
+    every = _all_names(groups)
+    return {key: _outside(names, every) for key, names in groups.items()}
+
+
+def _all_names(groups: Groups) -> list[str]:
+    return list(itertools.chain.from_iterable(groups.values()))
+
+
+def _outside(names: Iterable[str], others: Sequence[str]) -> list[str]:
+    """The names that lie inside none of the others."""
+    return [name for name in names if not _inside_any(name, others)]
 
 
 def _made_of(traced: TracedModel, name: str, groups: Groups) -> bool:
@@ -232,106 +239,111 @@ def _made_of(traced: TracedModel, name: str, groups: Groups) -> bool:
     }
     if not any(len(names) > 1 for names in inside.values()):
         return False
-    top = [other for names in inside.values() for other in names]
-    held = sum(_size(traced.module(other)) for other in top if not _inside_any(other, top))
+    every = _all_names(inside)
+    held = sum(_size(traced.module(other)) for other in _outside(every, every))
     return 2 * held > _size(traced.module(name))
 
 
 def _without_transitions(traced: TracedModel, groups: Groups) -> Groups:
-    """Without kinds that only lead from stage to stage: plain chains where others merge paths, or
-    what always resizes and adds nothing.
+    """The groups without kinds that only lead from stage to stage.
+
+    These are plain chains where other kinds merge paths, and kinds that always resize and add
+    nothing. Where nothing would be left, they stay.
     """
-    chains = {
-        key for key, names in groups.items() if not any(_merges(traced, name) for name in names)
+    merging = {
+        key: names for key, names in groups.items() if any(_merges(traced, name) for name in names)
     }
-    kept = {key: names for key, names in groups.items() if key not in chains} or groups
-    resizers = {key for key, names in kept.items() if all(_resizes(traced, name) for name in names)}
-    return {key: names for key, names in kept.items() if key not in resizers} or kept
+    remaining = merging or groups
+    keeping_size = {
+        key: names
+        for key, names in remaining.items()
+        if not all(_resizes(traced, name) for name in names)
+    }
+    return keeping_size or remaining
 
 
 def _merges(traced: TracedModel, name: str) -> bool:
+    """Whether several paths come together in the submodule."""
     call, trace = traced.once[name], traced.trace
     inside = range(call.first, call.last + 1)
-    return any(
-        trace.kinds[n] in ("add", "cat", "stack") and len(trace.sources[n]) > 1 for n in inside
-    )
+    joins = [n for n in inside if trace.kinds[n] in ("add", "cat", "stack")]
+    return any(len(trace.sources[n]) > 1 for n in joins)
 
 
 def _resizes(traced: TracedModel, name: str) -> bool:
+    """Whether the submodule changes the shape of its map, and adds nothing."""
     call = traced.once[name]
-    return (
-        bool(call.shape)
-        and sorted(call.given[1:]) != sorted(call.shape[1:])
-        and _branch(traced.trace, call) is None
-    )
+    if not call.shape or sorted(call.given[1:]) == sorted(call.shape[1:]):
+        return False
+    return _branch(traced.trace, call) is None
 
 
 def _in_order(traced: TracedModel, groups: Groups) -> list[str]:
-    """The blocks among them, as they return."""
-    kept = _without_transitions(traced, {key: names for key, names in groups.items() if names})
-    return sorted(
-        (name for names in kept.values() for name in names), key=lambda name: traced.once[name].last
-    )
+    """The blocks among the groups, in the order in which they return."""
+    nonempty = {key: names for key, names in groups.items() if names}
+    names = _all_names(_without_transitions(traced, nonempty))
+    return sorted(names, key=lambda name: traced.once[name].last)
 
 
 def _branch_end(traced: TracedModel, block: str) -> str:
-    """What ends the residual branch: back from the block's output to the addition, then along the
-    operand that did more work.
+    """The submodule that ends the block's residual branch, by name.
 
-    A layer scale or a stochastic depth between them is passed over. The block itself, if there is
-    no such operand or module.
+    The way to it leads back from the block's output to the addition, then along the operand that
+    did more work. A layer scale or a stochastic depth between them is passed over. It is the block
+    itself if there is no such operand or submodule.
     """
     call, trace = traced.once[block], traced.trace
     operand = _branch(trace, call)
     while operand is not None and operand >= call.first:
-        same = [
-            n
-            for n, c in traced.once.items()
-            if c.out == operand and sorted(c.shape) == sorted(call.shape) and n != block
-        ]
-        layered = [
-            n
-            for n in same
-            if holds(block, n)
-            and _has_weights(traced.module(n))
-            and not _only_scales(trace, traced.once[n])
-        ]
-        if layered:
-            return min(layered, key=lambda n: n.count("."))
+        ends = [name for name in traced.once if _ends_branch(traced, block, name, operand)]
+        if ends:
+            return min(ends, key=lambda name: name.count("."))
         operand = _only_source(trace, operand)
     return block
 
 
+def _ends_branch(traced: TracedModel, block: str, name: str, operand: int) -> bool:
+    """Whether a submodule in the block, with weights, returned this operand of the addition."""
+    call = traced.once[name]
+    if call.out != operand or name == block or not holds(block, name):
+        return False
+    if sorted(call.shape) != sorted(traced.once[block].shape):
+        return False
+    return _has_weights(traced.module(name)) and not _only_scales(traced.trace, call)
+
+
 def _only_scales(trace: Trace, call: Call) -> bool:
-    return all(
-        trace.kinds[n] == "mul" or trace.kinds[n] in LAYOUT
-        for n in range(call.first, call.last + 1)
-    )
+    kinds = trace.kinds[call.first : call.last + 1]
+    return all(kind == "mul" or kind in LAYOUT for kind in kinds)
 
 
 def _branch(trace: Trace, call: Call) -> int | None:
-    """The operand with more weighted operations of the addition that made the block's output; None
-    if it was none, or they tie.
+    """The operand that is the residual branch, of the addition that made the block's output.
+
+    It is the operand with more weighted operations; None if there was no addition, or if both have
+    as many.
     """
     n: int | None = call.out
     while n is not None and n >= call.first:
         operands = [source for source in trace.sources[n] if source in trace.live]
         if len(operands) == 2 and trace.kinds[n] == "add":
-            first, second = (
-                sum(trace.kinds[k] in WEIGHTED for k in trace.above([o], call.first))
-                for o in operands
-            )
+            first, second = (_weighted_above(trace, operand, call) for operand in operands)
             return None if first == second else operands[int(second > first)]
         n = _only_source(trace, n)
     return None
 
 
+def _weighted_above(trace: Trace, operand: int, call: Call) -> int:
+    """The number of weighted operations in the call that the operand depends on."""
+    above = trace.above([operand], call.first)
+    return sum(trace.kinds[n] in WEIGHTED for n in above)
+
+
 def _only_source(trace: Trace, n: int) -> int | None:
-    return (
-        trace.sources[n][0]
-        if len(trace.sources[n]) == 1 and trace.kinds[n] not in WEIGHTED
-        else None
-    )
+    """The operation that n changes without weights; None if n has weights or several sources."""
+    if len(trace.sources[n]) != 1 or trace.kinds[n] in WEIGHTED:
+        return None
+    return trace.sources[n][0]
 
 
 def holds(outer: str, inner: str) -> bool:

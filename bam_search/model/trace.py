@@ -1,5 +1,6 @@
-"""One forward pass, watched: which submodule was called when and put out what, and how the tensors
-depend on one another.
+"""Trace one forward pass.
+
+Which submodule was called when, what it returned, and how the tensors depend on one another.
 """
 
 import copy
@@ -19,8 +20,9 @@ from bam_search.model.insert import remove
 
 Shape = tuple[int, int, int]
 BATCH = 2
-"""Images in the watched pass: one could not be told from an output that folds something else into
-the batch.
+"""Images in the traced pass.
+
+With one, an output that folds something else into the batch could not be told apart.
 """
 
 WEIGHTED = frozenset({"convolution", "mm", "addmm", "bmm", "baddbmm"})
@@ -29,11 +31,11 @@ WEIGHTED = frozenset({"convolution", "mm", "addmm", "bmm", "baddbmm"})
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a submodule: the operations `first` to `last` ran inside, and operation `out`
-    made what it returned.
+    """One call of a submodule.
 
-    `given` is the shape of the first tensor it got, `shape` that of the one it returned; `returned`
-    is the name of its class. `out` is None unless that was one tensor that depends on the image.
+    The operations `first` to `last` ran inside, and operation `out` made what it returned. `given`
+    is the shape of the first tensor it got, `shape` that of the one it returned; `returned` is the
+    name of its class. `out` is None unless that was one tensor that depends on the image.
     """
 
     name: str
@@ -47,12 +49,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """Operations are numbered in the order in which they ran; 0 is the image, and only those count
-    that depend on it.
+    """The operations of one forward pass, and the calls of submodules.
 
-    `sources[n]` are the operations whose results operation n read, `kinds[n]` is its name, `result`
-    made the model's last output. `model` is the copy that was watched: without attention, perhaps
-    without values.
+    Operations are numbered in the order in which they ran; 0 is the image, and only operations that
+    depend on it are numbered. `sources[n]` are the operations whose results operation n read,
+    `kinds[n]` is its name, `result` made the model's last output. `model` is the copy that was
+    watched: without attention, perhaps without values.
     """
 
     model: nn.Module
@@ -73,8 +75,9 @@ class Trace:
 
     @cached_property
     def trunk(self) -> frozenset[int]:
-        """The operations that every path from the image to the output passes through: no live edge
-        jumps over them.
+        """The operations that every path from the image to the output passes through.
+
+        These are the live operations over which no edge between live operations jumps.
         """
         jumps = [0] * (len(self.sources) + 1)
         for end in self.live:
@@ -82,49 +85,45 @@ class Trace:
                 if end - start > 1:
                     jumps[start + 1] += 1
                     jumps[end] -= 1
-        found, over = set(), 0
+        trunk, edges_over = set(), 0
         for n in range(len(self.sources)):
-            over += jumps[n]
-            if n in self.live and not over:
-                found.add(n)
-        return frozenset(found)
+            edges_over += jumps[n]
+            if n in self.live and not edges_over:
+                trunk.add(n)
+        return frozenset(trunk)
 
     def above(self, ends: Iterable[int], down_to: int) -> frozenset[int]:
         """`ends` and all operations from `down_to` on that they depend on."""
-        found: set[int] = set()
+        seen: set[int] = set()
         waiting = list(ends)
         while waiting:
             n = waiting.pop()
-            if n >= down_to and n not in found:
-                found.add(n)
+            if n >= down_to and n not in seen:
+                seen.add(n)
                 waiting.extend(self.sources[n])
-        return frozenset(found)
+        return frozenset(seen)
 
 
 def trace(model: nn.Module, input_shape: Shape) -> Trace:
-    """Watch a copy of `model` without attention, in eval mode, on the meta device: nothing is
-    computed, and the model is not changed.
+    """The trace of a copy of `model` without attention, in eval mode, on the meta device.
 
-    A model that cannot run there (it asks for values) runs on the CPU. Raises UserError if it
-    cannot run on (C, H, W) at all.
+    Nothing is computed, and the model is not changed. A model that cannot run there (it asks for
+    values) runs on the CPU. Raises UserError if it cannot run on (C, H, W) at all.
     """
-    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     try:
-        return _watched(
-            _on_meta(model), torch.zeros(BATCH, *input_shape, device="meta", dtype=kind)
-        )
-    except Exception:  # whatever it was, the second attempt says what is the matter
+        image = torch.zeros(BATCH, *input_shape, device="meta", dtype=dtype)
+        return _watched(_on_meta(model), image)
+    except Exception:  # whatever it was, the second attempt raises what is wrong
         pass
     try:
-        return _watched(
-            copy.deepcopy(model).to("cpu"), torch.zeros(BATCH, *input_shape, dtype=kind)
-        )
-    except (
-        Exception
-    ) as error:  # whatever a user's model raises, the user wants to read it as theirs
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        image = torch.zeros(BATCH, *input_shape, dtype=dtype)
+        return _watched(copy.deepcopy(model).to("cpu"), image)
+    except Exception as error:  # a user's model can raise anything; the user has to read it
+        kind = type(error).__name__
+        first = (str(error).strip().splitlines() or [kind])[0]
         raise UserError(
-            f"the model cannot run on images of shape {input_shape}: {type(error).__name__}: {first}"
+            f"the model cannot run on images of shape {input_shape}: {kind}: {first}"
         ) from error
 
 
@@ -145,14 +144,10 @@ def _watched(twin: nn.Module, image: Tensor) -> Trace:
             _listen(module, name, watch)
     with torch.no_grad(), watch:
         output = twin.eval()(image)
-    made = [
-        n
-        for t in tree_leaves(output)
-        if isinstance(t, Tensor) and (n := watch.maker.get(id(t))) is not None
-    ]
-    if not made:
+    makers = watch.makers(output)
+    if not makers:
         raise ValueError("its output does not depend on the image")
-    return Trace(twin, tuple(watch.calls), tuple(watch.sources), tuple(watch.kinds), max(made))
+    return Trace(twin, tuple(watch.calls), tuple(watch.sources), tuple(watch.kinds), max(makers))
 
 
 def _listen(module: nn.Module, name: str, watch: "_Watch") -> None:
@@ -166,20 +161,27 @@ def _listen(module: nn.Module, name: str, watch: "_Watch") -> None:
 
 
 def _shape(values: object) -> tuple[int, ...]:
-    return next((tuple(t.shape) for t in tree_leaves(values) if isinstance(t, Tensor)), ())
+    """The shape of the first tensor among the values; () if there is none."""
+    return next((tuple(t.shape) for t in _tensors(values)), ())
+
+
+def _tensors(values: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 @dataclass(eq=False)
 class _Watch(TorchDispatchMode):
-    """Hears every operation, and numbers those that depend on the image."""
+    """Sees every operation, and numbers those that depend on the image.
+
+    `maker` is the number of the operation that made a tensor, by the tensor's id. `kept` holds
+    these tensors: the id of a tensor that is freed would go to another.
+    """
 
     calls: list[Call] = field(default_factory=list)
     sources: list[tuple[int, ...]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     maker: dict[int, int] = field(default_factory=dict)
-    kept: list[Tensor] = field(
-        default_factory=list
-    )  # a tensor that is let go would leave its id to another
+    kept: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         TorchDispatchMode.__init__(self)
@@ -189,25 +191,18 @@ class _Watch(TorchDispatchMode):
 
     def returned(self, name: str, first: int, given: tuple[int, ...], output: object) -> None:
         out = self.maker.get(id(output)) if isinstance(output, Tensor) else None
-        self.calls.append(
-            Call(
-                name,
-                first,
-                len(self.sources) - 1,
-                out,
-                given,
-                _shape(output),
-                type(output).__name__,
-            )
-        )
+        last = len(self.sources) - 1
+        kind = type(output).__name__
+        self.calls.append(Call(name, first, last, out, given, _shape(output), kind))
+
+    def makers(self, values: object) -> set[int]:
+        """The operations that made the tensors among the values."""
+        numbers = (self.maker.get(id(tensor)) for tensor in _tensors(values))
+        return {number for number in numbers if number is not None}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        read = {
-            n
-            for t in tree_leaves((args, kwargs))
-            if isinstance(t, Tensor) and (n := self.maker.get(id(t))) is not None
-        }
+        read = self.makers((args, kwargs))
         if read:
             self._add(tuple(sorted(read)), func.overloadpacket.__name__.rstrip("_"), result)
         return result
@@ -215,7 +210,6 @@ class _Watch(TorchDispatchMode):
     def _add(self, sources: tuple[int, ...], kind: str, result: object) -> None:
         self.sources.append(sources)
         self.kinds.append(kind)
-        for t in tree_leaves(result):
-            if isinstance(t, Tensor):
-                self.maker[id(t)] = len(self.sources) - 1
-                self.kept.append(t)
+        for tensor in _tensors(result):
+            self.maker[id(tensor)] = len(self.sources) - 1
+            self.kept.append(tensor)

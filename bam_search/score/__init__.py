@@ -1,3 +1,4 @@
-"""HOW GOOD and HOW EXPENSIVE: cost, data, recipe, training, and `evaluate`, where a placement meets
-them.
+"""HOW GOOD and HOW EXPENSIVE a placement is.
+
+Cost, data, recipe and training; `evaluate` brings them together for one placement.
 """

@@ -1,5 +1,6 @@
-"""The batches of a training: uint8 images that live on their device, cropped and flipped as they
-are gathered. Knows no model.
+"""The batches of a training, from uint8 images on the device.
+
+Images are cropped and flipped as they are gathered. Knows no model.
 """
 
 import zlib
@@ -19,12 +20,12 @@ LINE = SIDE * CHANNELS
 
 @dataclass(frozen=True, eq=False)
 class DeviceImages:
-    """Training images on their device: `labels` (N,) int64, and `lines` (M, 96) uint8, which
-    overlap in memory.
+    """The training images on their device.
 
-    The images lie there padded, and once more mirrored, and a line begins at each of their bytes:
-    so each row of a crop, flipped or not, is one line. Gathering lines is forty times as fast on a
-    CPU as gathering pixels.
+    `labels` is (N,) int64; `lines` is (M, 96) uint8, rows that overlap in memory. The memory holds
+    the padded images, then the same images mirrored, and a line begins at each of its bytes. So
+    each row of a crop, flipped or not, is one line. Gathering lines is forty times as fast on a CPU
+    as gathering pixels.
     """
 
     lines: Tensor
@@ -35,10 +36,8 @@ class DeviceImages:
         """The images, as they are."""
         padded = functional.pad(torch.from_numpy(images.x), (0, 0, PAD, PAD, PAD, PAD))
         memory = torch.stack([padded, padded.flip(2)]).flatten().to(device)
-        return cls(
-            memory.as_strided((memory.numel() - LINE + 1, LINE), (1, 1)),
-            torch.from_numpy(images.y).to(device),
-        )
+        lines = memory.as_strided((memory.numel() - LINE + 1, LINE), (1, 1))
+        return cls(lines, torch.from_numpy(images.y).to(device))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,8 +45,10 @@ class DeviceImages:
 
 @dataclass(frozen=True, eq=False)
 class EpochPlan:
-    """What an epoch does with N images: their order, where each crop begins in the padded image,
-    and whether it is flipped; all (N,).
+    """What an epoch does with N images; all tensors are (N,).
+
+    `index` is the order of the images. `top` and `left` are where each crop begins in the padded
+    image, and `flipped` says whether it is mirrored.
     """
 
     index: Tensor
@@ -57,14 +58,16 @@ class EpochPlan:
 
     @classmethod
     def of(cls, n: int, seed: int, epoch: int, recipe: Recipe) -> "EpochPlan":
-        """The order that (seed, epoch) draw, whatever is trained."""
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{epoch}".encode()))
+        """The plan for (seed, epoch), which depends on no model."""
+        # The order of the draws is part of the plan: another order would change every training.
+        generator = _generator(f"{seed}:{epoch}")
         index = torch.randperm(n, generator=generator)
-        top, left = (torch.randint(0, 2 * PAD + 1, (n,), generator=generator) for _ in range(2))
+        top = torch.randint(0, 2 * PAD + 1, (n,), generator=generator)
+        left = torch.randint(0, 2 * PAD + 1, (n,), generator=generator)
         flipped = torch.rand(n, generator=generator) < 0.5
         if recipe.alternate:
-            first = torch.Generator().manual_seed(zlib.crc32(f"{seed}:flips".encode()))
-            flipped = ((torch.rand(n, generator=first) < 0.5) ^ bool(epoch % 2))[index]
+            flipped_first = torch.rand(n, generator=_generator(f"{seed}:flips")) < 0.5
+            flipped = (flipped_first ^ bool(epoch % 2))[index]
         if recipe.augment != "crop-flip":
             top, left = torch.full_like(top, PAD), torch.full_like(left, PAD)
         if recipe.augment == "none":
@@ -72,7 +75,7 @@ class EpochPlan:
         return cls(index, top, left, flipped)
 
     def on(self, device: torch.device) -> "EpochPlan":
-        """The same order there."""
+        """The same plan on `device`."""
         return EpochPlan(
             self.index.to(device),
             self.top.to(device),
@@ -90,10 +93,10 @@ class EpochPlan:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """The full batches of one epoch, in tensors that stay where they are: `lines` (steps, B, 32)
-    and `labels` (steps, B), on the device.
+    """The full batches of one epoch, in tensors that stay where they are on the device.
 
-    What is left over when no further batch can be filled waits for the next epoch's order.
+    `lines` is (steps, B, 32) and `labels` is (steps, B). Images that fill no further batch are left
+    out of the epoch.
     """
 
     images: DeviceImages
@@ -102,31 +105,36 @@ class Batches:
 
     @classmethod
     def of(cls, device_images: DeviceImages, batch: int) -> "Batches":
-        """Room for the batches; nothing is dealt yet."""
+        """Empty batches; `load` fills them."""
         steps = len(device_images) // batch
-        lines = torch.empty(
-            steps, batch, SIDE, dtype=torch.int64, device=device_images.labels.device
-        )
+        device = device_images.labels.device
+        lines = torch.empty(steps, batch, SIDE, dtype=torch.int64, device=device)
         return cls(device_images, lines, torch.empty_like(lines[:, :, 0]))
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def load(self, plan: EpochPlan) -> None:
-        """Begin an epoch."""
-        plan, taken = plan.on(self.labels.device), self.labels.numel()
+        """Fill the batches with the images of an epoch."""
+        plan = plan.on(self.labels.device)
+        taken = self.labels.numel()
         self.lines.copy_(plan.lines()[:taken].view_as(self.lines))
         self.labels.copy_(self.images.labels[plan.index[:taken]].view_as(self.labels))
 
     def parts(self, step: Tensor, n: int) -> list[tuple[Tensor, Tensor]]:
-        """Batch number `step`, (1,) int64 on the device, in `n` parts: pixels (b, 32, 32, 3) uint8
-        and labels (b,) of each.
+        """Batch number `step` in `n` parts: pixels (b, 32, 32, 3) uint8 and labels (b,) of each.
+
+        `step` is (1,) int64 on the device, so that choosing a batch does not wait for the host.
         """
-        lines, labels = self.lines.index_select(0, step)[0], self.labels.index_select(0, step)[0]
-        return [
-            (self._pixels(part), known)
-            for part, known in zip(lines.tensor_split(n), labels.tensor_split(n), strict=True)
-        ]
+        lines = self.lines.index_select(0, step)[0]
+        labels = self.labels.index_select(0, step)[0]
+        pixels = [self._pixels(part) for part in lines.tensor_split(n)]
+        return list(zip(pixels, labels.tensor_split(n), strict=True))
 
     def _pixels(self, lines: Tensor) -> Tensor:
-        return self.images.lines.index_select(0, lines.flatten()).view(-1, SIDE, SIDE, CHANNELS)
+        rows = self.images.lines.index_select(0, lines.flatten())
+        return rows.view(-1, SIDE, SIDE, CHANNELS)
+
+
+def _generator(key: str) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(key.encode()))

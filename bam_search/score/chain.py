@@ -25,12 +25,11 @@ OVER = (0, 2, 3)
 def normalise_add_relu(
     norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, backend: Backend
 ) -> Tensor:
-    """relu(norm(x) + residual), or without `residual` relu(norm(x)); updates the running
-    statistics.
+    """relu(norm(x) + residual), or relu(norm(x)) without `residual`.
 
-    `x` and `residual` are (B, C, H, W) of one float type. `norm` is in training, with weights and
-    running statistics in float32 and a momentum. All is computed in float32 and rounded once, where
-    operators apart round each of their results.
+    Updates the running statistics of `norm`. `x` and `residual` are (B, C, H, W) of one float type.
+    `norm` is in training, with weights and running statistics in float32 and a momentum. All is
+    computed in float32 and rounded once, where separate operators round each of their results.
     """
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
@@ -68,17 +67,15 @@ class _NormaliseAddRelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, *per_channel = ctx.saved_tensors
-        if (
-            gradient.stride() != x.stride()
-        ):  # pooling's, or another placement's: no reason for another graph
+        # Pooling, or another placement, can give other strides: no reason for another graph.
+        if gradient.stride() != x.stride():
             gradient = torch.empty_like(x).copy_(gradient)
         if y is None:
             to_x, to_weight, to_bias = _run(_backward, ctx.backend, gradient, x, *per_channel)
             to_residual = None
         else:
-            to_x, to_weight, to_bias, to_residual = _run(
-                _backward_of_sum, ctx.backend, gradient, x, y, *per_channel
-            )
+            gradients = _run(_backward_of_sum, ctx.backend, gradient, x, y, *per_channel)
+            to_x, to_weight, to_bias, to_residual = gradients
         return to_x, to_residual, to_weight, to_bias, None, None, None, None, None
 
 
@@ -116,13 +113,13 @@ def _kind(argument: Tensor | float | None) -> object:
 def _graph(function: Callable[..., Any], backend: Backend, *_kinds: object) -> Callable[..., Any]:
     """`function`, to be compiled for one kind of arguments.
 
-    Each has code of its own. torch.compile keeps its graphs by code, up to a limit, which cannot be
-    raised for backward: autograd's threads do not see this thread's settings
+    Each graph gets its own copy of the code. torch.compile stores graphs by code, up to a limit,
+    which cannot be raised for backward: autograd's threads do not see this thread's settings
     (https://github.com/pytorch/pytorch/issues/186537).
     """
     code = function.__code__
-    own = FunctionType(code.replace(), function.__globals__, function.__name__)
-    return torch.compile(own, backend=backend, fullgraph=True, dynamic=False)
+    copy = FunctionType(code.replace(), function.__globals__, function.__name__)
+    return torch.compile(copy, backend=backend, fullgraph=True, dynamic=False)
 
 
 def _forward(

@@ -1,9 +1,9 @@
-"""A training in progress, in a file: one that is cut off goes on from there, and ends as it would
-have, bit for bit on a CPU.
+"""A training in progress, in a file.
 
-Epochs are kept that took long enough to be worth it, and only until the training ends. Where the
-file cannot be written or read the training is merely not shortened: a study's own books are its
-store.
+A training that is cut off goes on from there and ends as it would have, bit for bit on a CPU. Only
+epochs that took long enough to be worth it are saved, and the file is deleted when the training
+ends. Where the file cannot be written or read the training is merely not shortened: the results of
+a study are in its store.
 """
 
 import contextlib
@@ -19,6 +19,16 @@ from bam_search.score.train import Epoch, TrainingState
 
 MIN_SECONDS = 60.0
 """Seconds of training that are worth a file."""
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    pickle.UnpicklingError,
+)
+"""What reading a missing, half-written or foreign file can raise."""
 
 
 @dataclass(eq=False)
@@ -32,28 +42,16 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> TrainingState | None:
-        """What was kept, None if there is nothing (or a machine that died left half of it)."""
+        """The saved state; None without a file, or where a machine that died left half of it."""
         try:
-            kept = torch.load(self.path, map_location="cpu", weights_only=True)
-            return TrainingState(
-                tuple(Epoch(*epoch) for epoch in kept["epochs"]),
-                kept["seconds"],
-                kept["model"],
-                kept["optimizer"],
-            )
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            ValueError,
-            KeyError,
-            TypeError,
-            pickle.UnpicklingError,
-        ):
+            table = torch.load(self.path, map_location="cpu", weights_only=True)
+            epochs = tuple(Epoch(*epoch) for epoch in table["epochs"])
+            return TrainingState(epochs, table["seconds"], table["model"], table["optimizer"])
+        except UNREADABLE:
             return None
 
     def save(self, saved: TrainingState) -> None:
-        """Keep a training, if it is time."""
+        """Write the state, if the last one is `every` seconds old."""
         if time.monotonic() - self._last < self.every:
             return
         table = {
@@ -67,7 +65,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def drop(self) -> None:
-        """The training ended: nothing is kept any more."""
+        """Delete the file, and what is left of half-written ones: the training ended."""
         for path in (self.path, *self.path.parent.glob(f"{beginning(self.path)}*")):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Each block of a network compiled by itself: a new placement of blocks that are known needs no
-further compilation.
+"""Compile each block of a network by itself.
 
-Compiling a whole network takes longer than a short training, and each placement is another network.
+A new placement of blocks that were compiled before needs no further compilation. Compiling a whole
+network takes longer than a short training, and each placement is another network.
 https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
 """
 
@@ -33,32 +33,34 @@ class NotCompiled(Exception):
 def compiled(
     model: nn.Module, blocks: Sequence[str], backend: str | Callable[..., Any] = "inductor"
 ) -> Iterator[None]:
-    """Within the context the named blocks, and the attention that lies in none of them, run
-    compiled while they train.
+    """While the model trains in the context, its blocks and attention modules run compiled.
 
-    Measuring runs them as they are: it would need graphs of its own, for each number of images. A
-    block that cannot be one graph is an error, never silently left as it is. Raises NotCompiled.
+    These are the named blocks, and the attention modules outside of all of them. Measuring runs
+    them uncompiled: it would need more graphs, one for each number of images. A block that cannot
+    be one graph is an error, never silently left as it is. Raises NotCompiled.
     """
-    parts = [model.get_submodule(name) for name in _parts(model, blocks)]
+    modules = [model.get_submodule(name) for name in _compiled_names(model, blocks)]
     with quiet(), _settings():
-        for part in parts:
-            fast = torch.compile(part._call_impl, backend=backend, fullgraph=True, dynamic=False)
-            part._compiled_call_impl = partial(_while_training, part, fast)
+        for module in modules:
+            fast = torch.compile(module._call_impl, backend=backend, fullgraph=True, dynamic=False)
+            module._compiled_call_impl = partial(_while_training, module, fast)
         try:
             yield
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             raise NotCompiled(
-                f"a block cannot be compiled: {first_line(error)} (recipe.compile = false trains the model)"
+                f"a block cannot be compiled: {first_line(error)} "
+                "(recipe.compile = false trains the model)"
             ) from error
         finally:
-            for part in parts:
-                part._compiled_call_impl = None
+            for module in modules:
+                module._compiled_call_impl = None
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within the context the compiler's own doing, and its advice, which would change the
-    arithmetic, are no warnings.
+    """Within the context two warnings of the compiler are silent.
+
+    It causes the first one itself; the second is advice that would change the arithmetic.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -79,13 +81,13 @@ def _settings() -> contextlib.AbstractContextManager[object]:
     )
 
 
-def _while_training(part: nn.Module, fast: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return (fast if part.training else part._call_impl)(*args, **kwargs)
+def _while_training(module: nn.Module, fast: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    call = fast if module.training else module._call_impl
+    return call(*args, **kwargs)
 
 
-def _parts(model: nn.Module, blocks: Sequence[str]) -> list[str]:
+def _compiled_names(model: nn.Module, blocks: Sequence[str]) -> list[str]:
+    """The blocks, and the attention modules that lie in none of them."""
     attention = [f"{site}.{CHILD}" for site in attended(model)]
-    return [
-        *blocks,
-        *(name for name in attention if not any(name.startswith(f"{block}.") for block in blocks)),
-    ]
+    in_blocks = tuple(f"{block}." for block in blocks)
+    return [*blocks, *(name for name in attention if not name.startswith(in_blocks))]

@@ -1,5 +1,6 @@
-"""What trainings on the same images share: the device, the precision, the images on the device, and
-how they enter a model.
+"""What trainings on the same images share.
+
+The device, the precision, the images on the device, and how they enter a model.
 """
 
 import functools
@@ -16,10 +17,11 @@ from bam_search.score.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class TrainingContext:
-    """The training images; `mean` and `std` are theirs, a channel, repeated over a whole image's
-    pixels: (32 * 32 * 3,), on the device.
+    """The training images, the device they train on, and how they are normalised.
 
-    Repeated, because arithmetic on three numbers at a time takes twice as long on a CPU.
+    `mean` and `std` are per channel, repeated over a whole image's pixels: (32 * 32 * 3,), on the
+    device. They are repeated because arithmetic on three numbers at a time takes twice as long on a
+    CPU.
     """
 
     device: Device
@@ -30,33 +32,30 @@ class TrainingContext:
 
     @classmethod
     def of(cls, device: Device, recipe: Recipe, images: Images) -> "TrainingContext":
-        """The training context for these training images: mean and standard deviation per channel,
-        over all pixels.
+        """The training context for these training images.
+
+        Mean and standard deviation are per channel, over all pixels.
         """
         # From histograms: exact, and without a float copy of all images.
-        histograms = torch.stack(
-            [
-                torch.bincount(torch.from_numpy(images.x[..., c]).flatten(), minlength=256)
-                for c in range(CHANNELS)
-            ]
-        )
+        channels = [torch.from_numpy(images.x[..., c]).flatten() for c in range(CHANNELS)]
+        histograms = torch.stack([torch.bincount(values, minlength=256) for values in channels])
         levels = torch.arange(256, dtype=torch.float64)
         share = histograms.double() / histograms.sum(1, keepdim=True)
         mean = share @ levels
         std = (share @ levels**2 - mean**2).sqrt()
-        mean, std = (
-            per_channel.float().repeat(SIDE * SIDE).to(device.type) for per_channel in (mean, std)
-        )
+        mean = mean.float().repeat(SIDE * SIDE).to(device.type)
+        std = std.float().repeat(SIDE * SIDE).to(device.type)
         return cls(device, uses_bf16(recipe, device), images, mean, std)
 
     @functools.cached_property
     def device_images(self) -> DeviceImages:
-        """The images on the device: made when something trains, as what only measures needs none."""
+        """The images on the device, made when first asked for: what only measures needs none."""
         return DeviceImages.of(self.images, self.device.type)
 
     def forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        """(B, 32, 32, 3) uint8 -> (B, classes) float32 logits, under autocast where the training
-        context is bf16.
+        """The logits of `pixels`: (B, 32, 32, 3) uint8 -> (B, classes) float32.
+
+        The model runs under bfloat16 autocast where the training context has `bf16`.
         """
         x = ((pixels.flatten(1).float() - self.mean) / self.std).view_as(pixels)
         x = x.permute(0, 3, 1, 2)  # channels-last in memory, without a copy

@@ -1,5 +1,6 @@
-"""The cost of a model, counted by fvcore: parameters, and multiply-adds (MACs; fvcore calls them
-flops) for one image in eval mode.
+"""The cost of a model, counted by fvcore.
+
+Parameters, and multiply-adds (MACs; fvcore calls them flops) for one image in eval mode.
 
 Two conventions, always both. `macs_conv_fc` counts convolutions and linear layers only, as papers
 publish. `macs` is the full count: what fvcore counts by itself (batch normalisation and adaptive
@@ -19,9 +20,8 @@ import torch
 from torch import nn
 
 with warnings.catch_warnings():
-    warnings.simplefilter(
-        "ignore"
-    )  # fvcore is built on torch.jit, which newer releases call deprecated
+    # fvcore is built on torch.jit, which newer releases call deprecated.
+    warnings.simplefilter("ignore")
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
     from fvcore.nn.jit_handles import get_shape
 
@@ -39,10 +39,11 @@ COUNTS = ("params", "macs_conv_fc", "macs", "activations")
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters; for one image the activations (elements that convolutions and linear layers put
-    out), and MACs by operator.
+    """What a model costs.
 
-    `uncounted` gives the calls of each operator that nobody counted.
+    `params` are its parameters. For one image, `activations` are the elements that convolutions and
+    linear layers put out, and `by_operator` has the MACs of each operator. `uncounted` has the
+    number of calls of each operator that was not counted.
     """
 
     params: int
@@ -62,9 +63,9 @@ class Cost:
 
 
 def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """The cost of `model`, which may be on the meta device, for one (C, H, W) image.
+    """The cost of `model` for one (C, H, W) image.
 
-    It is not changed.
+    The model may be on the meta device, and is not changed.
     """
     twin = copy.deepcopy(model).eval().float()
     on_meta = any(parameter.is_meta for parameter in twin.parameters())
@@ -75,22 +76,15 @@ def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(twin, image).set_op_handle(**HANDLES)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        by_operator = {name: int(n) for name, n in sorted(analysis.by_operator().items()) if n}
-        uncounted = {
-            name: n for name, n in sorted(analysis.unsupported_ops().items()) if name not in FREE
-        }
-        outputs = (
-            ActivationCountAnalysis(twin, image)
-            .unsupported_ops_warnings(False)
-            .uncalled_modules_warnings(False)
-        )
+        macs = sorted(analysis.by_operator().items())
+        skipped = sorted(analysis.unsupported_ops().items())
+        outputs = ActivationCountAnalysis(twin, image)
+        outputs.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         activations = int(outputs.total())
-    return Cost(
-        sum(parameter.numel() for parameter in twin.parameters()),
-        activations,
-        by_operator,
-        uncounted,
-    )
+    params = sum(parameter.numel() for parameter in twin.parameters())
+    by_operator = {name: int(n) for name, n in macs if n}
+    uncounted = {name: n for name, n in skipped if name not in FREE}
+    return Cost(params, activations, by_operator, uncounted)
 
 
 def overheads(cost: Cost, base: Cost) -> dict[str, float]:

@@ -1,5 +1,6 @@
-"""The costs of all placements of one backbone, without tracing them: its own cost plus, for each
-site, what the attention adds.
+"""The costs of all placements of one backbone, without tracing each.
+
+A placement costs what the backbone costs plus, for each site, what the attention there adds.
 """
 
 from collections import Counter
@@ -18,8 +19,10 @@ from bam_search.space.sites import Site, Sites
 
 @dataclass(frozen=True, eq=False)
 class CostTable:
-    """`base` is the backbone's cost, counted by fvcore once; `net` is the backbone, which `block`
-    repeats a part of.
+    """The cost of a backbone, and of what each choice adds to it.
+
+    `base` is the backbone's cost, counted by fvcore once. `net` is the backbone itself: the choice
+    `block` repeats a part of it.
     """
 
     net: nn.Module
@@ -28,8 +31,9 @@ class CostTable:
     _traced: dict[tuple[str, Choice], Increment] = field(default_factory=dict)
 
     def cost(self, placement: Placement) -> Cost:
-        """The cost of the backbone with a canonical placement: exactly what fvcore counts (tested),
-        in microseconds a site.
+        """The cost of the backbone with a canonical placement.
+
+        It is exactly what fvcore counts (tested), and takes microseconds a site.
         """
         params, activations = self.base.params, self.base.activations
         operators, uncounted = Counter(self.base.by_operator), Counter(self.base.uncounted)
@@ -51,11 +55,9 @@ class CostTable:
         return self._traced[site, choice]
 
     def _trace(self, site: str, choice: Choice) -> Increment:
-        found = self.sites[site]
-        traced = count(
-            create(choice, found.channels, self.net.get_submodule(site)),
-            (found.channels, found.height, found.width),
-        )
+        at = self.sites[site]
+        module = create(choice, at.channels, self.net.get_submodule(site))
+        traced = count(module, (at.channels, at.height, at.width))
         return Increment(traced.params, traced.activations, traced.by_operator, traced.uncounted)
 
 

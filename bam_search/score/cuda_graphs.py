@@ -1,6 +1,6 @@
-"""A function that is called again and again becomes one CUDA graph: the GPU no longer waits for
-Python between its kernels.
+"""Make one CUDA graph of a function that is called again and again.
 
+The GPU then no longer waits for Python between its kernels.
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs (whole-network capture). Knows
 nothing of training.
 """
@@ -27,10 +27,10 @@ class NotOneGraph(Exception):
 def replayed(
     function: Callable[[], None], capture: Callable[[Callable[[], None]], Callable[[], None]]
 ) -> Callable[[], None]:
-    """`function` as it is for its first calls, then captured once and replayed: what it decides in
-    Python is then decided for good.
+    """`function`, called as it is for its first calls, then captured once and replayed.
 
-    `capture` takes a function and gives one that does the same again, on the same memory.
+    After the capture, whatever it decided in Python stays decided. `capture` takes a function and
+    returns one that does the same again, on the same memory.
     """
     eager = iter(range(EAGER))
     replay: Callable[[], None] | None = None
@@ -54,23 +54,24 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
     After NotOneGraph the process should train no more: some versions of torch go on as if they were
     capturing.
     """
-    gc.collect()  # what Python finds dead during the capture could free device memory, which is not allowed there; see `settle`
-    torch.cuda.synchronize()  # a fault of the steps before is the device's
+    # Garbage collected during the capture could free device memory, which is not allowed there; see
+    # `settle`.
+    gc.collect()
+    torch.cuda.synchronize()  # errors of earlier steps come up here, not as errors of the capture
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
             function()
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or isinstance(
-            error.__context__, torch.OutOfMemoryError
-        ):
+        # A capture that is broken off raises an error of its own; the cause is its context.
+        causes = (error, error.__context__)
+        if any(isinstance(cause, torch.OutOfMemoryError) for cause in causes):
             raise torch.OutOfMemoryError(first_line(error)) from None
         graph.reset()
-        said = first_line(
-            error.__context__ or error
-        )  # as it breaks off, the capture ends in an error of its own
+        reason = first_line(error.__context__ or error)
         raise NotOneGraph(
-            f"a step of this model cannot be one CUDA graph: {said} (recipe.cuda_graph = false trains it)"
+            f"a step of this model cannot be one CUDA graph: {reason} "
+            "(recipe.cuda_graph = false trains it)"
         ) from error
     return graph.replay
 
@@ -89,21 +90,25 @@ def settle() -> None:
 
 @contextlib.contextmanager
 def stream(device: str) -> Iterator[None]:
-    """Within the context the device's work is queued where it can be captured; on a CPU nothing is
-    to be done.
+    """Within the context the device's work is queued on a stream that can be captured.
+
+    On a CPU nothing is done.
     """
     if device != "cuda":
         yield
         return
-    before, own = torch.cuda.current_stream(), _own_stream()
-    own.wait_stream(before)
+    before = torch.cuda.current_stream()
+    side = _side_stream()
+    side.wait_stream(before)
     try:
-        with torch.cuda.stream(own):
+        with torch.cuda.stream(side):
             yield
-    finally:  # also where a training is given up whose steps are still queued: its memory is about to be used again
-        before.wait_stream(own)
+    finally:
+        # Also where a training is given up whose steps are still queued: its memory is about to be
+        # used again.
+        before.wait_stream(side)
 
 
 @functools.cache  # one for the process: libraries keep a workspace for each stream
-def _own_stream() -> torch.cuda.Stream:
+def _side_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()

@@ -1,6 +1,6 @@
-"""Images: CIFAR-100 from a Keras-style npz or torchvision's folder, or the generated stand-in; and
-the split for the search.
+"""The images, and their split for the search.
 
+They are CIFAR-100, from a Keras-style npz or torchvision's folder, or the generated stand-in.
 CIFAR-100: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009;
 downloaded through torchvision.
 """
@@ -70,8 +70,10 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What candidates see: `fit` trains and `validation` scores the search; `fit` + `validation`
-    train and `test` scores the finalists.
+    """The images that candidates train on and are scored on.
+
+    In the search, `fit` trains and `validation` scores. For finalists, `fit` and `validation` train
+    and `test` scores.
     """
 
     fit: Images
@@ -81,15 +83,14 @@ class Split:
     @functools.cached_property
     def train(self) -> Images:
         """All training images: `fit` and `validation`."""
-        return Images(
-            np.concatenate([self.fit.x, self.validation.x]),
-            np.concatenate([self.fit.y, self.validation.y]),
-        )
+        x = np.concatenate([self.fit.x, self.validation.x])
+        y = np.concatenate([self.fit.y, self.validation.y])
+        return Images(x, y)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the data will come from: found without reading it, so that a dry run can tell."""
+    """Where the data will come from, found without reading it, so that a dry run can say so."""
 
     text: str
     load: Callable[[], Dataset]
@@ -123,11 +124,10 @@ def synthetic(reason: str) -> Dataset:
 
 
 def split(data: Dataset, images: int | None, validation: float, seed: int) -> Split:
-    """Take `images` of the training set (None: all), and of these the share `validation` for the
-    search's score.
+    """The split of `images` of the training set (None: all), with the share `validation` held out.
 
     Stratified: each class has its share to within one image. `seed` fixes the choice. Raises
-    UserError if there are too few.
+    UserError if there are too few images.
     """
     wanted = len(data.train) if images is None else images
     held_out = round(wanted * validation)
@@ -138,18 +138,20 @@ def split(data: Dataset, images: int | None, validation: float, seed: int) -> Sp
         )
     if held_out < CLASSES or wanted - held_out < CLASSES:
         raise UserError(
-            f"data.images = {wanted} with data.validation = {validation} leaves {wanted - held_out} to train and {held_out} to validate",
+            f"data.images = {wanted} with data.validation = {validation} "
+            f"leaves {wanted - held_out} to train and {held_out} to validate",
             f"each part needs at least {CLASSES} images, one a class",
         )
     order = _stratified_order(data.train.y, np.random.default_rng(seed))
-    return Split(
-        data.train.take(order[held_out:wanted]), data.train.take(order[:held_out]), data.test
-    )
+    fit = data.train.take(order[held_out:wanted])
+    held_out_images = data.train.take(order[:held_out])
+    return Split(fit, held_out_images, data.test)
 
 
 def _stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random order of which every beginning is balanced over the classes: first one image of each
-    class, then a second, ...
+    """A random order of the images in which every prefix is balanced over the classes.
+
+    First comes one image of each class, then a second of each, and so on.
     """
     order = rng.permutation(len(labels))
     rank = np.empty(len(labels), dtype=np.int64)
@@ -178,27 +180,28 @@ def _at(path: Path) -> Source:
 def _keras(path: Path) -> Dataset:
     try:
         with zipfile.ZipFile(path) as archive:
-            if broken := archive.testzip():  # numpy does not look at the checksums
-                raise ValueError(f"the checksum of {broken} is wrong")
+            broken = archive.testzip()  # numpy does not look at the checksums
+        if broken:
+            raise ValueError(f"the checksum of {broken} is wrong")
         with np.load(path, allow_pickle=False) as arrays:
-            x_train, y_train, x_test, y_test = (
-                arrays[key] for key in ("x_train", "y_train", "x_test", "y_test")
-            )
+            x_train, y_train = arrays["x_train"], arrays["y_train"]
+            x_test, y_test = arrays["x_test"], arrays["y_test"]
     except BROKEN as error:
         raise UserError(
             f"{path} cannot be read as a CIFAR-100 npz: {first_line(error)}",
             "it needs x_train, y_train, x_test, y_test, as Keras has them",
         ) from None
-    parts = [_checked(path, "train", x_train, y_train), _checked(path, "test", x_test, y_test)]
-    return Dataset(CIFAR, str(path), *parts)
+    train = _checked(path, "train", x_train, y_train)
+    test = _checked(path, "test", x_test, y_test)
+    return Dataset(CIFAR, str(path), train, test)
 
 
 def _torchvision(root: Path, download: bool = False) -> Dataset:
     try:
-        train, test = (CIFAR100(root, train=train, download=download) for train in (True, False))
-        parts = [
-            Images(part.data, np.asarray(part.targets, dtype=np.int64)) for part in (train, test)
-        ]
+        train = CIFAR100(root, train=True, download=download)
+        test = CIFAR100(root, train=False, download=download)
+        train_images = Images(train.data, np.asarray(train.targets, dtype=np.int64))
+        test_images = Images(test.data, np.asarray(test.targets, dtype=np.int64))
     except BROKEN as error:
         if download:
             raise
@@ -206,7 +209,7 @@ def _torchvision(root: Path, download: bool = False) -> Dataset:
             f"{root / FOLDER} cannot be read as CIFAR-100: {first_line(error)}",
             "it must be the unchanged folder of the archive (md5-checked)",
         ) from None
-    return Dataset(CIFAR, str(root / FOLDER), *parts)
+    return Dataset(CIFAR, str(root / FOLDER), train_images, test_images)
 
 
 def _download() -> Dataset:
@@ -224,7 +227,8 @@ def _download_or_generate() -> Dataset:
         return _torchvision_download()
     except BROKEN as error:
         return synthetic(
-            f"no cifar100.npz or {FOLDER}/ under {DATA_FOLDER}/, and the download failed: {first_line(error)}"
+            f"no cifar100.npz or {FOLDER}/ under {DATA_FOLDER}/, "
+            f"and the download failed: {first_line(error)}"
         )
 
 
@@ -233,8 +237,9 @@ def _torchvision_download() -> Dataset:
         with _socket_timeout(20):
             return _torchvision(DATA_FOLDER, download=True)
     except BROKEN:
+        # torchvision makes the folder before it asks the network; if it is not empty, it stays.
         with contextlib.suppress(OSError):
-            DATA_FOLDER.rmdir()  # torchvision makes the folder before it asks the network; not empty, it stays
+            DATA_FOLDER.rmdir()
         raise
 
 
@@ -260,9 +265,11 @@ def _checked(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> Images:
         )
     if len(x) == 0:
         raise UserError(f"{path}: x_{part} is empty", hint)
-    found = np.unique(y)
-    if found[0] < 0 or found[-1] >= CLASSES or (part == "train" and len(found) < CLASSES):
+    classes = np.unique(y)
+    lowest, highest = classes[0], classes[-1]
+    incomplete = part == "train" and len(classes) < CLASSES
+    if lowest < 0 or highest >= CLASSES or incomplete:
         raise UserError(
-            f"{path}: y_{part} has {len(found)} classes, from {found[0]} to {found[-1]}", hint
+            f"{path}: y_{part} has {len(classes)} classes, from {lowest} to {highest}", hint
         )
     return Images(x, y.reshape(-1).astype(np.int64))

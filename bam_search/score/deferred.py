@@ -1,6 +1,6 @@
-"""A batch normalisation's output that waits for what is done with it, and so learns whether an
-addition and ReLU follow, whatever the model.
+"""A batch normalisation's output that is computed only when something reads it.
 
+So it learns whether an addition and ReLU follow, whatever the model.
 https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch-python-api (subclassing
 torch.Tensor)
 """
@@ -25,7 +25,7 @@ ABOUT = {
     Tensor.dim,
     *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device")),
 }
-"""What needs no values."""
+"""Functions that need no values of a tensor."""
 
 
 class NotFused(Exception):
@@ -131,13 +131,22 @@ def _in_place(inplace: bool = False) -> bool:
 def _sum(func: Any, a: Any, b: Any) -> Any:
     """a + b: deferred where one is that can wait for what is done with the sum."""
     if func in ADD_IN_PLACE:
-        if isinstance(a, Deferred) and a._takes(b := plain(b)):
+        return _sum_in_place(func, a, b)
+    first, second = (a, b) if isinstance(a, Deferred) and a.is_open() else (b, a)
+    if isinstance(first, Deferred):
+        second = plain(second)
+        if first._takes(second):
+            return Deferred._of(first._start, _Read.of(second))
+    return func(plain(a), plain(b))
+
+
+def _sum_in_place(func: Any, a: Any, b: Any) -> Any:
+    """`a`, to which `b` is added, now or when the sum is read."""
+    if isinstance(a, Deferred):
+        b = plain(b)
+        if a._takes(b):
             a._residual = _Read.of(b)
             return a
-        return func(plain(a), plain(b))
-    first, second = (a, b) if isinstance(a, Deferred) and a.is_open() else (b, a)
-    if isinstance(first, Deferred) and first._takes(second := plain(second)):
-        return Deferred._of(first._start, _Read.of(second))
     return func(plain(a), plain(b))
 
 
@@ -148,7 +157,7 @@ def plain(x: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """A tensor that is to be read as it is now."""
+    """A tensor that will be read later, and must not change until then."""
 
     tensor: Tensor
     version: int

@@ -55,7 +55,9 @@ def choose(wanted: str) -> Device:
 
 def cores() -> int:
     """The number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def threads_each(workers: int) -> int:
@@ -86,16 +88,17 @@ def _gpu() -> tuple[str, bool]:
     """
     query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     try:
-        said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
-        ((name, capability),) = {tuple(line.rsplit(", ", 1)) for line in said.splitlines() if line}
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20)
+        lines = [line for line in answer.stdout.splitlines() if line]
+        # Exactly one kind of GPU, or ValueError.
+        ((name, capability),) = {tuple(line.rsplit(", ", 1)) for line in lines}
         return name, float(capability) >= BF16_SINCE
     except (OSError, subprocess.SubprocessError, ValueError):
         return torch.cuda.get_device_name(), torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _cpu(reason: str) -> Device:
-    can = torch.cpu.get_capabilities()
-    bf16 = any(can.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return Device(
-        "cpu", str(can.get("cpu_name") or platform.processor() or platform.machine()), reason, bf16
-    )
+    capabilities = torch.cpu.get_capabilities()
+    bf16 = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
+    return Device("cpu", str(name), reason, bf16)

@@ -1,5 +1,6 @@
-"""How fast this device trains, measured for a moment before a study runs; and the most expensive
-placement of a choice space.
+"""How fast this device trains, measured for a moment before a study runs.
+
+Also the most expensive placement of a choice space, which is what is measured.
 """
 
 import contextlib
@@ -37,8 +38,10 @@ and the time of an image is the same.
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a training takes before it is at full speed, and seconds for each image from
-    then on.
+    """How long trainings take.
+
+    `start` is the seconds before a training is at full speed, `per_image` the seconds for each
+    image from then on.
     """
 
     start: float
@@ -51,8 +54,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class Probe:
-    """What is measured: the placement `text` of the space of this name; all that a process of its
-    own needs to know.
+    """What is measured: the placement `text` of the space of this name.
+
+    It holds all that a separate process needs to know. `at_least` is the seconds to measure for.
     """
 
     space: str
@@ -65,24 +69,21 @@ class Probe:
 
 def most_expensive(choice_space: ChoiceSpace, costs: CostTable) -> Placement:
     """Every site of the choice space with its choice of most parameters; not canonical."""
-    return Placement.of(
-        {
-            site: max(
-                choice_space.choices(site), key=lambda choice: costs.added(site, choice).params
-            )
-            for site in choice_space.sites
+    largest = {}
+    for site in choice_space.sites:
+        by_params = {
+            choice: costs.added(site, choice).params for choice in choice_space.choices(site)
         }
-    )
+        largest[site] = max(by_params, key=by_params.__getitem__)
+    return Placement.of(largest)
 
 
 def speeds(probes: Sequence[Probe], workers: int, threads: int) -> list[Speed]:
-    """The speed of each probe on random images, with `workers` trainings at a time on `threads` CPU
-    threads each.
+    """The speed of each probe on random images, with `workers` trainings at a time.
 
-    Raises what the training raises.
-
-    A GPU is used from a process of its own, which gives all of its memory back. On a CPU so many
-    threads train at the same time, as workers would: they share the memory's bandwidth.
+    Each training has `threads` CPU threads. A GPU is used from a process of its own, which gives
+    all of its memory back. On a CPU as many trainings run at the same time as workers would, for
+    they share the memory's bandwidth. Raises what the training raises.
     """
     if probes[0].device.type == "cuda":
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -100,16 +101,14 @@ def _one_after_another(probes: Sequence[Probe]) -> list[Speed]:
 
 def measure(probe: Probe) -> Speed:
     """The speed of a probe, here and now, over `at_least` seconds after a warm-up."""
-    device, began = probe.device, time.perf_counter()
+    device = probe.device
+    began = time.perf_counter()
     model = build(load(probe.space, CIFAR_INPUTS), probe.sites, probe.text, seed=0)
     model.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = _noise(min(probe.recipe.batch, MOST_IMAGES[device.type]))
-    step, taken = (
-        TrainingStep.first(
-            model.train(), TrainingContext.of(device, probe.recipe, images), probe.recipe
-        ),
-        0,
-    )
+    context = TrainingContext.of(device, probe.recipe, images)
+    step = TrainingStep.first(model.train(), context, probe.recipe)
+    taken = 0
     step.batches.load(EpochPlan.of(len(images), 0, 0, probe.recipe))
     with stream(device.type):
         take = step.make_step()
@@ -130,8 +129,10 @@ def measure(probe: Probe) -> Speed:
     return Speed(max(0.0, warm - began - WARM[device.type] * each), each / len(images))
 
 
-def _mean(found: Sequence[Speed]) -> Speed:
-    return Speed(mean(speed.start for speed in found), mean(speed.per_image for speed in found))
+def _mean(measured: Sequence[Speed]) -> Speed:
+    start = mean(speed.start for speed in measured)
+    per_image = mean(speed.per_image for speed in measured)
+    return Speed(start, per_image)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The one place where a placement meets training: a job in, a result out.
+"""Build, train and measure a placement: a job in, a result out.
 
 Runs in the driver or in a worker process.
 """
@@ -67,11 +67,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Score:
-    """The error in percent on `images` images, the training curve, and the wall seconds of training
-    and measuring.
+    """How good a trained placement is.
 
-    `micro_batches` is 2 where the memory was too small for whole batches: normalisations then saw
-    halves. `loss` is the mean cross-entropy on the images that were measured.
+    `error` is in percent, on `images` images; `per_epoch` is the training curve; `seconds` is the
+    wall time of training and measuring. `micro_batches` is 2 where the memory was too small for
+    whole batches: normalisations then saw halves. `loss` is the mean cross-entropy on the images
+    that were measured.
     """
 
     error: float
@@ -86,7 +87,7 @@ class Score:
 class Result:
     """What a job came to: a score, or the traceback of what went wrong.
 
-    `worn`: the process that trained it should train no other.
+    `discard_process`: the process that trained it should train no other.
     """
 
     score: Score | None
@@ -95,16 +96,13 @@ class Result:
 
 
 ATTEMPTS = 3
-"""How often a job is begun whose worker dies, and how often a worker is started that does not come
-up.
-"""
+"""How often a job is started whose worker dies, and a worker that does not come up."""
 
 
 def worker_died(said: str) -> Result:
-    """The result of a job whose workers all ended before it did; `said` is how the last one ended."""
-    return Result(
-        None, f"WorkerDied: {ATTEMPTS} worker processes that trained this candidate ended: {said}"
-    )
+    """The result of a job whose workers all died; `said` is how the last one ended."""
+    failure = f"{ATTEMPTS} worker processes that trained this candidate ended: {said}"
+    return Result(None, f"WorkerDied: {failure}")
 
 
 def prepare(task: Task) -> None:
@@ -132,32 +130,24 @@ def evaluate(task: Task, job: Job) -> Result:
             gc.collect()  # the model that did not fit
             torch.cuda.empty_cache()
         result = _attempt(task, job, micro_batches=2)
-    return result or Result(
-        None,
-        f"OutOfMemoryError: {task.device.name} has too little memory for half a batch of {task.recipe.batch}",
-    )
+    if result is not None:
+        return result
+    half = f"half a batch of {task.recipe.batch}"
+    return Result(None, f"OutOfMemoryError: {task.device.name} has too little memory for {half}")
 
 
 def _attempt(task: Task, job: Job, micro_batches: int) -> Result | None:
     """The result; None if the device's memory is too small."""
     checkpoint = _checkpoint(task, job, micro_batches)
     try:
-        result = Result(
-            _score(
-                task,
-                job,
-                build(_space(task.space), task.sites, job.placement, job.seed),
-                micro_batches,
-                checkpoint,
-            )
-        )
+        model = build(_space(task.space), task.sites, job.placement, job.seed)
+        result = Result(_score(task, job, model, micro_batches, checkpoint))
     except torch.OutOfMemoryError:
         result = None
     except NotOneGraph:
         result = Result(None, traceback.format_exc(), discard_process=True)
-    except (
-        torch.AcceleratorError
-    ):  # says nothing of the candidate, and no other can train in this process
+    except torch.AcceleratorError:
+        # It says nothing of the candidate, and no other candidate can train in this process.
         raise
     except Exception:  # a candidate that crashes is a record, and the study goes on
         result = Result(None, traceback.format_exc())
@@ -173,15 +163,15 @@ def _checkpoint(task: Task, job: Job, micro_batches: int) -> Checkpoint | None:
     return Checkpoint(task.checkpoints / f"{name}.pt")
 
 
-@functools.cache  # a file is not run again, nor a user's function asked what it gives, for each candidate
+@functools.cache  # so that a user's file is run once, not for each candidate
 def _space(name: str) -> SearchSpace:
     return load(name, CIFAR_INPUTS)
 
 
-@functools.lru_cache(
-    maxsize=1
-)  # finalists, which train on other images, come last; a training context takes as long as some 2,000 images
-def _bench(device: Device, recipe: Recipe, images: Images) -> TrainingContext:
+# One is enough: finalists, which train on other images, come last. Making a training context takes
+# as long as training on some 2,000 images.
+@functools.lru_cache(maxsize=1)
+def _training_context(device: Device, recipe: Recipe, images: Images) -> TrainingContext:
     return TrainingContext.of(device, recipe, images)
 
 
@@ -194,10 +184,11 @@ def _score(
     task: Task, job: Job, model: nn.Module, micro_batches: int, checkpoint: Checkpoint | None
 ) -> Score:
     saved = checkpoint.load() if checkpoint else None
+    keep = checkpoint.save if checkpoint else None
     started = time.perf_counter() - (saved.seconds if saved else 0)
-    images = task.split.train if job.final else task.split.fit
-    held_out = task.split.test if job.final else task.split.validation
-    context = _bench(task.device, task.recipe, images)
+    split = task.split
+    images, held_out = (split.train, split.test) if job.final else (split.fit, split.validation)
+    context = _training_context(task.device, task.recipe, images)
     model.to(task.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     meter = Meter.of(model, context, _held_out(task.device, held_out), task.recipe.cuda_graph)
     measure = meter.start()
@@ -205,29 +196,18 @@ def _score(
     each_epoch = None if job.final else lambda: measure().error
     recipe = replace(task.recipe, epochs=job.epochs)
     with faster(model, task.sites.blocks, recipe):
-        epochs = train(
-            model,
-            context,
-            recipe,
-            job.seed,
-            each_epoch,
-            micro_batches,
-            saved,
-            checkpoint.save if checkpoint else None,
-        )
-    found = measure() if job.final else meter.measured()
-    return Score(
-        found.error, len(held_out), epochs, time.perf_counter() - started, micro_batches, found.loss
-    )
+        epochs = train(model, context, recipe, job.seed, each_epoch, micro_batches, saved, keep)
+    last = measure() if job.final else meter.measured()
+    seconds = time.perf_counter() - started
+    return Score(last.error, len(held_out), epochs, seconds, micro_batches, last.loss)
 
 
 def faster(
     model: nn.Module, blocks: Sequence[str], recipe: Recipe
 ) -> AbstractContextManager[object]:
-    """The context in which the model trains with its blocks compiled, or its chains fused, or as it
-    is: as the recipe says.
+    """The context in which the model trains as the recipe says: compiled, fused, or as it is.
 
-    Raises in it NotCompiled or NotFused.
+    Raises NotCompiled or NotFused within the context.
     """
     if recipe.compile:
         return compiled(model, blocks)

@@ -1,5 +1,6 @@
-"""What each attention module costs, as closed forms: the search counts with these, and fvcore
-(`cost.py`) is the audit.
+"""What each attention module costs, as closed forms.
+
+The search counts with these, and tests compare them with fvcore (`cost.py`).
 
 Each formula gives the count of every operator as fvcore names and counts it, for one image in eval
 mode on a map of C channels and S = H * W pixels; m = C // r. A batch normalisation with weights
@@ -25,8 +26,10 @@ def published(by_operator: Mapping[str, int]) -> int:
 
 @dataclass(frozen=True)
 class Increment:
-    """What an attention module adds to its backbone: parameters, activations (outputs of
-    convolutions and linear layers), operations, and calls of operators that nobody counted.
+    """What an attention module adds to its backbone.
+
+    `params` are its parameters, `activations` the outputs of its convolutions and linear layers,
+    `by_operator` has the MACs of each operator, `uncounted` the calls of those that nobody counted.
     """
 
     params: int
@@ -61,69 +64,53 @@ def _bam(
     m = c // r
     whole = c * s  # elements of the map
     gate = {"both": whole, "channel": c, "spatial": whole if end_bn else s}[branches]
-    found = _Sum()
+    total = _Sum()
     if branches != "spatial":
-        found.add(sum=whole, div=c, linear=2 * c * m, batch_norm=2 * m + 2 * c * end_bn, relu=m)
-        found.params += 2 * c * m + 3 * m + c + 2 * c * end_bn
-        found.activations += m + c
+        total.add(sum=whole, div=c, linear=2 * c * m, batch_norm=2 * m + 2 * c * end_bn, relu=m)
+        total.params += 2 * c * m + 3 * m + c + 2 * c * end_bn
+        total.activations += m + c
     if branches != "channel":
-        found.add(
-            conv=s * (c * m + 9 * n * m**2 + m),
-            batch_norm=2 * m * s * (n + 1) + s * end_bn,
-            relu=m * s * (n + 1),
-        )
-        found.add(addcmul=whole * end_bn)
-        found.params += c * m + 9 * n * m**2 + 3 * m * (n + 1) + m + 1 + 2 * c * end_bn
-        found.activations += s * (m * (n + 1) + 1)
+        convolutions = n + 1
+        total.add(conv=s * (c * m + 9 * n * m**2 + m), relu=m * s * convolutions)
+        total.add(batch_norm=2 * m * s * convolutions + s * end_bn, addcmul=whole * end_bn)
+        total.params += c * m + 9 * n * m**2 + 3 * m * convolutions + m + 1 + 2 * c * end_bn
+        total.activations += s * (m * convolutions + 1)
     if branches == "both":
         # The sum is taken over C channels, before the map is spread over the pixels.
-        found.add(
-            **{
-                {"sum": "add", "product": "mul", "max": "maximum"}[combine]: c
-                if combine == "sum" and end_bn
-                else whole
-            }
-        )
-    found.add(sigmoid=gate, mul=whole, add=gate)
-    return found.increment()
+        operator = {"sum": "add", "product": "mul", "max": "maximum"}[combine]
+        total.add(**{operator: c if combine == "sum" and end_bn else whole})
+    total.add(sigmoid=gate, mul=whole, add=gate)
+    return total.increment()
 
 
 def _se(c: int, s: int, *, r: int) -> Increment:
     m = c // r
-    found = _Sum(params=2 * c * m + m + c, activations=m + c)
-    found.add(sum=c * s, div=c, linear=2 * c * m, relu=m, sigmoid=c, mul=c * s)
-    return found.increment()
+    total = _Sum(params=2 * c * m + m + c, activations=m + c)
+    total.add(sum=c * s, div=c, linear=2 * c * m, relu=m, sigmoid=c, mul=c * s)
+    return total.increment()
 
 
 def _cbam(c: int, s: int, *, r: int, k: int) -> Increment:
     m = c // r
-    found = _Sum(params=2 * c * m + 2 * k**2, activations=2 * (m + c) + s)
-    found.add(adaptive_max_pool2d=c * s, conv=4 * c * m + 2 * k**2 * s, relu=2 * m, add=c)
-    found.add(sigmoid=c + s, mul=2 * c * s, sum=c * s, div=c, mean=c * s, amax=c * s)
-    return found.increment()
+    total = _Sum(params=2 * c * m + 2 * k**2, activations=2 * (m + c) + s)
+    total.add(adaptive_max_pool2d=c * s, conv=4 * c * m + 2 * k**2 * s, relu=2 * m, add=c)
+    total.add(sigmoid=c + s, mul=2 * c * s, sum=c * s, div=c, mean=c * s, amax=c * s)
+    return total.increment()
 
 
 def _eca(c: int, s: int, *, gamma: int, b: int) -> Increment:
     k = kernel(c, gamma, b)
-    found = _Sum(params=k, activations=c)
-    found.add(sum=c * s, div=c, conv=c * k, sigmoid=c, mul=c * s)
-    return found.increment()
+    total = _Sum(params=k, activations=c)
+    total.add(sum=c * s, div=c, conv=c * k, sigmoid=c, mul=c * s)
+    return total.increment()
 
 
 def _gc(c: int, s: int, *, r: int) -> Increment:
     m = c // r
-    found = _Sum(params=c + 1 + 2 * c * m + 3 * m + c, activations=s + m + c)
-    found.add(
-        conv=c * s,
-        softmax=s,
-        mul=c * s,
-        sum=c * s,
-        linear=2 * c * m,
-        layer_norm=5 * m,
-        relu=m,
-        add=c * s,
-    )
-    return found.increment()
+    total = _Sum(params=c + 1 + 2 * c * m + 3 * m + c, activations=s + m + c)
+    total.add(conv=c * s, softmax=s, mul=c * s, sum=c * s)
+    total.add(linear=2 * c * m, layer_norm=5 * m, relu=m, add=c * s)
+    return total.increment()
 
 
 FORMULAS: Mapping[str, Callable[..., Increment]] = {
@@ -152,8 +139,5 @@ class _Sum:
             self._operators[name] = self._operators.get(name, 0) + value
 
     def increment(self) -> Increment:
-        return Increment(
-            self.params,
-            self.activations,
-            {name: value for name, value in self._operators.items() if value},
-        )
+        used = {name: value for name, value in self._operators.items() if value}
+        return Increment(self.params, self.activations, used)

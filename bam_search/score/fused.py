@@ -28,14 +28,14 @@ NOTHING = "no batch normalisation of this model is followed by ReLU"
 
 @contextlib.contextmanager
 def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
-    """While the model trains in the context, each chain of batch normalisation, perhaps an
-    addition, and ReLU is one function.
+    """While the model trains in the context, each normalise-add-ReLU chain is one function.
 
-    Only what `nn.BatchNorm2d` returns is changed: a tensor that waits for what follows. Modules,
-    their hooks and attention are called as ever. So a normalisation with attention of its own runs
-    by itself, and the sum with its ReLU is one function. What lies inside of attention stays as it
-    is. So does a normalisation that is frozen, has no weights, running statistics or momentum, has
-    hooks on its gradient, or normalises another type than float32 and shorter ones.
+    A chain is a batch normalisation, perhaps an addition, and ReLU. Only what `nn.BatchNorm2d`
+    returns is changed: a tensor that waits for what follows. Modules, their hooks and attention are
+    called as ever. So a normalisation with attention on it runs by itself, and the sum with its
+    ReLU is one function. What lies inside of attention stays as it is. So does a normalisation that
+    is frozen, has no weights, running statistics or momentum, has hooks on its gradient, or
+    normalises another type than float32 and shorter ones.
 
     Yields the chains that were met. Raises NotFused if there are none, in the first training pass
     at the latest, and where the model does something with a normalisation's output that would
@@ -45,11 +45,8 @@ def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
     if not norms:
         raise NotFused(NOTHING)
     chains = Chains(backend)
-    hooks = [
-        norm.register_forward_hook(partial(_defer_again, chains))
-        for norm in norms
-        if norm._forward_hooks
-    ]
+    again = partial(_defer_again, chains)
+    hooks = [norm.register_forward_hook(again) for norm in norms if norm._forward_hooks]
     hooks.append(model.register_forward_hook(partial(_leave, chains)))
     for norm in norms:
         norm.forward = partial(_defer, norm, chains)  # type: ignore[method-assign]
@@ -57,8 +54,8 @@ def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
         with quiet():
             yield chains
     except TorchDynamoException as error:
-        said = first_line(getattr(error, "inner_exception", error))
-        raise NotFused(f"batch normalisation cannot be compiled: {said}") from error
+        reason = first_line(getattr(error, "inner_exception", error))
+        raise NotFused(f"batch normalisation cannot be compiled: {reason}") from error
     finally:
         for norm in norms:
             del norm.forward
@@ -67,10 +64,11 @@ def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    """The batch normalisations outside of attention whose `forward` is their class's."""
     attention = tuple(f"{site}.{CHILD}." for site in attended(model))
-    named = model.named_modules()
-    found = [m for name, m in named if type(m) is nn.BatchNorm2d and not name.startswith(attention)]
-    return [norm for norm in found if "forward" not in norm.__dict__]
+    outside = [m for name, m in model.named_modules() if not name.startswith(attention)]
+    norms = [module for module in outside if type(module) is nn.BatchNorm2d]
+    return [norm for norm in norms if "forward" not in norm.__dict__]
 
 
 def _defer(norm: nn.BatchNorm2d, chains: Chains, x: Tensor) -> Tensor:
@@ -79,7 +77,7 @@ def _defer(norm: nn.BatchNorm2d, chains: Chains, x: Tensor) -> Tensor:
 
 
 def _defer_again(chains: Chains, _norm: nn.Module, _args: object, output: object) -> object:
-    """After a normalisation's hooks: the sum of what they gave can still wait for its ReLU."""
+    """After a normalisation's hooks: a sum with what they gave can still wait for its ReLU."""
     if isinstance(output, Deferred) and output.is_open():
         return output
     value = plain(output)
@@ -89,28 +87,30 @@ def _defer_again(chains: Chains, _norm: nn.Module, _args: object, output: object
 
 
 def _can_wait(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    if (
-        not (norm.training and torch.is_grad_enabled())
-        or norm._backward_hooks
-        or norm._backward_pre_hooks
-    ):
+    return _trains_in_float32(norm) and _is_map(x)
+
+
+def _trains_in_float32(norm: nn.BatchNorm2d) -> bool:
+    if not (norm.training and torch.is_grad_enabled()):
+        return False
+    if norm._backward_hooks or norm._backward_pre_hooks:
         return False
     needed = (norm.momentum, norm.weight, norm.bias, norm.running_mean)
     if any(value is None for value in needed):
         return False
-    one_value = x.dim() == 4 and x.numel() == x.shape[1]  # torch's own sentence tells of it
-    kinds = {norm.weight.dtype, norm.running_mean.dtype}  # type: ignore[union-attr]
-    return (
-        type(x) is Tensor
-        and x.dim() == 4
-        and not one_value
-        and x.dtype in TYPES
-        and kinds == {torch.float32}
-    )
+    types = {norm.weight.dtype, norm.running_mean.dtype}  # type: ignore[union-attr]
+    return types == {torch.float32}
+
+
+def _is_map(x: Tensor) -> bool:
+    if type(x) is not Tensor or x.dim() != 4 or x.dtype not in TYPES:
+        return False
+    # One value a channel cannot be normalised; torch's own function says so.
+    return x.numel() != x.shape[1]
 
 
 def _leave(chains: Chains, model: nn.Module, _args: object, output: object) -> object:
-    """What leaves the model waits for nothing; and nothing was forgotten."""
+    """Compute what leaves the model, and check that no normalisation was forgotten."""
     if not (model.training and torch.is_grad_enabled()):
         return output
     output = tree_map_only(Deferred, plain, output)

@@ -1,5 +1,4 @@
-"""Measured, not counted: the time of a model as a ratio to its backbone's, and the memory of a
-training step.
+"""The measured time of a model, as a ratio to its backbone's, and the memory of a training step.
 
 Models run as they are trained: channels-last, under bfloat16 autocast where the recipe has it, on a
 GPU as one CUDA graph.
@@ -20,8 +19,10 @@ from bam_search.score.device import Device
 
 @dataclass(frozen=True)
 class Latency:
-    """The median over `pairs` of (time of the model / time of the backbone), and its 95 % interval
-    by bootstrap; for `batch` images.
+    """The time of a model as a ratio to its backbone's, for `batch` images.
+
+    `ratio` is the median over `pairs` of measurements of both; `low` and `high` are its 95 %
+    interval by bootstrap.
     """
 
     ratio: float
@@ -33,8 +34,10 @@ class Latency:
 
 @dataclass(frozen=True)
 class LatencySetting:
-    """How models run that are measured: (C, H, W) of an image, images at once, and what the recipe
-    says.
+    """How models run that are measured.
+
+    `input_shape` is (C, H, W) of an image, `batch` the number of images at once; `bf16` and
+    `cuda_graph` are as the recipe has them.
     """
 
     device: Device
@@ -51,20 +54,19 @@ class LatencySetting:
 
     def placed(self, net: nn.Module) -> nn.Module:
         """The model on the device, channels-last."""
-        there: nn.Module = net.to(self.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return there
+        moved: nn.Module = net.to(self.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return moved
 
     def images(self) -> Tensor:
-        """Black ones."""
+        """Black images on the device, channels-last."""
         images = torch.zeros(self.batch, *self.input_shape, device=self.device.type)
         return images.contiguous(memory_format=torch.channels_last)
 
 
 def latency(model: nn.Module, base: nn.Module, setting: LatencySetting, pairs: int = 30) -> Latency:
-    """Forward passes in eval mode, model and backbone in turn after a warm-up of both.
+    """The latency of `model` against the backbone `base`, in eval mode.
 
-    On a GPU its events tell the time.
-
+    Model and backbone run in turn after a warm-up of both; on a GPU its events measure the time.
     Raises NotOneGraph for a model that cannot be one CUDA graph where the setting has that, and
     torch's own errors.
     """
@@ -72,8 +74,8 @@ def latency(model: nn.Module, base: nn.Module, setting: LatencySetting, pairs: i
         timers = [_timer(setting.placed(net).eval(), setting) for net in (model, base)]
         times = np.array([[timer() for timer in timers] for _ in range(pairs)])
     ratios = times[:, 0] / times[:, 1]
-    drawn = np.median(np.random.default_rng(0).choice(ratios, (2000, pairs)), axis=1)
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    resampled = np.random.default_rng(0).choice(ratios, (2000, pairs))
+    low, high = np.quantile(np.median(resampled, axis=1), (0.025, 0.975))
     return Latency(float(np.median(ratios)), float(low), float(high), pairs, setting.batch)
 
 
@@ -91,18 +93,21 @@ def training_memory(model: nn.Module, setting: LatencySetting) -> int:
         torch.cuda.reset_peak_memory_stats()
         functional.cross_entropy(setting.forward(model, images).float(), labels).backward()
         return torch.cuda.max_memory_allocated()
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def save(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        # The loss holds the saved tensors: while it lives, no two of them share an address.
         loss = functional.cross_entropy(setting.forward(model, images).float(), labels)
-    own = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
+    storages = [parameter.untyped_storage() for parameter in model.parameters()]
+    weights = {storage.data_ptr(): storage.nbytes() for storage in storages}
     del loss
-    return 3 * sum(own.values()) + sum(size for pointer, size in kept.items() if pointer not in own)
+    activations = [size for pointer, size in saved.items() if pointer not in weights]
+    return 3 * sum(weights.values()) + sum(activations)
 
 
 def _timer(net: nn.Module, setting: LatencySetting) -> Callable[[], float]:

@@ -17,8 +17,9 @@ from bam_search.score.data import Images
 BATCH = {"cpu": 125, "cuda": 1000}
 """Images that are measured at a time: as many as stay in a core's cache, or fill a GPU."""
 NO_LABEL = -1
-"""The label of an image that only fills the last batch: it equals no answer, and the loss leaves it
-out.
+"""The label of an image that only fills the last batch.
+
+It equals no answer, and the loss leaves it out.
 """
 
 
@@ -32,8 +33,9 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """`n` images in full batches on a device: `pixels` (steps, B, 32, 32, 3) uint8 and `labels`
-    (steps, B) int64.
+    """`n` images in full batches on a device.
+
+    `pixels` is (steps, B, 32, 32, 3) uint8 and `labels` is (steps, B) int64.
     """
 
     pixels: Tensor
@@ -42,10 +44,9 @@ class HeldOut:
 
     @classmethod
     def of(cls, images: Images, device: str) -> "HeldOut":
-        """The images; black ones without a label fill the last batch, so that all batches have one
-        shape.
-        """
-        batch, missing = BATCH[device], -len(images) % BATCH[device]
+        """The images in batches of one shape: black images without a label fill the last batch."""
+        batch = BATCH[device]
+        missing = -len(images) % batch
         pixels = functional.pad(torch.from_numpy(images.x), (0, 0, 0, 0, 0, 0, 0, missing))
         labels = functional.pad(torch.from_numpy(images.y), (0, missing), value=NO_LABEL)
         pixels = pixels.view(-1, batch, *pixels.shape[1:])
@@ -56,10 +57,9 @@ class HeldOut:
 class Meter:
     """A model and the images that it is measured on.
 
-    `number`, (1,) int64, is the next batch; `correct` and `loss` are sums so far.
-
-    All three lie on the device, so that nothing is decided in Python. `replays` says whether a
-    batch is to be one CUDA graph.
+    `number`, (1,) int64, is the next batch; `correct` and `loss` are sums so far. All three lie on
+    the device, so that nothing is decided in Python. `replays` says whether a batch is to be one
+    CUDA graph.
     """
 
     model: nn.Module
@@ -75,17 +75,12 @@ class Meter:
         cls, model: nn.Module, context: TrainingContext, held_out: HeldOut, replays: bool = False
     ) -> "Meter":
         """A meter that has measured nothing yet."""
-        number = torch.zeros(1, dtype=torch.int64, device=context.device.type)
-        loss = torch.zeros((), dtype=torch.float64, device=context.device.type)
-        return cls(
-            model,
-            context,
-            held_out,
-            number,
-            number.new_zeros(()),
-            loss,
-            replays and context.device.type == "cuda",
-        )
+        device = context.device.type
+        number = torch.zeros(1, dtype=torch.int64, device=device)
+        correct = number.new_zeros(())
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        replays = replays and device == "cuda"
+        return cls(model, context, held_out, number, correct, loss, replays)
 
     def make_step(self) -> Callable[[], None]:
         """A function that takes the next batch at each call, as fast as the device allows."""
@@ -98,14 +93,14 @@ class Meter:
         labels = self.held_out.labels.index_select(0, self.number)[0]
         logits = self.context.forward(self.model, pixels)
         self.correct.add_((logits.argmax(1) == labels).sum())
-        self.loss.add_(
-            functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL)
-        )
+        loss = functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL)
+        self.loss.add_(loss)
         self.number.add_(1)
 
     def start(self) -> Callable[[], Measured]:
-        """A function that measures the model as it is at each call, in eval mode, and waits for the
-        device.
+        """A function that measures the model as it is at each call.
+
+        It measures in eval mode, and waits for the device.
         """
         take = self.make_step()
 
@@ -121,11 +116,13 @@ class Meter:
         return measure
 
     def measured(self) -> Measured:
-        """What the last measurement found."""
+        """The result of the last measurement."""
         wrong = self.held_out.n - int(self.correct)
         return Measured(100 * wrong / self.held_out.n, float(self.loss) / self.held_out.n)
 
 
 def top1_error(model: nn.Module, images: Images, context: TrainingContext) -> float:
     """Top-1 error of `model` on `images`, in percent, in eval mode."""
-    return Meter.of(model, context, HeldOut.of(images, context.device.type)).start()().error
+    held_out = HeldOut.of(images, context.device.type)
+    measure = Meter.of(model, context, held_out).start()
+    return measure().error

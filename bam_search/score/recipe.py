@@ -12,9 +12,9 @@ from bam_search.errors import UserError
 @strict
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum; the learning rate rises linearly over the share `warmup` of all
-    steps, then falls linearly to 0.
+    """SGD with Nesterov momentum and a triangular learning rate.
 
+    The learning rate rises linearly over the share `warmup` of all steps, then falls linearly to 0.
     `augment`: "crop-flip" pads by 4, crops at random and flips half of the images, as usual for
     CIFAR; trainings of one or two epochs learn more without the crop. `alternate` flips each image
     in every other epoch instead of at random (Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a
@@ -53,7 +53,8 @@ class Recipe:
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of step `step` (from 0) of `steps`."""
         rising = self.warmup * steps
-        share = (
-            (step + 1) / rising if step + 1 < rising else (steps - step) / max(steps - rising, 1)
-        )
+        if step + 1 < rising:
+            share = (step + 1) / rising
+        else:
+            share = (steps - step) / max(steps - rising, 1)
         return self.lr * min(1.0, share)

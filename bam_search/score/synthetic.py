@@ -1,9 +1,9 @@
-"""A stand-in for CIFAR-100 where there is no network: 32x32 RGB images, generated in seconds, the
-same on every machine.
+"""A stand-in for CIFAR-100 where there is no network.
 
-A class is one of 10 shapes in one of 10 hues. The object lies anywhere, at any angle and at half to
-full size, on a cluttered ground with smaller distractors of other hues and noise: which hue counts
-(what) is told only by the shape that bears it (where).
+The images are 32x32 RGB, generated in seconds, the same on every machine. A class is one of 10
+shapes in one of 10 hues. The object lies anywhere, at any angle and at half to full size, on a
+cluttered ground with smaller distractors of other hues and noise. Only the object's shape and size
+show which of the hues counts, so a network must find where the object is to say what it is.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,18 @@ Inside = Callable[[Array, Array], Array]
 def generate_images(
     train: int = 50_000, test: int = 10_000, seed: int = 100
 ) -> tuple[Array, Array, Array, Array]:
-    """x_train (train, 32, 32, 3) uint8, y_train (train,) int64, x_test, y_test; 100 classes,
-    balanced.
+    """x_train (train, 32, 32, 3) uint8, y_train (train,) int64, x_test and y_test likewise.
+
+    There are 100 classes, balanced.
     """
-    chunks = [
-        _chunk(np.random.default_rng((seed, start)), min(CHUNK, train + test - start))
-        for start in range(0, train + test, CHUNK)
-    ]
-    x, y = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    total = train + test
+    images, labels = [], []
+    for start in range(0, total, CHUNK):
+        rng = np.random.default_rng((seed, start))
+        chunk_images, chunk_labels = _chunk(rng, min(CHUNK, total - start))
+        images.append(chunk_images)
+        labels.append(chunk_labels)
+    x, y = np.concatenate(images), np.concatenate(labels)
     return x[:train], y[:train], x[train:], y[train:]
 
 
@@ -57,17 +61,16 @@ def _ground(rng: np.random.Generator, n: int) -> Array:
 def _frame(
     rng: np.random.Generator, n: int, smallest: float, largest: float
 ) -> tuple[Array, Array]:
-    """Coordinates of each pixel as an object of random place, angle and radius sees them: the
-    object lies within the unit circle.
+    """The coordinates (x, y) of each pixel in the frame of an object, each (n, 32, 32) float32.
+
+    The object has a random place, angle and radius, and lies within the unit circle of its frame.
     """
     radius = rng.uniform(smallest, largest, (n, 1, 1)).astype(np.float32)
     place = rng.uniform(0, 1, (2, n, 1, 1)).astype(np.float32)
     centre = 0.7 * radius + place * (SIDE - 1.4 * radius)
     angle = rng.uniform(-np.pi, np.pi, (n, 1, 1)).astype(np.float32)
-    y, x = (
-        np.arange(SIDE, dtype=np.float32)[:, None] - centre[0],
-        np.arange(SIDE, dtype=np.float32) - centre[1],
-    )
+    pixels = np.arange(SIDE, dtype=np.float32)
+    y, x = pixels[:, None] - centre[0], pixels - centre[1]
     cos, sin = np.cos(angle) / radius, np.sin(angle) / radius
     return x * cos + y * sin, y * cos - x * sin
 

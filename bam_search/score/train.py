@@ -1,6 +1,6 @@
-"""Train a model on images that live on its device. Takes an nn.Module: knows no placement.
+"""Train a model on images that are on its device.
 
-The host waits for the device once an epoch.
+Takes an nn.Module: knows no placement. The host waits for the device once an epoch.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class TooSlow(Exception):
 
 @dataclass(frozen=True)
 class Epoch:
-    """The mean training loss of one epoch, and the error in percent after it where it was measured."""
+    """The mean training loss of one epoch, and the error in percent after it, if measured."""
 
     loss: float
     error: float | None
@@ -39,8 +39,9 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """A training after some of its epochs, and the wall seconds these took: all that the rest
-    depends on.
+    """A training after some of its epochs: all that the rest of it depends on.
+
+    `seconds` is the wall time of these epochs; `model` and `optimizer` are state dicts.
     """
 
     epochs: tuple[Epoch, ...]
@@ -59,13 +60,13 @@ def train(
     saved: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
 ) -> tuple[Epoch, ...]:
-    """Train `model` in place on the images of the training context; `measure`, if given, is called
-    after each epoch for the error.
+    """Train `model` in place on the images of the training context, and return its epochs.
 
-    The order of the images, their crops and flips, and torch's own random numbers (dropout) depend
-    on (seed, epoch) only. So a training goes on from one that was `saved`; `keep` hears of each
-    epoch but the last. Trained again on the same device with the same versions, it is the same bit
-    for bit on a CPU; on a GPU, which adds in no fixed order, each epoch's loss is held to 1 %
+    `measure`, if given, is called after each epoch for the error. The order of the images, their
+    crops and flips, and torch's own random numbers (dropout) depend on (seed, epoch) only. So a
+    training can go on from one that was `saved`; `keep` is called with the state after each epoch
+    but the last. Trained again on the same device with the same versions, it is the same bit for
+    bit on a CPU; on a GPU, which adds in no fixed order, each epoch's loss is held to 1 %
     (tests/score/test_gpu.py). With more than one of `micro_batches` a batch goes through in that
     many parts whose gradients add up; normalisations then see the parts. Raises Diverged, TooSlow,
     NotOneGraph, and ValueError if a batch cannot be filled with two images.
@@ -108,20 +109,18 @@ def _train(
             )
         epochs.append(Epoch(loss, measure() if measure else None))
         if keep and len(epochs) < recipe.epochs:
-            keep(
-                TrainingState(
-                    tuple(epochs),
-                    time.monotonic() - began,
-                    model.state_dict(),
-                    step.optimizer.state_dict(),
-                )
-            )
+            seconds = time.monotonic() - began
+            optimizer = step.optimizer.state_dict()
+            keep(TrainingState(tuple(epochs), seconds, model.state_dict(), optimizer))
     return tuple(epochs)
 
 
 @contextlib.contextmanager
 def _cudnn(recipe: Recipe) -> Iterator[None]:
-    """cuDNN's way to choose algorithms, which is the process's, as the recipe has it."""
+    """Within the context cuDNN chooses algorithms as the recipe says.
+
+    The setting is the process's, so it is restored afterwards.
+    """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = recipe.cudnn_benchmark
     try:
@@ -133,5 +132,6 @@ def _cudnn(recipe: Recipe) -> Iterator[None]:
 def _in_time(began: float, epoch: int, recipe: Recipe) -> None:
     if recipe.seconds and time.monotonic() - began > recipe.seconds:
         raise TooSlow(
-            f"the training took more than {recipe.seconds:g} s, and was in epoch {epoch + 1} of {recipe.epochs}"
+            f"the training took more than {recipe.seconds:g} s, "
+            f"and was in epoch {epoch + 1} of {recipe.epochs}"
         )

@@ -21,8 +21,9 @@ _CHOICE = re.compile(
 
 @dataclass(frozen=True)
 class Choice:
-    """An attention module by name, with the options given to it: `bam(r=8,d=2)`; the name `none`
-    leaves a site out.
+    """An attention module by name, with the options given to it: `bam(r=8,d=2)`.
+
+    The name `none` leaves a site out.
     """
 
     module: str
@@ -36,10 +37,7 @@ class Choice:
     @property
     def text(self) -> str:
         """`bam`, or `bam(r=8,d=2)`."""
-        inside = ",".join(
-            f"{name}={str(value).lower() if isinstance(value, bool) else value}"
-            for name, value in self.options
-        )
+        inside = ",".join(f"{name}={_option_text(value)}" for name, value in self.options)
         return f"{self.module}({inside})" if inside else self.module
 
 
@@ -96,22 +94,22 @@ class Placement:
     @property
     def json(self) -> str:
         """What `from_json` reads: an object of `{"module": ..., "options": {...}}` by site."""
-        return json.dumps(
-            {site: {"module": c.module, "options": dict(c.options)} for site, c in self.choices},
-            indent=2,
-        )
+        table = {
+            site: {"module": choice.module, "options": dict(choice.options)}
+            for site, choice in self.choices
+        }
+        return json.dumps(table, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Placement":
         """The inverse of `json`. Raises UserError for what is no placement."""
         try:
             table = json.loads(text)
-            return cls.of(
-                {
-                    str(site): Choice.of(str(c["module"]), _options(c.get("options", {})))
-                    for site, c in table.items()
-                }
-            )
+            choices: dict[str, Choice] = {}
+            for site, entry in table.items():
+                options = _options(entry.get("options", {}))
+                choices[str(site)] = Choice.of(str(entry["module"]), options)
+            return cls.of(choices)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UserError(
                 "this JSON is no placement",
@@ -120,6 +118,10 @@ class Placement:
 
     def __str__(self) -> str:
         return self.text
+
+
+def _option_text(value: Option) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _options(table: dict[str, Option]) -> dict[str, Option]:
@@ -133,10 +135,10 @@ def _parse_choice(word: str) -> tuple[str, Choice]:
     if match is None:
         raise UserError(f"cannot read {word!r} as part of a placement", EXAMPLE)
     options: dict[str, Option] = {}
-    for part in filter(None, (match["options"] or "").split(",")):
-        name, equals, value = part.partition("=")
+    for text in filter(None, (match["options"] or "").split(",")):
+        name, equals, value = text.partition("=")
         if not name.isidentifier() or not equals or not value:
-            raise UserError(f"cannot read option {part!r} in {word!r}", EXAMPLE)
+            raise UserError(f"cannot read option {text!r} in {word!r}", EXAMPLE)
         if name in options:
             raise UserError(f"option {name!r} is given twice in {word!r}", EXAMPLE)
         options[name] = _parse_value(value)

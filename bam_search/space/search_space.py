@@ -1,5 +1,6 @@
-"""A search space: a backbone, the sites it offers, and the attention modules with the option values
-to choose among.
+"""A search space: a backbone, its sites, and the attention modules to choose among.
+
+Each module comes with the option values to choose among.
 """
 
 import importlib.util
@@ -39,12 +40,11 @@ class SearchSpace:
 
 @dataclass(frozen=True)
 class ChoiceSpace:
-    """What a sampler sees of a search space: for each site, in the model's order, its modules and
-    their legal option values.
+    """What a sampler chooses from: for each site, its modules and their legal option values.
 
-    `defaults` holds, for each module, the value that an option has where a placement does not write
-    it. `illegal` are choices at sites whose values are legal, but not together. `left_out` are
-    sites that the space names and at which nothing is legal.
+    `sites` are in the model's order. `defaults` holds, for each module, the value that an option
+    has where a placement does not write it. `illegal` are choices at sites whose values are legal,
+    but not together. `left_out` are sites that the space names and at which nothing is legal.
     """
 
     sites: Mapping[str, Mapping[str, Options]]
@@ -62,17 +62,15 @@ class ChoiceSpace:
 
         Other modules stay as they are.
         """
-        return Choice.of(
-            choice.module, {**self.defaults.get(choice.module, {}), **dict(choice.options)}
-        )
+        defaults = self.defaults.get(choice.module, {})
+        return Choice.of(choice.module, {**defaults, **dict(choice.options)})
 
     def choices(self, site: str) -> list[Choice]:
-        """Every choice on offer at `site`, each option written out."""
-        products = (
-            Choice.of(module, dict(zip(options, values, strict=True)))
-            for module, options in self.sites[site].items()
-            for values in itertools.product(*options.values())
-        )
+        """Every legal choice at `site`, each option written out."""
+        products = []
+        for module, options in self.sites[site].items():
+            for values in itertools.product(*options.values()):
+                products.append(Choice.of(module, dict(zip(options, values, strict=True))))
         return [choice for choice in products if (site, choice) not in self.illegal]
 
 
@@ -88,10 +86,7 @@ def load_space(name: str) -> SearchSpace:
         loaded = run_file(path).space()
     except UserError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # whatever a user's file raises, the user wants to read it as theirs
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
         raise UserError(
             f"search space {path} failed: {type(error).__name__}: {error}",
             "it needs a function space() -> SearchSpace",
@@ -106,7 +101,7 @@ def load_space(name: str) -> SearchSpace:
 def run_file(path: Path) -> Any:
     """The module of a Python file, which is executed as if it were run from its folder.
 
-    Raises UserError if it cannot be.
+    Raises UserError if the file does not exist or cannot be imported.
     """
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r}")
@@ -119,9 +114,6 @@ def run_file(path: Path) -> Any:
         sys.path.append(str(path.resolve().parent))  # its neighbours can then be imported
     try:
         spec.loader.exec_module(module)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # whatever a user's file raises, the user wants to read it as theirs
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

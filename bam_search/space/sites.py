@@ -14,8 +14,10 @@ from bam_search.errors import UserError, nearest
 
 STAGE_ENDS, BOTTLENECK, EVERY_BLOCK = "stage-ends", "bottleneck", "every-block"
 TARGETS = (STAGE_ENDS, BOTTLENECK, EVERY_BLOCK)
-"""Named sets: the ends of all stages, on the trunk; these without the last, the paper's placement;
-the blocks' residual branches.
+"""The named sets of sites.
+
+The ends of all stages, on the trunk; these without the last, which is the BAM paper's placement;
+and the ends of the blocks' residual branches.
 """
 
 MAP = "NCHW"
@@ -55,10 +57,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Sites:
-    """The sites of a model, in the order in which their outputs appear, and why each other
-    submodule is none, by name.
+    """The sites of a model, in the order in which their outputs appear.
 
-    `blocks` are the names of all blocks, also of those that are no sites.
+    `refused` has, by name, why each other submodule is no site. `blocks` are the names of all
+    blocks, also of those that are no sites.
     """
 
     found: tuple[Site, ...]
@@ -82,18 +84,18 @@ class Sites:
         return tuple(site.name for site in self.found)
 
     def select(self, target: str) -> tuple[Site, ...]:
-        """The sites that `target` names: a set of TARGETS, a glob (`layer3.*.bn3`), a regular
-        expression between slashes (`/layer[34]/`, which must match the whole name), one name, or a
-        list of these with commas.
+        """The sites that `target` names.
 
+        A target is one of TARGETS, a glob (`layer3.*.bn3`), a regular expression between slashes
+        (`/layer[34]/`, which must match the whole name), one name, or a list of these with commas.
         Raises UserError, with the reason or the nearest name, for a target that names nothing.
         """
         if not is_regex(target) and "," in target:
             return tuple(site for part in target.split(",") for site in self.select(part))
-        found = self._matching(target)
-        if not found:
+        matching = self._matching(target)
+        if not matching:
             raise self._nothing(target)
-        return found
+        return matching
 
     def _matching(self, target: str) -> tuple[Site, ...]:
         if target in TARGETS:
@@ -101,9 +103,9 @@ class Sites:
         if is_regex(target):
             pattern = _compiled(target)
             return tuple(site for site in self.found if pattern.fullmatch(site.name))
-        return tuple(site for site in self.found if site.name == target) or tuple(
-            s for s in self.found if fnmatchcase(s.name, target)
-        )
+        # A name goes before a glob: names can have the characters of a glob in them.
+        named = tuple(site for site in self.found if site.name == target)
+        return named or tuple(site for site in self.found if fnmatchcase(site.name, target))
 
     def _nothing(self, target: str) -> UserError:
         if target in self.refused:
@@ -131,14 +133,10 @@ class Sites:
 
 
 def is_exact(target: str) -> bool:
-    """Whether a target is the name of one site rather than a set, a list, a glob or a regular
-    expression.
-    """
-    return (
-        target not in TARGETS
-        and not is_regex(target)
-        and not any(sign in target for sign in ",*?[")
-    )
+    """Whether a target is a name: no named set, list, glob or regular expression."""
+    if target in TARGETS or is_regex(target):
+        return False
+    return not any(sign in target for sign in ",*?[")
 
 
 def is_regex(target: str) -> bool:
@@ -149,7 +147,7 @@ def is_regex(target: str) -> bool:
 def _compiled(target: str) -> re.Pattern[str]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of what Python will read otherwise one day
+            warnings.simplefilter("error")  # patterns that a later Python will read differently
             return re.compile(target[1:-1])
     except (re.error, FutureWarning, OverflowError, RecursionError) as error:
         raise UserError(

@@ -50,28 +50,23 @@ def canonical(choice: Choice, channels: int, side: int) -> Choice:
         if name not in known:
             raise UserError(f"{choice.module} has no option {name!r}", nearest(name, known))
         _check_type(choice.module, name, value, known[name].annotation)
+    given = dict(choice.options)
     if not _needs_like(choice.module):
         try:
-            with torch.device(
-                "meta"
-            ):  # the module knows best what it can be, and costs nothing there
-                _check_reach(ATTENTION[choice.module](channels, **dict(choice.options)), side)
+            # The module itself knows what is legal; on the meta device it costs nothing to make.
+            with torch.device("meta"):
+                _check_reach(ATTENTION[choice.module](channels, **given), side)
         except UserError as error:
             raise UserError(f"{choice.text}: {error.message}", error.hint) from None
-    given = dict(choice.options)
-    return Choice.of(
-        choice.module,
-        {
-            name: given[name]
-            for name, p in known.items()
-            if name in given and given[name] != p.default
-        },
-    )
+    in_order = [name for name in known if name in given]
+    options = {name: given[name] for name in in_order if given[name] != known[name].default}
+    return Choice.of(choice.module, options)
 
 
 def create(choice: Choice, channels: int, like: nn.Module) -> nn.Module:
-    """The attention module of a choice, for `channels` channels; `like` is the module at its site,
-    which `block` repeats.
+    """The attention module of a choice, for `channels` channels.
+
+    `like` is the module at its site, of which `block` repeats a part.
     """
     extra = {"like": like} if _needs_like(choice.module) else {}
     return ATTENTION[choice.module](channels, **extra, **dict(choice.options))
@@ -90,9 +85,10 @@ def _options(module: str) -> Mapping[str, inspect.Parameter]:
 
 
 def _check_reach(module: nn.Module, side: int) -> None:
-    # A dilation of the map's side leaves only the centre tap inside the map; beyond it lies nothing
-    # new.
-    d = max((max(m.dilation) for m in module.modules() if isinstance(m, nn.Conv2d)), default=1)
+    # With a dilation of the map's side, only the kernel's centre lies inside the map; a larger one
+    # would compute the same.
+    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    d = max((max(convolution.dilation) for convolution in convolutions), default=1)
     if d > side:
         raise UserError(
             f"the dilation {d} is more than the map's side, {side}", f"d can be 1 to {side} there"
@@ -101,11 +97,10 @@ def _check_reach(module: nn.Module, side: int) -> None:
 
 def _check_type(module: str, name: str, value: Option, kind: Any) -> None:
     if get_origin(kind) is Literal:
-        if value not in get_args(kind) or isinstance(value, bool):
-            raise UserError(
-                f"{module}({name}={value})",
-                f"{name} is one of: {', '.join(map(str, get_args(kind)))}",
-            )
+        allowed = get_args(kind)
+        if value not in allowed or isinstance(value, bool):
+            words_allowed = ", ".join(map(str, allowed))
+            raise UserError(f"{module}({name}={value})", f"{name} is one of: {words_allowed}")
     elif type(value) is not kind:
         words = {int: "a whole number", bool: "true or false", float: "a number"}
         raise UserError(f"{module}({name}={value})", f"{name} is {words[kind]}")

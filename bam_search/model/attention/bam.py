@@ -21,19 +21,20 @@ COMBINE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "product": torch.mul,
     "max": torch.maximum,
 }
-"""How two branches become one, beside "sum", which the spatial branch does as it ends; training
-does the same in fewer passes.
+"""How two branches become one in evaluation; training does the same in fewer passes.
+
+"sum" is not among them: the spatial branch adds the channel branch as its last step.
 """
 
 
 class BAM(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W), any H and W; in training B > 1 where there is a channel branch,
-    which normalises over the batch.
+    """(B, C, H, W) -> (B, C, H, W), any H and W.
 
-    `r` reduces C to C // r hidden channels, `d` is the dilation of the `n` 3x3 convolutions of the
-    spatial branch. `branches` leaves one of the two out, `combine` says how two become one (the
-    paper's ablations, table 1), `end_bn` ends each branch in a batch normalisation over C channels.
-    Raises UserError for illegal options, and for those of a branch that is left out.
+    In training B > 1 where there is a channel branch, which normalises over the batch. `r` reduces
+    C to C // r hidden channels, `d` is the dilation of the `n` 3x3 convolutions of the spatial
+    branch. `branches` leaves one of the two out, `combine` says how two become one (the paper's
+    ablations, table 1), `end_bn` ends each branch in a batch normalisation over C channels. Raises
+    UserError for illegal options, and for those of a branch that is left out.
     """
 
     def __init__(
@@ -81,9 +82,8 @@ class BAM(nn.Module):
             return COMBINE[self.combine](channel, self.spatial(x))
         if self.combine == "product":
             return self.spatial(x, times=channel)
-        return (
-            channel + self.spatial(x, plus=-channel).relu()
-        )  # the larger one; `maximum` takes ten passes for its derivative
+        # The larger of the two: a + relu(b - a). The derivative of `maximum` takes ten passes.
+        return channel + self.spatial(x, plus=-channel).relu()
 
 
 class _Channel(nn.Module):

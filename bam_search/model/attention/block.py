@@ -14,11 +14,10 @@ from bam_search.model.backbones.init import init_weights
 
 
 class Block(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W): a copy of the last block of `like`, which is the stage that it
-    goes to the end of.
+    """(B, C, H, W) -> (B, C, H, W): a copy of the last block of the stage `like`.
 
-    Its weights are drawn anew. Raises UserError if `like` is no stage of blocks, or
-    if its last block changes the shape.
+    It goes to the end of that stage, and its weights are drawn anew. Raises UserError if `like` is
+    no stage of blocks, or if its last block changes the shape.
     """
 
     def __init__(self, channels: int, like: nn.Module) -> None:
@@ -42,8 +41,9 @@ class Block(nn.Module):
 
 def _keeps_shape(block: nn.Module, channels: int) -> bool:
     x = torch.zeros(1, channels, 8, 8, device="meta")
+    twin = copy.deepcopy(block)
     try:
         with torch.no_grad():
-            return bool(copy.deepcopy(block).to("meta").eval()(x).shape == x.shape)
+            return bool(twin.to("meta").eval()(x).shape == x.shape)
     except RuntimeError:
         return False

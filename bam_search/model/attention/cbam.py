@@ -33,7 +33,8 @@ class CBAM(nn.Module):
         self.spatial = nn.Conv2d(2, 1, k, padding=k // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x * (self.mlp(self.average(x)[:, :, None, None]) + self.mlp(self._largest(x))).sigmoid()
+        average = self.mlp(self.average(x)[:, :, None, None])
+        x = x * (average + self.mlp(self._largest(x))).sigmoid()
         pooled = torch.cat([self._average_channel(x), x.amax(1, keepdim=True)], dim=1)
         return x * self.spatial(pooled).sigmoid()
 

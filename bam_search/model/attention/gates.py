@@ -28,10 +28,10 @@ def amplified(x: Tensor, gate: Tensor) -> Tensor:
 
 
 def _by_hand(x: Tensor) -> bool:
-    """Whether a derivative by hand serves: there are derivatives, and nobody else makes a graph of
-    the operations.
+    """Whether to use the derivatives that are written by hand here.
 
-    A compiler fuses autograd's own passes; a tracer (fvcore's, fx's) has to see the operations.
+    Only where derivatives are taken and nothing else makes a graph of the operations. A compiler
+    fuses autograd's own passes; a tracer (fvcore's, fx's) has to see the operations.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False

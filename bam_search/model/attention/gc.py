@@ -1,5 +1,4 @@
-"""GC, the Global Context block: one attention map pools a context, which is transformed and added
-everywhere.
+"""GC, the Global Context block: one attention map pools a context that is added everywhere.
 
 Yue Cao, Jiarui Xu, Stephen Lin, Fangyun Wei, Han Hu: "GCNet: Non-local Networks Meet
 Squeeze-Excitation Networks and Beyond", ICCV Workshops 2019, https://arxiv.org/abs/1904.11492. z =
@@ -35,6 +34,6 @@ class GC(nn.Module):
     def _context(self, pixels: Tensor, weights: Tensor) -> Tensor:
         if self.training:
             return (weights @ pixels).squeeze(1)  # reads the map once, and writes none
-        return (pixels * weights.transpose(1, 2)).sum(
-            1, dtype=pixels.dtype
-        )  # the same, as its cost is counted
+        # The same, as its cost is counted.
+        weighted = pixels * weights.transpose(1, 2)
+        return weighted.sum(1, dtype=pixels.dtype)

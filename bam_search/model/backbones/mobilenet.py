@@ -22,10 +22,8 @@ class MobileNetV1(nn.Module):
         self.stem = nn.Sequential(*_convolution(3, first, 3, 2, 1), *_separable(first, before, 1))
         for i, (channels, blocks) in enumerate(STAGES):
             after = int(channels * width)
-            stage = [
-                nn.Sequential(*_separable(before if not j else after, after, 1 if j else 2))
-                for j in range(blocks)
-            ]
+            stage = [nn.Sequential(*_separable(before, after, 2))]
+            stage += [nn.Sequential(*_separable(after, after, 1)) for _ in range(blocks - 1)]
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
             before = after
         self.avgpool = GlobalAvgPool()

@@ -13,29 +13,24 @@ from bam_search.model.pool import GlobalAvgPool
 
 
 class PreActBlock(nn.Module):
-    """(B, before, H, W) -> (B, after, H / stride, W / stride): a chain of BN-ReLU-conv, added to
-    its shortcut.
+    """(B, before, H, W) -> (B, after, H / stride, W / stride).
 
-    `layers` gives (out channels, kernel) of each convolution; the first has the stride, as in the
-    BAM paper's counts.
+    A chain of BN-ReLU-conv is added to its shortcut. `layers` gives (out channels, kernel) of each
+    convolution; the first has the stride, as in the BAM paper's counts.
     """
 
     def __init__(self, before: int, layers: tuple[tuple[int, int], ...], stride: int) -> None:
         super().__init__()
         after = layers[-1][0]
         # The shortcut is called first, so that the branch's last convolution is the block's last.
-        self.shortcut = (
-            nn.Conv2d(before, after, 1, stride, bias=False)
-            if stride != 1 or before != after
-            else None
-        )
+        changes_shape = stride != 1 or before != after
+        self.shortcut = nn.Conv2d(before, after, 1, stride, bias=False) if changes_shape else None
         width = before
         for i, (channels, kernel) in enumerate(layers):
+            step = stride if i == 0 else 1
+            convolution = nn.Conv2d(width, channels, kernel, step, kernel // 2, bias=False)
             self.add_module(f"bn{i + 1}", nn.BatchNorm2d(width))
-            self.add_module(
-                f"conv{i + 1}",
-                nn.Conv2d(width, channels, kernel, 1 if i else stride, kernel // 2, bias=False),
-            )
+            self.add_module(f"conv{i + 1}", convolution)
             width = channels
         self.relu = nn.ReLU(inplace=True)
         self.depth = len(layers)
@@ -50,11 +45,11 @@ class PreActBlock(nn.Module):
 
 
 class PreActNet(nn.Module):
-    """(B, 3, H, W) -> (B, classes): a 3x3 stem of 16 channels, three stages of pre-activation
-    blocks, BN-ReLU, average pooling.
+    """(B, 3, H, W) -> (B, classes): a pre-activation network of three stages.
 
-    `widths` are the 3x3 convolutions' channels by stage; a bottleneck block has four times as many
-    at its ends. A stem of stride 2 makes it four times cheaper.
+    It has a 3x3 stem of 16 channels, three stages of pre-activation blocks, BN-ReLU and average
+    pooling. `widths` are the 3x3 convolutions' channels by stage; a bottleneck block has four times
+    as many at its ends. A stem of stride 2 makes it four times cheaper.
     """
 
     def __init__(
@@ -69,12 +64,11 @@ class PreActNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, stride=stem_stride, padding=1, bias=False)
         before = 16
         for i, width in enumerate(widths):
-            layers = (
-                ((width, 1), (width, 3), (4 * width, 1)) if bottleneck else ((width, 3), (width, 3))
-            )
+            layers = _layers(width, bottleneck)
             stage = []
             for j in range(blocks):
-                stage.append(PreActBlock(before, layers, stride=2 if i and not j else 1))
+                first_of_later_stage = i > 0 and j == 0
+                stage.append(PreActBlock(before, layers, stride=2 if first_of_later_stage else 1))
                 before = layers[-1][0]
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
         self.bn = nn.BatchNorm2d(before)
@@ -90,16 +84,25 @@ class PreActNet(nn.Module):
         return self.fc(self.avgpool(self.relu(self.bn(x))))
 
 
+def _layers(width: int, bottleneck: bool) -> tuple[tuple[int, int], ...]:
+    """(out channels, kernel) of each convolution of a block."""
+    if bottleneck:
+        return ((width, 1), (width, 3), (4 * width, 1))
+    return ((width, 3), (width, 3))
+
+
 def preresnet110(classes: int) -> PreActNet:
-    """The "PreResNet110" whose counts the BAM paper gives: 18 bottleneck blocks a stage, which
-    makes 164 layers.
+    """The "PreResNet110" whose counts the BAM paper gives.
+
+    It has 18 bottleneck blocks a stage, which makes 164 layers.
     """
     return PreActNet((16, 32, 64), 18, bottleneck=True, classes=classes)
 
 
 def small_preact(classes: int) -> PreActNet:
-    """As `preresnet110`, with 2 blocks a stage and a stem of stride 2: a laptop trains it in
-    seconds.
+    """As `preresnet110`, with 2 blocks a stage and a stem of stride 2.
+
+    A laptop trains it in seconds.
     """
     return PreActNet((16, 32, 64), 2, bottleneck=True, classes=classes, stem_stride=2)
 

@@ -1,5 +1,7 @@
-"""ResNets for 32x32 images: torchvision's with the stem of the CIFAR experiments, and three-stage
-ones of torchvision's blocks.
+"""ResNets for 32x32 and 224x224 images.
+
+Those for 32x32 are torchvision's with the stem of the CIFAR experiments, and three-stage networks
+of torchvision's blocks; those for 224x224 are torchvision's.
 
 Kaiming He et al.: "Deep Residual Learning for Image Recognition", CVPR 2016,
 https://arxiv.org/abs/1512.03385. The CIFAR stem (3x3, stride 1, no max-pool) and the stride on the
@@ -32,15 +34,17 @@ def resnet34(classes: int) -> ResNet:
 
 
 def resnet50(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
-    """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 6, 3 bottleneck blocks, 256 to 2048
-    channels.
+    """(B, 3, 32, 32) -> (B, classes).
+
+    4 stages of 3, 4, 6, 3 bottleneck blocks, 256 to 2048 channels.
     """
     return _strided(_cifar_stem(ResNet(Bottleneck, [3, 4, 6, 3], num_classes=classes)), stride_on)
 
 
 def resnet101(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
-    """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 23, 3 bottleneck blocks, 256 to 2048
-    channels.
+    """(B, 3, 32, 32) -> (B, classes).
+
+    4 stages of 3, 4, 23, 3 bottleneck blocks, 256 to 2048 channels.
     """
     return _strided(_cifar_stem(ResNet(Bottleneck, [3, 4, 23, 3], num_classes=classes)), stride_on)
 
@@ -66,8 +70,10 @@ def imagenet_resnext50_32x4d(classes: int) -> ResNet:
 
 
 def imagenet_wrn18(k: float, classes: int) -> ResNet:
-    """(B, 3, 224, 224) -> (B, classes): ResNet18 with all stages k times as wide (Zagoruyko and
-    Komodakis, 2016); the stem keeps 64.
+    """(B, 3, 224, 224) -> (B, classes): ResNet18 with all stages k times as wide.
+
+    The stem keeps 64 channels. Sergey Zagoruyko, Nikos Komodakis: "Wide Residual Networks", BMVC
+    2016, https://arxiv.org/abs/1605.07146.
     """
     net = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes)
     before = 64
@@ -85,8 +91,9 @@ def imagenet_squeezenet1_1(classes: int) -> nn.Module:
 
 
 def imagenet_vgg16(classes: int) -> nn.Module:
-    """(B, 3, 224, 224) -> (B, classes): torchvision's, without batch normalisation, as in the
-    original.
+    """(B, 3, 224, 224) -> (B, classes): torchvision's.
+
+    It has no batch normalisation, as the original.
     """
     return vgg16(num_classes=classes)
 
@@ -99,8 +106,10 @@ def _cifar_stem(net: ResNet) -> ResNet:
 
 
 def _strided(net: Net, stride_on: StrideOn) -> Net:
-    """torchvision strides on the 3x3 convolution of a bottleneck; the original, and the BAM paper's
-    counts, on the first 1x1.
+    """`net` with the stride of its bottlenecks on the convolution `stride_on`.
+
+    torchvision has it on the 3x3 convolution; the original, and the BAM paper's counts, on the
+    first 1x1.
     """
     if stride_on == "1x1":
         for block in net.modules():
@@ -110,8 +119,9 @@ def _strided(net: Net, stride_on: StrideOn) -> Net:
 
 
 class ThreeStages(nn.Module):
-    """(B, 3, H, W) -> (B, classes): a 3x3 stem, three stages, global average pooling, as CIFAR
-    networks are built.
+    """(B, 3, H, W) -> (B, classes): a three-stage network, as usual for CIFAR.
+
+    A 3x3 stem, three stages, global average pooling, and a linear layer.
     """
 
     def __init__(
@@ -138,11 +148,11 @@ class ThreeStages(nn.Module):
 
 
 def small(classes: int) -> ThreeStages:
-    """One basic block a stage, 32 to 128 channels, and a stem of stride 2: a laptop trains it in
-    seconds.
+    """One basic block a stage, 32 to 128 channels, and a stem of stride 2.
 
-    The strided stem makes it about four times cheaper than a stem of stride 1 at the same widths,
-    so the sites keep enough channels for a reduction to mean something.
+    A laptop trains it in seconds. The strided stem makes it about four times cheaper than a stem of
+    stride 1 at the same widths, so the sites keep enough channels for a reduction to mean
+    something.
     """
     stages = [
         _stage(BasicBlock, before, planes, 1, stride)
@@ -166,8 +176,9 @@ def resnext29(cardinality: int, classes: int) -> ThreeStages:
 
 
 def small_resnext(classes: int) -> ThreeStages:
-    """As `resnext29`, of cardinality 4, with 2 blocks a stage, 32 to 128 channels and a stem of
-    stride 2, as `small` has.
+    """As `resnext29`, but small enough for a laptop.
+
+    Cardinality 4, 2 blocks a stage, 32 to 128 channels and a stem of stride 2, as `small` has.
     """
     block = partial(Bottleneck, groups=4, base_width=64)
     stages = [
@@ -185,11 +196,10 @@ def _stage(
     stride: int,
     expansion: int = 1,
 ) -> nn.Sequential:
-    after, shortcut = planes * expansion, None
+    after = planes * expansion
+    shortcut = None
     if stride != 1 or before != after:
-        shortcut = nn.Sequential(
-            nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
-        )
-    return nn.Sequential(
-        block(before, planes, stride, shortcut), *(block(after, planes) for _ in range(blocks - 1))
-    )
+        projection = nn.Conv2d(before, after, 1, stride, bias=False)
+        shortcut = nn.Sequential(projection, nn.BatchNorm2d(after))
+    first = block(before, planes, stride, shortcut)
+    return nn.Sequential(first, *(block(after, planes) for _ in range(blocks - 1)))
