@@ -36,7 +36,7 @@ _HOMES = {
     "count": "score.cost",
     "detach": "model.attach",
     "disabled": "model.attach",
-    "find_sites": "model.sites",
+    "find_sites": "model.find_sites",
     "load": "model.load",
 }
 
