@@ -1,4 +1,7 @@
-"""`sites`: where attention can go in a model, what BAM costs there, and why it cannot go elsewhere."""
+"""`sites`: where attention can go in a model, and what BAM costs there.
+
+For every other submodule it says why attention cannot go there.
+"""
 
 import json
 from collections import Counter
