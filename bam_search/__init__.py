@@ -36,13 +36,13 @@ _HOMES = {
     "count": "score.cost",
     "detach": "model.attach",
     "disabled": "model.attach",
-    "find_sites": "model.sites",
+    "find_sites": "model.find_sites",
     "load": "model.load",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Late, because importing torch takes seconds, and `--help` must answer at once.
+    # Import late: torch takes seconds, and `--help` must answer at once.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

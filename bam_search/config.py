@@ -1,8 +1,7 @@
-"""TOML text -> frozen dataclasses, strictly: every mistake at once, with the nearest name.
+"""Read TOML into frozen dataclasses, strictly, and report every mistake at once.
 
-Knows no study, no model.
-
-Types, ranges and unknown keys are checked by pydantic against the dataclass's own annotations.
+Pydantic checks types, ranges and unknown keys against the annotations of the dataclass. This
+module knows no study and no model.
 """
 
 import json
@@ -22,10 +21,12 @@ T = TypeVar("T")
 Table = dict[str, Any]
 
 LARGEST = 1_000_000
-"""Bytes of a TOML file."""
+"""The most bytes that a TOML file may have."""
 NOT_TOML = (ValueError, RecursionError)
-"""What tomllib raises: its own error, others for what is no UTF-8 and for numbers too long, one for
-brackets without end.
+"""What tomllib raises for a text that is not TOML.
+
+ValueError stands for its own error, for text that is not UTF-8 and for numbers that are too long;
+RecursionError for brackets that are nested too deep.
 """
 
 strict = with_config(ConfigDict(extra="forbid", strict=True))
@@ -33,40 +34,45 @@ strict = with_config(ConfigDict(extra="forbid", strict=True))
 
 
 def folder(kind: str) -> Path:
-    """Where `studies` or `search_spaces` lie: inside an installed package, beside it in a checkout."""
-    inside = Path(__file__).parent / kind
-    return inside if inside.is_dir() else Path(__file__).parent.parent / kind
+    """Return the folder of the `studies` or `search_spaces` that ship.
+
+    It is inside an installed package, and beside the package in a checkout.
+    """
+    package = Path(__file__).parent
+    inside = package / kind
+    return inside if inside.is_dir() else package.parent / kind
 
 
 def find(kind: str, name: str, suffix: str) -> Path:
-    """The file of `name`, which is a path or the name of one that ships.
+    """Return the file of `name`, which is a path or the name of a file that ships in `kind`.
 
     Raises UserError with the nearest name.
     """
-    if Path(name).suffix == suffix:
-        if Path(name).is_file():
-            return Path(name)
-        raise UserError(f"there is no file {name!r}", nearest(Path(name).stem, known(kind, suffix)))
-    path = folder(kind) / f"{name}{suffix}"
-    if name not in known(kind, suffix):
+    path = Path(name)
+    if path.suffix == suffix:
+        if path.is_file():
+            return path
+        raise UserError(f"there is no file {name!r}", nearest(path.stem, known(kind, suffix)))
+    names = known(kind, suffix)
+    if name not in names:
         raise UserError(
             f"there is no {name!r} in {kind}/",
-            f"{nearest(name, known(kind, suffix))} (or give a path to a {suffix} file)",
+            f"{nearest(name, names)} (or give a path to a {suffix} file)",
         )
-    return path
+    return folder(kind) / f"{name}{suffix}"
 
 
 def known(kind: str, suffix: str) -> list[str]:
-    """Names of the files that ship in `kind`."""
-    return sorted(
-        path.stem for path in folder(kind).glob(f"*{suffix}") if not path.stem.startswith("_")
-    )
+    """Return the names of the files that ship in `kind`, sorted and without `suffix`."""
+    names = [path.stem for path in folder(kind).glob(f"*{suffix}")]
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def read_toml(path: Path) -> Table:
-    """The table in `path`. Raises UserError if it cannot be read or is not TOML."""
+    """Return the table in `path`. Raises UserError if it cannot be read or is not TOML."""
     try:
-        if (size := path.stat().st_size) > LARGEST:
+        size = path.stat().st_size
+        if size > LARGEST:
             raise UserError(
                 f"{path} has {size:,} bytes",
                 f"a study has some thousand, and at most {LARGEST:,} are read",
@@ -79,7 +85,7 @@ def read_toml(path: Path) -> Table:
 
 
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """`base` with `over` laid on it, table by table."""
+    """Return `base` with the values of `over`, table by table; the arguments stay as they are."""
     merged = dict(base)
     for key, value in over.items():
         both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -88,21 +94,22 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Table:
-    """`{"recipe.lr": 0.1, ...}`: a table with its keys as `--set` names them."""
+    """Return a table with its keys as `--set` names them: `{"recipe.lr": 0.1, ...}`."""
     rows: Table = {}
     for key, value in table.items():
-        rows |= (
-            flat(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{key}": value}
-        )
+        if isinstance(value, Mapping):
+            rows |= flat(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = value
     return rows
 
 
 def assignment(text: str) -> Table:
-    """`recipe.lr=0.2` -> {"recipe": {"lr": 0.2}}; the value is TOML, or a plain word.
+    """Return `recipe.lr=0.2` as the table {"recipe": {"lr": 0.2}}.
 
-    Raises UserError.
+    The value is TOML, or a plain word.
+
+    Raises UserError if the text is not KEY=VALUE.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip() or not value.strip():
@@ -118,9 +125,9 @@ def assignment(text: str) -> Table:
 
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """An instance of the dataclass `cls` from `table`.
+    """Return an instance of the dataclass `cls` with the values of `table`.
 
-    Raises one UserError that lists every mistake, `where` naming the source.
+    Raises one UserError that lists every mistake; `where` names the source of the table.
     """
     try:
         return TypeAdapter(cls).validate_json(_json(table))
@@ -132,12 +139,13 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 
 
 def _json(table: Mapping[str, Any]) -> bytes:
-    # In JSON mode a strict pydantic takes a list for a tuple and a table for a dataclass, as TOML
-    # means them.
+    # In JSON mode, strict pydantic accepts a list for a tuple and a table for a dataclass. TOML
+    # has no other way to write these.
     return json.dumps(table, default=str).encode()
 
 
 def _sentence(cls: type[Any], detail: ErrorDetails) -> str:
+    """Return a mistake that pydantic found in a table for `cls`, as a sentence."""
     path = [str(part) for part in detail["loc"]]
     key = ".".join(path)
     if detail["type"] == "unexpected_keyword_argument":
@@ -154,5 +162,7 @@ def _field_names(cls: Any) -> list[str]:
 
 
 def _field_type(cls: Any, name: str) -> Any:
-    """The type of the field `name` of a dataclass, or of an item of a tuple of them."""
-    return get_type_hints(cls).get(name) if is_dataclass(cls) else next(iter(get_args(cls)), None)
+    """Return the type of the field `name` of a dataclass, or of an item of a tuple of them."""
+    if is_dataclass(cls):
+        return get_type_hints(cls).get(name)
+    return next(iter(get_args(cls)), None)

@@ -1,6 +1,6 @@
-"""Sentences instead of tracebacks: what a user can mend, and what went wrong around a study.
+"""Errors that are shown as a sentence instead of a traceback.
 
-May touch nothing.
+They say what a user can mend, or what went wrong around a study. Imports nothing of bam_search.
 """
 
 import difflib
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class ExplainedError(Exception):
-    """`message` states what is wrong with the value that is, `hint` says what to do."""
+    """An error with a `message` that says what is wrong, and a `hint` that says what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -24,21 +24,24 @@ class UserError(ExplainedError):
 
 
 class RunError(ExplainedError):
-    """A disk, a database, a device or a worker that failed a study on its way; what is finished is
-    kept. The CLI exits with 1.
+    """A failure of a disk, a database, a device or a worker that ends a study.
+
+    What is finished is kept. The CLI exits with 1.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, its name if it says nothing."""
+    """Return the first line of the error's message, or the name of its type without one."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the known name closest to `name`, or the list of them all."""
+    """Return a hint: the known name closest to `name`, or a list of the known names."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"known: {shown}" if names else "there are none"
+    if not names:
+        return "there are none"
+    more = ", ..." if len(names) > 20 else ""
+    return f"known: {', '.join(names[:20])}{more}"

@@ -1,4 +1,4 @@
-"""Writing files whole. May touch the file system, and nothing else."""
+"""Write files at once or not at all. Imports nothing of bam_search."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which becomes `path` at once when the context ends, or not at all.
+    """Yield a binary file that becomes `path` at once when the context ends, or not at all.
 
     Raises OSError.
     """
@@ -20,9 +20,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(
-                file.fileno()
-            )  # a machine that dies now leaves the old file or the new one, not an empty one
+            # A machine that dies after this leaves the old file or the new one, not an empty one.
+            os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
@@ -31,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def beginning(path: Path) -> str:
-    """How the name begins of what a killed process leaves of `path`."""
+    """Return the prefix of the temporary files that a killed process may leave of `path`."""
     return f".{path.name}."
 
 

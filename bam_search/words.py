@@ -1,6 +1,7 @@
-"""Numbers and nouns in sentences. May touch nothing."""
+"""Numbers and nouns in sentences. Imports nothing of bam_search."""
 
 
 def counted(n: int, noun: str) -> str:
-    """'1 epoch', '1,200 epochs'."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+    """Return a number with its noun: '1 epoch', '1,200 epochs'."""
+    plural = "" if n == 1 else "s"
+    return f"{n:,} {noun}{plural}"

@@ -1,5 +1,6 @@
-"""Fixtures: a small image file of the right kind, the real CIFAR-100 where it is at hand, and
-records to report on.
+"""Fixtures and helpers that several tests share.
+
+They are image files, a PostgreSQL server, records to report on, and a call of the command line.
 """
 
 import os
@@ -10,9 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before torch is imported: the test processes share the cores
+# Before torch is imported: the test processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -49,12 +49,8 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgresql() -> Iterator[str]:
     """The URL of a PostgreSQL server of the tests' own, on a socket."""
     pytest.importorskip("psycopg")
-    binaries = (
-        [Path(found).parent]
-        if (found := shutil.which("initdb"))
-        else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    )
-    if not binaries:
+    binaries = _postgresql_binaries()
+    if binaries is None:
         pytest.skip("PostgreSQL is not installed: no initdb")
     # Its server refuses to be run by root.
     user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
@@ -63,7 +59,7 @@ def postgresql() -> Iterator[str]:
 
     def run(name: str, *words: object) -> None:
         done = subprocess.run(
-            [*user, binaries[-1] / name, *map(str, words)],
+            [*user, binaries / name, *map(str, words)],
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -78,13 +74,22 @@ def postgresql() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _postgresql_binaries() -> Path | None:
+    """Return the folder of PostgreSQL's programs: that on the path, else the newest of Debian's."""
+    initdb = shutil.which("initdb")
+    if initdb:
+        return Path(initdb).parent
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return folders[-1] if folders else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test begins first, so that no process is left with it at the end."""
+    """Begin with the longest test, so that no process is left with it at the end."""
     items.sort(key=lambda item: "test_whatever_dies" not in item.nodeid)
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """The exit code of `python -m bam_search WORDS`, run in this process."""
+    """Run `python -m bam_search WORDS` in this process, and return the exit code."""
     monkeypatch.setattr(sys, "argv", ["bam_search", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -92,7 +97,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 
 
 def make_record(number: int, error: float | None, overhead: float, **fields: object) -> Record:
-    """A record with the fields that fronts and reports look at."""
+    """Return a record with the fields that fronts and reports look at."""
     values: dict[str, object] = {
         "number": number,
         "origin": "search",

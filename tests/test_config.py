@@ -1,4 +1,4 @@
-"""Strict TOML -> dataclasses: every mistake at once, the nearest name."""
+"""Reading TOML into dataclasses: every mistake is reported at once, with the nearest name."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""HOW A PERSON ASKS: the command line. Imports late, so that --help answers at once."""
+"""The command line. Its commands import late, so that --help answers at once."""

@@ -1,5 +1,6 @@
-"""A candidate of a finished report, as a model; and what the report's study.json says of how it was
-run.
+"""A candidate of a finished report as a model, and how its study trains it.
+
+The report's `study.json` says which space the study searched, on which data, with which recipe.
 """
 
 import json
@@ -33,7 +34,7 @@ class Candidate:
     space: SearchSpace
 
     def net(self, seed: int) -> nn.Module:
-        """Its model, untrained, with the weights that `seed` draws."""
+        """Return its model, untrained, with the weights that `seed` draws."""
         net = backbone(self.space, seed)
         attach(net, self.record.placement, self.space.input_shape, seed=seed)
         return net
@@ -41,8 +42,9 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """How the study of a report trains: on the device that was asked for, with the data that the
-    study had.
+    """How the study of a report trains.
+
+    The data, split, recipe and seed are the study's; the device is the one asked for now.
     """
 
     data: Dataset
@@ -58,58 +60,65 @@ class Setup:
 
 
 def find(folder: Path, tag: str) -> Candidate:
-    """The candidate of the report in `folder` that the report calls `tag`: 17, R3 or A5001.
+    """Return the candidate that the report in `folder` calls `tag`: 17, R3 or A5001.
 
     Raises UserError.
     """
     records = {record.tag: record for record in read_records(folder)}
     if tag not in records:
-        raise UserError(
-            f"{folder} has no candidate {tag}", nearest(tag, records) if records else "it has none"
-        )
+        hint = nearest(tag, records) if records else "it has none"
+        raise UserError(f"{folder} has no candidate {tag}", hint)
     name = str(_identity(folder)["space"])
     return Candidate(records[tag], name, load(name, CIFAR_INPUTS))
 
 
 def setup(folder: Path, source: str, device: str) -> Setup:
-    """How the study in `folder` trains.
+    """Return how the study in `folder` trains.
 
     Raises UserError if the data at `source` are not the study's.
     """
     identity = _identity(folder)
     try:
-        kept, recipe, seed = identity["data"], Recipe(**identity["recipe"]), int(identity["seed"])
-        digest, images, validation = kept["digest"], kept["images"], float(kept["validation"])
+        recipe = Recipe(**identity["recipe"])
+        seed = int(identity["seed"])
+        digest = identity["data"]["digest"]
+        images = identity["data"]["images"]
+        validation = float(identity["data"]["validation"])
     except (KeyError, TypeError, ValueError):
         raise _unknown(folder) from None
     data = locate(source).load()
     if data.digest != digest:
         raise UserError(
-            f"{data.name} ({data.origin}) is not what the study was run on: sha256 {data.digest}, not {digest}",
+            f"{data.name} ({data.origin}) is not what the study was run on: "
+            f"sha256 {data.digest}, not {digest}",
             "name it with --data",
         )
     return Setup(data, split(data, images, validation, seed), recipe, choose(device), seed)
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Load a state dict into `net`. Raises UserError if it is none of this model."""
+    """Load the state dict at `path` into `net`.
+
+    Raises UserError if the file is no state dict of this model.
+    """
     try:
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (
-        Exception
-    ) as error:  # torch has many words for a file that is not a state dict of this model
-        said = first_line(error)
+    # torch raises many types for a file that is not a state dict of this model.
+    except Exception as error:
         raise UserError(
-            f"{path} is no state dict of this candidate: {said}",
+            f"{path} is no state dict of this candidate: {first_line(error)}",
             "save it with torch.save(net.state_dict(), path)",
         ) from None
 
 
 def _identity(folder: Path) -> Mapping[str, Any]:
+    """Return what identifies the study in `folder`, which names at least its space.
+
+    Raises UserError.
+    """
+    path = folder / "study.json"
     try:
-        identity: Mapping[str, Any] = json.loads(
-            (folder / "study.json").read_text(encoding="utf-8")
-        )["identity"]
+        identity: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["identity"]
         identity["space"]
     except (OSError, ValueError, KeyError, TypeError):
         raise _unknown(folder) from None

@@ -18,11 +18,14 @@ def show() -> None:
         _line(name, ast.get_docstring(ast.parse(source)) or "")
     click.echo("\nattention modules, with their defaults")
     for name, module in ATTENTION.items():
-        _line(Choice.of(name, defaults(name)).text, sys.modules[module.__module__].__doc__ or "")
+        with_defaults = Choice.of(name, defaults(name)).text
+        _line(with_defaults, sys.modules[module.__module__].__doc__ or "")
     click.echo("\nstudies")
     for name in known("studies", ".toml"):
-        _line(name, str(read_toml(folder("studies") / f"{name}.toml").get("question", "")))
+        study = read_toml(folder("studies") / f"{name}.toml")
+        _line(name, str(study.get("question", "")))
 
 
 def _line(name: str, text: str) -> None:
-    click.echo(f"  {name:24} {text.splitlines()[0] if text else ''}")
+    first_line = text.splitlines()[0] if text else ""
+    click.echo(f"  {name:24} {first_line}")

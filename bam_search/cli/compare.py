@@ -10,27 +10,25 @@ from bam_search.report import comparison as report
 
 
 def compare(folders: Sequence[Path], out: Path) -> None:
-    """Write the page that compares the reports in `folders` to `out`, and say the joint front.
+    """Write the page that compares the reports in `folders` to `out`, and print the joint front.
 
     Raises UserError.
     """
     check_free(out)
-    comparison = report.compare(
-        [
-            report.read_study(folder, name)
-            for folder, name in zip(folders, _names(folders), strict=True)
-        ]
-    )
+    names = _names(folders)
+    studies = [report.read_study(folder, name) for folder, name in zip(folders, names, strict=True)]
+    comparison = report.compare(studies)
     if comparison.warning:
         click.echo(f"warning: {comparison.warning}", err=True)
     out.mkdir(parents=True, exist_ok=True)
     click.echo(f"report: {report.write_comparison(out, comparison)}")
-    click.echo(f"the joint front of {sum(map(len, comparison.points.values()))} candidates")
+    candidates = sum(map(len, comparison.points.values()))
+    click.echo(f"the joint front of {candidates} candidates")
     click.echo(report.front_table(comparison).to_string(index=False))
 
 
 def check_free(out: Path) -> None:
-    """Raises UserError if a study is in the folder: its own page would be lost."""
+    """Raise UserError if there is a study in `out`, whose page would be lost."""
     if (out / "study.json").exists():
         raise UserError(
             f"{out} holds a study of its own, with a page",
@@ -39,20 +37,20 @@ def check_free(out: Path) -> None:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """A name for each folder: its last part, or the whole path where two would be called alike.
+    """Return a name for each folder: its last part, or the whole path if two share that part.
 
-    Raises UserError if they are no two.
+    Raises UserError for fewer than two folders, and for a folder that is named twice.
     """
-    places = [folder.resolve() for folder in folders]
-    if len(places) < 2:
+    resolved = [folder.resolve() for folder in folders]
+    if len(resolved) < 2:
         raise UserError(
-            f"there is nothing to compare with {len(places)} folder{'s' * (not places)}",
+            f"there is nothing to compare with {len(resolved)} folder{'s' * (not resolved)}",
             "name the folders of two or more reports",
         )
-    for storage, folder in zip(places, folders, strict=True):
-        if places.count(storage) > 1:
+    for path, folder in zip(resolved, folders, strict=True):
+        if resolved.count(path) > 1:
             raise UserError(f"{folder} is named twice", "name each folder once")
-    short = [storage.name for storage in places]
+    short = [path.name for path in resolved]
     return [
         name if short.count(name) == 1 else str(folder)
         for name, folder in zip(short, folders, strict=True)

@@ -34,7 +34,10 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asked for; no space means all for CIFAR, no placement the paper's four."""
+    """What the command line asked for.
+
+    No spaces mean all that ship for CIFAR-100, no placements the paper's four.
+    """
 
     spaces: tuple[str, ...]
     placements: tuple[str, ...]
@@ -59,8 +62,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """The time beside the backbone's, and the memory of a training step in bytes, for `batch`
-    images on `device`.
+    """The latency and training memory of a placement, for `batch` images on `device`.
+
+    `latency` compares with the backbone; `memory` is that of one training step, in bytes, and
+    `base_memory` the backbone's.
     """
 
     latency: Latency
@@ -71,21 +76,18 @@ class Measured:
 
 
 def rows(asked: Asked) -> Iterator[Row]:
-    """Each space's placements in turn.
+    """Yield a row for each placement of each space.
 
     Raises UserError, and ClickException (exit 1) if an audit fails.
     """
+    as_written = bool(asked.placements or asked.module)
     texts = written_placements(asked.placements, asked.module)
     for name in asked.spaces or cifar_spaces():
         space = load(name)
         sites = sites_of(space)
         costs = cost_table(space, sites)
         for text in texts:
-            placement = (
-                resolve(text, sites)
-                if asked.placements or asked.module
-                else _fitted(name, text, sites)
-            )
+            placement = resolve(text, sites) if as_written else _fitted(name, text, sites)
             cost = costs.cost(placement)
             if asked.audit:
                 _audit(space, sites, placement, cost)
@@ -94,6 +96,7 @@ def rows(asked: Asked) -> Iterator[Row]:
 
 
 def _fitted(space: str, text: str, sites: Sites) -> Placement:
+    """Return the placement made to fit the network, and print what had to change for that."""
     placement, changes = fit(text, sites)
     for change in changes:
         click.echo(f"{space}, {text}: {change}", err=True)
@@ -101,56 +104,56 @@ def _fitted(space: str, text: str, sites: Sites) -> Placement:
 
 
 def written_placements(placements: tuple[str, ...], module: str | None) -> list[str]:
-    """The placements to count: targets without `=` get the module.
+    """Return the placements to count, in which targets without `=` get the module.
 
-    Raises UserError for a module that nothing takes.
+    Raises UserError if `module` is given with a placement that names its own modules.
     """
     if not placements:
-        one = module or "bam"
-        return [
-            "none",
-            f"bottleneck={one}",
-            f"every-block={one}",
-            *([] if module else ["every-block=se"]),
-        ]
-    written = []
-    for text in placements:
-        plain = "=" not in text and text.strip() != "none"
-        if module and not plain:
-            raise UserError(
-                f"--module {module!r} goes with targets such as 'bottleneck', not with {text!r}",
-                "leave --module out",
-            )
-        written.append(
-            " ".join(f"{target}={module or 'bam'}" for target in text.split()) if plain else text
+        return _default_placements(module)
+    return [_with_module(text, module) for text in placements]
+
+
+def _default_placements(module: str | None) -> list[str]:
+    """Return the paper's placements; SE is compared only where no module was asked for."""
+    name = module or "bam"
+    placements = ["none", f"bottleneck={name}", f"every-block={name}"]
+    if not module:
+        placements.append("every-block=se")
+    return placements
+
+
+def _with_module(text: str, module: str | None) -> str:
+    names_only_targets = "=" not in text and text.strip() != "none"
+    if names_only_targets:
+        return " ".join(f"{target}={module or 'bam'}" for target in text.split())
+    if module:
+        raise UserError(
+            f"--module {module!r} goes with targets such as 'bottleneck', not with {text!r}",
+            "leave --module out",
         )
-    return written
+    return text
 
 
 def cifar_spaces() -> list[str]:
-    """The spaces that ship for CIFAR-100."""
+    """Return the names of the spaces that ship for CIFAR-100."""
     return [name for name in known("search_spaces", ".py") if load_space(name).input_shape == SHAPE]
 
 
-def as_json(found: list[Row]) -> str:
-    """One object for one row, else a list."""
-    objects = [_object(row) for row in found]
+def as_json(rows: list[Row]) -> str:
+    """Return one JSON object for one row, and a list of objects for several."""
+    objects = [_object(row) for row in rows]
     return json.dumps(objects[0] if len(objects) == 1 else objects, indent=2)
 
 
-def print_table(found: Iterator[Row]) -> None:
-    """An aligned line a row, as soon as it is known."""
-    click.echo(
-        f"{'space':24} {'placement':28} "
-        + " ".join(f"{head:>14} {'+%':>7}" for head in HEADS.values())
-    )
+def print_table(rows: Iterator[Row]) -> None:
+    """Print an aligned line for each row, as soon as it is known."""
+    heads = " ".join(f"{head:>14} {'+%':>7}" for head in HEADS.values())
+    click.echo(f"{'space':24} {'placement':28} {heads}")
     uncounted: set[str] = set()
-    for row in found:
-        over = overheads(row.cost, row.base)
-        click.echo(
-            f"{row.space:24} {row.written:28} "
-            + " ".join(f"{getattr(row.cost, key):14,} {over[key]:+7.2f}" for key in HEADS)
-        )
+    for row in rows:
+        overhead = overheads(row.cost, row.base)
+        counts = " ".join(f"{getattr(row.cost, key):14,} {overhead[key]:+7.2f}" for key in HEADS)
+        click.echo(f"{row.space:24} {row.written:28} {counts}")
         if row.measured:
             click.echo(f"{'':24} {_measured_line(row.measured)}")
         uncounted |= set(row.cost.uncounted)
@@ -165,31 +168,38 @@ def _object(row: Row) -> dict[str, Any]:
     table["overhead"] = overheads(row.cost, row.base)
     table["uncounted"] = sorted(row.cost.uncounted)
     if row.measured:
-        found = row.measured
-        table["latency"] = asdict(found.latency)
-        table["training_memory"] = {"bytes": found.memory, "base": found.base_memory}
-        table["measured_on"] = {"device": found.device, "batch": found.batch}
+        measured = row.measured
+        table["latency"] = asdict(measured.latency)
+        table["training_memory"] = {"bytes": measured.memory, "base": measured.base_memory}
+        table["measured_on"] = {"device": measured.device, "batch": measured.batch}
     return table
 
 
 def _measure(asked: Asked, space: SearchSpace, sites: Sites, placement: Placement) -> Measured:
     device = choose(asked.device)
-    model, base = build(space, sites, placement, seed=0), backbone(space, seed=0)
+    model = build(space, sites, placement, seed=0)
+    plain = backbone(space, seed=0)
     setting = LatencySetting(device, space.input_shape, asked.batch, uses_bf16(Recipe(), device))
-    timed = latency(model, base, setting)
-    memory, base_memory = (training_memory(net, setting) for net in (model, base))
-    return Measured(timed, memory, base_memory, asked.batch, device.name)
+    timed = latency(model, plain, setting)
+    memory = training_memory(model, setting)
+    plain_memory = training_memory(plain, setting)
+    return Measured(timed, memory, plain_memory, asked.batch, device.name)
 
 
-def _measured_line(found: Measured) -> str:
-    timed = found.latency
+def _measured_line(measured: Measured) -> str:
+    timed = measured.latency
+    memory = measured.memory / 2**20
+    memory_without = measured.base_memory / 2**20
     return (
-        f"time x {timed.ratio:.3f} (95 % {timed.low:.3f} to {timed.high:.3f}, {timed.pairs} pairs), training memory "
-        f"{found.memory / 2**20:,.0f} MiB ({found.base_memory / 2**20:,.0f} without), {found.batch} images on {found.device}"
+        f"time x {timed.ratio:.3f} "
+        f"(95 % {timed.low:.3f} to {timed.high:.3f}, {timed.pairs} pairs), "
+        f"training memory {memory:,.0f} MiB ({memory_without:,.0f} without), "
+        f"{measured.batch} images on {measured.device}"
     )
 
 
 def _audit(space: SearchSpace, sites: Sites, placement: Placement, cost: Cost) -> None:
+    """Raise ClickException if fvcore, which traces the model, counts otherwise than `cost`."""
     traced = count(build(space, sites, placement, seed=0), space.input_shape)
     if traced != cost:
         raise click.ClickException(

@@ -26,8 +26,9 @@ CLOSE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A candidate: its record, the name under which its space is loaded, the space, its model, and
-    what that says to some images.
+    """A candidate, its model in eval mode, and the `outputs` of that model on some images.
+
+    `name` is the name under which the space is loaded; `image` is a batch (2, C, H, W).
     """
 
     record: Record
@@ -49,27 +50,33 @@ def export(folder: Path, tag: str, out: Path, weights: Path | None, formats: Seq
     _write_snippet(candidate, out / "model.py")
     for name in formats:
         FORMATS[name](candidate, out / f"model.{name}")
-    told = (
-        f"from {weights}"
-        if weights
-        else "untrained: a study keeps no weights; `train` makes some, and export again with --weights"
-    )
-    click.echo(f"weights {told}", err=True)
+    if weights:
+        origin = f"from {weights}"
+    else:
+        origin = (
+            "untrained: a study keeps no weights; "
+            "`train` makes some, and export again with --weights"
+        )
+    click.echo(f"weights {origin}", err=True)
 
 
 def _candidate(folder: Path, tag: str, weights: Path | None) -> Exported:
-    found = find(folder, tag)
-    net = found.net(found.record.seed)
+    candidate = find(folder, tag)
+    record, space = candidate.record, candidate.space
+    net = candidate.net(record.seed)
     if weights:
         load_weights(net, weights)
-    image = torch.rand(2, *found.space.input_shape, generator=torch.Generator().manual_seed(0))
+    net.eval()
+    image = torch.rand(2, *space.input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return Exported(found.record, found.name, found.space, net.eval(), image, net(image))
+        outputs = net(image)
+    return Exported(record, candidate.name, space, net, image, outputs)
 
 
 def _write_placement(candidate: Exported, path: Path) -> None:
     write(path, Placement.parse(candidate.record.placement).json + "\n")
-    same = Placement.from_json(path.read_text(encoding="utf-8")).text == candidate.record.placement
+    read_back = Placement.from_json(path.read_text(encoding="utf-8")).text
+    same = read_back == candidate.record.placement
     _say(path, same, f"reads back as {candidate.record.placement}")
 
 
@@ -79,20 +86,30 @@ def _write_snippet(candidate: Exported, path: Path) -> None:
     net.load_state_dict(candidate.net.state_dict())
     with torch.no_grad():
         same = torch.equal(net.eval()(candidate.image), candidate.outputs)
-    _say(
-        path,
-        same,
-        f"builds the same model: {sum(p.numel() for p in net.parameters()):,} parameters, equal outputs",
-    )
+    parameters = sum(p.numel() for p in net.parameters())
+    _say(path, same, f"builds the same model: {parameters:,} parameters, equal outputs")
 
 
 def _snippet(candidate: Exported) -> str:
+    """Return the text of a Python file whose `model()` builds the candidate."""
     record, space = candidate.record, candidate.space
     error = "failed" if record.val_error is None else f"{record.val_error:.2f} % validation error"
+    summary = (
+        f"Candidate {record.tag} of a placement search on {space.name}: "
+        f"{error}, {record.params_overhead:+.2f} % parameters."
+    )
+    written_by = (
+        f"Written by bam_search {__version__}, which it needs. "
+        "`python model.py` prints the number of parameters."
+    )
+    images = f"(B, {', '.join(map(str, space.input_shape))})"
+    what = (
+        f"{images} -> (B, classes), with the attention modules of PLACEMENT; weights are untrained."
+    )
     imports, build = _build_lines(candidate.name)
-    return f'''"""Candidate {record.tag} of a placement search on {space.name}: {error}, {record.params_overhead:+.2f} % parameters.
+    return f'''"""{summary}
 
-Written by bam_search {__version__}, which it needs. `python model.py` prints the number of parameters.
+{written_by}
 """
 
 {imports}
@@ -101,7 +118,7 @@ PLACEMENT = {record.placement!r}
 
 
 def model(classes: int = {space.classes}):
-    """(B, {", ".join(map(str, space.input_shape))}) -> (B, classes), with the attention modules of PLACEMENT; weights are untrained."""
+    """{what}"""
     net = {build}
     attach(net, PLACEMENT, {space.input_shape})
     return net
@@ -113,7 +130,7 @@ if __name__ == "__main__":
 
 
 def _build_lines(name: str) -> tuple[str, str]:
-    """The import lines, and the expression that makes the backbone."""
+    """Return the import lines, and the expression that makes the backbone."""
     library, _, model = name.partition(":")
     if library == "torchvision":
         return (
@@ -125,9 +142,9 @@ def _build_lines(name: str) -> tuple[str, str]:
             "import timm\n\nfrom bam_search import attach",
             f"timm.create_model({model!r}, num_classes=classes)",
         )
-    absolute = (
-        str(Path(name).resolve()) if name.endswith(".py") or FUNCTION.fullmatch(name) else name
-    )
+    # A path must hold from wherever the written file is run.
+    is_path = name.endswith(".py") or FUNCTION.fullmatch(name)
+    absolute = str(Path(name).resolve()) if is_path else name
     return "from bam_search import attach, load", f"load({absolute!r}).backbone(classes)"
 
 
@@ -136,8 +153,9 @@ def _write_program(candidate: Exported, path: Path) -> None:
         candidate.net, (candidate.image,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
     )
     torch.export.save(program, path)
+    loaded = torch.export.load(path).module()
     with torch.no_grad():
-        _compare(path, torch.export.load(path).module()(candidate.image), candidate)
+        _compare(path, loaded(candidate.image), candidate)
 
 
 def _write_onnx(candidate: Exported, path: Path) -> None:
@@ -156,8 +174,9 @@ def _write_onnx(candidate: Exported, path: Path) -> None:
         verbose=False,
     )
     session = onnxruntime.InferenceSession(path)
-    (found,) = session.run(None, {session.get_inputs()[0].name: candidate.image.numpy()})
-    _compare(path, torch.from_numpy(found), candidate)
+    input_name = session.get_inputs()[0].name
+    (outputs,) = session.run(None, {input_name: candidate.image.numpy()})
+    _compare(path, torch.from_numpy(outputs), candidate)
 
 
 FORMATS: Mapping[str, Callable[[Exported, Path], None]] = {
@@ -167,16 +186,15 @@ FORMATS: Mapping[str, Callable[[Exported, Path], None]] = {
 """What a candidate can be written as, beside Python."""
 
 
-def _compare(path: Path, found: Tensor, candidate: Exported) -> None:
-    apart = float((found - candidate.outputs).abs().max())
-    _say(
-        path,
-        apart <= CLOSE * max(1.0, float(candidate.outputs.abs().max())),
-        f"loaded again, its outputs differ by at most {apart:.1e}",
-    )
+def _compare(path: Path, outputs: Tensor, candidate: Exported) -> None:
+    difference = float((outputs - candidate.outputs).abs().max())
+    largest = float(candidate.outputs.abs().max())
+    close = difference <= CLOSE * max(1.0, largest)
+    _say(path, close, f"loaded again, its outputs differ by at most {difference:.1e}")
 
 
 def _say(path: Path, same: bool, what: str) -> None:
+    """Print `what` was checked of the file at `path`; raise ClickException if it does not hold."""
     if not same:
         raise click.ClickException(f"{path} was written, but not that it {what}")
     click.echo(f"{path}: {what}")

@@ -1,5 +1,6 @@
-"""How long a prepared study will take: what it will train, at the speed that is measured here for a
-moment.
+"""How long a prepared study will take.
+
+The time follows from what the study will train, at a speed that is measured here for a moment.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from bam_search.cli.prepare import ResolvedRun
 from bam_search.errors import first_line
 from bam_search.score.estimate import Probe, Speed, speeds
 from bam_search.search.workload import Phase, Sizes, workload
+from bam_search.space.placement import Placement
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The phases of a study with their seconds, and the speeds of its cheapest and its most
-    expensive reference.
+    """The phases of a study, each with its seconds.
+
+    `speeds` are those of the cheapest and the most expensive reference.
     """
 
     phases: tuple[tuple[Phase, float], ...]
@@ -24,12 +27,18 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of the whole study, but for reading the data, starting processes, latency and the report."""
+        """Seconds of all phases together.
+
+        Reading the data, starting processes, latency and the report come on top.
+        """
         return sum(seconds for _, seconds in self.phases)
 
 
 def sizes(ready: ResolvedRun, fit: int, validation: int, test: int) -> Sizes:
-    """What a study trains on and searches, with so many images."""
+    """Return the sizes of a study.
+
+    `fit`, `validation` and `test` are numbers of images.
+    """
     return Sizes(
         fit,
         validation,
@@ -41,50 +50,57 @@ def sizes(ready: ResolvedRun, fit: int, validation: int, test: int) -> Sizes:
 
 
 def forecast(ready: ResolvedRun, of: Sizes, at_least: float) -> Forecast | str:
-    """The forecast, from speeds that are measured for `at_least` seconds each; or why there is
-    none, in a line.
+    """Return the forecast, or a line that says why there is none.
+
+    Each speed is measured for `at_least` seconds.
 
     A study whose references cannot be trained runs all the same: its records say what went wrong.
     """
     try:
-        found = _speeds(ready, at_least)
+        measured = _speeds(ready, at_least)
     except Exception as error:  # whatever the user's model raises, as in `evaluate`
         return f"{type(error).__name__}: {first_line(error)}"
-    speed = Speed(mean(each.start for each in found), mean(each.per_image for each in found))
-    together = _together(ready)
-    phases = workload(ready.study, of)
-    return Forecast(
-        tuple((phase, speed.seconds(phase.trainings, phase.images) / together) for phase in phases),
-        tuple(found),
+    start = mean(speed.start for speed in measured)
+    per_image = mean(speed.per_image for speed in measured)
+    typical = Speed(start, per_image)
+    at_once = _trainings_at_once(ready)
+    phases = tuple(
+        (phase, typical.seconds(phase.trainings, phase.images) / at_once)
+        for phase in workload(ready.study, of)
     )
+    return Forecast(phases, tuple(measured))
 
 
-def told(found: Forecast | str) -> str:
-    """The whole time in words."""
-    if isinstance(found, str):
-        return f"how long it takes cannot be told ({found})"
-    return f"about {duration(found.seconds)} in all"
+def told(expected: Forecast | str) -> str:
+    """Return the time of the whole study in words."""
+    if isinstance(expected, str):
+        return f"how long it takes cannot be told ({expected})"
+    return f"about {duration(expected.seconds)} in all"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that a person would use."""
+    """Return a time in the unit that a person would use: '2.5 hours', '40 min', '12 s'."""
     for name, unit in (("days", 86_400), ("hours", 3600), ("min", 60)):
+        if seconds >= 10 * unit:
+            return f"{seconds / unit:.0f} {name}"
         if seconds >= 1.5 * unit:
-            return (
-                f"{seconds / unit:.1f}".removesuffix(".0") + f" {name}"
-                if seconds < 10 * unit
-                else f"{seconds / unit:.0f} {name}"
-            )
+            number = f"{seconds / unit:.1f}".removesuffix(".0")
+            return f"{number} {name}"
     return f"{max(1, round(seconds))} s"
 
 
 def _speeds(ready: ResolvedRun, at_least: float) -> list[Speed]:
-    ordered = sorted(
-        ready.references.values(), key=lambda placement: ready.costs.cost(placement).macs_conv_fc
-    )
-    texts = list(dict.fromkeys(placement.text for placement in (ordered[:1] + ordered[-1:]))) or [
-        "none"
-    ]
+    """Return the speeds of the cheapest and the most expensive reference.
+
+    They are one speed if those are the same, and the backbone's if there are no references.
+    """
+
+    def macs(placement: Placement) -> int:
+        return ready.costs.cost(placement).macs_conv_fc
+
+    by_cost = sorted(ready.references.values(), key=macs)
+    extremes = by_cost[:1] + by_cost[-1:]
+    texts = list(dict.fromkeys(placement.text for placement in extremes)) or ["none"]
     study = ready.study
     probes = [
         Probe(study.space, ready.sites, text, study.recipe, ready.device, at_least)
@@ -93,9 +109,10 @@ def _speeds(ready: ResolvedRun, at_least: float) -> list[Speed]:
     return speeds(probes, study.workers, ready.threads)
 
 
-def _together(ready: ResolvedRun) -> int:
-    """Trainings that go on at the same time at the full speed of one: workers that share a GPU
-    share its speed.
+def _trainings_at_once(ready: ResolvedRun) -> int:
+    """Return how many trainings run at the same time, each at the full speed of one.
+
+    Workers that share a GPU share its speed, and count as one.
     """
     workers = ready.study.workers
     if ready.device.type == "cuda" and ready.options.executor == "local":

@@ -1,5 +1,7 @@
-"""The commands. stdout is data, stderr is talk; exit codes: 0 done, 1 ran but could not deliver, 2
-a user's mistake, 130 interrupted.
+"""The commands of the command line.
+
+Data go to stdout, messages to stderr. Exit codes: 0 done, 1 ran but could not deliver, 2 a user's
+mistake, 130 interrupted.
 """
 
 import math
@@ -15,10 +17,12 @@ from bam_search.errors import ExplainedError, UserError
 
 DEVICES = ("auto", "cuda", "cpu")
 EXECUTORS = ("local", "ray")
-LONGEST = 1e8  # seconds, three years: timers take no more
+LONGEST = 1e8
+"""Seconds, three years: timers take no more."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""Seconds in each unit of a time on the command line."""
 
-# What the commands on a candidate of a finished report share.
+# The arguments and options that several commands on a candidate of a finished report share.
 REPORT = click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
 CANDIDATE = click.option(
     "--candidate",
@@ -39,10 +43,14 @@ DEVICE = click.option("--device", type=click.Choice(DEVICES), default="auto", sh
 def _seconds(
     _context: click.Context, _parameter: click.Parameter, text: str | None
 ) -> float | None:
-    """'90m', '8h' or '600' as seconds."""
+    """Return '90m', '8h' or '600' in seconds, and None for None.
+
+    Raises BadParameter.
+    """
     if text is None:
         return None
-    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
+    has_unit = text[-1:] in UNITS
+    number, unit = (text[:-1], text[-1]) if has_unit else (text, "s")
     try:
         seconds = float(number) * UNITS[unit]
     except ValueError:
@@ -53,6 +61,7 @@ def _seconds(
 
 
 def _name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """Return `text`, a name that a folder and a database can have. Raises BadParameter."""
     if text is not None and not re.fullmatch(r"[\w][\w. -]{0,199}", text):
         raise click.BadParameter(
             f"{text!r}: letters, digits, '-', '_', '.' and spaces make a name."
@@ -76,7 +85,8 @@ def cli() -> None:
 @click.option(
     "--space",
     metavar="NAME",
-    help="Another space than the study's: one that ships, torchvision:NAME, timm:NAME, file.py:function.",
+    help="Another space than the study's: "
+    "one that ships, torchvision:NAME, timm:NAME, file.py:function.",
 )
 @click.option(
     "--trials", type=int, help="The total of candidates, references and finished ones included."
@@ -108,7 +118,8 @@ def cli() -> None:
 @click.option(
     "--storage",
     metavar="URL",
-    help="An SQL database for the trials, such as postgresql://user@host/db.  [default: in the folder]",
+    help="An SQL database for the trials, such as postgresql://user@host/db.  "
+    "[default: in the folder]",
 )
 @click.option(
     "--executor",
@@ -119,7 +130,8 @@ def cli() -> None:
 )
 @click.option(
     "--address",
-    help="The Ray cluster: auto is the one of this machine, local starts one here.  [default: auto]",
+    help="The Ray cluster: auto is the one of this machine, local starts one here.  "
+    "[default: auto]",
 )
 @click.option(
     "--time-limit",
@@ -152,8 +164,9 @@ def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **
     from bam_search.cli.prepare import Request, RunOptions
     from bam_search.cli.run import execute
 
-    how = RunOptions(**{field: flags.pop(field) for field in RunOptions.__dataclass_fields__})
-    request = Request(study, device, assignments, _table(flags), how)
+    # What is left in `flags` after this are keys of the study.
+    options = RunOptions(**{field: flags.pop(field) for field in RunOptions.__dataclass_fields__})
+    request = Request(study, device, assignments, _table(flags), options)
     raise SystemExit(print_dry_run(request) if dry_run else execute(request))
 
 
@@ -211,11 +224,11 @@ def count(as_json: bool, **asked: Any) -> None:
     """Count parameters, MACs and activations of placements; train nothing."""
     from bam_search.cli import count as counting
 
-    found = counting.rows(counting.Asked(**asked))
+    rows = counting.rows(counting.Asked(**asked))
     if as_json:
-        click.echo(counting.as_json(list(found)))
+        click.echo(counting.as_json(list(rows)))
     else:
-        counting.print_table(found)
+        counting.print_table(rows)
 
 
 @cli.command()
@@ -263,12 +276,14 @@ def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> N
 def export(
     folder: Path, candidate: str, out: Path | None, weights: Path | None, formats: tuple[str, ...]
 ) -> None:
-    """Write a candidate of a report as placement.json and a Python file; load all that is written
-    again, and compare.
+    """Write a candidate of a report as placement.json and a Python file.
+
+    All that is written is loaded again and compared with the candidate.
     """
     from bam_search.cli import export as exporting
 
-    exporting.export(folder, candidate, out or folder / f"candidate-{candidate}", weights, formats)
+    target = out or folder / f"candidate-{candidate}"
+    exporting.export(folder, candidate, target, weights, formats)
 
 
 @cli.command()
@@ -289,14 +304,14 @@ def export(
 def train(
     folder: Path, candidate: str, seed: int | None, source: str, device: str, out: Path | None
 ) -> None:
-    """Train a candidate of a report as the study trains its finalists, test it, and keep its
-    weights.
+    """Train a candidate of a report again, test it, and keep its weights.
+
+    It is trained as the study trains its finalists: on all training images.
     """
     from bam_search.cli import train as training
 
-    training.train_candidate(
-        folder, candidate, seed, source, device, out or folder / f"candidate-{candidate}.pt"
-    )
+    target = out or folder / f"candidate-{candidate}.pt"
+    training.train_candidate(folder, candidate, seed, source, device, target)
 
 
 @cli.command()
@@ -328,7 +343,8 @@ def maps(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
     """Show where on an image a trained candidate's attention amplifies, site after site."""
     from bam_search.cli import maps as showing
 
-    showing.show(folder, candidate, out=out or folder / f"candidate-{candidate}-maps.html", **asked)
+    target = out or folder / f"candidate-{candidate}-maps.html"
+    showing.show(folder, candidate, out=target, **asked)
 
 
 @cli.command()
@@ -372,8 +388,9 @@ def report(path: Path, plotlyjs: str, every: float | None, only_verify: bool) ->
     help="Where to write the page.",
 )
 def compare(folders: tuple[Path, ...], out: Path) -> None:
-    """Show finished studies in one front and one page: error against parameters and MACs of the
-    whole network.
+    """Show finished studies in one Pareto front and one page.
+
+    The front is of error against parameters and MACs of the whole network.
     """
     from bam_search.cli import compare as comparing
 
@@ -393,8 +410,9 @@ def status(folder: Path, as_json: bool) -> None:
 @cli.command()
 @click.argument("folder", metavar="STUDY_DIR", type=click.Path(path_type=Path))
 def stop(folder: Path) -> None:
-    """End a study that runs on this machine as Ctrl-C does: what is finished is kept, and `run`
-    continues.
+    """End a study that runs on this machine, as Ctrl-C does.
+
+    What is finished is kept, and `run` continues the study.
     """
     from bam_search.cli import status
 
@@ -410,7 +428,7 @@ def show_names() -> None:
 
 
 def _table(flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given, as the part of the study that they set."""
+    """Return the flags that were given, as a table of the study's keys."""
     given = {key: value for key, value in flags.items() if value is not None}
     nested = {"epochs": "recipe", "source": "data"}
     table: dict[str, Any] = {key: value for key, value in given.items() if key not in nested}
@@ -432,7 +450,8 @@ def main() -> None:
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
-    except OSError as error:  # a full disk, a folder that went away: nothing that a change of the request would mend
+    # A full disk, a folder that went away: asking for something else would not mend it.
+    except OSError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):

@@ -26,49 +26,56 @@ def show(
     device: str,
     out: Path,
 ) -> None:
-    """Write a page of the gains of the candidate `tag` on `count` test images, or on the `pictures`
-    of a folder. Raises UserError.
+    """Write a page of the attention gains of the candidate `tag` to `out`.
+
+    It shows `count` test images, or as many of the folder `pictures` if that is given.
+
+    Raises UserError.
     """
-    candidate, how = find(folder, tag), setup(folder, source, device)
+    candidate = find(folder, tag)
+    how = setup(folder, source, device)
     if candidate.record.placement == "none":
         raise UserError(f"candidate {tag} has no attention", "choose another one")
     height, width = candidate.space.input_shape[1:]
-    names, pixels = (
-        _own(pictures, (width, height), count) if pictures else _test(how.parts.test.x[:count])
-    )
+    if pictures:
+        names, pixels = _user_pictures(pictures, (width, height), count)
+    else:
+        names, pixels = _test_images(how.parts.test.x[:count])
     net = candidate.net(how.seed)
     load_weights(net, weights)
     net.to(how.device.type).eval()
     context = how.context
     with torch.inference_mode():
-        found = attention_gains(
-            net, lambda: context.forward(net, torch.from_numpy(pixels).to(how.device.type))
-        )
+        images = torch.from_numpy(pixels).to(how.device.type)
+        gains = attention_gains(net, lambda: context.forward(net, images))
+    gain_maps = {site: gain.cpu().numpy() for site, gain in gains.items()}
     title = f"Attention of #{tag}, {candidate.record.placement}"
-    write(
-        out,
-        gallery(title, names, pixels, {site: gain.cpu().numpy() for site, gain in found.items()}),
-    )
+    write(out, gallery(title, names, pixels, gain_maps))
     click.echo(f"maps: {out}")
 
 
-def _test(pixels: np.ndarray) -> tuple[list[str], np.ndarray]:
+def _test_images(pixels: np.ndarray) -> tuple[list[str], np.ndarray]:
     return [f"test image {i}" for i in range(len(pixels))], np.ascontiguousarray(pixels)
 
 
-def _own(folder: Path, size: tuple[int, int], count: int) -> tuple[list[str], np.ndarray]:
-    """The names and (n, H, W, 3) pixels of the first pictures in a folder, cropped in the middle to
-    the model's shape.
+def _user_pictures(folder: Path, size: tuple[int, int], count: int) -> tuple[list[str], np.ndarray]:
+    """Return the names and pixels (n, H, W, 3) of the first `count` pictures in a folder.
+
+    They are scaled, and cropped in the middle, to `size`, which is (width, height).
+
+    Raises UserError if there are none, or if one cannot be read.
     """
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURES)[:count]
+    pictures = [path for path in folder.glob("*") if path.suffix.lower() in PICTURES]
+    paths = sorted(pictures)[:count]
     if not paths:
         raise UserError(
             f"there are no pictures in {folder}", f"it is looked for {', '.join(PICTURES)}"
         )
-    found = []
+    pixels = []
     for path in paths:
         try:
-            found.append(np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), size)))
+            image = Image.open(path).convert("RGB")
+            pixels.append(np.asarray(ImageOps.fit(image, size)))
         except (OSError, UnidentifiedImageError) as error:
             raise UserError(f"{path} cannot be read as a picture: {error}") from None
-    return [path.name for path in paths], np.stack(found)
+    return [path.name for path in paths], np.stack(pixels)

@@ -1,5 +1,6 @@
-"""From a request to what a run needs: resolved and checked, before data are read and anything is
-trained or written.
+"""From a request to what a run needs.
+
+All is resolved and checked here, before data are read and anything is trained or written.
 """
 
 import re
@@ -26,16 +27,17 @@ from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
 
 COMPILING = (
-    "recipe.compile: nearly every candidate of a search compiles anew, as each site, r and d is code of its own; that takes up to a minute "
-    "each, and pays only where a training takes much longer"
+    "recipe.compile: nearly every candidate of a search compiles anew, "
+    "as each site, r and d is code of its own; "
+    "that takes up to a minute each, and pays only where a training takes much longer"
 )
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how long a study runs, and by whom: nothing that changes what comes out.
+    """Where and how long a study runs, and who trains: nothing that changes its results.
 
-    Seconds; None is "no limit".
+    `time_limit` is in seconds. None means no limit, and for the others the default.
     """
 
     out: Path | None = None
@@ -50,8 +52,9 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for; `part` is the folder, below the study's, of one of its
-    several spaces.
+    """What the command line asked for.
+
+    `part` is the folder, below the study's, of one of several spaces; it is empty for one space.
     """
 
     study: str
@@ -68,16 +71,17 @@ class Request:
 
 
 def one_per_space(request: Request) -> list[Request]:
-    """The request for each of the study's spaces: a study of one space is one request.
+    """Return a request for each of the study's spaces, or `request` itself for one space.
 
     Raises UserError.
     """
     study = load_study(request.study, choose(request.device), request.flags, request.assignments)
-    parts = {space: re.sub(r"[^\w.]+", "-", space).strip("-.") for space in study.spaces}
-    return [
-        replace(request, flags={**request.flags, "space": space}, part=part)
-        for space, part in parts.items()
-    ] or [request]
+    folders = {space: re.sub(r"[^\w.]+", "-", space).strip("-.") for space in study.spaces}
+    requests = [
+        replace(request, flags={**request.flags, "space": space}, part=folder)
+        for space, folder in folders.items()
+    ]
+    return requests or [request]
 
 
 @dataclass(frozen=True)
@@ -100,27 +104,28 @@ class ResolvedRun:
     @property
     def first_line(self) -> str:
         """Which variant runs, and why."""
-        return f"{self.name}: the {self.device.variant} variant runs on {self.device.name}, because {self.device.reason}"
+        device = self.device
+        return (
+            f"{self.name}: the {device.variant} variant runs on {device.name}, "
+            f"because {device.reason}"
+        )
 
     @property
     def searches(self) -> bool:
-        """Whether there is anything beside the references: a study of as many trials as references
-        only compares these.
-        """
+        """Whether the study has trials beside its references; otherwise it only compares these."""
         return self.study.trials > len(self.study.references)
 
     @property
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
-        compiling = (COMPILING,) if self.searches and self.study.recipe.compile else ()
-        return (
-            *compiling,
-            *(
-                [_left_out(self.choice_space.left_out)]
-                if self.searches and self.choice_space.left_out
-                else []
-            ),
-        )
+        if not self.searches:
+            return ()
+        advice = []
+        if self.study.recipe.compile:
+            advice.append(COMPILING)
+        if self.choice_space.left_out:
+            advice.append(_left_out(self.choice_space.left_out))
+        return tuple(advice)
 
     @property
     def threads(self) -> int:
@@ -133,23 +138,19 @@ def resolve_run(request: Request) -> ResolvedRun:
     device = choose(request.device)
     study = load_study(request.study, device, request.flags, request.assignments)
     source = locate(study.data.source)
-    _check_how(request.options)
+    _check_options(request.options)
     space = load(study.space, CIFAR_INPUTS)
-    if (space.input_shape, space.classes) != (CIFAR_INPUTS.shape, CIFAR_INPUTS.classes):
-        raise UserError(
-            f"space {study.space!r} is for images of shape {space.input_shape} in {space.classes} classes",
-            "a study trains on CIFAR-100",
-        )
+    _check_inputs(space, study.space)
     sites = sites_of(space)
-    offered = choice_space_of(space, sites)
+    choice_space = choice_space_of(space, sites)
     costs = cost_table(space, sites)
     _check_logits(costs.net, space)
     references, notes = _references(study, sites, costs)
-    if study.trials == len(
-        study.references
-    ):  # a comparison stays one where references are left out: none is searched in their place
+    only_compares = study.trials == len(study.references)
+    if only_compares:
         if not references:
             raise UserError(f"no reference of the study fits {space.name}", notes[0])
+        # Nothing is searched in place of the references that were left out.
         study = replace(study, trials=len(references))
     name = "/".join(filter(None, (request.name, request.part)))
     return ResolvedRun(
@@ -161,7 +162,7 @@ def resolve_run(request: Request) -> ResolvedRun:
         source,
         space,
         sites,
-        offered,
+        choice_space,
         costs,
         references,
         notes,
@@ -170,49 +171,70 @@ def resolve_run(request: Request) -> ResolvedRun:
 
 def _left_out(sites: tuple[str, ...]) -> str:
     words = "1 site is" if len(sites) == 1 else f"{len(sites)} sites are"
-    return f"{words} not searched, as no module with any of its options is legal there: {', '.join(sites)}"
+    names = ", ".join(sites)
+    return f"{words} not searched, as no module with any of its options is legal there: {names}"
 
 
-def _check_how(how: RunOptions) -> None:
-    StudyStorage.of(Path(), how.storage, "")  # a mistake in it is told before anything is read
-    if how.address and how.executor != "ray":
+def _check_options(options: RunOptions) -> None:
+    """Raise UserError for a storage that is no database, or an address that nothing uses."""
+    StudyStorage.of(Path(), options.storage, "")
+    if options.address and options.executor != "ray":
         raise UserError(
-            f"--address {how.address!r} is of a Ray cluster, and --executor is {how.executor}",
+            f"--address {options.address!r} is of a Ray cluster, "
+            f"and --executor is {options.executor}",
             "add --executor ray",
+        )
+
+
+def _check_inputs(space: SearchSpace, name: str) -> None:
+    if (space.input_shape, space.classes) != (CIFAR_INPUTS.shape, CIFAR_INPUTS.classes):
+        raise UserError(
+            f"space {name!r} is for images of shape {space.input_shape} in {space.classes} classes",
+            "a study trains on CIFAR-100",
         )
 
 
 def _references(
     study: Study, sites: Sites, costs: CostTable
 ) -> tuple[dict[str, Placement], tuple[str, ...]]:
-    """The references as they fit this network, and what had to be changed or left out for that."""
-    found: dict[str, Placement] = {}
+    """Return the references as they fit this network, and notes on what was changed or left out.
+
+    Raises UserError.
+    """
+    references: dict[str, Placement] = {}
     notes: list[str] = []
     for name, text in study.references.items():
         try:
-            found[name], changes = fit(text, sites)
-            costs.cost(found[name])  # raises for a `block` where the backbone has none to repeat
+            references[name], changes = fit(text, sites)
+            # This raises for a `block` at a site where the backbone has no block to repeat.
+            costs.cost(references[name])
         except NoSuchSites as error:
             changes = (f"{error.message}; left out",)
         except UserError as error:
             raise UserError(f"reference {name!r}: {error.message}", error.hint) from None
         notes += [f"reference {name!r}: {change}" for change in changes]
-    return found, (*notes, *_equal(found))
+    return references, (*notes, *_equal(references))
 
 
 def _equal(references: Mapping[str, Placement]) -> Iterator[str]:
+    """Yield a note for each reference that is the same placement as an earlier one."""
     first: dict[str, str] = {}
     for name, placement in references.items():
-        if first.setdefault(placement.id, name) != name:
-            yield f"reference {name!r} is the same placement as {first[placement.id]!r} here: {placement.text}"
+        earlier = first.setdefault(placement.id, name)
+        if earlier != name:
+            yield (
+                f"reference {name!r} is the same placement as {earlier!r} here: {placement.text}"
+            )
 
 
 def _check_logits(net: nn.Module, space: SearchSpace) -> None:
+    """Raise UserError if the backbone does not return one tensor (images, classes)."""
     with torch.no_grad():
         output = net.eval()(torch.zeros(2, *space.input_shape))
-    found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if found != (2, space.classes):
+    is_tensor = isinstance(output, torch.Tensor)
+    returned = tuple(output.shape) if is_tensor else type(output).__name__
+    if returned != (2, space.classes):
         raise UserError(
-            f"the backbone of {space.name} returns {found} for 2 images",
+            f"the backbone of {space.name} returns {returned} for 2 images",
             f"a study needs logits, one tensor (2, {space.classes})",
         )

@@ -1,5 +1,6 @@
-"""Talk while a study runs, on stderr: a bar with the time left on a terminal, one aligned line a
-candidate anywhere else.
+"""What a study prints on stderr while it runs.
+
+Each finished candidate is an aligned line; on a terminal, a bar shows the time left.
 """
 
 import contextlib
@@ -26,8 +27,9 @@ Line = Callable[[Record], str]
 
 @contextlib.contextmanager
 def progress(title: str, done: int, total: int, line: Line) -> Iterator[Told]:
-    """A function to tell each finished record: it prints how many are done and the record's `line`,
-    and moves the bar.
+    """Yield a function to call with each finished record.
+
+    It prints how many of `total` are done and the record's `line`, and moves the bar.
     """
     console = Console(stderr=True)
     columns = (
@@ -40,9 +42,10 @@ def progress(title: str, done: int, total: int, line: Line) -> Iterator[Told]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total, completed=done)
         counter = itertools.count(done + 1)
+        digits = len(str(total))
 
-        def tell(record: Record) -> None:
-            count = f"[{next(counter):{len(str(total))}}/{total}]"
+        def on_result(record: Record) -> None:
+            count = f"[{next(counter):{digits}}/{total}]"
             console.print(
                 f"{count}  #{record.tag:<3} {line(record)}",
                 markup=False,
@@ -51,20 +54,30 @@ def progress(title: str, done: int, total: int, line: Line) -> Iterator[Told]:
             )
             bar.advance(task)
 
-        yield tell
+        yield on_result
 
 
 def searched(record: Record) -> str:
-    """`val 81.2 ± 1.0 %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`."""
-    failed = f"  {reason(record.failure)}" if record.failure else ""
+    """Return the line of a candidate of the search.
+
+    `val 81.2 ± 1.0 %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`
+    """
+    costs = _costs(record)
     if record.stopped:
-        after = counted(record.rung_epochs[-1], "epoch")
-        return f"stopped after {after} with {record.rung_errors[-1]:.1f} %{_costs(record)}  {record.label}"
-    return f"val {error_text(record):>10} %{_costs(record)}  {_seconds(record.seconds)}  {record.label}{failed}"
+        epochs = counted(record.rung_epochs[-1], "epoch")
+        error = record.rung_errors[-1]
+        return f"stopped after {epochs} with {error:.1f} %{costs}  {record.label}"
+    error_with_interval = error_text(record)
+    seconds = _seconds(record.seconds)
+    failed = f"  {reason(record.failure)}" if record.failure else ""
+    return f"val {error_with_interval:>10} %{costs}  {seconds}  {record.label}{failed}"
 
 
 def tested(record: Record) -> str:
-    """`test 81.63 ± 0.21 (3) %  layer2=bam(r=4,d=1)`: all its seeds so far."""
+    """Return the line of a finalist, of all its seeds so far.
+
+    `test 81.63 ± 0.21 (3) %  layer2=bam(r=4,d=1)`
+    """
     failed = f"  {reason(record.test_failure)}" if record.test_failure else ""
     return f"test {test_text(record) or 'failed':>16} %  {record.label}{failed}"
 
@@ -78,5 +91,5 @@ def _seconds(seconds: float | None) -> str:
 
 
 def reason(failure: str) -> str:
-    """The last line of a traceback; empty for none."""
+    """Return the last line of a traceback, and an empty text for none."""
     return failure.strip().splitlines()[-1] if failure else ""

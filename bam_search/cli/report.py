@@ -1,5 +1,6 @@
-"""`report`: a study's page made again, while the study runs too; and whether a page says what its
-own data say.
+"""`report`: write the page of a study again, or check a page against its records.
+
+A page can be written while the study still runs.
 """
 
 import time
@@ -14,12 +15,15 @@ from bam_search.report.verify import verify
 from bam_search.search.store import read_records
 
 SHOWN = 20
-"""So many differences are named, and the others counted."""
+"""How many differences are printed; the others are counted."""
 
 
 def show(folder: Path, plotlyjs: str, every: float | None) -> None:
-    """Write the page of the study in `folder` anew, with `every` so often again as it has new
-    records. Raises UserError.
+    """Write the page of the study in `folder` anew.
+
+    With `every`, look for new records after so many seconds, write it again, and never return.
+
+    Raises UserError.
     """
     context, _, _ = read(folder / "index.html")
     before = None
@@ -35,13 +39,17 @@ def show(folder: Path, plotlyjs: str, every: float | None) -> None:
 
 
 def check(path: Path) -> int:
-    """Say whether the page holds; the exit code."""
+    """Return the exit code: 0 if each number of the page follows from its records, else 1.
+
+    Prints the differences. `path` is a page or the folder of a report.
+    """
     page = path / "index.html" if path.is_dir() else path
     numbers, wrong = verify(page)
     for line in wrong[:SHOWN]:
         click.echo(line)
     if wrong:
-        more = f", {len(wrong) - SHOWN} more not shown" if len(wrong) > SHOWN else ""
+        hidden = len(wrong) - SHOWN
+        more = f", {hidden} more not shown" if hidden > 0 else ""
         click.echo(
             f"error: {page} differs from its own records in {len(wrong)} places{more}", err=True
         )
@@ -51,7 +59,7 @@ def check(path: Path) -> int:
 
 
 def asked(path: Path, plotlyjs: str, every: float | None, only_verify: bool) -> int:
-    """Do what the command line asks for; the exit code. Raises UserError."""
+    """Do what the command line asks for, and return the exit code. Raises UserError."""
     if only_verify:
         return check(path)
     if not path.is_dir():

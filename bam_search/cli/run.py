@@ -50,74 +50,94 @@ AT_LEAST = 0.2
 """Seconds for which a speed is measured before the study."""
 LATENCY_BATCH = 32
 """Images at once when latency is measured."""
+PACKAGES = ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas")
+"""The packages whose versions a report names."""
+NOT_IDENTITY = (
+    "question",
+    "spaces",
+    "claim",
+    "paper",
+    "trials",
+    "workers",
+    "random_baseline",
+    "finalists",
+)
+"""The keys of a study that a continued run may change."""
 
 
 def execute(request: Request) -> int:
-    """Run or continue the study, on each of its spaces, write its reports; the exit code."""
+    """Run or continue the study on each of its spaces, and write its reports.
+
+    Returns the exit code. Raises UserError and RunError.
+    """
     console = Console(stderr=True)
     _answer_signals(request.options.time_limit)
-    readies = [resolve_run(part) for part in one_per_space(request)]
-    with console.status(
-        "reading the data"
-    ):  # on a terminal only; the first line that stays tells what the data are
+    readies = [resolve_run(request_of_space) for request_of_space in one_per_space(request)]
+    # The status is shown on a terminal only: the first line that stays says what the data are.
+    with console.status("reading the data"):
         data = readies[0].source.load()
-    folder = request.options.out or Path("reports") / (
-        request.name if data.name == CIFAR else f"{request.name}-generated"
-    )
+    default_name = request.name if data.name == CIFAR else f"{request.name}-generated"
+    folder = request.options.out or Path("reports") / default_name
     if len(readies) == 1:
         return _run(readies[0], data, folder / readies[0].part)
+    return _run_each(readies, data, folder)
+
+
+def _run_each(readies: list[ResolvedRun], data: Dataset, folder: Path) -> int:
+    """Run the study on each space below `folder`, and compare those that finished."""
     check_free(folder)
     codes: dict[Path, int] = {}
     for ready in readies:
-        codes[folder / ready.part] = _run(ready, data, folder / ready.part)
-        if codes[folder / ready.part] == 130:
+        below = folder / ready.part
+        codes[below] = _run(ready, data, below)
+        if codes[below] == 130:
             return 130
-    done = [part for part, code in codes.items() if code == 0]
-    if len(done) > 1:
-        compare(done, folder)
+    finished = [below for below, code in codes.items() if code == 0]
+    if len(finished) > 1:
+        compare(finished, folder)
     return max(codes.values())
 
 
 def _answer_signals(limit: float | None) -> None:
-    """A scheduler's SIGTERM, and the end of the time limit, do what Ctrl-C does."""
+    """Let a scheduler's SIGTERM, and the end of the time limit, do what Ctrl-C does.
+
+    `limit` is in seconds.
+    """
 
     def end(number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(
-            "the time limit" if number == signal.SIGALRM else signal.Signals(number).name
-        )
+        is_limit = number == signal.SIGALRM
+        raise KeyboardInterrupt("the time limit" if is_limit else signal.Signals(number).name)
 
-    # SIGINT too: a shell that starts a command in the background has it ignored.
+    # SIGINT too: a command that a shell starts in the background ignores it otherwise.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, end)
     signal.setitimer(signal.ITIMER_REAL, limit or 0)
 
 
 def _run(ready: ResolvedRun, data: Dataset, folder: Path) -> int:
-    """Run or continue the study on one space, write its report into `folder`; the exit code."""
-    storage = StudyStorage.of(folder, ready.options.storage, ready.name)
+    """Run or continue the study on one space, and write its report into `folder`.
+
+    Returns the exit code.
+    """
+    options = ready.options
+    storage = StudyStorage.of(folder, options.storage, ready.name)
     task = _task(ready, data, folder)
-    with Console(stderr=True).status("measuring how fast this device trains"):  # on a terminal only
-        time = forecast(
-            ready,
-            sizes(ready, len(task.split.fit), len(task.split.validation), len(data.test)),
-            AT_LEAST,
-        )
-    _say(f"{ready.first_line}; data: {data.name} ({data.origin}); {told(time)}")
+    of = sizes(ready, len(task.split.fit), len(task.split.validation), len(data.test))
+    with Console(stderr=True).status("measuring how fast this device trains"):
+        expected = forecast(ready, of, AT_LEAST)
+    _say(f"{ready.first_line}; data: {data.name} ({data.origin}); {told(expected)}")
     for note in (*ready.notes, *ready.advice):
         _say(note)
-    with (
-        contextlib.ExitStack() as workers
-    ):  # first of all: a cluster that is not there leaves nothing written
+    # The executor comes first: if there is no such cluster, nothing has been written.
+    with contextlib.ExitStack() as workers:
+        executor = EXECUTORS[options.executor]
         submit = workers.enter_context(
-            EXECUTORS[ready.options.executor](
-                task, ready.study.workers, ready.options.address or "auto"
-            )
+            executor(task, ready.study.workers, options.address or "auto")
         )
         with locked(folder, _command()) as lock, storage.reserved():
-            for name in (
-                archive(folder, storage, but=(LOCK, STATUS)) if ready.options.force_new else ()
-            ):
-                _say(f"the study that was there is now {name}")
+            if options.force_new:
+                for name in archive(folder, storage, but=(LOCK, STATUS)):
+                    _say(f"the study that was there is now {name}")
             store = open_store(folder, _identity(ready, data), ready.study.objectives, storage)
             return _drive(ready, data, task, store, lock, lock.watched(submit), workers)
 
@@ -131,22 +151,18 @@ def _drive(
     submit: Submit,
     workers: contextlib.ExitStack,
 ) -> int:
-    """Train, write the report, say what came of it; the exit code.
+    """Train all that the study has left to train, and write its report.
 
-    `workers` is closed when nothing is left to train.
+    Returns the exit code. `workers` is closed when nothing is left to train.
+
+    Raises RunError and OSError.
     """
+    context = SearchContext(
+        data.name, ready.references, ready.sites, ready.choice_space, ready.costs
+    )
     _report(ready, data, task.split, store)  # `report` can then show the study while it runs
     try:
-        _train(
-            ready,
-            SearchContext(
-                data.name, ready.references, ready.sites, ready.choice_space, ready.costs
-            ),
-            task,
-            store,
-            lock,
-            submit,
-        )
+        _train(ready, context, task, store, lock, submit)
         workers.close()  # they would disturb what is timed now
         lock.tell(stage="latency of the finalists", done=0, total=0)
         _time(ready, store)
@@ -158,7 +174,8 @@ def _drive(
         _report(ready, data, task.split, store)
         lock.tell(ended=f"interrupted by {interrupt}")
         _say(
-            f"interrupted by {interrupt}; finished candidates are kept, and the same command continues:\n  {_command()}"
+            f"interrupted by {interrupt}; finished candidates are kept, "
+            f"and the same command continues:\n  {_command()}"
         )
         return 130
     except (RunError, OSError) as error:
@@ -190,36 +207,45 @@ def _train(
     lock: StudyLock,
     submit: Submit,
 ) -> None:
+    """Train every stage; each finished record goes to the screen, the folder and the limit."""
     failed: set[int] = set()
 
     @contextlib.contextmanager
     def stage(title: str, line: progress.Line, done: int, total: int) -> Iterator[progress.Told]:
-        """Who hears of each finished record of a stage: the screen, the folder, and the limit of
-        failures.
+        """Yield a function to call with each finished record of the stage `title`.
+
+        It prints the record's `line`, writes the status of the study, and raises RunError if too
+        many have failed.
         """
         lock.tell(stage=title, done=done, total=total)
         counter = itertools.count(done + 1)
         with progress.progress(title, done, total, line) as show:
 
-            def told(record: Record) -> None:
+            def on_result(record: Record) -> None:
                 show(record)
                 lock.tell(done=next(counter))
                 _check_failures(record, failed, ready.options.max_failures)
 
-            yield told
+            yield on_result
 
     _stages(ready, context, task, store, submit, stage)
 
 
 def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
-    """Raises Breakdown if as many candidates have failed as may."""
-    if failure := record.failure or record.test_failure:
-        failed.add(record.number)
-        if len(failed) == most:
-            raise RunError(
-                f"{most} failed, which is --max-failures; the last one, #{record.tag}, with: {progress.reason(failure)}",
-                "the report has the tracebacks; the same command continues",
-            )
+    """Add the record to `failed` if it has failed.
+
+    Raises RunError if `most` candidates have failed.
+    """
+    failure = record.failure or record.test_failure
+    if not failure:
+        return
+    failed.add(record.number)
+    if len(failed) == most:
+        raise RunError(
+            f"{most} failed, which is --max-failures; "
+            f"the last one, #{record.tag}, with: {progress.reason(failure)}",
+            "the report has the tracebacks; the same command continues",
+        )
 
 
 Stage = Callable[[str, progress.Line, int, int], contextlib.AbstractContextManager[progress.Told]]
@@ -233,65 +259,90 @@ def _stages(
     submit: Submit,
     stage: Stage,
 ) -> None:
+    """Search, train the random baseline, and train and test the finalists."""
     study = ready.study
-    if done := main_records(store.records().values()):
-        _say(f"continuing in {store.folder}: {len(done)} of {study.trials} candidates are finished")
-    with stage("search", progress.searched, len(done), study.trials) as told:
-        search(study, context, store, submit, told)
-    found = main_records(store.records().values())
-    if len(found) < study.trials:
-        _say(
-            f"the space has no further placement within the limits: {len(found)} candidates instead of {study.trials}"
-        )
-    searched = any(record.complete and record.origin == SEARCH for record in found)
+    _search(study, context, store, submit, stage)
+    candidates = main_records(store.records().values())
+    searched = any(record.complete and record.origin == SEARCH for record in candidates)
     if ready.searches and not searched:
         return  # there is nothing to compare the references with
     if study.random_baseline and searched:
         drawn = sum(record.origin == RANDOM for record in store.records().values())
-        size = random_size(study, {record.number: record for record in found})
-        with stage("random search of the same cost", progress.searched, drawn, size) as told:
-            random_baseline(study, context, store, submit, told)
-    members = choose_finalists(study, context.choice_space, list(store.records().values()))
-    total = (len(members) + len(ablations(study, context, members))) * study.finalists.seeds
-    more = (
-        f", and at most {study.finalists.extra:.0%} more where they cannot be told apart"
-        if study.finalists.extra
-        else ""
-    )
+        size = random_size(study, {record.number: record for record in candidates})
+        with stage("random search of the same cost", progress.searched, drawn, size) as on_result:
+            random_baseline(study, context, store, submit, on_result)
+    _test_finalists(study, context, task, store, submit, stage)
+
+
+def _search(
+    study: Study, context: SearchContext, store: Store, submit: Submit, stage: Stage
+) -> None:
+    """Train the references and the candidates of the search that are not finished yet."""
+    finished = main_records(store.records().values())
+    if finished:
+        _say(
+            f"continuing in {store.folder}: "
+            f"{len(finished)} of {study.trials} candidates are finished"
+        )
+    with stage("search", progress.searched, len(finished), study.trials) as on_result:
+        search(study, context, store, submit, on_result)
+    candidates = main_records(store.records().values())
+    if len(candidates) < study.trials:
+        _say(
+            "the space has no further placement within the limits: "
+            f"{len(candidates)} candidates instead of {study.trials}"
+        )
+
+
+def _test_finalists(
+    study: Study,
+    context: SearchContext,
+    task: Task,
+    store: Store,
+    submit: Submit,
+    stage: Stage,
+) -> None:
+    """Choose the finalists, train them on all training images, and test them."""
+    finalists = choose_finalists(study, context.choice_space, list(store.records().values()))
+    trained = len(finalists) + len(ablations(study, context, finalists))
+    total = trained * study.finalists.seeds
+    extra = study.finalists.extra
+    more = f", and at most {extra:.0%} more where they cannot be told apart" if extra else ""
     _say(
-        f"finalists: {len(members)}, {total} trainings on all {len(task.split.train):,} training images with fresh seeds{more}; "
+        f"finalists: {len(finalists)}, {total} trainings "
+        f"on all {len(task.split.train):,} training images with fresh seeds{more}; "
         "each is tested once"
     )
-    most = total + round(study.finalists.extra * len(members) * study.finalists.seeds)
-    with stage("finalists", progress.tested, len(store.final_seeds()), most) as told:
-        train_finalists(study, context, store, submit, told)
+    most = total + round(extra * len(finalists) * study.finalists.seeds)
+    with stage("finalists", progress.tested, len(store.final_seeds()), most) as on_result:
+        train_finalists(study, context, store, submit, on_result)
 
 
 def _time(ready: ResolvedRun, store: Store) -> None:
     """Measure the latency of the finalists, now that no worker trains."""
-    wanted = [
-        r
-        for r in store.records().values()
-        if r.complete and r.test_errors and r.latency_overhead is None
-    ]
-    for record in wanted:
-        net, base = (
-            build(ready.space, ready.sites, placement, record.seed)
-            for placement in (record.placement, "none")
-        )
-        try:
-            found = latency(net, base, _as_trained(ready))
-        except (torch.OutOfMemoryError, torch.AcceleratorError, NotOneGraph) as error:
-            said = first_line(error)
-            raise RunError(
-                f"the latency of #{record.tag} cannot be measured: {said}",
-                "the same command continues",
-            ) from None
-        overhead, low, high = (100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high))
-        store.add_latency(record.number, overhead, (low, high))
+    for record in list(store.records().values()):
+        if record.complete and record.test_errors and record.latency_overhead is None:
+            _time_finalist(ready, store, record)
+
+
+def _time_finalist(ready: ResolvedRun, store: Store, record: Record) -> None:
+    net = build(ready.space, ready.sites, record.placement, record.seed)
+    backbone = build(ready.space, ready.sites, "none", record.seed)
+    try:
+        measured = latency(net, backbone, _as_trained(ready))
+    except (torch.OutOfMemoryError, torch.AcceleratorError, NotOneGraph) as error:
+        raise RunError(
+            f"the latency of #{record.tag} cannot be measured: {first_line(error)}",
+            "the same command continues",
+        ) from None
+    overhead, low, high = (
+        100 * (ratio - 1) for ratio in (measured.ratio, measured.low, measured.high)
+    )
+    store.add_latency(record.number, overhead, (low, high))
 
 
 def _as_trained(ready: ResolvedRun) -> LatencySetting:
+    """Return the setting of latency: the precision and CUDA graph that training has."""
     recipe = ready.study.recipe
     return LatencySetting(
         ready.device,
@@ -303,58 +354,72 @@ def _as_trained(ready: ResolvedRun) -> LatencySetting:
 
 
 def _close(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> int:
-    """Write the report and the closing lines; the exit code."""
+    """Write the report and print the closing lines.
+
+    Returns the exit code: 1 if the study could not deliver.
+    """
     page = _report(ready, data, parts, store)
     records = list(store.records().values())
-    complete = [record for record in records if record.complete]
-    if records and not complete:
-        _say(
-            f"error: no candidate could be trained; the first failed with: {progress.reason(records[0].failure)}"
-        )
-        _say(f"hint: the tracebacks are in {page}")
+    failure = _why_no_answer(ready, records, page)
+    if failure is not None:
+        _say(f"error: {failure.message}")
+        _say(f"hint: {failure.hint}")
         return 1
-    if ready.searches and not any(record.origin == SEARCH for record in records):
-        limits = ", ".join(
-            f"{key} {limit:g} %" for key, limit in ready.study.limits.items() if limit < math.inf
-        )
-        _say(
-            f"error: there is nothing to search: no placement of the space is within the limits ({limits or 'none'})"
-        )
-        _say(
-            "hint: raise max_params_overhead or max_macs_overhead, or offer larger r; `count` shows what placements cost"
-        )
-        return 1
-    searched = [record for record in records if record.origin == SEARCH]
-    if searched and not any(record.complete for record in searched):
-        _say(
-            f"error: every searched candidate failed; the first with: {progress.reason(searched[0].failure)}"
-        )
-        _say(f"hint: the tracebacks are in {page}")
-        return 1
-    stopped, failed = (
-        sum(bool(getattr(record, key)) for record in records) for key in ("stopped", "failure")
-    )
     click.echo(f"report: {page}")
-    counts = f"{len(complete)} candidates on {data.name}"
-    click.echo(
-        counts
-        + (f", {stopped} stopped early" if stopped else "")
-        + (f", {failed} failed" if failed else "")
-    )
+    click.echo(_counts_line(records, data))
     for answer in answers(records):
         click.echo(f"  {answer_line(answer)}")
-    first, *rest = verdict_lines(records) or ("",)
-    for line in (first, *(f"  {line}" for line in rest)) if first else ():
-        click.echo(line)
+    for i, line in enumerate(verdict_lines(records)):
+        click.echo(f"  {line}" if i else line)
     return 0
 
 
-def _report(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> Path:
-    warning = (
-        ""
-        if data.name == CIFAR
-        else f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
+def _why_no_answer(ready: ResolvedRun, records: list[Record], page: Path) -> RunError | None:
+    """Return why the study has nothing to report, or None if it has."""
+    tracebacks = f"the tracebacks are in {page}"
+    if records and not any(record.complete for record in records):
+        reason = progress.reason(records[0].failure)
+        return RunError(
+            f"no candidate could be trained; the first failed with: {reason}", tracebacks
+        )
+    searched = [record for record in records if record.origin == SEARCH]
+    if ready.searches and not searched:
+        return _nothing_within_limits(ready.study)
+    if searched and not any(record.complete for record in searched):
+        reason = progress.reason(searched[0].failure)
+        return RunError(f"every searched candidate failed; the first with: {reason}", tracebacks)
+    return None
+
+
+def _nothing_within_limits(study: Study) -> RunError:
+    limits = ", ".join(
+        f"{key} {limit:g} %" for key, limit in study.limits.items() if limit < math.inf
     )
+    return RunError(
+        "there is nothing to search: "
+        f"no placement of the space is within the limits ({limits or 'none'})",
+        "raise max_params_overhead or max_macs_overhead, or offer larger r; "
+        "`count` shows what placements cost",
+    )
+
+
+def _counts_line(records: list[Record], data: Dataset) -> str:
+    complete = sum(record.complete for record in records)
+    stopped = sum(bool(record.stopped) for record in records)
+    failed = sum(bool(record.failure) for record in records)
+    line = f"{complete} candidates on {data.name}"
+    if stopped:
+        line += f", {stopped} stopped early"
+    if failed:
+        line += f", {failed} failed"
+    return line
+
+
+def _report(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> Path:
+    """Write the report of the records so far, and return its page."""
+    warning = ""
+    if data.name != CIFAR:
+        warning = f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
     about = _about(ready, data, parts)
     store.describe(about)
     paper = _paper(ready.study, data, len(parts.fit) + len(parts.validation))
@@ -374,28 +439,31 @@ def _report(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> Pa
 
 
 def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:
-    """What a reader can do with a candidate: look at its costs, train it again, see where it
-    attends, have its code.
+    """Return the commands that a report shows for each candidate.
+
+    They count its cost, train it again, map its attention and export it. `{tag}` and
+    `{placement}` stand for the candidate's.
     """
-    this, weights = [str(folder), "--candidate", "{tag}"], str(folder / "candidate-{tag}.pt")
-    words = (
+    candidate = [str(folder), "--candidate", "{tag}"]
+    data = ["--data", ready.study.data.source]
+    weights = str(folder / "candidate-{tag}.pt")
+    commands = (
         ["count", "--space", ready.study.space, "--placement", "{placement}"],
-        ["train", *this, "--data", ready.study.data.source, "--out", weights],
-        ["maps", *this, "--data", ready.study.data.source, "--weights", weights],
-        ["export", *this, "--weights", weights],
+        ["train", *candidate, *data, "--out", weights],
+        ["maps", *candidate, *data, "--weights", weights],
+        ["export", *candidate, "--weights", weights],
     )
-    return tuple(shlex.join(["python", "-m", "bam_search", *part]) for part in words)
+    return tuple(shlex.join(["python", "-m", "bam_search", *words]) for words in commands)
 
 
 def _paper(study: Study, data: Dataset, images: int) -> Paper:
-    same = data.name == CIFAR and images == 50_000
-    ours = (
-        ""
-        if same
-        else f"{images:,} training images of {data.name}"
-        if data.name == CIFAR
-        else data.name
-    )
+    """Return the paper's figures, and how the data of this study differ from the paper's."""
+    if data.name != CIFAR:
+        ours = data.name
+    elif images != 50_000:
+        ours = f"{images:,} training images of {data.name}"
+    else:
+        ours = ""
     return Paper(
         study.claim,
         study.paper,
@@ -406,21 +474,13 @@ def _paper(study: Study, data: Dataset, images: int) -> Paper:
 
 
 def _identity(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
-    """What a continued run must agree with: all that changes a candidate's score or the choice of
-    candidates.
+    """Return what a continued run must agree with.
+
+    It is all that changes a candidate's score or the choice of candidates.
     """
     table = ready.study.to_dict()
-    for free in (
-        "question",
-        "spaces",
-        "claim",
-        "paper",
-        "trials",
-        "workers",
-        "random_baseline",
-        "finalists",
-    ):
-        del table[free]
+    for key in NOT_IDENTITY:
+        del table[key]
     table["data"] = {
         "name": data.name,
         "digest": data.digest,
@@ -428,34 +488,31 @@ def _identity(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
         "validation": table["data"]["validation"],
     }
     table["recipe"]["precision"] = _precision(ready)
+    identity = {"bam_search": __version__, "variant": ready.device.variant}
+    # A user's file may change between runs, and with it the space.
     file = Path(ready.study.space.partition(":")[0])
-    digest = (
-        {"space_file": hashlib.sha256(file.read_bytes()).hexdigest()[:12]}
-        if file.suffix == ".py"
-        else {}
-    )
-    return {"bam_search": __version__, "variant": ready.device.variant, **digest, **table}
+    if file.suffix == ".py":
+        identity["space_file"] = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return {**identity, **table}
 
 
 def _about(ready: ResolvedRun, data: Dataset, parts: Split) -> dict[str, str]:
-    study, base = ready.study, ready.costs.base
+    """Return the facts about the study that its report lists, by their headings."""
+    study = ready.study
+    device = ready.device
+    date = datetime.datetime.now().astimezone()
     recipe = ", ".join(f"{key} {value}" for key, value in study.to_dict()["recipe"].items())
-    packages = ", ".join(
-        f"{name} {version(name)}"
-        for name in ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas")
-    )
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
         "Question": study.question,
         "Command": _command(),
-        "Date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "Variant": f"{ready.device.variant}, on {ready.device.name}, because {ready.device.reason}",
+        "Date": date.isoformat(timespec="seconds"),
+        "Variant": f"{device.variant}, on {device.name}, because {device.reason}",
         "Data": f"{data.name} ({data.origin}), sha256 {data.digest}",
-        "Split": f"{len(parts.fit):,} images train and {len(parts.validation):,} validate in the search; "
-        f"{len(parts.fit) + len(parts.validation):,} train and {len(parts.test):,} test the finalists; stratified, seed {study.seed}",
-        "Backbone": f"{ready.space.name}: {base.params:,} parameters, {base.macs_conv_fc:,} MACs conv + fc, {base.macs:,} MACs all",
+        "Split": _split_words(parts, study.seed),
+        "Backbone": _backbone_words(ready),
         "Space": f"{len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements",
-        "Search": f"{study.sampler}, {study.trials} candidates, the first {study.startup} searched ones at random, "
-        f"seed {study.seed}, {study.workers} at a time; minimised: {', '.join(study.objectives)}",
+        "Search": _search_words(study),
         "References": "; ".join(ready.notes) or "as the study writes them",
         "Recipe": f"{recipe}, which is {_precision(ready)} here",
         "Latency": _latency_words(ready),
@@ -463,15 +520,37 @@ def _about(ready: ResolvedRun, data: Dataset, parts: Split) -> dict[str, str]:
     }
 
 
-def _latency_words(ready: ResolvedRun) -> str:
-    graph = (
-        ", one CUDA graph timed by the GPU's events"
-        if ready.device.type == "cuda" and ready.study.recipe.cuda_graph
-        else ""
-    )
+def _split_words(parts: Split, seed: int) -> str:
+    fit, validation, test = len(parts.fit), len(parts.validation), len(parts.test)
     return (
-        f"of finalists: forward passes of {LATENCY_BATCH} images on {ready.device.name}, {_precision(ready)}, channels-last{graph}, "
-        "in turn with the backbone's"
+        f"{fit:,} images train and {validation:,} validate in the search; "
+        f"{fit + validation:,} train and {test:,} test the finalists; stratified, seed {seed}"
+    )
+
+
+def _backbone_words(ready: ResolvedRun) -> str:
+    cost = ready.costs.base
+    return (
+        f"{ready.space.name}: {cost.params:,} parameters, "
+        f"{cost.macs_conv_fc:,} MACs conv + fc, {cost.macs:,} MACs all"
+    )
+
+
+def _search_words(study: Study) -> str:
+    return (
+        f"{study.sampler}, {study.trials} candidates, "
+        f"the first {study.startup} searched ones at random, "
+        f"seed {study.seed}, {study.workers} at a time; "
+        f"minimised: {', '.join(study.objectives)}"
+    )
+
+
+def _latency_words(ready: ResolvedRun) -> str:
+    has_graph = ready.device.type == "cuda" and ready.study.recipe.cuda_graph
+    graph = ", one CUDA graph timed by the GPU's events" if has_graph else ""
+    return (
+        f"of finalists: forward passes of {LATENCY_BATCH} images on {ready.device.name}, "
+        f"{_precision(ready)}, channels-last{graph}, in turn with the backbone's"
     )
 
 

@@ -1,10 +1,11 @@
-"""`sites`: where attention can go in a model, what BAM would cost there, and why it cannot go
-elsewhere.
+"""`sites`: where attention can go in a model, and what BAM costs there.
+
+For every other submodule it says why attention cannot go there.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Row:
 
 
 def show(model: str, input_shape: Shape | None, target: str | None, as_json: bool) -> None:
-    """Print the submodules of `model`, those that `target` names if it is given.
+    """Print the submodules of `model`, or those of its sites that `target` names.
 
     Raises UserError.
     """
@@ -55,21 +56,26 @@ def show(model: str, input_shape: Shape | None, target: str | None, as_json: boo
 
 
 def parse_shape(text: str) -> Shape:
-    """`3x224x224` -> (3, 224, 224). Raises UserError."""
-    parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    """Return `3x224x224` as (3, 224, 224). Raises UserError."""
+    sizes = text.lower().split("x")
+    if len(sizes) != 3 or not all(size.isdigit() and int(size) > 0 for size in sizes):
         raise UserError(f"--input {text!r} is not CxHxW", "for example --input 3x224x224")
-    channels, height, width = map(int, parts)
+    channels, height, width = map(int, sizes)
     return channels, height, width
 
 
 def _rows(net: nn.Module, sites: Sites) -> list[Row]:
+    """Return a row for each submodule of `net`."""
     by_name = sites.by_name
-    names = [name for name, _ in net.named_modules() if name]
-    return [
-        _row(by_name[name]) if name in by_name else Row(name, None, None, None, sites.refused[name])
-        for name in names
-    ]
+    rows = []
+    for name, _ in net.named_modules():
+        if not name:
+            continue  # the model itself
+        if name in by_name:
+            rows.append(_row(by_name[name]))
+        else:
+            rows.append(Row(name, None, None, None, sites.refused[name]))
+    return rows
 
 
 def _row(site: Site) -> Row:
@@ -85,7 +91,10 @@ def _summary(model: str, shape: Shape, net: nn.Module, sites: Sites) -> str:
     kinds = Counter(type(net.get_submodule(name)).__name__ for name in sites.blocks)
     blocks = ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "none found"
     ends = ", ".join(site.name for site in sites if STAGE_ENDS in site.roles) or "none found"
-    return f"{model} on images of {'x'.join(map(str, shape))}: {len(sites)} sites; blocks: {blocks}; stages end at: {ends}"
+    size = "x".join(map(str, shape))
+    return (
+        f"{model} on images of {size}: {len(sites)} sites; blocks: {blocks}; stages end at: {ends}"
+    )
 
 
 def _table(rows: Iterable[Row]) -> list[str]:
@@ -100,30 +109,30 @@ def _table(rows: Iterable[Row]) -> list[str]:
         "BAM MACs conv+fc",
         "why not",
     )
-    cells = [heads, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
-    right = {1, 2, 3, 6, 7}
-    lines = (
-        "  ".join(
-            c.rjust(w) if i in right else c.ljust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    )
-    return [line.rstrip() for line in lines]
+    lines = [heads, *(_cells(row) for row in rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    return [_aligned(line, widths) for line in lines]
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    numeric = {1, 2, 3, 6, 7}  # the columns that align on the right
+    padded = []
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        padded.append(cell.rjust(width) if column in numeric else cell.ljust(width))
+    return "  ".join(padded).rstrip()
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     site = row.site
     if site is None:
         return (row.name, "", "", "", "", "", "", "", row.why_not)
-    size = f"{site.height}x{site.width}" + (
-        f" {CHANNELS_LAST}" if site.layout == CHANNELS_LAST else ""
-    )
+    size = f"{site.height}x{site.width}"
+    if site.layout == CHANNELS_LAST:
+        size = f"{size} {CHANNELS_LAST}"
     stage = "" if site.stage is None else str(site.stage)
-    costs = (
-        ("", "") if row.params is None or row.macs is None else (f"{row.params:,}", f"{row.macs:,}")
-    )
+    costs = ("", "")
+    if row.params is not None and row.macs is not None:
+        costs = (f"{row.params:,}", f"{row.macs:,}")
     return (
         row.name,
         str(site.channels),

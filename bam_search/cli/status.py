@@ -1,4 +1,4 @@
-"""`status` and `stop`: what a study does that runs in another process, and its end."""
+"""`status` and `stop`: show what a study does that runs in another process, and end it."""
 
 import contextlib
 import json
@@ -20,26 +20,35 @@ from bam_search.search.store import read_records
 from bam_search.words import counted
 
 PATIENCE = 60.0
-"""Seconds for a study to finish its books: it writes its report once more."""
+"""Seconds that a study gets to end: it writes its report once more."""
 
 
 def status_text(folder: Path) -> str:
-    """Who runs the study, since when, what is under way, what is done. Raises UserError."""
-    last, drives, records = _found(folder)
-    return "\n".join([*_driver_lines(last, drives), *_record_lines(records)])
+    """Return who runs the study, since when, what is under way and what is done, in lines.
+
+    Raises UserError.
+    """
+    last, runs, records = _read(folder)
+    return "\n".join([*_driver_lines(last, runs), *_record_lines(records)])
 
 
 def status_json(folder: Path) -> str:
-    """The same for machines."""
-    last, drives, records = _found(folder)
-    table = {"runs": drives, "driver": asdict(last) if last else None, **_counts(records)}
+    """Return the same as JSON, for machines. Raises UserError."""
+    last, runs, records = _read(folder)
+    driver = asdict(last) if last else None
+    table = {"runs": runs, "driver": driver, **_counts(records)}
     return json.dumps(table, indent=2)
 
 
 def stop(folder: Path) -> int:
-    """End the driver of the study, and wait for it; the exit code. Raises UserError."""
-    last, drives = read_status(folder)
-    if last is None or not drives:
+    """End the process that runs the study, and return the exit code once it has ended.
+
+    The code is 1 if the process still runs after `PATIENCE`.
+
+    Raises UserError if no process runs the study on this machine.
+    """
+    last, runs = read_status(folder)
+    if last is None or not runs:
         raise UserError(f"no process runs the study in {folder}", "`run` continues it")
     if last.host != platform.node():
         raise UserError(
@@ -48,7 +57,7 @@ def stop(folder: Path) -> int:
     with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.kill(last.pid, signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE
-    while read_status(folder)[1]:
+    while _still_runs(folder):
         if time.monotonic() > deadline:
             click.echo(
                 f"error: process {last.pid} still runs, {PATIENCE:g} s after it was asked to end",
@@ -60,34 +69,46 @@ def stop(folder: Path) -> int:
     return 0
 
 
-def _found(folder: Path) -> tuple[Status | None, bool, list[Record]]:
-    last, drives = read_status(folder)
-    return last, drives, read_records(folder)
+def _still_runs(folder: Path) -> bool:
+    _, runs = read_status(folder)
+    return runs
 
 
-def _driver_lines(last: Status | None, drives: bool) -> list[str]:
+def _read(folder: Path) -> tuple[Status | None, bool, list[Record]]:
+    """Return the last status of the study, whether a process runs it now, and its records."""
+    last, runs = read_status(folder)
+    return last, runs, read_records(folder)
+
+
+def _driver_lines(last: Status | None, runs: bool) -> list[str]:
+    """Return lines about the process that runs the study, or was the last to run it."""
     if last is None:
         return ["no process has run it here"]
-    if not drives:
-        how = (
-            last.ended
-            or f"died, the last that is known of it being {last.done} of {last.total} of: {last.stage}"
-        )
-        line = f"not running; process {last.pid} on {last.host}, since {when(last.since)}: {how}"
-        return [line] if last.ended == "finished" else [line, f"to continue: {last.command}"]
+    return _running_lines(last) if runs else _ended_lines(last)
+
+
+def _ended_lines(last: Status) -> list[str]:
+    died = f"died, the last that is known of it being {last.done} of {last.total} of: {last.stage}"
+    end = last.ended or died
+    line = f"not running; process {last.pid} on {last.host}, since {when(last.since)}: {end}"
+    if last.ended == "finished":
+        return [line]
+    return [line, f"to continue: {last.command}"]
+
+
+def _running_lines(last: Status) -> list[str]:
     now = time.time()
     lines = [
-        f"running as process {last.pid} on {last.host} since {when(last.since)}, {_span(now - last.since)}: {last.command}"
+        f"running as process {last.pid} on {last.host} since {when(last.since)}, "
+        f"{_span(now - last.since)}: {last.command}"
     ]
     if last.stage:
-        lines.append(
-            f"{last.stage}: {last.done} of {last.total} done" if last.total else last.stage
-        )
+        done = f": {last.done} of {last.total} done" if last.total else ""
+        lines.append(f"{last.stage}{done}")
     for running in last.running:
         what = "final training" if running.final else counted(running.epochs, "epoch")
-        lines.append(
-            f"  since {_span(now - running.since)}: {running.placement} ({what}, seed {running.seed})"
-        )
+        span = _span(now - running.since)
+        lines.append(f"  since {span}: {running.placement} ({what}, seed {running.seed})")
     return lines
 
 
@@ -110,12 +131,11 @@ def _counts(records: list[Record]) -> dict[str, Any]:
 
 
 def _span(seconds: float) -> str:
-    """'35 s', '4 min 10 s', '2 h 5 min'."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return (
-        f"{whole // 60} min {whole % 60} s"
-        if whole < 3600
-        else f"{whole // 3600} h {whole % 3600 // 60} min"
-    )
+    """Return a time in words: '35 s', '4 min 10 s', '2 h 5 min'."""
+    minutes, seconds_left = divmod(int(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min"
+    if minutes:
+        return f"{minutes} min {seconds_left} s"
+    return f"{seconds_left} s"

@@ -1,5 +1,6 @@
-"""`train`: a candidate of a report trained again, as the study trains its finalists, and its
-weights kept.
+"""`train`: train a candidate of a report again, as the study trains its finalists.
+
+A study keeps no weights; this keeps them.
 """
 
 import contextlib
@@ -19,27 +20,30 @@ from bam_search.words import counted
 def train_candidate(
     folder: Path, tag: str, seed: int | None, source: str, device: str, out: Path
 ) -> None:
-    """Train the candidate that the report calls `tag` on all of the study's training images, test
-    it, and write its state dict to `out`.
+    """Train the candidate that the report calls `tag`, test it, and write its state dict to `out`.
+
+    It is trained on all of the study's training images. Without `seed`, the seed is the first one
+    of the study's finalists.
 
     Raises UserError.
     """
-    candidate, how = find(folder, tag), setup(folder, source, device)
+    candidate = find(folder, tag)
+    how = setup(folder, source, device)
     seed = how.seed + FRESH if seed is None else seed
     net = candidate.net(seed).to(how.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     click.echo(
-        f"training #{tag}, {candidate.record.placement}, on {len(how.parts.train):,} images of {how.data.name}, seed {seed}",
+        f"training #{tag}, {candidate.record.placement}, "
+        f"on {len(how.parts.train):,} images of {how.data.name}, seed {seed}",
         err=True,
     )
     context = how.context
     with fused(net) if how.recipe.fuse else contextlib.nullcontext():
         epochs: tuple[Epoch, ...] = train(net, context, how.recipe, seed)
-    found = top1_error(net, how.parts.test, context)
+    error = top1_error(net, how.parts.test, context)
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
-    click.echo(
-        f"{out}: {found:.2f} % test error after {counted(len(epochs), 'epoch')}, seed {seed}"
-    )
+    trained = counted(len(epochs), "epoch")
+    click.echo(f"{out}: {error:.2f} % test error after {trained}, seed {seed}")
     known = dict(zip(candidate.record.test_seeds, candidate.record.test_errors, strict=True))
     if seed in known:
         click.echo(f"the study measured {known[seed]:.2f} % with this seed", err=True)
