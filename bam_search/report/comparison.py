@@ -1,11 +1,12 @@
-"""Several finished studies in one front and one page: numbers from their records, then the drawing,
-then the HTML. No torch, no Optuna.
+"""Several finished studies in one front and one page.
+
+The numbers come from the studies' records, then the drawing, then the HTML. No torch, no Optuna.
 """
 
 import html
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,27 @@ from bam_search.search.record import Record, standard_error
 from bam_search.search.statistics import mean
 
 COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
-"""The counts that studies are compared by, of the whole network: overheads are each beside a
-backbone of its own.
+"""The costs that studies are compared by: of the whole network, as each study's overheads are
+above a backbone of its own.
 """
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 SHAPES = ("circle", "diamond", "square", "triangle-up", "star", "hexagon", "cross", "triangle-down")
-"""Colours of Okabe and Ito's palette and shapes, one of each a study. 7 and 8 have no common
-divisor, so 56 studies differ.
+"""A colour of Okabe and Ito's palette and a shape for each study.
+
+Their numbers, 7 and 8, have no common divisor, so the looks of 56 studies differ.
 """
 SAME = ("error", "data", "recipe", "seed")
-"""What studies must have in common for their errors to be comparable: what the error is, and these
-parts of their identities. The seed draws the split."""
+"""What studies must have in common for their errors to be comparable.
+
+"error" is which error it is, the others are sections of the identity. The seed draws the split.
+"""
+UNKNOWN = "not known"
+"""What a study's identity does not say."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A study that is compared: its name on the page, its identity as study.json has it, and all
-    its records.
-    """
+    """A study to compare: its name on the page, its identity from study.json, all its records."""
 
     name: str
     identity: Mapping[str, Any]
@@ -67,8 +71,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that the page shows: the points by study, the joint front, the cheapest first, how each
-    study was run, and what makes their errors incomparable."""
+    """All that the page shows.
+
+    `points` are by study; `front` is the joint one, the cheapest first; `studies` say how each was
+    run; `differences` are what makes their errors incomparable.
+    """
 
     points: Mapping[str, tuple[Point, ...]]
     front: tuple[Point, ...]
@@ -80,7 +87,8 @@ class Comparison:
         """The differences as a sentence; empty if there are none."""
         if not self.differences:
             return ""
-        return f"The errors of these studies are not comparable, as they differ in: {'; '.join(self.differences)}"
+        differences = "; ".join(self.differences)
+        return f"The errors of these studies are not comparable, as they differ in: {differences}"
 
 
 def read_study(folder: Path, name: str) -> Finished:
@@ -93,75 +101,76 @@ def read_study(folder: Path, name: str) -> Finished:
             f"there is no folder {str(folder)!r}",
             "name the folders of reports, such as reports/placement",
         )
+    study = Finished(name, _read_identity(folder), tuple(read_records(folder)))
+    if not _points(study):
+        raise UserError(
+            f"{folder} has no finished candidate to compare", "continue its study first"
+        )
+    return study
+
+
+def _read_identity(folder: Path) -> dict[str, Any]:
     path = folder / "study.json"
     try:
-        identity = dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
+        return dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{folder} is not the folder of a report: it has no study.json of a run",
             "a run writes one, with the report",
         ) from None
-    found = Finished(name, identity, tuple(read_records(folder)))
-    if not _points(found):
-        raise UserError(
-            f"{folder} has no finished candidate to compare", "continue its study first"
-        )
-    return found
 
 
 def compare(studies: Sequence[Finished]) -> Comparison:
-    """The numbers: every study's points, their joint front, and the differences between the
-    studies.
-    """
+    """The studies' points, their joint front, and the differences between the studies."""
     points = {study.name: _points(study) for study in studies}
-    everything = [point for own in points.values() for point in own]
-    about = tuple(
-        {**_about(study), "candidates here": str(len(points[study.name]))} for study in studies
-    )
     return Comparison(
-        points, tuple(front(everything, tuple(COSTS))), about, tuple(_differences(studies))
+        points=points,
+        front=tuple(front(_all_points(points), tuple(COSTS))),
+        studies=tuple(_about(study, len(points[study.name])) for study in studies),
+        differences=tuple(_differences(studies)),
     )
+
+
+def _all_points(points: Mapping[str, Sequence[Point]]) -> list[Point]:
+    return [point for of_study in points.values() for point in of_study]
 
 
 def front(points: Sequence[Point], costs: Sequence[str]) -> list[Point]:
     """The points that no other beats in the error and these costs together, the cheapest first."""
-    values = [(*(getattr(point.record, key) for key in costs), point.error) for point in points]
-    kept = nondominated(np.array(values, dtype=float))
-    return [
-        points[i]
-        for i in sorted(range(len(points)), key=lambda i: (values[i], points[i].study))
-        if kept[i]
-    ]
+    values = [_values(point, costs) for point in points]
+    on_front = nondominated(np.array(values, dtype=float))
+    members = [point for point, member in zip(points, on_front, strict=True) if member]
+    return sorted(members, key=lambda point: (_values(point, costs), point.study))
+
+
+def _values(point: Point, costs: Sequence[str]) -> tuple[float, ...]:
+    """The costs, then the error: what a front minimises, in the order that it is sorted by."""
+    return (*(getattr(point.record, cost) for cost in costs), point.error)
 
 
 def draw(comparison: Comparison) -> go.Figure:
-    """Error against both costs, side by side: a colour and a shape for each study, its front as a
-    line, and the joint front.
+    """Error against each cost, panels side by side.
+
+    Each study has a colour, a shape and its front as a line; the joint front is a dotted one.
     """
     figure = make_subplots(1, len(COSTS), shared_yaxes=True, horizontal_spacing=0.03)
-    everything = [point for own in comparison.points.values() for point in own]
     for column, (cost, title) in enumerate(COSTS.items(), start=1):
-        joint = _line(
-            "joint front of the panel",
-            front(everything, (cost,)),
-            cost,
-            {"color": INK, "dash": "dot", "width": 3},
-        )
-        figure.add_trace(joint.update(showlegend=column == 1), row=1, col=column)
-        for i, (study, points) in enumerate(comparison.points.items()):
-            colour = COLOURS[i % len(COLOURS)]
-            figure.add_trace(
-                _line(study, front(points, (cost,)), cost, {"color": colour, "width": 1.5}),
-                row=1,
-                col=column,
-            )
-            figure.add_trace(
-                _scatter(study, points, cost, colour, SHAPES[i % len(SHAPES)], column == 1),
-                row=1,
-                col=column,
-            )
+        # Each trace is in the legend once: from the first panel.
+        for trace in _panel(comparison, cost, legend=column == 1):
+            figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title=title, row=1, col=column)
     return laid_out(figure)
+
+
+def _panel(comparison: Comparison, cost: str, legend: bool) -> Iterator[go.Scatter]:
+    """The traces of one cost's panel: the joint front, then each study's front and points."""
+    joint = front(_all_points(comparison.points), (cost,))
+    dots = {"color": INK, "dash": "dot", "width": 3}
+    yield _line("joint front of the panel", joint, cost, dots).update(showlegend=legend)
+    for i, (study, points) in enumerate(comparison.points.items()):
+        colour, shape = COLOURS[i % len(COLOURS)], SHAPES[i % len(SHAPES)]
+        yield _line(study, front(points, (cost,)), cost, {"color": colour, "width": 1.5})
+        yield _scatter(study, points, cost, colour, shape, legend)
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -172,25 +181,26 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
 
 def page(comparison: Comparison) -> str:
     """The whole page as HTML."""
-    data = dict.fromkeys(study["data"] for study in comparison.studies)
-    banner = (
-        f'<p class="warning">{html.escape(comparison.warning)}.</p>' if comparison.warning else ""
-    )
+    names = ", ".join(comparison.points)
+    data = " and ".join(dict.fromkeys(study["data"] for study in comparison.studies))
+    banner = ""
+    if comparison.warning:
+        banner = f'<p class="warning">{html.escape(comparison.warning)}.</p>'
     sections = [
         ("Error against cost", embedded(draw(comparison)) + paragraph(READING)),
         ("The joint front", html_table(front_table(comparison))),
         ("The studies", html_table(pd.DataFrame(comparison.studies))),
     ]
-    return document(
-        f"bam_search: {', '.join(comparison.points)} on {' and '.join(data)}", banner, sections
-    )
+    return document(f"bam_search: {names} on {data}", banner, sections)
 
 
 READING = (
-    "Costs are of the whole network. A study's points are its finalists, at their mean test error with a bar of one standard deviation "
-    "over seeds (with one seed, of one binomial standard error of the images); a study without finalists shows its candidates' "
-    "validation errors, with a bar of one binomial standard error of the images. Lines are the fronts of each panel alone. A member of the "
-    "joint front below is beaten by no point of any study in error, parameters and MACs together. MACs are multiply-adds for one image."
+    "Costs are of the whole network. A study's points are its finalists, at their mean test error "
+    "with a bar of one standard deviation over seeds (with one seed, of one binomial standard "
+    "error of the images); a study without finalists shows its candidates' validation errors, "
+    "with a bar of one binomial standard error of the images. Lines are the fronts of each panel "
+    "alone. A member of the joint front below is beaten by no point of any study in error, "
+    "parameters and MACs together. MACs are multiply-adds for one image."
 )
 
 
@@ -213,63 +223,73 @@ def _row(point: Point) -> dict[str, str]:
 
 
 def _points(study: Finished) -> tuple[Point, ...]:
-    shown = [r for r in study.records if r.complete and (r.test_errors or not study.tested)]
-    return tuple(Point(study.name, r, *_error(r)) for r in shown)
+    """The finalists, or all finished candidates of a study that has no finalists."""
+    complete = [record for record in study.records if record.complete]
+    if study.tested:
+        complete = [record for record in complete if record.test_errors]
+    return tuple(Point(study.name, record, *_error(record)) for record in complete)
 
 
 def _error(record: Record) -> tuple[float, float]:
-    """The mean test error if there is one, else the validation error; and how far its bar goes."""
-    if record.test_errors:
-        found = mean(record.test_errors)
-        return found.mean, standard_error(
-            found.mean, record.test_images or 1
-        ) if found.sd is None else found.sd
-    error = record.objective("error")
-    return error, standard_error(error, record.val_images or 1)
+    """The mean test error if there is one, else the validation error; and its bar's length."""
+    if not record.test_errors:
+        error = record.objective("error")
+        return error, standard_error(error, record.val_images or 1)
+    test = mean(record.test_errors)
+    if test.sd is None:
+        return test.mean, standard_error(test.mean, record.test_images or 1)
+    return test.mean, test.sd
 
 
 def _error_text(point: Point) -> str:
     """'81.63 ± 0.21 test': the error, its bar, and on which images."""
-    return f"{point.error:.2f} ± {point.bar:.2f} {'test' if point.record.test_errors else 'validation'}"
+    images = "test" if point.record.test_errors else "validation"
+    return f"{point.error:.2f} ± {point.bar:.2f} {images}"
 
 
-def _about(study: Finished) -> dict[str, str]:
-    table = _identity(study)
-    shown = {
+def _about(study: Finished, candidates: int) -> dict[str, str]:
+    """A row of the table of studies, as text by column."""
+    identity = _identity(study)
+    columns = {
         "space": "space",
         "data": "data.name",
         "images": "data.images",
         "epochs": "recipe.epochs",
         "error": "error",
     }
-    return {
-        "study": study.name,
-        **{title: table.get(key, "not known") for title, key in shown.items()},
-    }
+    values = {title: identity.get(key, UNKNOWN) for title, key in columns.items()}
+    return {"study": study.name, **values, "candidates here": str(candidates)}
 
 
 def _identity(study: Finished) -> dict[str, str]:
-    """The identity as text by key, `recipe.epochs` for example, and under "error" what the study's
-    error is.
-    """
+    """The identity as text by key, `recipe.epochs` for example; "error" is which error it is."""
     values = {key: str(value) for key, value in flat(study.identity).items()}
     return {"error": "mean test error" if study.tested else "validation error", **values}
 
 
 def _differences(studies: Sequence[Finished]) -> list[str]:
-    """'recipe.epochs (2 in a and b, 10 in c)' for all that differs in SAME."""
-    tables = [_identity(study) for study in studies]
-    found = []
-    for key in dict.fromkeys(
-        key for table in tables for key in table if key.partition(".")[0] in SAME
-    ):
-        by_value: dict[str, list[str]] = {}
-        for study, table in zip(studies, tables, strict=True):
-            by_value.setdefault(table.get(key, "not known"), []).append(study.name)
-        if len(by_value) > 1:
-            values = (f"{value} in {' and '.join(names)}" for value, names in by_value.items())
-            found.append(f"{key} ({', '.join(values)})")
-    return found
+    """'recipe.epochs (2 in a and b, 10 in c)' for each key of SAME's sections that differs."""
+    identities = {study.name: _identity(study) for study in studies}
+    keys = dict.fromkeys(key for identity in identities.values() for key in identity)
+    differences = []
+    for key in keys:
+        names_by_value: dict[str, list[str]] = {}
+        for name, identity in identities.items():
+            names_by_value.setdefault(identity.get(key, UNKNOWN), []).append(name)
+        if _section(key) in SAME and len(names_by_value) > 1:
+            differences.append(f"{key} ({_who_has_what(names_by_value)})")
+    return differences
+
+
+def _section(key: str) -> str:
+    """'recipe' of 'recipe.epochs'."""
+    return key.partition(".")[0]
+
+
+def _who_has_what(names_by_value: Mapping[str, Sequence[str]]) -> str:
+    """'2 in a and b, 10 in c'."""
+    texts = [f"{value} in {' and '.join(names)}" for value, names in names_by_value.items()]
+    return ", ".join(texts)
 
 
 def _line(name: str, points: Sequence[Point], cost: str, look: Mapping[str, Any]) -> go.Scatter:
@@ -288,22 +308,24 @@ def _line(name: str, points: Sequence[Point], cost: str, look: Mapping[str, Any]
 def _scatter(
     name: str, points: Sequence[Point], cost: str, colour: str, shape: str, legend: bool
 ) -> go.Scatter:
-    x, y, bars = (
-        [getattr(point.record, cost) for point in points],
-        [point.error for point in points],
-        [point.bar for point in points],
+    trace = markers(
+        name,
+        shape,
+        colour,
+        x=[getattr(point.record, cost) for point in points],
+        y=[point.error for point in points],
+        bars=[point.bar for point in points],
     )
-    hovers = {
-        "text": [_hover(point) for point in points],
-        "hovertemplate": "%{text}<extra></extra>",
-    }
-    return markers(name, shape, colour, x, y, bars).update(showlegend=legend, **hovers)
+    hovers = [_hover(point) for point in points]
+    return trace.update(showlegend=legend, text=hovers, hovertemplate="%{text}<extra></extra>")
 
 
 def _hover(point: Point) -> str:
+    """The text beside a point, as HTML: plotly renders some tags."""
     record = point.record
+    heading = f"{point.study} #{record.tag} {record.name or record.origin}"
     lines = (
-        f"<b>{html.escape(point.study)} #{record.tag} {html.escape(record.name or record.origin)}</b>",
+        f"<b>{html.escape(heading)}</b>",
         *(html.escape(line) for line in textwrap.wrap(record.placement, 60)),
         f"error {_error_text(point)}",
         f"parameters {record.params:,}",
