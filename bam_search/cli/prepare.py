@@ -118,12 +118,13 @@ class ResolvedRun:
     @property
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
-        if not self.searches:
-            return ()
-        advice = []
-        if self.study.recipe.compile:
+        recipe, advice = self.study.recipe, []
+        if self.searches and recipe.compile:
             advice.append(COMPILING)
-        if self.choice_space.left_out:
+        if recipe.compile or recipe.fuse:
+            key = "compile" if recipe.compile else "fuse"
+            advice.append(f"recipe.{key}: the time told is that of steps without it")
+        if self.searches and self.choice_space.left_out:
             advice.append(_left_out(self.choice_space.left_out))
         return tuple(advice)
 
