@@ -203,8 +203,9 @@ def test_se_has_the_papers_number_of_parameters() -> None:
 
 
 def test_bam_is_equation_2() -> None:
-    """sigmoid(Mc + Ms), each branch ending in a batch normalisation over C channels, here written
-    out as in the paper.
+    """sigmoid(Mc + Ms), written out here as in the paper.
+
+    Each branch ends in a batch normalisation over C channels.
     """
     torch.manual_seed(0)
     bam = create(Choice("bam", (("r", 4), ("d", 2))), 16)

@@ -1,5 +1,6 @@
-"""While they train, the attention modules go over their map fewer times than by their plain
-formulas, and compute the same.
+"""In training, attention modules read and write their map less often than by their plain formulas.
+
+They compute the same.
 """
 
 import copy
@@ -72,8 +73,9 @@ def step(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Gr
 
 
 def plainly(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Gradients:
-    """The same by the formula whose cost is counted, and by autograd's own derivatives: only what
-    lies within the module trains.
+    """The same by the formula whose cost is counted, and by autograd's derivatives.
+
+    Only what lies within the module trains.
     """
     plain = copy.deepcopy(module)
     plain.training = False
@@ -83,11 +85,10 @@ def plainly(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) ->
 
 
 def assert_as_near(found: Gradients, plain: Gradients, exact: Gradients, tolerance: float) -> None:
-    """Both are as near to `exact`, but for a relative `tolerance`: of each output and gradient, by
-    its norm.
+    """Both are as near to `exact`, but for a relative `tolerance`.
 
-    A bias before a normalisation has no effect, so that its gradient is nothing but rounding: such
-    are left out.
+    Compared is the norm of the difference of each output and gradient. A bias before a
+    normalisation has no effect, so its gradient is nothing but rounding and is left out.
     """
     most = max(float(value.norm()) for value in exact.values())
     for name, value in exact.items():

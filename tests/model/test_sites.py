@@ -276,7 +276,7 @@ def test_tokens_are_refused_with_the_reason() -> None:
 
 
 class Odd(nn.Module):
-    """One of each kind of module that is no site, and a result that is a dict of a map and a tuple."""
+    """One of each kind of module that is no site; it returns a dict of a map and a tuple."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
-"""A training step as a graph: replaying is the same training, bit for bit, in a recording that does
-on a CPU what CUDA graphs do.
+"""A training step as a graph: replaying it is the same training, bit for bit.
+
+The graph here is a recording that does on a CPU what CUDA graphs do.
 """
 
 import contextlib

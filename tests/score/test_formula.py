@@ -1,5 +1,6 @@
-"""The closed forms are what fvcore counts, exactly: parameters, activations and every operator, for
-any placement.
+"""The closed forms are exactly what fvcore counts.
+
+Compared are parameters, activations and every operator, for any placement.
 """
 
 import random

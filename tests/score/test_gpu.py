@@ -1,8 +1,8 @@
-"""What only a GPU can show: the step as a real CUDA graph, compiled blocks in it, several processes
-on it. Skipped without one.
+"""What only a GPU can show; skipped without one.
 
-All of it runs in one process (`xdist_group`), also where others run beside it; and a new torch's
-advice fails nothing here.
+The step as a real CUDA graph, compiled blocks in it, and several processes on it. All of it runs in
+one process (`xdist_group`), also where others run beside it; and a new torch's advice fails nothing
+here.
 """
 
 from collections.abc import Iterator
