@@ -43,9 +43,8 @@ def quiet() -> Iterator[None]:
 
 def create(text: str, channels: int = 32) -> nn.Module:
     ((_, choice),) = Placement.parse(f"x={text}").choices
-    hidden = (
-        {} if choice.module == "eca" else {"r": 4}
-    )  # enough for a normalisation not to magnify rounding
+    # With r = 4 a normalisation has enough channels not to magnify rounding.
+    hidden = {} if choice.module == "eca" else {"r": 4}
     return ATTENTION[choice.module](channels, **hidden, **dict(choice.options)).train()
 
 
@@ -302,9 +301,8 @@ def test_gradients_of_gradients_go_through_a_training_module() -> None:
 
 def test_pooling_is_the_mean_and_the_largest_with_the_gradients_of_torchs_own() -> None:
     torch.manual_seed(0)
-    x = (
-        torch.randint(-3, 3, (4, 32, 6, 5)).float().contiguous(memory_format=torch.channels_last)
-    )  # with ties
+    with_ties = torch.randint(-3, 3, (4, 32, 6, 5)).float()
+    x = with_ties.contiguous(memory_format=torch.channels_last)
     for ours, torchs in (
         (GlobalAvgPool(), nn.AdaptiveAvgPool2d(1)),
         (largest, nn.AdaptiveMaxPool2d(1)),
@@ -329,9 +327,8 @@ def test_the_type_of_pooling_is_that_of_the_map_whatever_autocast_likes() -> Non
     "make", [lambda: GlobalAvgPool(), lambda: torch.fx.symbolic_trace(GlobalAvgPool())]
 )
 def test_pooling_in_float16_does_not_overflow(make: Callable[[], nn.Module]) -> None:
-    x = torch.full(
-        (1, 8, 112, 112), 16.0, dtype=torch.float16
-    )  # the sum, 200,704, is more than float16 has
+    # The sum, 200,704, is more than the largest number of float16.
+    x = torch.full((1, 8, 112, 112), 16.0, dtype=torch.float16)
     assert torch.equal(make()(x), torch.full((1, 8), 16.0, dtype=torch.float16))
 
 

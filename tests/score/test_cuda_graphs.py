@@ -119,10 +119,8 @@ def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(
     model, context = net("bottleneck=bam"), TrainingContext.of(CPU, RECIPE, images())
     held_out = images(n)
     expected = []
-    for seed in (
-        0,
-        1,
-    ):  # the weights change between two measurements, as they do from epoch to epoch
+    # The weights change between two measurements, as they do from epoch to epoch.
+    for seed in (0, 1):
         train(model, context, RECIPE, seed)
         with torch.inference_mode():
             logits = torch.cat(

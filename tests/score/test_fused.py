@@ -269,9 +269,8 @@ def test_a_further_placement_needs_no_new_graph_and_a_further_batch_size_does() 
     assert known == 12  # each way, for three shapes, alone and with a sum
     assert graphs("layer1=se layer2=bam layer3=cbam") == known
     assert graphs("layer1=block layer2=bam(r=4,d=1)") == known
-    assert (
-        graphs("every-block=bam(r=8,d=2)") == known + 3
-    )  # normalisations that run by themselves: a sum of each shape
+    # Three more: the normalisations run by themselves, and there is a sum of each shape.
+    assert graphs("every-block=bam(r=8,d=2)") == known + 3
     assert graphs("bottleneck=bam layer1.0.bn2=se layer3.0.bn2=bam(r=4)") == known + 3
     assert graphs("none", n=6) == 2 * known + 3
 
@@ -587,15 +586,11 @@ def test_the_map_is_kept_once_and_a_sum_keeps_its_result() -> None:
         hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t)  # type: ignore[func-returns-value]
         with fused(model, "eager"), hooks:
             model(images().requires_grad_())
-        return [
-            tuple(t.shape)
-            for t in {t.data_ptr(): t for t in kept}.values()
-            if t.dim() == 4 and t.shape[0] == 6
-        ]
+        distinct = {t.data_ptr(): t for t in kept}.values()
+        return [tuple(t.shape) for t in distinct if t.dim() == 4 and t.shape[0] == 6]
 
-    assert (
-        saved("basic") == [(6, 8, 12, 12)] * 5
-    )  # the image, two convolutions' results, and two chains'
+    # The image, two convolutions' results, and two chains'.
+    assert saved("basic") == [(6, 8, 12, 12)] * 5
     assert saved("a user's own") == [(6, 8, 12, 12)] * 5
 
 
