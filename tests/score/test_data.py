@@ -121,7 +121,7 @@ def test_without_a_network_only_auto_falls_back(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "CIFAR100", _no_network)
-    monkeypatch.setattr(data, "generate", lambda: generate_images(200, 100))
+    monkeypatch.setattr(data, "generate_images", lambda: generate_images(200, 100))
     fallen = locate("auto").load()
     assert fallen.name == SYNTHETIC
     assert "no network" in fallen.origin
