@@ -1,4 +1,7 @@
-"""MobileNetV1, width 1.0, for ImageNet: 4 stage ends (BAM goes to the first three) and 12 blocks."""
+"""MobileNetV1, width 1.0, for ImageNet: 4 stage ends and 12 blocks.
+
+The paper's BAM goes to the first three stage ends.
+"""
 
 from functools import partial
 

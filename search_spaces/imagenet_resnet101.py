@@ -1,5 +1,6 @@
-"""ResNet101 for ImageNet: 4 stage ends and 33 blocks; the stride is on the first 1x1, as in the
-published counts.
+"""ResNet101 for ImageNet: 4 stage ends and 33 blocks.
+
+The stride is on the first 1x1 convolution, as in the published counts.
 """
 
 from bam_search.model.backbones.resnet import imagenet_resnet101

@@ -1,5 +1,6 @@
-"""ResNet50 for ImageNet: 4 stage ends and 16 blocks; the stride is on the first 1x1, as in the
-published counts.
+"""ResNet50 for ImageNet: 4 stage ends and 16 blocks.
+
+The stride is on the first 1x1 convolution, as in the published counts.
 """
 
 from bam_search.model.backbones.resnet import imagenet_resnet50

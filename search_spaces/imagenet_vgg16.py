@@ -1,5 +1,6 @@
-"""VGG16 for ImageNet: stages end before each pooling, blocks are the other convolutions with their
-ReLU.
+"""VGG16 for ImageNet: stages end before each pooling.
+
+Blocks are the other convolutions with their ReLU.
 """
 
 from bam_search.model.backbones.resnet import imagenet_vgg16

@@ -1,5 +1,6 @@
-""" "PreResNet110" as the BAM paper counts it, which has 164 layers: 3 stage ends and 54 bottleneck
-blocks.
+"""PreResNet110 as the BAM paper counts it: 3 stage ends and 54 bottleneck blocks.
+
+It has 164 layers.
 """
 
 from bam_search.model.backbones.preact import preresnet110

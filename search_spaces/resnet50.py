@@ -1,4 +1,7 @@
-"""ResNet50 with the CIFAR stem, the backbone of the paper's ablations: 4 stage ends and 16 blocks."""
+"""ResNet50 with the CIFAR stem: 4 stage ends and 16 blocks.
+
+It is the backbone of the BAM paper's ablations.
+"""
 
 from bam_search.model.backbones.resnet import resnet50
 from bam_search.space.search_space import SearchSpace

@@ -1,5 +1,6 @@
-"""A small CIFAR ResNet for CPUs: 3 stage ends and 3 blocks, 32 to 128 channels, a candidate in
-seconds.
+"""A small CIFAR ResNet for CPUs: 3 stage ends and 3 blocks, 32 to 128 channels.
+
+A candidate trains in seconds.
 """
 
 from bam_search.model.backbones.resnet import small

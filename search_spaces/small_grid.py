@@ -1,5 +1,6 @@
-"""125 placements in all, so that each can be trained: three stage ends of the small ResNet, and two
-values of r and of d.
+"""125 placements in all, so that each can be trained.
+
+BAM at three stage ends of the small ResNet, with two values of r and of d.
 """
 
 from bam_search.model.backbones.resnet import small

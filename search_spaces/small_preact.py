@@ -1,5 +1,6 @@
-"""A small pre-activation net for CPUs, of the same blocks as PreResNet110: 3 stage ends and 6
-blocks, 64 to 256 channels.
+"""A small pre-activation net for CPUs: 3 stage ends and 6 blocks, 64 to 256 channels.
+
+Its blocks are those of PreResNet110.
 """
 
 from bam_search.model.backbones.preact import small_preact

@@ -1,5 +1,6 @@
-"""A small ResNeXt for CPUs, of the same blocks as ResNeXt29: 3 stage ends and 6 blocks, 32 to 128
-channels.
+"""A small ResNeXt for CPUs: 3 stage ends and 6 blocks, 32 to 128 channels.
+
+Its blocks are those of ResNeXt29.
 """
 
 from bam_search.model.backbones.resnet import small_resnext

@@ -1,6 +1,4 @@
-"""torchvision's own ResNet50 on 32x32 images: an example of a model that this package knows nothing
-of.
-"""
+"""torchvision's ResNet50 on 32x32 images: an example of a model from outside this package."""
 
 from torch import nn
 from torchvision.models import resnet50
@@ -9,8 +7,9 @@ from bam_search.space.search_space import SearchSpace
 
 
 def space() -> SearchSpace:
-    """Sites are targets as in a placement; each module comes with the values to try for its
-    options.
+    """The search space.
+
+    Sites are targets as in a placement; each module comes with the values to try for its options.
     """
     return SearchSpace(
         name="torchvision_resnet50",

@@ -26,27 +26,33 @@ def choice_space_of(space: SearchSpace, sites: Sites) -> ChoiceSpace:
     names = _names(space, sites)
     for module, options in space.modules.items():
         _check(module, options)
-    chosen_sites = [site for site in sites if site.name in names]
+    named_sites = [site for site in sites if site.name in names]
     legal: dict[str, dict[str, Options]] = {}
     illegal: set[tuple[str, Choice]] = set()
-    for site in chosen_sites:
+    for site in named_sites:
         for module, options in space.modules.items():
-            allowed = [choice for choice in _choices(module, options) if _allowed(choice, site)]
-            values = _values(options, allowed)
-            if not all(values.values()):
-                continue
-            legal.setdefault(site.name, {})[module] = values
-            forbidden = set(_choices(module, values)).difference(allowed)
-            illegal |= {(site.name, choice) for choice in forbidden}
+            values, forbidden = _legal_values(module, options, site)
+            if all(values.values()):
+                legal.setdefault(site.name, {})[module] = values
+                illegal |= {(site.name, choice) for choice in forbidden}
     if not legal:
         raise UserError(
             f"space {space.name!r} offers nothing: "
             "none of its modules is legal at any of its sites",
             "widen its option values",
         )
-    left_out = tuple(site.name for site in chosen_sites if site.name not in legal)
+    left_out = tuple(site.name for site in named_sites if site.name not in legal)
     module_defaults = {name: defaults(name) for name in space.modules}
     return ChoiceSpace(legal, module_defaults, frozenset(illegal), left_out)
+
+
+def _legal_values(
+    module: str, options: Options, site: Site
+) -> tuple[dict[str, tuple[Option, ...]], set[Choice]]:
+    """The values that are legal at a site in some combination, and the illegal combinations."""
+    allowed = [choice for choice in _choices(module, options) if _allowed(choice, site)]
+    values = _values(options, allowed)
+    return values, set(_choices(module, values)).difference(allowed)
 
 
 def _names(space: SearchSpace, sites: Sites) -> set[str]:

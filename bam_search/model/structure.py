@@ -1,8 +1,9 @@
 """A model's blocks and stages, read off one traced forward pass.
 
-They are found by repetition and by resolution, never by name. The *trunk* are the operations that every path from the image to the output passes through. A
-*block* is a submodule of a class that comes up again and again and whose outputs all lie on the
-trunk; a *stage* is a run of blocks whose maps have one size.
+They are found by repetition and by resolution, never by name. The *trunk* are the operations that
+every path from the image to the output passes through. A *block* is a submodule of a class that
+comes up again and again and whose outputs all lie on the trunk; a *stage* is a run of blocks whose
+maps have one size.
 """
 
 import itertools
@@ -209,7 +210,7 @@ def _groups(
 
 
 def _without_stages(traced: TracedModel, groups: Groups, among: Iterable[object]) -> Groups:
-    """The groups without those kinds of `among` that are stages, as they are made of other kinds."""
+    """The groups without those kinds of `among` that are stages: made of other kinds."""
     stage_kinds = {
         key for key in among if any(_made_of(traced, name, groups) for name in groups[key])
     }

@@ -20,8 +20,9 @@ from bam_search.errors import first_line
 from bam_search.model.insert import CHILD, attended
 
 GRAPHS = 10_000
-"""The most graphs that all blocks of all placements may need in a process: beyond torch's own limit
-of 8 it would go on uncompiled.
+"""The most graphs that all blocks of all placements may need in a process.
+
+Beyond torch's default limit of 8 it would go on uncompiled.
 """
 
 

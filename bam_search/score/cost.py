@@ -28,8 +28,9 @@ with warnings.catch_warnings():
 from bam_search.score.formula import published
 
 FREE = frozenset({"aten::expand_as"})
-"""Views beyond those that fvcore knows: they compute nothing, so they are neither counted nor
-listed as uncounted.
+"""Views beyond those that fvcore knows.
+
+They compute nothing, so they are neither counted nor listed as uncounted.
 """
 
 

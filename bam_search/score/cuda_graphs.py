@@ -15,8 +15,9 @@ import torch
 from bam_search.errors import first_line
 
 EAGER = 3
-"""Calls that run as they are before the capture: libraries choose their kernels in them, and an
-optimizer makes its buffers.
+"""Calls that run as they are before the capture.
+
+In them libraries choose their kernels, and an optimizer makes its buffers.
 """
 
 

@@ -13,8 +13,9 @@ MEMORY = {
     "THP_MEM_ALLOC_ENABLE": "1",
     "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={2**30}:glibc.malloc.trim_threshold={2**33}",
 }
-"""The environment of a process that trains on a CPU: memory comes in large pages, and is kept for
-the next step instead of given back.
+"""The environment of a process that trains on a CPU.
+
+Memory comes in large pages, and stays with the process for the next step.
 """
 
 

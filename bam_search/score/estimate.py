@@ -31,8 +31,9 @@ from bam_search.space.sites import Sites
 WARM = {"cpu": 1, "cuda": 2 * EAGER}
 """Steps before the clock runs: on a GPU the eager ones, the capture, and some replays."""
 MOST_IMAGES = {"cpu": 64, "cuda": 65_536}
-"""A batch is no larger while a speed is measured: on a CPU a batch of a large net takes minutes,
-and the time of an image is the same.
+"""The largest batch while a speed is measured.
+
+On a CPU a whole batch of a large net takes minutes, and the time of an image is the same.
 """
 
 

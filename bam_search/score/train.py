@@ -97,22 +97,28 @@ def _train(
         model.train()
         torch.manual_seed(zlib.crc32(f"{seed}:{number}:model".encode()))
         batches.load(EpochPlan.of(len(context.device_images), seed, number, recipe))
-        step.loss.zero_()
-        for _ in range(len(batches)):
-            _in_time(began, number, recipe)
-            take()
-        loss = float(step.loss) / len(batches)
-        _in_time(began, number, recipe)  # on a GPU the steps were only queued before
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"the training loss became {loss} in epoch {number + 1} of {recipe.epochs}"
-            )
+        loss = _mean_loss(step, take, began, number, recipe)
         epochs.append(Epoch(loss, measure() if measure else None))
         if keep and len(epochs) < recipe.epochs:
             seconds = time.monotonic() - began
             optimizer = step.optimizer.state_dict()
             keep(TrainingState(tuple(epochs), seconds, model.state_dict(), optimizer))
     return tuple(epochs)
+
+
+def _mean_loss(
+    step: TrainingStep, take: Callable[[], None], began: float, epoch: int, recipe: Recipe
+) -> float:
+    """Take the steps of one epoch, and return their mean loss. Raises Diverged and TooSlow."""
+    step.loss.zero_()
+    for _ in range(len(step.batches)):
+        _in_time(began, epoch, recipe)
+        take()
+    loss = float(step.loss) / len(step.batches)
+    _in_time(began, epoch, recipe)  # on a GPU the steps were only queued before
+    if not math.isfinite(loss):
+        raise Diverged(f"the training loss became {loss} in epoch {epoch + 1} of {recipe.epochs}")
+    return loss
 
 
 @contextlib.contextmanager

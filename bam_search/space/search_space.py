@@ -67,11 +67,12 @@ class ChoiceSpace:
 
     def choices(self, site: str) -> list[Choice]:
         """Every legal choice at `site`, each option written out."""
-        products = []
+        choices: list[Choice] = []
         for module, options in self.sites[site].items():
-            for values in itertools.product(*options.values()):
-                products.append(Choice.of(module, dict(zip(options, values, strict=True))))
-        return [choice for choice in products if (site, choice) not in self.illegal]
+            combinations = itertools.product(*options.values())
+            named = (dict(zip(options, values, strict=True)) for values in combinations)
+            choices.extend(Choice.of(module, values) for values in named)
+        return [choice for choice in choices if (site, choice) not in self.illegal]
 
 
 def load_space(name: str) -> SearchSpace:

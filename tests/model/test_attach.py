@@ -183,9 +183,8 @@ def test_disabled_is_the_backbone_for_a_while() -> None:
         net.load_state_dict(pretrained, strict=True)
     assert list(net.state_dict()) == keys
     assert torch.equal(net(image()), attended)
-    assert not torch.equal(
-        heard[0], heard[1]
-    )  # a hook of the user's still comes after the attention
+    # A hook of the user's still comes after the attention.
+    assert not torch.equal(heard[0], heard[1])
 
 
 @pytest.mark.parametrize("module", sorted(set(ATTENTION) - {"block"}))

@@ -54,9 +54,8 @@ def test_shape_is_kept(name: str, size: tuple[int, int]) -> None:
 def test_gradients_reach_every_parameter(name: str) -> None:
     torch.manual_seed(0)
     module = create(choice_of(name), 64)
-    x = torch.randn(6, 64, 9, 9) + torch.randn(
-        6, 64, 1, 1
-    )  # channels with means of their own, so that pooling leaves something
+    # Channels with different means, so that pooling leaves something.
+    x = torch.randn(6, 64, 9, 9) + torch.randn(6, 64, 1, 1)
     (module(x) * torch.randn(6, 64, 9, 9)).sum().backward()
     # A bias before a batch normalisation has no effect on training: its gradient is there, and zero
     # but for rounding.
@@ -203,8 +202,9 @@ def test_se_has_the_papers_number_of_parameters() -> None:
 
 
 def test_bam_is_equation_2() -> None:
-    """sigmoid(Mc + Ms), each branch ending in a batch normalisation over C channels, here written
-    out as in the paper.
+    """sigmoid(Mc + Ms), written out here as in the paper.
+
+    Each branch ends in a batch normalisation over C channels.
     """
     torch.manual_seed(0)
     bam = create(Choice("bam", (("r", 4), ("d", 2))), 16)

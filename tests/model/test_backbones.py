@@ -1,5 +1,6 @@
-"""Every network of the paper's CIFAR-100 tables is the paper's: parameters to the last digit,
-multiply-adds to the last published one.
+"""Every network of the paper's CIFAR-100 tables has the counts that the paper publishes.
+
+Parameters agree to the last digit, multiply-adds to the last published one.
 """
 
 from functools import cache
@@ -18,7 +19,9 @@ from bam_search.space.sites import Sites
 SPACES = known("search_spaces", ".py")
 PAPER, CODE = "bam", "bam(combine=product,end_bn=false)"
 
-TABLE = [  # space, placement, parameters, multiply-adds of convolutions and linear layers in G (None: not published)
+# Space, placement, parameters, and multiply-adds of convolutions and linear layers in G (None: not
+# published).
+TABLE = [
     ("resnet50", "none", 23_705_252, 1.2225),
     ("resnet50", f"bottleneck={PAPER}", 24_070_487, 1.2495),
     ("resnet50", f"bottleneck={CODE}", 24_063_319, None),

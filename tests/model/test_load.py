@@ -1,6 +1,4 @@
-"""A search space from what a user names: files, functions of theirs, models of torchvision and
-timm.
-"""
+"""Search spaces by the name a user gives: files, functions, models of torchvision and timm."""
 
 import textwrap
 from pathlib import Path
@@ -32,8 +30,9 @@ MINE = """
 
     class Net(nn.Sequential):
         def __init__(self, num_classes=7, width=Widths().first):
-            super().__init__(nn.Conv2d(3, width, 1), Block(width), nn.MaxPool2d(2), Block(width), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                             nn.Linear(width, num_classes))
+            features = nn.Conv2d(3, width, 1), Block(width), nn.MaxPool2d(2), Block(width)
+            head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
+            super().__init__(*features, *head)
 
     def plain():
         return Net(100)

@@ -1,5 +1,6 @@
-"""While they train, the attention modules go over their map fewer times than by their plain
-formulas, and compute the same.
+"""In training, attention modules read and write their map less often than by their plain formulas.
+
+They compute the same.
 """
 
 import copy
@@ -42,9 +43,8 @@ def quiet() -> Iterator[None]:
 
 def create(text: str, channels: int = 32) -> nn.Module:
     ((_, choice),) = Placement.parse(f"x={text}").choices
-    hidden = (
-        {} if choice.module == "eca" else {"r": 4}
-    )  # enough for a normalisation not to magnify rounding
+    # With r = 4 a normalisation has enough channels not to magnify rounding.
+    hidden = {} if choice.module == "eca" else {"r": 4}
     return ATTENTION[choice.module](channels, **hidden, **dict(choice.options)).train()
 
 
@@ -72,8 +72,9 @@ def step(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Gr
 
 
 def plainly(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Gradients:
-    """The same by the formula whose cost is counted, and by autograd's own derivatives: only what
-    lies within the module trains.
+    """The same by the formula whose cost is counted, and by autograd's derivatives.
+
+    Only what lies within the module trains.
     """
     plain = copy.deepcopy(module)
     plain.training = False
@@ -83,11 +84,10 @@ def plainly(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) ->
 
 
 def assert_as_near(found: Gradients, plain: Gradients, exact: Gradients, tolerance: float) -> None:
-    """Both are as near to `exact`, but for a relative `tolerance`: of each output and gradient, by
-    its norm.
+    """Both are as near to `exact`, but for a relative `tolerance`.
 
-    A bias before a normalisation has no effect, so that its gradient is nothing but rounding: such
-    are left out.
+    Compared is the norm of the difference of each output and gradient. A bias before a
+    normalisation has no effect, so its gradient is nothing but rounding and is left out.
     """
     most = max(float(value.norm()) for value in exact.values())
     for name, value in exact.items():
@@ -301,9 +301,8 @@ def test_gradients_of_gradients_go_through_a_training_module() -> None:
 
 def test_pooling_is_the_mean_and_the_largest_with_the_gradients_of_torchs_own() -> None:
     torch.manual_seed(0)
-    x = (
-        torch.randint(-3, 3, (4, 32, 6, 5)).float().contiguous(memory_format=torch.channels_last)
-    )  # with ties
+    with_ties = torch.randint(-3, 3, (4, 32, 6, 5)).float()
+    x = with_ties.contiguous(memory_format=torch.channels_last)
     for ours, torchs in (
         (GlobalAvgPool(), nn.AdaptiveAvgPool2d(1)),
         (largest, nn.AdaptiveMaxPool2d(1)),
@@ -328,9 +327,8 @@ def test_the_type_of_pooling_is_that_of_the_map_whatever_autocast_likes() -> Non
     "make", [lambda: GlobalAvgPool(), lambda: torch.fx.symbolic_trace(GlobalAvgPool())]
 )
 def test_pooling_in_float16_does_not_overflow(make: Callable[[], nn.Module]) -> None:
-    x = torch.full(
-        (1, 8, 112, 112), 16.0, dtype=torch.float16
-    )  # the sum, 200,704, is more than float16 has
+    # The sum, 200,704, is more than the largest number of float16.
+    x = torch.full((1, 8, 112, 112), 16.0, dtype=torch.float16)
     assert torch.equal(make()(x), torch.full((1, 8), 16.0, dtype=torch.float16))
 
 

@@ -1,9 +1,8 @@
-"""Attention survives what people do with models: five models of different families, each way to
-copy, compile, export or run them.
+"""Attention survives what people do with models: copy, compile, export and run them.
 
-The families differ in how attention sits in them: a hook on a leaf (ResNet), an appended child
-(MobileNetV3), a child out of sight while its site runs (DenseNet), a branch that is permuted inside
-(ConvNeXt), a channels-last map (Swin).
+Five models of different families are tried in each way. The families differ in how attention sits
+in them: a hook on a leaf (ResNet), an appended child (MobileNetV3), a child out of sight while its
+site runs (DenseNet), a branch that is permuted inside (ConvNeXt), a channels-last map (Swin).
 """
 
 import copy

@@ -98,20 +98,13 @@ def test_the_menu_holds_what_is_legal_at_each_site() -> None:
         load_space("small").backbone,
         modules={"bam": {"r": (4, 64), "d": (1, 4, 6)}, "se": {"r": (16,)}},
     )
-    offered = choice_space_of(space, sites_of(space))
-    assert list(offered.sites) == [
-        "layer1.0.bn2",
-        "layer1",
-        "layer2.0.bn2",
-        "layer2",
-        "layer3.0.bn2",
-        "layer3",
-    ]
-    assert offered.sites["layer1"]["bam"] == {"r": (4,), "d": (1, 4, 6)}  # 32 channels, 16x16
-    assert offered.sites["layer3"]["bam"] == {
-        "r": (4, 64),
-        "d": (1, 4),
-    }  # 128 channels, 4x4: d = 6 is d = 4 again
+    choice_space = choice_space_of(space, sites_of(space))
+    ends = ("layer1.0.bn2", "layer1", "layer2.0.bn2", "layer2", "layer3.0.bn2", "layer3")
+    assert tuple(choice_space.sites) == ends
+    # layer1 has 32 channels and maps of 16x16.
+    assert choice_space.sites["layer1"]["bam"] == {"r": (4,), "d": (1, 4, 6)}
+    # layer3 has 128 channels and maps of 4x4, on which d = 6 would be d = 4 again.
+    assert choice_space.sites["layer3"]["bam"] == {"r": (4, 64), "d": (1, 4)}
 
 
 def test_a_named_set_that_is_empty_does_not_matter_beside_another() -> None:
@@ -166,15 +159,13 @@ def test_a_small_map_is_searched_with_the_options_that_are_legal_together(
     assert found.left_out == ()
     last = list(found.sites)[-1]
     assert sites.by_name[last].side == 1
-    assert found.sites[last] == {
-        "bam": {"r": (4, 8, 16, 32), "d": (1,)}
-    }  # with r alone, d would be 4, which no map of one pixel takes
+    # With r alone, d would be 4, which is too large for a map of one pixel.
+    assert found.sites[last] == {"bam": {"r": (4, 8, 16, 32), "d": (1,)}}
 
 
 def test_values_that_are_illegal_only_together_are_no_choice() -> None:
-    modules = {
-        "bam": {"branches": ("both", "channel"), "d": (1, 4)}
-    }  # d belongs to the spatial branch; 4 is what it is by default
+    # d belongs to the spatial branch; its default is 4.
+    modules = {"bam": {"branches": ("both", "channel"), "d": (1, 4)}}
     space = SearchSpace("s", load_space("small").backbone, sites=("layer1",), modules=modules)
     found = choice_space_of(space, sites_of(space))
     assert found.sites == {"layer1": {"bam": {"branches": ("both", "channel"), "d": (1, 4)}}}
@@ -241,9 +232,9 @@ def empty(name: str) -> nn.Module:
 def test_stages_and_blocks_of_foreign_models_are_inferred(
     name: str, bottleneck: list[str], blocks: int, block: str
 ) -> None:
-    model = (
-        torchvision.models.get_model(name) if name.startswith("regnet") else empty(name)
-    )  # regnet asks for values when it is made
+    # regnet needs values when it is made.
+    needs_values = name.startswith("regnet")
+    model = torchvision.models.get_model(name) if needs_values else empty(name)
     sites = find_sites(model)
     assert [site.name for site in sites.select("bottleneck")] == bottleneck
     every = [site.name for site in sites.select("every-block")]
@@ -276,7 +267,7 @@ def test_tokens_are_refused_with_the_reason() -> None:
 
 
 class Odd(nn.Module):
-    """One of each kind of module that is no site, and a result that is a dict of a map and a tuple."""
+    """One of each kind of module that is no site; it returns a dict of a map and a tuple."""
 
     def __init__(self) -> None:
         super().__init__()

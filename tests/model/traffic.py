@@ -1,9 +1,8 @@
-"""What a module makes a GPU do with a whole map, watched without one: which operations read or
-write a map, forward and backward.
+"""Which operations of a module read or write a whole map, forward and backward.
 
-Tensors are fake: on the device "cuda", with a shape and a type, but without memory. So autocast
-does what it does on a GPU. Torch's engine does not go backward over them, so the nodes of the graph
-are called one by one here, as the engine would.
+This is what a GPU would do, found without one. Tensors are fake: on the device "cuda", with a shape
+and a type, but without memory. So autocast does what it does on a GPU. Torch's engine does not go
+backward over them, so the nodes of the graph are called one by one here, as the engine would.
 """
 
 from collections import defaultdict
@@ -70,8 +69,9 @@ def _maps(tree: Any) -> tuple[Tensor, ...]:
 
 
 def traffic(make: Callable[[int], nn.Module]) -> tuple[list[Pass], list[Pass]]:
-    """The passes forward and backward of a module that trains in bf16 autocast, on a channels-last
-    map that needs its gradient.
+    """The passes over the map, forward and backward, of a module that trains in bf16 autocast.
+
+    The map is channels-last and needs its gradient.
     """
     with FakeTensorMode(), torch.device("cuda"):
         module = make(SHAPE[1])
@@ -103,7 +103,7 @@ class _autocast:
 
 
 def _go_backward(y: Tensor, gradient: Tensor, x: Tensor) -> None:
-    """Call the nodes from `y` on to `x`, and add up the gradients of what was used more than once."""
+    """Call the nodes from `y` to `x`, and add up the gradients of what was used more than once."""
     gradients: dict[Any, dict[int, Tensor]] = defaultdict(dict)
     gradients[y.grad_fn][y.output_nr] = gradient
     with torch.no_grad():

@@ -1,8 +1,8 @@
-"""What a CUDA graph does, on a CPU: every operation of a function is recorded with the memory it
-works on, and done again at each replay.
+"""What a CUDA graph does, on a CPU.
 
-As on a GPU nothing has happened when the recording ends, and nothing may bring a number from the
-device to Python meanwhile.
+Every operation of a function is recorded with the memory it works on, and done again at each
+replay. As on a GPU nothing has happened when the recording ends, and nothing may bring a number
+from the device to Python meanwhile.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ def images(n: int) -> Images:
     return Images(x, y)
 
 
-def dealt(some: Images, batch: int, plan: EpochPlan) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def loaded(some: Images, batch: int, plan: EpochPlan) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Pixels and labels of the epoch's batches."""
     batches = Batches.of(DeviceImages.of(some, "cpu"), batch)
     batches.load(plan)
@@ -25,7 +25,7 @@ def dealt(some: Images, batch: int, plan: EpochPlan) -> list[tuple[torch.Tensor,
 def test_a_batch_is_what_padding_cropping_and_flipping_one_by_one_gives(augment: str) -> None:
     some = images(100)
     plan = EpochPlan.of(100, 7, 1, Recipe(augment=augment))  # type: ignore[arg-type]
-    got = dealt(some, 30, plan)
+    got = loaded(some, 30, plan)
     assert [len(labels) for _, labels in got] == [30, 30, 30]
     expected = []
     for i in range(90):

@@ -1,5 +1,6 @@
-"""Blocks are compiled once: another placement of known blocks needs no new graph, runs its own
-attention, and trains the same.
+"""Blocks are compiled once.
+
+Another placement of the same blocks needs no new graph, runs its attention, and trains the same.
 """
 
 from collections.abc import Callable

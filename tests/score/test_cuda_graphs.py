@@ -1,5 +1,6 @@
-"""A training step as a graph: replaying is the same training, bit for bit, in a recording that does
-on a CPU what CUDA graphs do.
+"""A training step as a graph: replaying it is the same training, bit for bit.
+
+The graph here is a recording that does on a CPU what CUDA graphs do.
 """
 
 import contextlib
@@ -118,10 +119,8 @@ def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(
     model, context = net("bottleneck=bam"), TrainingContext.of(CPU, RECIPE, images())
     held_out = images(n)
     expected = []
-    for seed in (
-        0,
-        1,
-    ):  # the weights change between two measurements, as they do from epoch to epoch
+    # The weights change between two measurements, as they do from epoch to epoch.
+    for seed in (0, 1):
         train(model, context, RECIPE, seed)
         with torch.inference_mode():
             logits = torch.cat(

@@ -1,5 +1,6 @@
-"""Batch normalisation, addition and ReLU as one function: the same numbers, whatever hangs in
-between, and one graph a shape.
+"""Batch normalisation, addition and ReLU as one function.
+
+It gives the same numbers, whatever attention lies in between, and needs one graph a shape.
 """
 
 import contextlib
@@ -54,8 +55,9 @@ class Counting:
 
 
 class Own(nn.Module):
-    """A block as people write them: functions, an addition that is not in place, its operands the
-    other way round.
+    """A block as users write them.
+
+    It calls functions, and its addition is not in place and has its operands the other way round.
     """
 
     def __init__(self) -> None:
@@ -135,8 +137,9 @@ def images(n: int = 6) -> Tensor:
 
 
 def passed(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """The output, the gradients of the image and of all weights, and the running statistics after
-    one pass each way.
+    """The tensors of one pass forward and backward.
+
+    The output, the gradients of the image and of all weights, and the running statistics.
     """
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     y = model(x)
@@ -155,8 +158,7 @@ def differences(found: Sequence[Tensor], expected: Sequence[Tensor]) -> list[flo
 def compare(
     model: nn.Module, x: Tensor, backend: chain.Backend = "eager", bf16: bool = False
 ) -> tuple[list[float], list[float], int]:
-    """How far each value of `passed` is from double precision, fused and as it is, and the chains
-    met.
+    """How far each value of `passed` is from double precision: fused, as it is, and the chains met.
 
     Two computations in float32 differ by what each is wrong, which is more than its unit where
     numbers cancel.
@@ -222,15 +224,15 @@ def test_a_normalisation_with_attention_leaves_the_sum_and_its_relu_to_be_one() 
     counting = Counting()
     _, _, met = compare(block("basic", "0.bn2"), images(), counting)
     assert met == 3
-    assert (
-        counting.graphs == 3
-    )  # one each way of the two normalisations, of one shape, and the sum; its gradient is torch's own
+    # One each way of the two normalisations, of one shape, and the sum; its gradient is torch's.
+    assert counting.graphs == 3
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_in_bfloat16_it_is_as_near_to_double_precision_as_the_operators_apart(name: str) -> None:
-    """bfloat16's unit is 0.4 %, and a rounded sum near zero may fall to the other side of ReLU: no
-    two ways of rounding agree.
+    """No two ways of rounding agree in bfloat16.
+
+    Its unit is 0.4 %, and a rounded sum near zero may fall to the other side of ReLU.
     """
     ours, theirs, _ = compare(block(name), images(64), bf16=True)
     assert ours[0] < 1.1 * theirs[0] < 0.02
@@ -267,16 +269,16 @@ def test_a_further_placement_needs_no_new_graph_and_a_further_batch_size_does() 
     assert known == 12  # each way, for three shapes, alone and with a sum
     assert graphs("layer1=se layer2=bam layer3=cbam") == known
     assert graphs("layer1=block layer2=bam(r=4,d=1)") == known
-    assert (
-        graphs("every-block=bam(r=8,d=2)") == known + 3
-    )  # normalisations that run by themselves: a sum of each shape
+    # Three more: the normalisations run by themselves, and there is a sum of each shape.
+    assert graphs("every-block=bam(r=8,d=2)") == known + 3
     assert graphs("bottleneck=bam layer1.0.bn2=se layer3.0.bn2=bam(r=4)") == known + 3
     assert graphs("none", n=6) == 2 * known + 3
 
 
 def test_more_shapes_than_torch_allows_a_function_compile_in_a_thread_of_its_own_too() -> None:
-    """As autograd's threads, in which a GPU's backward runs, a new thread has none of this one's
-    settings.
+    """A new thread has none of this one's settings.
+
+    Neither have autograd's threads, in which a GPU's backward runs.
     """
     counting = Counting()
     model = block("stem")
@@ -343,9 +345,7 @@ def test_the_step_can_be_recorded_and_replayed(
     assert before[0] == before[1] > 0  # nothing is compiled in a recording
 
 
-def test_measuring_and_passes_without_gradients_run_the_model_as_it_is_and_afterwards_nothing_is_left() -> (
-    None
-):
+def test_without_training_the_model_runs_as_it_is_and_afterwards_nothing_is_left() -> None:
     counting, model = Counting(), block("basic, strided", "0.bn2")
     twin, state = copy.deepcopy(model), list(model.state_dict())
     hooks = [len(module._forward_hooks) for module in model.modules()]
@@ -586,15 +586,11 @@ def test_the_map_is_kept_once_and_a_sum_keeps_its_result() -> None:
         hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t)  # type: ignore[func-returns-value]
         with fused(model, "eager"), hooks:
             model(images().requires_grad_())
-        return [
-            tuple(t.shape)
-            for t in {t.data_ptr(): t for t in kept}.values()
-            if t.dim() == 4 and t.shape[0] == 6
-        ]
+        distinct = {t.data_ptr(): t for t in kept}.values()
+        return [tuple(t.shape) for t in distinct if t.dim() == 4 and t.shape[0] == 6]
 
-    assert (
-        saved("basic") == [(6, 8, 12, 12)] * 5
-    )  # the image, two convolutions' results, and two chains'
+    # The image, two convolutions' results, and two chains'.
+    assert saved("basic") == [(6, 8, 12, 12)] * 5
     assert saved("a user's own") == [(6, 8, 12, 12)] * 5
 
 

@@ -1,8 +1,8 @@
-"""What only a GPU can show: the step as a real CUDA graph, compiled blocks in it, several processes
-on it. Skipped without one.
+"""What only a GPU can show; skipped without one.
 
-All of it runs in one process (`xdist_group`), also where others run beside it; and a new torch's
-advice fails nothing here.
+The step as a real CUDA graph, compiled blocks in it, and several processes on it. All of it runs in
+one process (`xdist_group`), also where others run beside it; and a new torch's advice fails nothing
+here.
 """
 
 from collections.abc import Iterator
@@ -78,10 +78,8 @@ def test_a_batch_that_is_measured_as_one_graph_gives_the_error_and_the_loss_of_t
     None
 ):
     x, y, _, _ = generate_images(10_500, 0)
-    context, held_out = (
-        TrainingContext.of(choose("cuda"), RECIPE, Images(x, y)),
-        HeldOut.of(Images(x, y), "cuda"),
-    )
+    context = TrainingContext.of(choose("cuda"), RECIPE, Images(x, y))
+    held_out = HeldOut.of(Images(x, y), "cuda")
     model = build(SMALL, SITES, EVERYTHING, 0).to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain, graph = (
         Meter.of(model, context, held_out, replays).start() for replays in (False, True)

@@ -72,8 +72,9 @@ def test_models_are_timed_as_they_are_trained(bf16: bool, kind: torch.dtype) -> 
 
 
 def test_on_a_gpu_a_replayed_graph_is_timed_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.cuda stands in for a GPU: what is recorded around what, and that nothing runs eagerly
-    once there is a graph.
+    """The events are recorded around the replay, and nothing runs eagerly once there is a graph.
+
+    A stand-in for torch.cuda shows that without a GPU.
     """
     said: list[str] = []
 
