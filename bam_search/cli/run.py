@@ -376,19 +376,22 @@ def _close(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> int
 
 def _why_no_answer(ready: ResolvedRun, records: list[Record], page: Path) -> RunError | None:
     """Return why the study has nothing to report, or None if it has."""
-    tracebacks = f"the tracebacks are in {page}"
-    if records and not any(record.complete for record in records):
+    hint = f"the tracebacks are in {page}"
+    if _all_failed(records):
         reason = progress.reason(records[0].failure)
-        return RunError(
-            f"no candidate could be trained; the first failed with: {reason}", tracebacks
-        )
+        return RunError(f"no candidate could be trained; the first failed with: {reason}", hint)
     searched = [record for record in records if record.origin == SEARCH]
     if ready.searches and not searched:
         return _nothing_within_limits(ready.study)
-    if searched and not any(record.complete for record in searched):
+    if _all_failed(searched):
         reason = progress.reason(searched[0].failure)
-        return RunError(f"every searched candidate failed; the first with: {reason}", tracebacks)
+        return RunError(f"every searched candidate failed; the first with: {reason}", hint)
     return None
+
+
+def _all_failed(records: list[Record]) -> bool:
+    """Return whether there are records and none is complete."""
+    return bool(records) and not any(record.complete for record in records)
 
 
 def _nothing_within_limits(study: Study) -> RunError:
