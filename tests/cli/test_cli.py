@@ -109,7 +109,7 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
 DRY = ("run", "--study", "placement", "--dry-run", "--device", "cpu")
 
 
-def dry(
+def dry_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *args: str
 ) -> tuple[str, str]:
     """Do a dry run in this process; return stdout and stderr."""
@@ -122,7 +122,7 @@ def dry(
 def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, err = dry(monkeypatch, capsys, tmp_path, "--space", "torchvision:resnet18")
+    out, err = dry_run(monkeypatch, capsys, tmp_path, "--space", "torchvision:resnet18")
     assert "space = torchvision:resnet18" in out
     assert (
         "reference 'BAM at the bottlenecks': at layer3: bam(r=16,d=4): "
@@ -135,7 +135,7 @@ def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(
 def test_dry_run_shows_the_study_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, err = dry(monkeypatch, capsys, tmp_path, "--epochs", "3")
+    out, err = dry_run(monkeypatch, capsys, tmp_path, "--epochs", "3")
     assert err.startswith("placement: the cpu variant runs on ")
     assert "--device cpu asks for it" in err
     for part in (
@@ -170,7 +170,7 @@ def test_a_site_that_cannot_be_searched_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "wide.py").write_text(WIDE)
-    out, err = dry(monkeypatch, capsys, tmp_path, "--space", "wide.py")
+    out, err = dry_run(monkeypatch, capsys, tmp_path, "--space", "wide.py")
     left_out = "1 site is not searched, as no module with any of its options is legal there: layer1"
     assert f"{left_out}\n" in err
     assert "space wide: 2 sites, 4 placements" in out
@@ -179,9 +179,9 @@ def test_a_site_that_cannot_be_searched_is_named(
 def test_compiling_in_a_search_is_advised_against_and_in_a_comparison_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, err = dry(monkeypatch, capsys, tmp_path, "--set", "recipe.compile=true")
+    _, err = dry_run(monkeypatch, capsys, tmp_path, "--set", "recipe.compile=true")
     assert "recipe.compile: nearly every candidate of a search compiles anew" in err
-    _, err = dry(monkeypatch, capsys, tmp_path, "--set", "recipe.compile=true", "--trials", "4")
+    _, err = dry_run(monkeypatch, capsys, tmp_path, "--set", "recipe.compile=true", "--trials", "4")
     assert "recipe.compile" not in err
 
 
@@ -189,7 +189,7 @@ def test_a_study_whose_references_cannot_be_trained_says_that_its_time_cannot_be
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "frail.py").write_text(FRAIL.replace("FAILS", "True"))
-    out, _ = dry(monkeypatch, capsys, tmp_path, "--space", "frail.py:net")
+    out, _ = dry_run(monkeypatch, capsys, tmp_path, "--space", "frail.py:net")
     assert "how long it takes cannot be told (RuntimeError: deliberate at [" in out
 
 
@@ -225,7 +225,7 @@ SMALL = "--epochs 1 --set data.images=400 --set data.validation=0.25 --set recip
 """Makes trainings short."""
 
 
-def here(
+def run_study(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     folder: Path,
@@ -265,7 +265,9 @@ def test_limits_below_everything_are_one_sentence(
     references: str,
 ) -> None:
     arguments = ("--trials", "4", "--set", "max_params_overhead=0.01")
-    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, references, "False", *arguments)
+    code, out, err = run_study(
+        monkeypatch, capsys, tmp_path, small_npz, references, "False", *arguments
+    )
     assert (code, out) == (1, "")
     assert (
         "error: there is nothing to search: "
@@ -282,7 +284,7 @@ def test_a_search_of_which_every_candidate_fails_is_one_sentence(
     tmp_path: Path,
     small_npz: Path,
 ) -> None:
-    code, out, err = here(
+    code, out, err = run_study(
         monkeypatch, capsys, tmp_path, small_npz, PLAIN, "attended", "--trials", "4"
     )
     assert (code, out) == (1, "")
@@ -301,7 +303,7 @@ def test_trainings_that_take_too_long_all_fail_in_one_sentence(
     small_npz: Path,
 ) -> None:
     arguments = ("--trials", "3", "--set", "recipe.seconds=1e-6")
-    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, PLAIN, "False", *arguments)
+    code, out, err = run_study(monkeypatch, capsys, tmp_path, small_npz, PLAIN, "False", *arguments)
     assert (code, out) == (1, "")
     assert "error: no candidate could be trained; the first failed with: " in err
     assert "took more than 1e-06 s" in err
@@ -315,7 +317,7 @@ def test_so_many_failures_end_the_study_and_the_same_command_continues(
 ) -> None:
     arguments = ("--trials", "6", "--max-failures", "2")
     for done in (3, 5):
-        code, out, err = here(
+        code, out, err = run_study(
             monkeypatch, capsys, tmp_path, small_npz, PLAIN, "attended", *arguments
         )
         assert (code, out) == (1, "")
@@ -336,7 +338,7 @@ def test_the_time_limit_ends_a_study_like_an_interrupt(
     handlers = {number: signal.getsignal(number) for number in numbers}
     arguments = ("--trials", "20", "--epochs", "10000", "--time-limit", "4")
     try:
-        code, out, err = here(
+        code, out, err = run_study(
             monkeypatch, capsys, tmp_path, small_npz, PLAIN, "False", *arguments, signals=True
         )
     finally:
@@ -394,12 +396,12 @@ def test_a_study_of_references_alone_and_one_within_limits_are_done(
 ) -> None:
     two = '{ plain = "none", both = "one=bam(r=2,d=1) two=bam(r=2,d=1)" }'
     alone = ("--trials", "2", "--set", "max_params_overhead=0.01")
-    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, two, "False", *alone)
+    code, out, err = run_study(monkeypatch, capsys, tmp_path, small_npz, two, "False", *alone)
     assert code == 0, err
     assert "The references beside the first one:\n  both: a tie with plain: " in out
     assert "no interval with one seed, n = 1" in out
     limited = ("--trials", "30", "--set", "max_params_overhead=8", "--out", "other")
-    code, out, err = here(monkeypatch, capsys, tmp_path, small_npz, two, "False", *limited)
+    code, out, err = run_study(monkeypatch, capsys, tmp_path, small_npz, two, "False", *limited)
     assert code == 0, err
     assert "the space has no further placement within the limits: " in err
     assert "candidates instead of 30" in err
