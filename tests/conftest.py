@@ -47,7 +47,7 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """The URL of a PostgreSQL server of the tests' own, on a socket."""
+    """The URL of a PostgreSQL server that only these tests use, on a socket."""
     pytest.importorskip("psycopg")
     binaries = _postgresql_binaries()
     if binaries is None:

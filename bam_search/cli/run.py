@@ -186,12 +186,12 @@ def _drive(
 
 
 def _task(ready: ResolvedRun, data: Dataset, folder: Path) -> Task:
-    parts = split(data, ready.study.data.limit, ready.study.data.validation, ready.study.seed)
+    data_split = split(data, ready.study.data.limit, ready.study.data.validation, ready.study.seed)
     checkpoints = (folder / CHECKPOINTS).absolute()
     return Task(
         ready.study.space,
         ready.sites,
-        parts,
+        data_split,
         ready.study.recipe,
         ready.device,
         ready.threads,
@@ -353,12 +353,12 @@ def _as_trained(ready: ResolvedRun) -> LatencySetting:
     )
 
 
-def _close(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> int:
+def _close(ready: ResolvedRun, data: Dataset, data_split: Split, store: Store) -> int:
     """Write the report and print the closing lines.
 
     Returns the exit code: 1 if the study could not deliver.
     """
-    page = _report(ready, data, parts, store)
+    page = _report(ready, data, data_split, store)
     records = list(store.records().values())
     failure = _why_no_answer(ready, records, page)
     if failure is not None:
@@ -376,19 +376,22 @@ def _close(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> int
 
 def _why_no_answer(ready: ResolvedRun, records: list[Record], page: Path) -> RunError | None:
     """Return why the study has nothing to report, or None if it has."""
-    tracebacks = f"the tracebacks are in {page}"
-    if records and not any(record.complete for record in records):
+    hint = f"the tracebacks are in {page}"
+    if _all_failed(records):
         reason = progress.reason(records[0].failure)
-        return RunError(
-            f"no candidate could be trained; the first failed with: {reason}", tracebacks
-        )
+        return RunError(f"no candidate could be trained; the first failed with: {reason}", hint)
     searched = [record for record in records if record.origin == SEARCH]
     if ready.searches and not searched:
         return _nothing_within_limits(ready.study)
-    if searched and not any(record.complete for record in searched):
+    if _all_failed(searched):
         reason = progress.reason(searched[0].failure)
-        return RunError(f"every searched candidate failed; the first with: {reason}", tracebacks)
+        return RunError(f"every searched candidate failed; the first with: {reason}", hint)
     return None
+
+
+def _all_failed(records: list[Record]) -> bool:
+    """Return whether there are records and none is complete."""
+    return bool(records) and not any(record.complete for record in records)
 
 
 def _nothing_within_limits(study: Study) -> RunError:
@@ -415,14 +418,14 @@ def _counts_line(records: list[Record], data: Dataset) -> str:
     return line
 
 
-def _report(ready: ResolvedRun, data: Dataset, parts: Split, store: Store) -> Path:
+def _report(ready: ResolvedRun, data: Dataset, data_split: Split, store: Store) -> Path:
     """Write the report of the records so far, and return its page."""
     warning = ""
     if data.name != CIFAR:
         warning = f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
-    about = _about(ready, data, parts)
+    about = _about(ready, data, data_split)
     store.describe(about)
-    paper = _paper(ready.study, data, len(parts.fit) + len(parts.validation))
+    paper = _paper(ready.study, data, len(data_split.fit) + len(data_split.validation))
     context = ReportContext(
         title=f"bam_search: {ready.name}",
         objectives=ready.study.objectives,
@@ -496,7 +499,7 @@ def _identity(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
     return {**identity, **table}
 
 
-def _about(ready: ResolvedRun, data: Dataset, parts: Split) -> dict[str, str]:
+def _about(ready: ResolvedRun, data: Dataset, data_split: Split) -> dict[str, str]:
     """Return the facts about the study that its report lists, by their headings."""
     study = ready.study
     device = ready.device
@@ -509,7 +512,7 @@ def _about(ready: ResolvedRun, data: Dataset, parts: Split) -> dict[str, str]:
         "Date": date.isoformat(timespec="seconds"),
         "Variant": f"{device.variant}, on {device.name}, because {device.reason}",
         "Data": f"{data.name} ({data.origin}), sha256 {data.digest}",
-        "Split": _split_words(parts, study.seed),
+        "Split": _split_words(data_split, study.seed),
         "Backbone": _backbone_words(ready),
         "Space": f"{len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements",
         "Search": _search_words(study),
@@ -520,8 +523,8 @@ def _about(ready: ResolvedRun, data: Dataset, parts: Split) -> dict[str, str]:
     }
 
 
-def _split_words(parts: Split, seed: int) -> str:
-    fit, validation, test = len(parts.fit), len(parts.validation), len(parts.test)
+def _split_words(data_split: Split, seed: int) -> str:
+    fit, validation, test = len(data_split.fit), len(data_split.validation), len(data_split.test)
     return (
         f"{fit:,} images train and {validation:,} validate in the search; "
         f"{fit + validation:,} train and {test:,} test the finalists; stratified, seed {seed}"

@@ -1,5 +1,6 @@
-"""The command line: help without torch, and mistakes that exit with 2, in one sentence, and write
-nothing.
+"""The command line: help, mistakes, and the ends that a run can have.
+
+Help imports no torch. A mistake exits with 2, is said in one sentence, and writes nothing.
 """
 
 import json
@@ -15,14 +16,22 @@ from conftest import run_command
 from bam_search.cli.main import main
 from bam_search.search.store import read_records
 
+SHOW_HELP = """
+import sys
+from bam_search.cli.main import main
+sys.argv = ["bam_search", "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+heavy = ("torch", "optuna", "pandas", "plotly", "numpy", "pydantic", "rich")
+print([name for name in heavy if name in sys.modules])
+"""
+
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom bam_search.cli.main import main\nsys.argv = ['bam_search', '--help']\ntry: main()\nexcept SystemExit: pass\n"
-        "print([name for name in ('torch', 'optuna', 'pandas', 'plotly', 'numpy', 'pydantic', 'rich') if name in sys.modules])"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", SHOW_HELP], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "Usage: python -m bam_search" in done.stdout
     assert done.stdout.strip().endswith("[]")
@@ -54,15 +63,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
             "rungs.epochs = [2] with recipe.epochs = 2",
         ),
         (
-            [
-                "run",
-                "--study",
-                "placement",
-                "--set",
-                "finalists.seeds=9",
-                "--set",
-                "finalists.most=8",
-            ],
+            ["run", "--study", "placement", "--set", "finalists={seeds=9, most=8}"],
             "finalists.most = 8 is less than",
         ),
         (["run", "--study", "placement", "--set", "sampler=additiv"], "did you mean 'additive'"),
@@ -108,10 +109,10 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
 DRY = ("run", "--study", "placement", "--dry-run", "--device", "cpu")
 
 
-def dry(
+def dry_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *args: str
 ) -> tuple[str, str]:
-    """A dry run in this process: stdout and stderr."""
+    """Do a dry run in this process; return stdout and stderr."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
     assert run_command(monkeypatch, *DRY, *args) == 0
@@ -121,12 +122,12 @@ def dry(
 def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, err = dry(monkeypatch, capsys, tmp_path, "--space", "torchvision:resnet18")
+    out, err = dry_run(monkeypatch, capsys, tmp_path, "--space", "torchvision:resnet18")
     assert "space = torchvision:resnet18" in out
     assert (
-        "reference 'BAM at the bottlenecks': at layer3: bam(r=16,d=4): the dilation 4 is more than the map's side, 2; bam(d=2)"
-        in err
-    )
+        "reference 'BAM at the bottlenecks': at layer3: bam(r=16,d=4): "
+        "the dilation 4 is more than the map's side, 2; bam(d=2)"
+    ) in err
     assert "reference 'BAM in every block': at layer3.0.bn2 and 1 more" in err
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +135,7 @@ def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(
 def test_dry_run_shows_the_study_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, err = dry(monkeypatch, capsys, tmp_path, "--epochs", "3")
+    out, err = dry_run(monkeypatch, capsys, tmp_path, "--epochs", "3")
     assert err.startswith("placement: the cpu variant runs on ")
     assert "--device cpu asks for it" in err
     for part in (
@@ -155,27 +156,33 @@ def test_dry_run_shows_the_study_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+WIDE = """
+from bam_search.model.backbones.resnet import small
+from bam_search.space.search_space import SearchSpace
+
+def space():
+    return SearchSpace("wide", small, sites=("stage-ends",), modules={"bam": {"r": (64,)}})
+"""
+"""A space whose first stage is too narrow for its only setting, r = 64."""
+
+
 def test_a_site_that_cannot_be_searched_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "wide.py").write_text(
-        "from bam_search.model.backbones.resnet import small\nfrom bam_search.space.search_space import SearchSpace\n"
-        "def space():\n    return SearchSpace('wide', small, sites=('stage-ends',), modules={'bam': {'r': (64,)}})\n"
-    )
-    out, err = dry(monkeypatch, capsys, tmp_path, "--space", "wide.py")
-    assert (
-        "1 site is not searched, as no module with any of its options is legal there: layer1\n"
-        in err
-    )
+    (tmp_path / "wide.py").write_text(WIDE)
+    out, err = dry_run(monkeypatch, capsys, tmp_path, "--space", "wide.py")
+    left_out = "1 site is not searched, as no module with any of its options is legal there: layer1"
+    assert f"{left_out}\n" in err
     assert "space wide: 2 sites, 4 placements" in out
 
 
 def test_compiling_in_a_search_is_advised_against_and_in_a_comparison_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, err = dry(monkeypatch, capsys, tmp_path, "--set", "recipe.compile=true")
+    _, err = dry_run(monkeypatch, capsys, tmp_path, "--set", "recipe.compile=true")
     assert "recipe.compile: nearly every candidate of a search compiles anew" in err
-    _, err = dry(monkeypatch, capsys, tmp_path, "--set", "recipe.compile=true", "--trials", "4")
+    words = ("--set", "recipe.compile=true", "--trials", "4")
+    _, err = dry_run(monkeypatch, capsys, tmp_path, *words)
     assert "anew" not in err
     assert "recipe.compile: the time told is that of steps without it" in err
 
@@ -184,7 +191,7 @@ def test_a_study_whose_references_cannot_be_trained_says_that_its_time_cannot_be
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "frail.py").write_text(FRAIL.replace("FAILS", "True"))
-    out, _ = dry(monkeypatch, capsys, tmp_path, "--space", "frail.py:net")
+    out, _ = dry_run(monkeypatch, capsys, tmp_path, "--space", "frail.py:net")
     assert "how long it takes cannot be told (RuntimeError: deliberate at [" in out
 
 
@@ -209,11 +216,18 @@ def net(num_classes):
 
 def space():
     from bam_search.space.search_space import SearchSpace
-    return SearchSpace("frail", Net, sites=("one", "two"), modules={"bam": {"r": (2, 4), "d": (1,)}, "se": {"r": (2, 4, 8)}})
+    modules = {"bam": {"r": (2, 4), "d": (1,)}, "se": {"r": (2, 4, 8)}}
+    return SearchSpace("frail", Net, sites=("one", "two"), modules=modules)
 """
+"""A space whose trainings raise where the expression that is put for FAILS is true."""
+
+PLAIN = '{ plain = "none" }'
+"""The references of a study: the backbone alone."""
+SMALL = "--epochs 1 --set data.images=400 --set data.validation=0.25 --set recipe.batch=50"
+"""Makes trainings short."""
 
 
-def here(
+def run_study(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     folder: Path,
@@ -223,9 +237,9 @@ def here(
     *args: str,
     signals: bool = False,
 ) -> tuple[int, str, str]:
-    """Run a tiny study in this process: exit code, stdout, stderr.
+    """Run a tiny study in this process; return the exit code, stdout and stderr.
 
-    `fails` is an expression of `attended`, when a training crashes.
+    A training crashes where `fails`, a Python expression of `attended`, is true.
     """
     (folder / "frail.py").write_text(FRAIL.replace("FAILS", fails))
     variant = f'space = "{folder / "frail.py"}"\n'
@@ -236,46 +250,15 @@ def here(
     monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
     if not signals:
         monkeypatch.setattr(signal, "signal", lambda *_args: None)
-    small = [
-        "--epochs",
-        "1",
-        "--set",
-        "data.images=400",
-        "--set",
-        "data.validation=0.25",
-        "--set",
-        "recipe.batch=50",
-    ]
-    finalists = [
-        "--set",
-        "finalists={seeds=1, leave_one_out=false}",
-        "--set",
-        "random_baseline=false",
-    ]
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        [
-            "bam_search",
-            "run",
-            "--study",
-            "tiny.toml",
-            "--device",
-            "cpu",
-            "--data",
-            str(data),
-            *small,
-            *finalists,
-            *args,
-        ],
-    )
-    with pytest.raises(SystemExit) as caught:
-        main()
+    finalists = ["--set", "finalists={seeds=1, leave_one_out=false}"]
+    no_baseline = ["--set", "random_baseline=false"]
+    study = ["--study", "tiny.toml", "--device", "cpu", "--data", data]
+    code = run_command(monkeypatch, "run", *study, *SMALL.split(), *finalists, *no_baseline, *args)
     out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
+    return code, out, err
 
 
-@pytest.mark.parametrize("references", ['{ plain = "none" }', "{}"])
+@pytest.mark.parametrize("references", [PLAIN, "{}"])
 def test_limits_below_everything_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -283,23 +266,15 @@ def test_limits_below_everything_are_one_sentence(
     small_npz: Path,
     references: str,
 ) -> None:
-    code, out, err = here(
-        monkeypatch,
-        capsys,
-        tmp_path,
-        small_npz,
-        references,
-        "False",
-        "--trials",
-        "4",
-        "--set",
-        "max_params_overhead=0.01",
+    arguments = ("--trials", "4", "--set", "max_params_overhead=0.01")
+    code, out, err = run_study(
+        monkeypatch, capsys, tmp_path, small_npz, references, "False", *arguments
     )
     assert (code, out) == (1, "")
     assert (
-        "error: there is nothing to search: no placement of the space is within the limits (params_overhead 0.01 %)"
-        in err
-    )
+        "error: there is nothing to search: "
+        "no placement of the space is within the limits (params_overhead 0.01 %)"
+    ) in err
     assert "hint: raise max_params_overhead or max_macs_overhead" in err
     assert "Traceback" not in err
     assert (tmp_path / "reports" / "tiny" / "index.html").is_file()
@@ -311,14 +286,12 @@ def test_a_search_of_which_every_candidate_fails_is_one_sentence(
     tmp_path: Path,
     small_npz: Path,
 ) -> None:
-    code, out, err = here(
-        monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "attended", "--trials", "4"
+    code, out, err = run_study(
+        monkeypatch, capsys, tmp_path, small_npz, PLAIN, "attended", "--trials", "4"
     )
     assert (code, out) == (1, "")
-    assert (
-        "error: every searched candidate failed; the first with: RuntimeError: deliberate at ['"
-        in err
-    )
+    reason = "RuntimeError: deliberate at ['"
+    assert f"error: every searched candidate failed; the first with: {reason}" in err
     page = tmp_path / "reports" / "tiny" / "index.html"
     assert f"hint: the tracebacks are in {page.relative_to(tmp_path)}" in err
     assert "Traceback" not in err
@@ -332,9 +305,7 @@ def test_trainings_that_take_too_long_all_fail_in_one_sentence(
     small_npz: Path,
 ) -> None:
     arguments = ("--trials", "3", "--set", "recipe.seconds=1e-6")
-    code, out, err = here(
-        monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "False", *arguments
-    )
+    code, out, err = run_study(monkeypatch, capsys, tmp_path, small_npz, PLAIN, "False", *arguments)
     assert (code, out) == (1, "")
     assert "error: no candidate could be trained; the first failed with: " in err
     assert "took more than 1e-06 s" in err
@@ -348,8 +319,8 @@ def test_so_many_failures_end_the_study_and_the_same_command_continues(
 ) -> None:
     arguments = ("--trials", "6", "--max-failures", "2")
     for done in (3, 5):
-        code, out, err = here(
-            monkeypatch, capsys, tmp_path, small_npz, '{ plain = "none" }', "attended", *arguments
+        code, out, err = run_study(
+            monkeypatch, capsys, tmp_path, small_npz, PLAIN, "attended", *arguments
         )
         assert (code, out) == (1, "")
         assert "error: 2 failed, which is --max-failures; the last one, #" in err
@@ -365,21 +336,12 @@ def test_the_time_limit_ends_a_study_like_an_interrupt(
     tmp_path: Path,
     small_npz: Path,
 ) -> None:
-    handlers = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    arguments = ("--trials", "20", "--epochs", "10000", "--time-limit", "4")
     try:
-        arguments = ("--trials", "20", "--epochs", "10000", "--time-limit", "4")
-        code, out, err = here(
-            monkeypatch,
-            capsys,
-            tmp_path,
-            small_npz,
-            '{ plain = "none" }',
-            "False",
-            *arguments,
-            signals=True,
+        code, out, err = run_study(
+            monkeypatch, capsys, tmp_path, small_npz, PLAIN, "False", *arguments, signals=True
         )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -387,9 +349,23 @@ def test_the_time_limit_ends_a_study_like_an_interrupt(
             signal.signal(number, handler)
     assert (code, out) == (130, "")
     assert (
-        "interrupted by the time limit; finished candidates are kept, and the same command continues:\n  python -m bam_search run"
-        in err
-    )
+        "interrupted by the time limit; finished candidates are kept, "
+        "and the same command continues:\n  python -m bam_search run"
+    ) in err
+
+
+# A file may not grow beyond what the database has after some candidates: what a full disk does,
+# and root cannot ignore. No page is written, which would need more.
+RUN_ON_A_FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))
+sys.argv = WORDS
+from bam_search.report import page
+from bam_search.cli import run
+run.write_report = lambda folder, *_: folder
+from bam_search.cli.main import main
+main()
+"""
 
 
 def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(
@@ -399,47 +375,19 @@ def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(
     (tmp_path / "tiny.toml").write_text(
         'question = "?"\nreferences = {}\n[cpu]\nspace = "frail.py"\n[gpu]\nspace = "frail.py"\n'
     )
-    small = [
-        "--epochs",
-        "1",
-        "--set",
-        "data.images=400",
-        "--set",
-        "data.validation=0.25",
-        "--set",
-        "recipe.batch=50",
-        "--workers",
-        "1",
-    ]
-    words = [
-        "bam_search",
-        "run",
-        "--study",
-        "tiny.toml",
-        "--device",
-        "cpu",
-        "--data",
-        str(small_npz),
-        "--trials",
-        "9",
-        *small,
-    ]
-    # A file may not grow beyond what the database has after some candidates: what a full disk does,
-    # and root cannot ignore.
-    code = f"import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))\nsys.argv = {words!r}\n"
-    code += "from bam_search.report import page\nfrom bam_search.cli import run\n"
-    code += (
-        "run.write_report = lambda folder, *_: folder\nfrom bam_search.cli.main import main\nmain()"
-    )
+    command = f"bam_search run --study tiny.toml --device cpu --trials 9 --workers 1 {SMALL}"
+    words = [*command.split(), "--data", str(small_npz)]
+    code = RUN_ON_A_FULL_DISK.replace("WORDS", repr(words))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 1, done.stderr
     assert "error: the study in reports/tiny cannot be written: " in done.stderr
     assert "Traceback" not in done.stderr
-    told = re.findall(r"^\[ *\d+/\d+\]  #(\d+)", done.stderr, re.M)
-    assert 0 < len(told) < 9
-    assert [str(record.number) for record in read_records(tmp_path / "reports" / "tiny")] == told
+    printed = re.findall(r"^\[ *\d+/\d+\]  #(\d+)", done.stderr, re.M)
+    assert 0 < len(printed) < 9
+    records = read_records(tmp_path / "reports" / "tiny")
+    assert [str(record.number) for record in records] == printed
 
 
 def test_a_study_of_references_alone_and_one_within_limits_are_done(
@@ -449,35 +397,13 @@ def test_a_study_of_references_alone_and_one_within_limits_are_done(
     small_npz: Path,
 ) -> None:
     two = '{ plain = "none", both = "one=bam(r=2,d=1) two=bam(r=2,d=1)" }'
-    code, out, err = here(
-        monkeypatch,
-        capsys,
-        tmp_path,
-        small_npz,
-        two,
-        "False",
-        "--trials",
-        "2",
-        "--set",
-        "max_params_overhead=0.01",
-    )
+    alone = ("--trials", "2", "--set", "max_params_overhead=0.01")
+    code, out, err = run_study(monkeypatch, capsys, tmp_path, small_npz, two, "False", *alone)
     assert code == 0, err
     assert "The references beside the first one:\n  both: a tie with plain: " in out
     assert "no interval with one seed, n = 1" in out
-    code, out, err = here(
-        monkeypatch,
-        capsys,
-        tmp_path,
-        small_npz,
-        two,
-        "False",
-        "--trials",
-        "30",
-        "--set",
-        "max_params_overhead=8",
-        "--out",
-        "other",
-    )
+    limited = ("--trials", "30", "--set", "max_params_overhead=8", "--out", "other")
+    code, out, err = run_study(monkeypatch, capsys, tmp_path, small_npz, two, "False", *limited)
     assert code == 0, err
     assert "the space has no further placement within the limits: " in err
     assert "candidates instead of 30" in err

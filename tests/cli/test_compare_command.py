@@ -11,8 +11,10 @@ from bam_search.report.tables import records_csv
 
 @pytest.fixture
 def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports `one` and `two`, `deep/one` of another seed, `empty` without a finished candidate,
-    `other` which is no report.
+    """Folders of reports and of what is none, in the working directory.
+
+    `one` and `two` are reports, and `deep/one` is one of another seed. `empty` has no finished
+    candidate, `old` has records of another version, `broken` a broken study.json; `other` is empty.
     """
     monkeypatch.chdir(tmp_path)
     for name, seed, error in (
@@ -24,11 +26,11 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         folder = Path(name)
         folder.mkdir(parents=True)
-        record = make_record(0, error, 0.0, params=1000 if error == 80.0 else 2000)
+        params = 1000 if error == 80.0 else 2000
+        record = make_record(0, error, 0.0, params=params)
         (folder / "records.csv").write_text(records_csv([record]))
-        (folder / "study.json").write_text(
-            json.dumps({"identity": {"space": "small", "seed": seed, "data": {}, "recipe": {}}})
-        )
+        identity = {"space": "small", "seed": seed, "data": {}, "recipe": {}}
+        (folder / "study.json").write_text(json.dumps({"identity": identity}))
     Path("old/records.csv").write_text("number\n0\n")
     Path("other").mkdir()
     Path("broken").mkdir()
@@ -60,11 +62,12 @@ def test_other_seeds_are_warned_of_and_folders_of_one_name_told_apart(
 ) -> None:
     code, _, err = run(monkeypatch, capsys, "one", "deep/one", "--out", "page")
     assert code == 0
-    assert (
-        err
-        == "warning: The errors of these studies are not comparable, as they differ in: seed (0 in one, 1 in deep/one)\n"
+    difference = "seed (0 in one, 1 in deep/one)"
+    assert err == (
+        "warning: The errors of these studies are not comparable, "
+        f"as they differ in: {difference}\n"
     )
-    assert "seed (0 in one, 1 in deep/one)" in Path("page/index.html").read_text()
+    assert difference in Path("page/index.html").read_text()
 
 
 @pytest.mark.usefixtures("reports")

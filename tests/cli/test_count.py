@@ -20,38 +20,22 @@ def run(
 def test_json_has_the_schema(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = run(
-        monkeypatch,
-        capsys,
-        "count",
-        "--space",
-        "resnet50",
-        "--placement",
-        "bottleneck",
-        "--module",
-        "bam(r=16,d=4)",
-        "--json",
-    )
-    found = json.loads(out)
+    args = "count --space resnet50 --placement bottleneck --module bam(r=16,d=4) --json"
+    code, out, err = run(monkeypatch, capsys, *args.split())
     assert (code, err) == (0, "")
-    assert (found["schema"], found["space"], found["placement"]) == (
-        1,
-        "resnet50",
-        "layer1=bam layer2=bam layer3=bam",
-    )
-    assert (found["params"], found["macs_conv_fc"], found["uncounted"]) == (
-        24_070_487,
-        1_249_456_128,
-        [],
-    )
-    assert found["base"]["params"] == 23_705_252
-    assert found["overhead"]["params"] == pytest.approx(100 * (24_070_487 / 23_705_252 - 1))
-    assert found["macs"] == sum(found["by_operator"].values())
-    assert (
-        set(found["overhead"])
-        == set(found["base"])
-        == {"params", "macs", "macs_conv_fc", "activations"}
-    )
+    row = json.loads(out)
+    assert row["schema"] == 1
+    assert row["space"] == "resnet50"
+    assert row["placement"] == "layer1=bam layer2=bam layer3=bam"
+    assert row["params"] == 24_070_487
+    assert row["macs_conv_fc"] == 1_249_456_128
+    assert row["uncounted"] == []
+    assert row["base"]["params"] == 23_705_252
+    assert row["overhead"]["params"] == pytest.approx(100 * (24_070_487 / 23_705_252 - 1))
+    assert row["macs"] == sum(row["by_operator"].values())
+    counts = {"params", "macs", "macs_conv_fc", "activations"}
+    assert set(row["overhead"]) == counts
+    assert set(row["base"]) == counts
 
 
 def test_the_table_shows_the_papers_four_and_the_audit_holds(
@@ -74,52 +58,33 @@ def test_placements_as_text_and_several_at_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mixed = "layer1=bam layer2.0.bn2=se(r=8)"
-    args = (
-        "count",
-        "--space",
-        "resnet18",
-        "--space",
-        "small",
-        "--json",
-        "--placement",
-        mixed,
-        "--placement",
-        "none",
-    )
-    code, out, _ = run(monkeypatch, capsys, *args)
-    found = json.loads(out)
+    spaces = ("--space", "resnet18", "--space", "small")
+    placements = ("--placement", mixed, "--placement", "none")
+    code, out, _ = run(monkeypatch, capsys, "count", *spaces, *placements, "--json")
     assert code == 0
-    rows = [(row["space"], row["placement"]) for row in found]
-    assert rows == [("resnet18", mixed), ("resnet18", "none"), ("small", mixed), ("small", "none")]
-    assert found[1]["overhead"] == {"params": 0, "macs": 0, "macs_conv_fc": 0, "activations": 0}
+    rows = json.loads(out)
+    assert [(row["space"], row["placement"]) for row in rows] == [
+        ("resnet18", mixed),
+        ("resnet18", "none"),
+        ("small", mixed),
+        ("small", "none"),
+    ]
+    assert rows[1]["overhead"] == {"params": 0, "macs": 0, "macs_conv_fc": 0, "activations": 0}
 
 
 def test_latency_is_a_ratio_with_an_interval(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = (
-        "count",
-        "--space",
-        "small",
-        "--placement",
-        "stage-ends",
-        "--latency",
-        "--batch",
-        "8",
-        "--device",
-        "cpu",
-        "--json",
-    )
-    code, out, _ = run(monkeypatch, capsys, *args)
-    found = json.loads(out)
+    args = "count --space small --placement stage-ends --latency --batch 8 --device cpu --json"
+    code, out, _ = run(monkeypatch, capsys, *args.split())
     assert code == 0
-    assert found["latency"]["low"] <= found["latency"]["ratio"] <= found["latency"]["high"]
-    assert (
-        found["training_memory"]["bytes"]
-        > found["training_memory"]["base"]
-        > 3 * 4 * found["base"]["params"]
-    )
-    assert found["measured_on"]["batch"] == 8
+    row = json.loads(out)
+    latency = row["latency"]
+    assert latency["low"] <= latency["ratio"] <= latency["high"]
+    memory = row["training_memory"]
+    weights_gradients_and_momentum = 3 * 4 * row["base"]["params"]  # of 4 bytes each
+    assert memory["bytes"] > memory["base"] > weights_gradients_and_momentum
+    assert row["measured_on"]["batch"] == 8
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,10 @@ def report(tmp_path_factory: pytest.TempPathFactory, small_npz: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(report: Path, small_npz: Path) -> Path:
-    """The bottleneck candidate's, trained."""
+    """The trained weights of the bottleneck candidate."""
+    args = ("--candidate", BOTTLENECK, "--data", small_npz)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        assert (
-            run_command(
-                monkeypatch, "train", report, "--candidate", BOTTLENECK, "--data", small_npz
-            )
-            == 0
-        )
+        assert run_command(monkeypatch, "train", report, *args) == 0
     return report / f"candidate-{BOTTLENECK}.pt"
 
 
@@ -60,44 +56,17 @@ def test_a_candidate_is_trained_the_same_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     again = tmp_path / "new folder" / "again.pt"
-    assert (
-        run_command(
-            monkeypatch,
-            "train",
-            report,
-            "--candidate",
-            BOTTLENECK,
-            "--data",
-            small_npz,
-            "--out",
-            again,
-        )
-        == 0
-    )
-    said = capsys.readouterr()
-    assert re.fullmatch(
-        rf"{re.escape(str(again))}: \d+\.\d\d % test error after 1 epoch, seed 1000003\n", said.out
-    )
-    assert "on 600 images" in said.err
-    assert "the study measured" in said.err  # the report knows this seed
-    one, two = (torch.load(path, weights_only=True) for path in (weights, again))
+    args = ("--candidate", BOTTLENECK, "--data", small_npz, "--out", again)
+    assert run_command(monkeypatch, "train", report, *args) == 0
+    out, err = capsys.readouterr()
+    path = re.escape(str(again))
+    assert re.fullmatch(rf"{path}: \d+\.\d\d % test error after 1 epoch, seed 1000003\n", out)
+    assert "on 600 images" in err
+    assert "the study measured" in err  # the report knows this seed
+    one = torch.load(weights, weights_only=True)
+    two = torch.load(again, weights_only=True)
     assert all(torch.equal(one[key], two[key]) for key in one)
-    assert (
-        run_command(
-            monkeypatch,
-            "train",
-            report,
-            "--candidate",
-            BOTTLENECK,
-            "--data",
-            small_npz,
-            "--out",
-            again,
-            "--seed",
-            5,
-        )
-        == 0
-    )
+    assert run_command(monkeypatch, "train", report, *args, "--seed", 5) == 0
     three = torch.load(again, weights_only=True)
     assert not all(torch.equal(one[key], three[key]) for key in one)
     assert "the study measured" not in capsys.readouterr().err
@@ -112,26 +81,15 @@ def test_a_candidate_of_a_fused_study_is_trained_fused(
     (folder / "study.json").write_text(json.dumps(study))
     monkeypatch.setattr("bam_search.cli.train.fused", partial(fused, backend="eager"))
     out = tmp_path / "fused.pt"
-    assert (
-        run_command(
-            monkeypatch,
-            "train",
-            folder,
-            "--candidate",
-            BOTTLENECK,
-            "--data",
-            small_npz,
-            "--out",
-            out,
-        )
-        == 0
-    )
-    one, two = (torch.load(path, weights_only=True) for path in (weights, out))
+    args = ("--candidate", BOTTLENECK, "--data", small_npz, "--out", out)
+    assert run_command(monkeypatch, "train", folder, *args) == 0
+    one = torch.load(weights, weights_only=True)
+    two = torch.load(out, weights_only=True)
     assert not torch.equal(one["fc.weight"], two["fc.weight"])  # rounded elsewhere
     assert torch.allclose(one["fc.weight"], two["fc.weight"], atol=0.05)
 
 
-def test_maps_of_test_images_and_of_own_pictures(
+def test_maps_of_test_images_and_of_a_users_pictures(
     report: Path,
     weights: Path,
     small_npz: Path,
@@ -146,16 +104,14 @@ def test_maps_of_test_images_and_of_own_pictures(
     assert page.read_text().count("<img ") == 3 * (1 + 2)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)).save(
-        pictures / "a <b>.png"
-    )
+    noise = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(pictures / "a <b>.png")
     Image.new("L", (20, 20)).save(pictures / "grey.jpg")
-    assert (
-        run_command(monkeypatch, *words, "--images", pictures, "--out", tmp_path / "own.html") == 0
-    )
-    own = (tmp_path / "own.html").read_text()
-    assert own.count("<img ") == 2 * (1 + 2)
-    assert "a &lt;b&gt;.png" in own
+    out = tmp_path / "pictures.html"
+    assert run_command(monkeypatch, *words, "--images", pictures, "--out", out) == 0
+    html = out.read_text()
+    assert html.count("<img ") == 2 * (1 + 2)
+    assert "a &lt;b&gt;.png" in html
 
 
 def test_mistakes_are_one_sentence_and_write_nothing(
@@ -172,31 +128,31 @@ def test_mistakes_are_one_sentence_and_write_nothing(
     (tmp_path / "broken" / "x.png").write_text("no picture")
     out = tmp_path / "out"
     data = ("--data", small_npz, "--out", out)
-    kept = ("--weights", weights)
-    for words, said in (
+    trained = ("--weights", weights)
+    for words, message in (
         (
             ("train", report, "--candidate", 1, "--data", "generated", "--out", out),
             "is not what the study was run on",
         ),
         (("train", report, "--candidate", 99, *data), "has no candidate 99"),
         (("train", tmp_path, "--candidate", 1, *data), "records.csv cannot be read"),
-        (("maps", report, "--candidate", 0, *data, *kept), "candidate 0 has no attention"),
-        (("maps", report, "--candidate", 2, *data, *kept), "is no state dict of this candidate"),
+        (("maps", report, "--candidate", 0, *data, *trained), "candidate 0 has no attention"),
+        (("maps", report, "--candidate", 2, *data, *trained), "is no state dict of this candidate"),
         (
             ("maps", report, "--candidate", 1, *data, "--weights", "nowhere.pt"),
             "is no state dict of this candidate",
         ),
         (
-            ("maps", report, "--candidate", 1, *data, *kept, "--images", tmp_path / "empty"),
+            ("maps", report, "--candidate", 1, *data, *trained, "--images", tmp_path / "empty"),
             "there are no pictures",
         ),
         (
-            ("maps", report, "--candidate", 1, *data, *kept, "--images", tmp_path / "broken"),
+            ("maps", report, "--candidate", 1, *data, *trained, "--images", tmp_path / "broken"),
             "cannot be read as a picture",
         ),
     ):
         assert run_command(monkeypatch, *words) == 2
         error = capsys.readouterr().err
-        assert said in error
+        assert message in error
         assert "Traceback" not in error
         assert not out.exists()
