@@ -221,7 +221,7 @@ def difference_text(difference: Difference) -> str:
 
 
 def test_text(record: Record) -> str:
-    """'81.63 ± 0.21 (3)': mean, standard deviation and number of the test errors; "" without one."""
+    """'81.63 ± 0.21 (3)': mean, standard deviation and number of test errors; "" without one."""
     if not record.test_errors:
         return ""
     test = mean(record.test_errors)
