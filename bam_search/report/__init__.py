@@ -1,3 +1,4 @@
-"""WHAT WE LEARNED: tables, figures and the page, from records alone. pandas and plotly; never torch
-or optuna.
+"""What the study learned: tables, figures and the page, from records alone.
+
+pandas and plotly; never torch or optuna.
 """

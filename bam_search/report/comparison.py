@@ -269,12 +269,12 @@ def _identity(study: Finished) -> dict[str, str]:
 
 def _differences(studies: Sequence[Finished]) -> list[str]:
     """'recipe.epochs (2 in a and b, 10 in c)' for each key of SAME's sections that differs."""
-    identities = {study.name: _identity(study) for study in studies}
-    keys = dict.fromkeys(key for identity in identities.values() for key in identity)
+    identities = [(study.name, _identity(study)) for study in studies]
+    keys = dict.fromkeys(key for _, identity in identities for key in identity)
     differences = []
     for key in keys:
         names_by_value: dict[str, list[str]] = {}
-        for name, identity in identities.items():
+        for name, identity in identities:
             names_by_value.setdefault(identity.get(key, UNKNOWN), []).append(name)
         if _section(key) in SAME and len(names_by_value) > 1:
             differences.append(f"{key} ({_who_has_what(names_by_value)})")

@@ -4,12 +4,12 @@ What the page makes of clicks is in assets/page.js.
 """
 
 import html
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 
 from bam_search.report.tables import AXES
@@ -33,8 +33,9 @@ REFERENCES = (
     ("star", "#009e73"),
     ("hexagon", "#882255"),
 )
-"""Shape and colour of each reference in turn; colours of Okabe and Ito's palette, told apart by
-colour-blind readers too.
+"""Shape and colour of each reference in turn.
+
+The colours are of Okabe and Ito's palette, which colour-blind readers can tell apart too.
 """
 FRONT = ("circle", "#0072b2")
 DOMINATED = ("circle-open", "#8a8a8a")
@@ -61,178 +62,229 @@ class Group:
 
 
 def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
-    """Dominated and front members of the search, then each reference; only complete records."""
+    """The complete records in groups, none of them empty.
+
+    First the random search, then dominated and front members of the search, then each reference.
+    """
+    complete = [record for record in records if record.complete]
+    drawn = [record for record in complete if record.origin == RANDOM]
+    searched = [record for record in complete if record.origin == SEARCH]
     on_front = {record.number for record in pareto_front(main_records(records), objectives)}
-    searched = [r for r in records if r.complete and r.origin == SEARCH]
-    references = [r for r in records if r.complete and r.origin == REFERENCE]
-    found = [
-        Group(
-            "random search", *DRAWN, tuple(r for r in records if r.complete and r.origin == RANDOM)
-        ),
-        Group(
-            "searched, dominated",
-            *DOMINATED,
-            tuple(r for r in searched if r.number not in on_front),
-        ),
-        Group("searched, on the front", *FRONT, tuple(r for r in searched if r.number in on_front)),
-        *(Group(r.name, *REFERENCES[i % len(REFERENCES)], (r,)) for i, r in enumerate(references)),
+    members = [record for record in searched if record.number in on_front]
+    dominated = [record for record in searched if record.number not in on_front]
+    candidates = [
+        Group("random search", *DRAWN, tuple(drawn)),
+        Group("searched, dominated", *DOMINATED, tuple(dominated)),
+        Group("searched, on the front", *FRONT, tuple(members)),
     ]
-    return [group for group in found if group.records]
+    return [group for group in candidates if group.records] + _reference_groups(complete)
+
+
+def _reference_groups(complete: Sequence[Record]) -> list[Group]:
+    references = [record for record in complete if record.origin == REFERENCE]
+    looks = itertools.cycle(REFERENCES)
+    return [
+        Group(record.name, *look, (record,))
+        for record, look in zip(references, looks, strict=False)
+    ]
 
 
 def front_line(records: Sequence[Record], axis: str) -> list[Record]:
     """The front of error against this one overhead, cheapest first: the line that is drawn."""
-    complete = sorted(
-        (r for r in records if r.complete),
-        key=lambda r: (getattr(r, axis), r.objective("error"), r.number),
-    )
-    best = np.minimum.accumulate([math.inf, *(r.objective("error") for r in complete)])
-    return [r for r, before in zip(complete, best, strict=False) if r.objective("error") < before]
+    complete = [record for record in records if record.complete]
+    line: list[Record] = []
+    least = math.inf
+    for record in sorted(complete, key=lambda r: _cost_error_number(r, axis)):
+        error = record.objective("error")
+        if error < least:
+            line.append(record)
+            least = error
+    return line
+
+
+def _cost_error_number(record: Record, axis: str) -> tuple[float, float, int]:
+    return getattr(record, axis), record.objective("error"), record.number
 
 
 def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
-    """Validation error against an overhead, with a switch to the others; a logarithmic scale where
-    they span more than ten times.
+    """Validation error against an overhead, with a switch to the other overheads.
 
-    Each point's `customdata` is its candidate's tag; the last trace is empty, for the page's ring
-    around the selected one.
+    Where overheads span more than ten times, a second switch has a logarithmic scale. Each point's
+    `customdata` is its candidate's tag; the last trace is empty, for the page's ring around the
+    selected one.
     """
-    offered = [
-        axis
-        for axis in SWITCH
-        if axis in OBJECTIVES or any(_at(r, axis) is not None for r in records)
-    ]
-    figures = {axis: _traces(records, objectives, axis) for axis in offered}
+    axes = _known_axes(records)
+    traces = {axis: _traces(records, objectives, axis) for axis in axes}
     first = next(iter(SWITCH))
-    figure = go.Figure(figures[first])
-    base = next((r for r in records if r.origin == REFERENCE and r.complete), None)
-    if base is not None:
-        figure.add_hline(
-            base.val_error,
-            line={"dash": "dash", "width": 1, "color": DOMINATED[1]},
-            annotation_text=html.escape(base.name),
-        )
-    switch = [
-        {
-            "label": title,
-            "method": "update",
-            "args": [
-                {"x": [t.x for t in traces], "y": [t.y for t in traces]},
-                {"xaxis.title.text": f"overhead in {title}, %"},
-            ],
-        }
-        for (title, traces) in ((SWITCH[axis], traces) for axis, traces in figures.items())
-    ]
-    scales = [
+    figure = go.Figure(traces[first])
+    _add_backbone_line(figure, records)
+    figure.update_xaxes(title=_axis_title(first), zeroline=True)
+    switches = [_axis_buttons(traces)]
+    if _span_ten_times(records, axes):
+        switches.append(_scale_buttons())
+    dropdowns = [_dropdown(buttons, 0.32 * i) for i, buttons in enumerate(switches)]
+    return laid_out(figure).update_layout(margin={"t": 50}, updatemenus=dropdowns)
+
+
+def _known_axes(records: Sequence[Record]) -> list[str]:
+    """The axes of SWITCH that every record has, and those that any of these records has."""
+    return [axis for axis in SWITCH if axis in OBJECTIVES or _with_overhead(records, axis)]
+
+
+def _axis_title(axis: str) -> str:
+    return f"overhead in {SWITCH[axis]}, %"
+
+
+def _add_backbone_line(figure: go.Figure, records: Sequence[Record]) -> None:
+    """A dashed line at the error of the first complete reference, if there is one."""
+    references = [r for r in records if r.origin == REFERENCE and r.complete]
+    if not references:
+        return
+    first = references[0]
+    figure.add_hline(
+        first.val_error,
+        line={"dash": "dash", "width": 1, "color": DOMINATED[1]},
+        annotation_text=html.escape(first.name),
+    )
+
+
+def _axis_buttons(traces: Mapping[str, Sequence[go.Scatter]]) -> list[dict[str, Any]]:
+    """Buttons that put another overhead on the axis of x, from the traces by overhead."""
+    buttons = []
+    for axis, of_axis in traces.items():
+        data = {"x": [trace.x for trace in of_axis], "y": [trace.y for trace in of_axis]}
+        layout = {"xaxis.title.text": _axis_title(axis)}
+        buttons.append({"label": SWITCH[axis], "method": "update", "args": [data, layout]})
+    return buttons
+
+
+def _scale_buttons() -> list[dict[str, Any]]:
+    return [
         {"label": name, "method": "relayout", "args": [{"xaxis.type": name}]}
         for name in ("linear", "log")
     ]
-    wide = [
-        at
-        for r in records
-        if r.complete
-        for axis in offered
-        if (at := _at(r, axis)) is not None and at > 0
-    ]
-    menus = [switch, scales] if wide and max(wide) > 10 * min(wide) else [switch]
-    figure.update_xaxes(title=f"overhead in {SWITCH[first]}, %", zeroline=True)
-    return laid_out(figure).update_layout(
-        margin={"t": 50},
-        updatemenus=[
-            {
-                "type": "dropdown",
-                "buttons": buttons,
-                "direction": "down",
-                "x": 0.32 * i,
-                "xanchor": "left",
-                "y": 1.02,
-                "yanchor": "bottom",
-            }
-            for i, buttons in enumerate(menus)
-        ],
-    )
+
+
+def _span_ten_times(records: Sequence[Record], axes: Sequence[str]) -> bool:
+    """Whether the greatest positive overhead is over ten times the least."""
+    complete = [record for record in records if record.complete]
+    overheads = [_at(record, axis) for record in complete for axis in axes]
+    positive = [overhead for overhead in overheads if overhead is not None and overhead > 0]
+    return bool(positive) and max(positive) > 10 * min(positive)
+
+
+def _dropdown(buttons: Sequence[Mapping[str, Any]], x: float) -> dict[str, Any]:
+    """A switch above the figure, `x` of its width from the left."""
+    return {
+        "type": "dropdown",
+        "buttons": buttons,
+        "direction": "down",
+        "x": x,
+        "xanchor": "left",
+        "y": 1.02,
+        "yanchor": "bottom",
+    }
 
 
 def _at(record: Record, axis: str) -> float | None:
     """The overhead, in percent; None where it is not known."""
-    found: float | None = getattr(record, axis)
-    return found
+    overhead: float | None = getattr(record, axis)
+    return overhead
 
 
 def _traces(records: Sequence[Record], objectives: Sequence[str], axis: str) -> list[go.Scatter]:
-    tested = [r for r in records if r.complete and r.test_error is not None]
-    own = front_line([r for r in main_records(records) if _at(r, axis) is not None], axis)
-    ring = _ring(
-        {
-            "mode": "markers",
-            "marker": {"symbol": "circle-open", "size": 20, "line": {"width": 3}, "color": INK},
-        }
-    )
-    lines = [
-        _line("optimistic front: as measured once", own, axis, [r.val_error for r in own]),
-        *([_confident(tested, axis)] if tested else []),
-    ]
+    """All traces of the figure over this overhead; as many, and in the same order, for each."""
+    tested = [record for record in records if record.complete and record.test_error is not None]
+    lines = [_optimistic(main_records(records), axis)]
+    if tested:
+        lines.append(_confident(tested, axis))
     points = [_points(group, axis) for group in groups(records, objectives)]
+    circle = {"symbol": "circle-open", "size": 20, "line": {"width": 3}, "color": INK}
+    ring = _ring({"mode": "markers", "marker": circle})
     return [*lines, *points, *_unfinished(records, axis), _tested(tested, axis), ring]
 
 
 def _unfinished(records: Sequence[Record], axis: str) -> list[go.Scatter]:
-    """Stopped candidates at the error of their last rung; failed ones, which have none, above
-    everything.
+    """Stopped candidates at the error of their last rung, failed ones above everything.
+
+    A failed candidate has no error. A kind of which there is none has no trace.
     """
-    top = max(
-        (
-            error
-            for r in records
-            for error in (r.val_error, *r.rung_errors[-1:])
-            if error is not None
-        ),
-        default=100.0,
-    )
-    kinds = {
-        "stopped early, after a shorter training": (
-            STOPPED,
-            [(r, r.rung_errors[-1]) for r in records if r.stopped and r.rung_errors],
-        ),
-        "failed": (FAILED, [(r, top + 1) for r in records if r.failure]),
-    }
-    return [
-        markers(
-            name, shape, colour, [_at(r, axis) for r, _ in found], [error for _, error in found], []
-        ).update(customdata=[r.tag for r, _ in found], hoverinfo="none")
-        for name, ((shape, colour), found) in kinds.items()
-        if found
-    ]
+    stopped = [record for record in records if record.stopped and record.rung_errors]
+    failed = [record for record in records if record.failure]
+    last_errors = [record.rung_errors[-1] for record in stopped]
+    above = [_greatest_error(records) + 1] * len(failed)
+    traces = []
+    if stopped:
+        name = "stopped early, after a shorter training"
+        traces.append(_unfinished_points(name, STOPPED, stopped, last_errors, axis))
+    if failed:
+        traces.append(_unfinished_points("failed", FAILED, failed, above, axis))
+    return traces
+
+
+def _greatest_error(records: Sequence[Record]) -> float:
+    """The greatest error of all trainings to the end and last rungs; 100 without any."""
+    errors = [record.val_error for record in records if record.val_error is not None]
+    errors += [record.rung_errors[-1] for record in records if record.rung_errors]
+    return max(errors, default=100.0)
+
+
+def _unfinished_points(
+    name: str,
+    look: tuple[str, str],
+    records: Sequence[Record],
+    errors: Sequence[float],
+    axis: str,
+) -> go.Scatter:
+    shape, colour = look
+    overheads = [_at(record, axis) for record in records]
+    trace = markers(name, shape, colour, overheads, errors, [])
+    return trace.update(customdata=_tags(records), hoverinfo="none")
+
+
+def _optimistic(records: Sequence[Record], axis: str) -> go.Scatter:
+    """The front of the errors that the search measured, each of one training."""
+    line = front_line(_with_overhead(records, axis), axis)
+    return _line("optimistic front: as measured once", line, axis)
 
 
 def _confident(tested: Sequence[Record], axis: str) -> go.Scatter:
-    """The front of the upper ends of the finalists' intervals, or of their means where there is one
-    seed.
+    """The front of the upper ends of the finalists' intervals.
+
+    Where there is one seed, and so no interval, it is of the means.
     """
-    found = {r.number: mean(r.test_errors) for r in tested}
-    high = {number: one.mean if one.high is None else one.high for number, one in found.items()}
-    kept = front_line(
-        [replace(r, val_error=high[r.number]) for r in tested if _at(r, axis) is not None], axis
-    )
-    return _line(
-        "confident front: upper ends of the finalists' intervals",
-        kept,
-        axis,
-        [r.val_error for r in kept],
-    ).update(visible="legendonly", line={"dash": "solid", "color": INK})
+    pessimistic = [
+        replace(record, val_error=_upper_end(record)) for record in _with_overhead(tested, axis)
+    ]
+    line = front_line(pessimistic, axis)
+    name = "confident front: upper ends of the finalists' intervals"
+    look = {"dash": "solid", "color": INK}
+    return _line(name, line, axis).update(visible="legendonly", line=look)
 
 
-def _line(
-    name: str, kept: Sequence[Record], axis: str, errors: Sequence[float | None]
-) -> go.Scatter:
+def _with_overhead(records: Sequence[Record], axis: str) -> list[Record]:
+    return [record for record in records if _at(record, axis) is not None]
+
+
+def _upper_end(record: Record) -> float:
+    test = mean(record.test_errors)
+    return test.mean if test.high is None else test.high
+
+
+def _line(name: str, records: Sequence[Record], axis: str) -> go.Scatter:
+    """A line in steps through the validation errors of these records."""
     return go.Scatter(
-        x=[_at(r, axis) for r in kept],
-        y=errors,
+        x=[_at(record, axis) for record in records],
+        y=[record.val_error for record in records],
         name=name,
         mode="lines",
         line={"shape": "hv", "color": FRONT[1], "dash": "dot", "width": 1.5},
         hoverinfo="skip",
     )
+
+
+def _tags(records: Sequence[Record]) -> list[str]:
+    return [record.tag for record in records]
 
 
 def draw_progress(lines: Mapping[str, Sequence[tuple[int, float]]]) -> go.Figure:
@@ -255,29 +307,44 @@ def draw_progress(lines: Mapping[str, Sequence[tuple[int, float]]]) -> go.Figure
 
 
 def draw_curves(records: Sequence[Record]) -> go.Figure | None:
-    """Validation error after each epoch, a line for each candidate that was measured more than
-    once; None if there is none.
+    """Validation error after each epoch, a line for each candidate measured more than once.
+
+    None if there is no such candidate.
     """
     measured = [r for r in records if len(r.val_errors) > 1 and r.origin in (REFERENCE, SEARCH)]
     if not measured:
         return None
-    # One trace for all: a trace for each of a thousand candidates would take seconds to draw.
-    figure = go.Figure(
-        go.Scatter(
-            x=[x for r in measured for x in (*range(1, len(r.val_errors) + 1), None)],
-            y=[y for r in measured for y in (*r.val_errors, None)],
-            customdata=[r.tag for r in measured for _ in range(len(r.val_errors) + 1)],
-            name="a candidate",
-            mode="lines+markers",
-            line={"width": 1, "color": FRONT[1]},
-            marker={"size": 4},
-            opacity=0.5,
-            hoverinfo="none",
-        )
-    )
+    longest = max(len(record.val_errors) for record in measured)
+    figure = go.Figure(_curves(measured))
     figure.add_trace(_ring({"mode": "lines", "line": {"width": 4, "color": REFERENCES[0][1]}}))
-    figure.update_xaxes(title="epoch", dtick=max(1, max(len(r.val_errors) for r in measured) // 10))
+    figure.update_xaxes(title="epoch", dtick=max(1, longest // 10))
     return laid_out(figure, "validation error, %").update_layout(height=340, showlegend=False)
+
+
+def _curves(records: Sequence[Record]) -> go.Scatter:
+    """The curves of all records as one trace, with a gap of None after each.
+
+    A trace for each of a thousand candidates would take seconds to draw.
+    """
+    epochs: list[int | None] = []
+    errors: list[float | None] = []
+    tags: list[str] = []
+    for record in records:
+        count = len(record.val_errors)
+        epochs += [*range(1, count + 1), None]
+        errors += [*record.val_errors, None]
+        tags += [record.tag] * (count + 1)
+    return go.Scatter(
+        x=epochs,
+        y=errors,
+        customdata=tags,
+        name="a candidate",
+        mode="lines+markers",
+        line={"width": 1, "color": FRONT[1]},
+        marker={"size": 4},
+        opacity=0.5,
+        hoverinfo="none",
+    )
 
 
 def _ring(look: Mapping[str, Any]) -> go.Scatter:
@@ -286,9 +353,7 @@ def _ring(look: Mapping[str, Any]) -> go.Scatter:
 
 
 def laid_out(figure: go.Figure, y: str = "error, %") -> go.Figure:
-    """The figure with what all figures have in common: its title of the y-axis, its font and its
-    legend below.
-    """
+    """The figure with what all figures have in common: title of y, font, and legend below."""
     figure.update_layout({"yaxis.title.text": y})
     return figure.update_layout(
         template="plotly_white",
@@ -327,32 +392,30 @@ def markers(
 
 
 def _points(group: Group, axis: str) -> go.Scatter:
+    """A group's points, with bars of one binomial standard error."""
     records = group.records
-    x, y = [_at(r, axis) for r in records], [r.objective("error") for r in records]
+    overheads = [_at(record, axis) for record in records]
+    errors = [record.objective("error") for record in records]
     bars = [
-        standard_error(r.val_error, r.val_images)
-        for r in records
-        if r.val_error is not None and r.val_images is not None
+        standard_error(record.val_error, record.val_images)
+        for record in records
+        if record.val_error is not None and record.val_images is not None
     ]
-    return markers(group.name, group.shape, group.colour, x, y, bars).update(
-        customdata=[r.tag for r in records], hoverinfo="none"
-    )
+    trace = markers(group.name, group.shape, group.colour, overheads, errors, bars)
+    return trace.update(customdata=_tags(records), hoverinfo="none")
 
 
 def _tested(records: Sequence[Record], axis: str) -> go.Scatter:
+    """Crosses at the mean test errors, with bars of one standard deviation over seeds."""
+    bars = [mean(record.test_errors).sd or 0.0 for record in records]
     return go.Scatter(
-        x=[_at(r, axis) for r in records],
-        y=[r.test_error for r in records],
+        x=[_at(record, axis) for record in records],
+        y=[record.test_error for record in records],
         name="mean test error of finalists",
         visible="legendonly",
         mode="markers",
         marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": INK}},
-        error_y={
-            "array": [mean(r.test_errors).sd or 0.0 for r in records],
-            "thickness": 0.8,
-            "width": 2,
-            "color": INK,
-        },
-        customdata=[r.tag for r in records],
+        error_y={"array": bars, "thickness": 0.8, "width": 2, "color": INK},
+        customdata=_tags(records),
         hoverinfo="none",
     )

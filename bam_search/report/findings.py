@@ -1,5 +1,7 @@
-"""What a study found, in numbers: finalists, differences to the references, where attention helps,
-what the rungs saved.
+"""What a study found, in numbers.
+
+Finalists, differences to the references, where attention helps, what the rungs saved, and what the
+search was worth.
 """
 
 from collections.abc import Sequence
@@ -35,12 +37,13 @@ from bam_search.space.search_space import ChoiceSpace
 
 @dataclass(frozen=True)
 class Finalist:
-    """A finalist: its test errors' mean, and the probability that it is on the front of mean test
-    error and costs.
+    """A finalist, and how surely it is on the front.
 
-    `promised` is by how many points the search found it better than the first reference, `kept` by
-    how many the final trainings do: the front of a search is chosen for good luck, and luck does
-    not last.
+    test: the mean of its test errors.
+    p_on_front: the probability that it is on the front of mean test error and costs.
+    validation_gain, test_gain: how many points better than the first reference it is, in the search
+        and in the final trainings. The search chooses its front partly for good luck, and luck does
+        not last. None where it cannot be compared.
     """
 
     record: Record
@@ -61,8 +64,9 @@ class ComparedTo:
 
 @dataclass(frozen=True)
 class Rung:
-    """What trainings of `epochs` epochs were worth: `agreement` is Kendall's tau with the full
-    training.
+    """What trainings of `epochs` epochs were worth.
+
+    `agreement` is Kendall's tau between their errors and those of the full training.
     """
 
     epochs: int
@@ -71,9 +75,14 @@ class Rung:
 
 @dataclass(frozen=True)
 class Stopping:
-    """What stopping did: how many were `stopped`, how many were `audited` (hopeless, and trained on
-    all the same), and how many of these ended on the front. `spent` and `saved` are epochs: of the
-    search, and what the stopped ones had still before them."""
+    """What stopping candidates early did.
+
+    stopped: how many were stopped.
+    control: how many would have been stopped, and were trained to the end all the same.
+    wrong: how many of the control group ended on the front.
+    spent: the epochs of the search.
+    saved: the epochs that the stopped candidates had still before them.
+    """
 
     rungs: tuple[Rung, ...]
     stopped: int
@@ -85,11 +94,10 @@ class Stopping:
 
 @dataclass(frozen=True)
 class SearchVsRandom:
-    """The search and the random search beside it: epochs spent, least validation error, and
-    hypervolume of their fronts.
+    """The search and the random search beside it.
 
-    The hypervolume is of validation error and the costs, up to the worst of either arm, as a share
-    of the larger one.
+    Of each: epochs spent, least validation error, and hypervolume of its front. The hypervolume is
+    of validation error and the costs, up to the worst of either, as a share of the larger one.
     """
 
     search: tuple[int, float, float]
@@ -98,8 +106,10 @@ class SearchVsRandom:
 
 @dataclass(frozen=True)
 class SiteEffects:
-    """The effects of the additive model, and how well it predicts a record that it has not seen,
-    beside the plain mean.
+    """The effects of the additive model, and how well the model predicts.
+
+    `left_out` is its error in points for a record that it has not seen, `left_out_mean` that of the
+    plain mean of the other records.
     """
 
     effects: tuple[Effect, ...]
@@ -110,21 +120,31 @@ class SiteEffects:
 
 def finalists(records: Sequence[Record], costs: Sequence[str]) -> list[Finalist]:
     """All finalists but ablations, the cheapest first."""
-    tested = [r for r in records if r.complete and r.test_errors]
-    base = next((r for r in tested if r.origin == REFERENCE), None)
-    chances = membership(tested, costs, noise(records)) if tested else []
+    tested = [record for record in records if record.complete and record.test_errors]
+    if not tested:
+        return []
+    first = next((record for record in tested if record.origin == REFERENCE), None)
+    probabilities = membership(tested, costs, noise(records))
     found = [
-        Finalist(r, mean(r.test_errors), chance, *_advantage(r, base))
-        for r, chance in zip(tested, chances, strict=True)
+        Finalist(record, mean(record.test_errors), p, *_gains(record, first))
+        for record, p in zip(tested, probabilities, strict=True)
     ]
-    return sorted(found, key=lambda f: ([f.record.objective(key) for key in costs], f.test.mean))
+    return sorted(found, key=lambda finalist: _costs_and_error(finalist, costs))
 
 
-def _advantage(record: Record, base: Record | None) -> tuple[float | None, float | None]:
-    if base is None or record.val_error is None or base.val_error is None or record is base:
+def _costs_and_error(finalist: Finalist, costs: Sequence[str]) -> tuple[list[float], float]:
+    return [finalist.record.objective(key) for key in costs], finalist.test.mean
+
+
+def _gains(record: Record, first: Record | None) -> tuple[float | None, float | None]:
+    """By how many points the record is better than the first reference: on validation, on test."""
+    if first is None or record is first:
         return None, None
-    found = difference(record, base, None)
-    return base.val_error - record.val_error, None if found is None else -found.mean
+    if record.val_error is None or first.val_error is None:
+        return None, None
+    compared = difference(record, first, None)
+    test_gain = None if compared is None else -compared.mean
+    return first.val_error - record.val_error, test_gain
 
 
 def recommended(records: Sequence[Record]) -> Record | None:
@@ -135,8 +155,9 @@ def recommended(records: Sequence[Record]) -> Record | None:
 def compare_to(
     records: Sequence[Record], record: Record, origins: Sequence[str]
 ) -> list[ComparedTo]:
-    """`record` beside each other tested record of these origins; the noise is that of all
-    `records`.
+    """`record` beside each other tested record of these origins.
+
+    The intervals are from the noise of all `records`.
     """
     others = [r for r in records if r.origin in origins and r is not record]
     return _beside(records, [(record, other) for other in others])
@@ -147,61 +168,69 @@ def ablations(records: Sequence[Record]) -> list[ComparedTo]:
     best = recommended(records)
     if best is None:
         return []
-    # Not those of a former winner, of a study that was extended since.
-    own = [
-        r
-        for r in records
-        if r.origin == ABLATION and (r.number - FIRST[ABLATION]) // 1000 == best.number
-    ]
-    return _beside(records, [(r, best) for r in own])
+    without = [record for record in records if _is_ablation_of(record, best)]
+    return _beside(records, [(record, best) for record in without])
+
+
+def _is_ablation_of(record: Record, best: Record) -> bool:
+    """Whether it leaves a site of `best` out: not of a former winner, before an extension."""
+    return record.origin == ABLATION and (record.number - FIRST[ABLATION]) // 1000 == best.number
 
 
 def _beside(records: Sequence[Record], pairs: Sequence[tuple[Record, Record]]) -> list[ComparedTo]:
     """Each pair that has seeds in common, with the noise of all `records`."""
     spread = noise(records)
-    return [
-        ComparedTo(a, b, found) for a, b in pairs if (found := difference(a, b, spread)) is not None
-    ]
+    compared = []
+    for record, other in pairs:
+        paired = difference(record, other, spread)
+        if paired is not None:
+            compared.append(ComparedTo(record, other, paired))
+    return compared
 
 
 def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEffects | None:
     """The effects on the validation error; None if there are too few records."""
-    found = explain(records, choice_space)
-    if found is None:
+    explained = explain(records, choice_space)
+    if explained is None:
         return None
-    learned, vectors = found
-    return SiteEffects(
-        tuple(effects_of(learned, vectors)), learned.left_out, learned.left_out_mean, len(vectors)
-    )
+    model, vectors = explained
+    effects = tuple(effects_of(model, vectors))
+    return SiteEffects(effects, model.left_out, model.left_out_mean, len(vectors))
 
 
 def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping | None:
     """What the rungs did; None if there are none."""
-    own = main_records(records)
-    budgets = sorted({epochs for r in own for epochs in r.rung_epochs})
+    main = main_records(records)
+    budgets = sorted({epochs for record in main for epochs in record.rung_epochs})
     if not budgets:
         return None
-    on_front = {r.number for r in pareto_front(own, objectives)}
-    audited = [r for r in own if r.control and r.complete]
-    rungs = []
-    for epochs in budgets:
-        pairs = [
-            (short, r.objective("error"))
-            for r in own
-            if r.complete and (short := at_rung(r, epochs)) is not None
-        ]
-        rungs.append(Rung(epochs, rank_correlation([p[0] for p in pairs], [p[1] for p in pairs])))
-    stopped = [r for r in own if r.stopped]
-    saved = sum(r.epochs + sum(b for b in budgets if b > r.rung_epochs[-1]) for r in stopped)
-    wrong = sum(r.number in on_front for r in audited)
+    on_front = {record.number for record in pareto_front(main, objectives)}
+    control = [record for record in main if record.control and record.complete]
+    stopped = [record for record in main if record.stopped]
     return Stopping(
-        tuple(rungs),
-        len(stopped),
-        len(audited),
-        wrong,
-        sum(r.trained_epochs for r in own if r.origin == SEARCH),
-        saved,
+        rungs=tuple(_rung(main, epochs) for epochs in budgets),
+        stopped=len(stopped),
+        control=len(control),
+        wrong=sum(record.number in on_front for record in control),
+        spent=sum(record.trained_epochs for record in main if record.origin == SEARCH),
+        saved=sum(_epochs_left(record, budgets) for record in stopped),
     )
+
+
+def _rung(records: Sequence[Record], epochs: int) -> Rung:
+    short_errors, full_errors = [], []
+    for record in records:
+        short = at_rung(record, epochs)
+        if record.complete and short is not None:
+            short_errors.append(short)
+            full_errors.append(record.objective("error"))
+    return Rung(epochs, rank_correlation(short_errors, full_errors))
+
+
+def _epochs_left(record: Record, budgets: Sequence[int]) -> int:
+    """The epochs that a stopped candidate had before it: the later rungs and the full training."""
+    reached = record.rung_epochs[-1]
+    return record.epochs + sum(budget for budget in budgets if budget > reached)
 
 
 def search_vs_random(
@@ -211,68 +240,78 @@ def search_vs_random(
     lines = progress(records, objectives, startup)
     if len(lines) < 2:
         return None
-    searched, chance = _arm(records, startup)
-    best = [min(r.objective("error") for r in arm if r.complete) for arm in (searched, chance)]
-    spent = [sum(r.trained_epochs for r in searched), sum(r.epochs for r in chance if r.complete)]
-    found = [(s, b, line[-1][1]) for s, b, line in zip(spent, best, lines.values(), strict=True)]
-    return SearchVsRandom(found[0], found[1])
+    searched, random = _arms(records, startup)
+    search_spent = sum(record.trained_epochs for record in searched)
+    random_spent = sum(record.epochs for record in random if record.complete)
+    search_line, random_line = lines.values()
+    return SearchVsRandom(
+        search=(search_spent, _least_error(searched), search_line[-1][1]),
+        random=(random_spent, _least_error(random), random_line[-1][1]),
+    )
+
+
+def _least_error(records: Sequence[Record]) -> float:
+    return min(record.objective("error") for record in records if record.complete)
 
 
 Line = list[tuple[int, float]]
 
 
 def progress(records: Sequence[Record], objectives: Sequence[str], startup: int) -> dict[str, Line]:
-    """For "the search", and "random search" if there was one: epochs spent, and the hypervolume of
-    what was found by then.
+    """The hypervolume of what was found by so many epochs, for "the search" and "random search".
 
-    The hypervolume is of validation error and the costs, up to the worst of either arm, as a share
-    of the larger one at its end. Empty if the search has completed nothing.
+    Without a random search that completed a candidate it has no line, and without a search that did
+    there are none. The hypervolume is of validation error and the costs, up to the worst of either,
+    as a share of the larger one at its end.
     """
-    searched, chance = _arm(records, startup)
-    both = {"the search": searched, "random search": chance}
-    measured = {name: arm for name, arm in both.items() if any(r.complete for r in arm)}
-    if not any(r.complete for r in searched):
+    searched, random = _arms(records, startup)
+    if not any(record.complete for record in searched):
         return {}
-    worst = (
-        np.array(
-            [
-                max(r.objective(key) for arm in measured.values() for r in arm if r.complete)
-                for key in objectives
-            ]
-        )
-        + 1e-9
-    )
+    worst = _worst([*searched, *random], objectives)
     # The random search has no rungs, and the startup that it shares counts as if trained without.
-    lines = {
-        name: _volumes(arm, objectives, worst, rungs=arm is searched)
-        for name, arm in measured.items()
-    }
+    lines = {"the search": _volumes(searched, objectives, worst, rungs=True)}
+    if any(record.complete for record in random):
+        lines["random search"] = _volumes(random, objectives, worst, rungs=False)
     most = max(line[-1][1] for line in lines.values()) or 1.0
-    return {
-        name: [(spent, volume / most) for spent, volume in line] for name, line in lines.items()
-    }
+    return {name: _scaled(line, most) for name, line in lines.items()}
 
 
-def _arm(records: Sequence[Record], startup: int) -> tuple[list[Record], list[Record]]:
-    """The searched candidates, and those of the random search, which begins with the search's
-    startup; without one it has none.
+def _worst(records: Sequence[Record], objectives: Sequence[str]) -> np.ndarray:
+    """(objectives,): just above the greatest value of each, so that every record adds volume."""
+    complete = [record for record in records if record.complete]
+    greatest = [max(record.objective(key) for record in complete) for key in objectives]
+    return np.array(greatest) + 1e-9
+
+
+def _scaled(line: Line, most: float) -> Line:
+    return [(spent, volume / most) for spent, volume in line]
+
+
+def _arms(records: Sequence[Record], startup: int) -> tuple[list[Record], list[Record]]:
+    """The searched candidates, and those of the random search.
+
+    The random search begins with the search's startup; the second list is empty without one.
     """
-    drawn = [r for r in records if r.origin == RANDOM]
-    return [r for r in records if r.origin == SEARCH], [
-        *startup_of(records, startup),
-        *drawn,
-    ] if drawn else []
+    searched = [record for record in records if record.origin == SEARCH]
+    drawn = [record for record in records if record.origin == RANDOM]
+    if not drawn:
+        return searched, []
+    return searched, [*startup_of(records, startup), *drawn]
 
 
 def _volumes(
     arm: Sequence[Record], objectives: Sequence[str], worst: np.ndarray, rungs: bool
 ) -> Line:
+    """Epochs spent and the front's hypervolume up to `worst`, after each complete record.
+
+    `rungs` says whether the epochs of shorter trainings count.
+    """
     line: Line = []
-    spent, kept = 0, np.zeros((0, len(objectives)))
+    spent, front = 0, np.zeros((0, len(objectives)))
     for record in arm:
         spent += record.trained_epochs if rungs else record.epochs * record.complete
         if record.complete:
-            kept = np.vstack([kept, [record.objective(key) for key in objectives]])
-            kept = kept[nondominated(kept)]
-            line.append((spent, hypervolume(kept, worst)))
+            front = np.vstack([front, [record.objective(key) for key in objectives]])
+            front = front[nondominated(front)]
+            line.append((spent, hypervolume(front, worst)))
     return line

@@ -1,6 +1,4 @@
-"""The paper's figures beside ours: a table with a row for each figure, and what of ours is not the
-paper's.
-"""
+"""The paper's figures beside ours: a table of them, and what of ours is not the paper's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +13,10 @@ from bam_search.search.record import REFERENCE, Record
 
 @dataclass(frozen=True)
 class Paper:
-    """What the paper says about a study, and how this run of it differs: `data` and `recipe` are
-    words for ours, `data` empty if equal.
+    """What the paper says about a study, and how this run of it differs.
+
+    `net` is the name of our network; `data` and `recipe` are words for ours, `data` empty if it is
+    the paper's.
     """
 
     claim: str = ""
@@ -32,40 +32,59 @@ class Paper:
 
     @property
     def apart(self) -> str:
-        """'Not the paper's: the net (small, not resnet50), the data (15,000 training images ...),
+        """What of ours is not the paper's, in a sentence.
+
+        'Not the paper's: the net (small, not resnet50), the data (15,000 training images ...),
         the recipe (ours, of 2 epochs). ...'
         """
         nets = ", ".join(dict.fromkeys(entry.net for entry in self.shown if entry.net != self.net))
-        parts = [f"the net ({self.net}, not {nets})"] if nets else []
-        parts += [f"the data ({self.data})"] if self.data else []
-        parts += [f"the recipe ({self.recipe})"]
-        return f"Not the paper's: {', '.join(parts)}. Differences compare better than errors do."
+        differences = []
+        if nets:
+            differences.append(f"the net ({self.net}, not {nets})")
+        if self.data:
+            differences.append(f"the data ({self.data})")
+        differences.append(f"the recipe ({self.recipe})")
+        return (
+            f"Not the paper's: {', '.join(differences)}. Differences compare better than errors do."
+        )
 
 
 def paper_table(paper: Paper, records: Sequence[Record]) -> pd.DataFrame:
-    """A row for each of the paper's figures with the reference of ours that it belongs to, as text."""
+    """A row of text for each of the paper's figures, with the reference of ours that it is for."""
     ours = {record.name: record for record in records if record.origin == REFERENCE}
-    base = next(iter(ours.values()), None)
+    first = next(iter(ours.values()), None)
+    first_name = first.name if first else ""
     rows = []
     for entry in paper.shown:
         record = ours.get(entry.reference)
-        first = base.name if base else ""
-        rows.append(
-            {
-                "what": entry.reference,
-                "the paper's net": entry.net,
-                "its error, %": _marked(entry.error, ".2f"),
-                f"minus {first}": _marked(minus(entry, paper.entries, first), "+.2f"),
-                "its params, M": _marked(entry.params, "g"),
-                "its GFLOPs": _marked(entry.gflops, "g"),
-                "our net": paper.net,
-                "our error, %": _our_error(record),
-                f"ours minus {first}": _our_difference(record, base, records),
-                "our params, M": "" if record is None else f"{record.params / 1e6:.3f}",
-                "our MACs conv+fc, G": "" if record is None else f"{record.macs_conv_fc / 1e9:.4f}",
-            }
-        )
+        row = {
+            **_paper_columns(paper, entry, first_name),
+            "our net": paper.net,
+            "our error, %": _our_error(record),
+            f"ours minus {first_name}": _our_difference(record, first, records),
+            **_our_costs(record),
+        }
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _paper_columns(paper: Paper, entry: PublishedFigure, first: str) -> dict[str, str]:
+    return {
+        "what": entry.reference,
+        "the paper's net": entry.net,
+        "its error, %": _marked(entry.error, ".2f"),
+        f"minus {first}": _marked(minus(entry, paper.entries, first), "+.2f"),
+        "its params, M": _marked(entry.params, "g"),
+        "its GFLOPs": _marked(entry.gflops, "g"),
+    }
+
+
+def _our_costs(record: Record | None) -> dict[str, str]:
+    """The costs of our reference as text; empty where it was not run."""
+    params, macs = "our params, M", "our MACs conv+fc, G"
+    if record is None:
+        return {params: "", macs: ""}
+    return {params: f"{record.params / 1e6:.3f}", macs: f"{record.macs_conv_fc / 1e9:.4f}"}
 
 
 def _marked(figure: Marked | None, form: str) -> str:
@@ -79,17 +98,14 @@ def _our_error(record: Record | None) -> str:
     return f"{test_text(record)} test" if record.test_errors else f"{error_text(record)} validation"
 
 
-def _our_difference(record: Record | None, base: Record | None, records: Sequence[Record]) -> str:
-    """Of test errors, paired by seed, where both are finalists; else of validation errors."""
-    if record is None or base is None or record is base:
+def _our_difference(record: Record | None, first: Record | None, records: Sequence[Record]) -> str:
+    """The difference of test errors, paired by seed; of validation errors where one has no test."""
+    if record is None or first is None or record is first:
         return ""
-    tested = (
-        [found for found in compare_to(records, record, (REFERENCE,)) if found.other is base]
-        if record.test_errors
-        else []
-    )
-    if tested:
-        return f"{difference_text(tested[0].difference)} on test"
-    if record.val_error is None or base.val_error is None:
+    compared = compare_to(records, record, (REFERENCE,)) if record.test_errors else []
+    for one in compared:
+        if one.other is first:
+            return f"{difference_text(one.difference)} on test"
+    if record.val_error is None or first.val_error is None:
         return ""
-    return f"{record.val_error - base.val_error:+.1f} on validation"
+    return f"{record.val_error - first.val_error:+.1f} on validation"

@@ -1,5 +1,6 @@
-"""What the page carries as JSON: enough to recompute every number on it, and to draw its
-placements. Read back by `read`.
+"""What the page carries as JSON, and how it is read back.
+
+It is enough to compute every number of the page again, and to draw its placements.
 """
 
 import json
@@ -11,6 +12,8 @@ from typing import Any
 
 from bam_search.errors import UserError
 from bam_search.report.findings import (
+    ComparedTo,
+    Finalist,
     ablations,
     compare_to,
     finalists,
@@ -20,7 +23,7 @@ from bam_search.report.findings import (
     stopping,
 )
 from bam_search.report.paper_table import Paper
-from bam_search.report.tables import answers
+from bam_search.report.tables import Answer, answers
 from bam_search.search.additive import PlacementEncoder
 from bam_search.search.pareto import pareto_front
 from bam_search.search.published import PublishedFigure
@@ -34,11 +37,15 @@ from bam_search.space.sites import Site, Sites
 class ReportContext:
     """What a report is about, beside its records.
 
-    `warning` goes on top if it is not empty (the data are not CIFAR-100), `about` says how the
-    study was run, `choice_space` what it could choose among; the first `startup` searched
-    candidates were random. `sites` are the backbone's, to draw placements; `commands` what a reader
-    can do with a candidate, with {tag} and {placement} in them; `base` has the backbone's counts,
-    which overheads are above. `paper` is what the paper says about it.
+    title, objectives: the study's name, and the keys of OBJECTIVES that it minimises.
+    warning: text on top of the page, if not empty (the data are not CIFAR-100, for example).
+    about: how the study was run, as text by title.
+    choice_space: what the search could choose among.
+    startup: how many searched candidates were drawn at random, before the search began.
+    paper: what the paper says about the study.
+    sites: the backbone's sites, to draw placements.
+    commands: what a reader can do with a candidate, with {tag} and {placement} in them.
+    base: the backbone's counts, which the overheads are above.
     """
 
     title: str
@@ -59,144 +66,165 @@ class ReportContext:
 
 
 def payload(context: ReportContext, records: Sequence[Record]) -> dict[str, Any]:
-    """The subject, the records, what was derived from them, and what drawings need: sites, axes,
-    colours of effects.
+    """All that the page carries, as values for JSON.
+
+    These are the context, the records, what was derived from them (`found`), and what drawings
+    need: sites, axes, colours of effects.
     """
-    encoder, derived = PlacementEncoder.of(context.choice_space), found(context, records)
-    placements = {record.tag: _readable(record.placement) for record in records}
-    vectors = {
-        tag: None if placement is None else encoder.vector(placement)
-        for tag, placement in placements.items()
-    }
-    used = {
-        site for placement in placements.values() if placement for site, _ in placement.choices
-    } | set(context.choice_space.sites)
+    encoder = PlacementEncoder.of(context.choice_space)
+    derived = found(context, records)
     return {
         "title": context.title,
         "objectives": context.objectives,
         "warning": context.warning,
         "about": dict(context.about),
-        "choice_space": {
-            "sites": context.choice_space.sites,
-            "defaults": context.choice_space.defaults,
-            "illegal": sorted([site, choice.text] for site, choice in context.choice_space.illegal),
-            "left_out": context.choice_space.left_out,
-        },
+        "choice_space": _choice_space_values(context.choice_space),
         "startup": context.startup,
         "paper": asdict(context.paper),
         "commands": context.commands,
         "base": dict(context.base),
-        "sites": [
-            asdict(site)
-            for site in context.sites
-            if site.name in used or site.name in context.sites.blocks
-        ],
+        "sites": [asdict(site) for site in _drawn_sites(context, records)],
         "blocks": context.sites.blocks,
-        "axes": [
-            {"site": site, "choices": ["none", *(c.text for c in encoder.choices[i])]}
-            for i, site in enumerate(encoder.sites)
-        ],
+        "axes": _axes(encoder),
         "heat": heat(derived["helps"]["effects"]) if derived["helps"] else {},
-        "records": [
-            {
-                "tag": record.tag,
-                "at": None if (at := vectors[record.tag]) is None else at.tolist(),
-                **record.to_dict(),
-            }
-            for record in records
-        ],
+        "records": [_record_values(record, encoder) for record in records],
         "found": derived,
     }
 
 
-def found(context: ReportContext, records: Sequence[Record]) -> dict[str, Any]:
-    """Every number of the page that is not a record's own: fronts, intervals, differences, effects,
-    what the search was worth.
-    """
-    tested = finalists(records, context.costs)
-    helped, stops, beside = (
-        site_effects(records, context.choice_space),
-        stopping(records, context.objectives),
-        search_vs_random(records, context.objectives, context.startup),
-    )
+def _choice_space_values(space: ChoiceSpace) -> dict[str, Any]:
+    illegal = [[site, choice.text] for site, choice in space.illegal]
     return {
-        "front": [record.tag for record in pareto_front(main_records(records), context.objectives)],
-        "answers": [
-            [
-                a.axis,
-                str(a.budget),
-                a.record.tag,
-                a.beside and [a.beside.other.tag, asdict(a.beside.difference)],
-            ]
-            for a in answers(records)
-        ],
-        "finalists": [
-            {
-                "tag": f.record.tag,
-                "test": asdict(f.test),
-                "chance": f.p_on_front,
-                "promised": f.validation_gain,
-                "kept": f.test_gain,
-            }
-            for f in tested
-        ],
-        "differences": [
-            [a.record.tag, a.other.tag, asdict(a.difference)]
-            for f in tested
-            for a in compare_to(records, f.record, (REFERENCE,))
-        ],
-        "ablations": [
-            [a.record.tag, a.other.tag, asdict(a.difference)] for a in ablations(records)
-        ],
-        "helps": helped and asdict(helped),
-        "stopping": stops and asdict(stops),
-        "arms": beside and asdict(beside),
-        "progress": {
-            name: [list(point) for point in line]
-            for name, line in progress(records, context.objectives, context.startup).items()
-        },
+        "sites": space.sites,
+        "defaults": space.defaults,
+        "illegal": sorted(illegal),
+        "left_out": space.left_out,
     }
+
+
+def _drawn_sites(context: ReportContext, records: Sequence[Record]) -> list[Site]:
+    """The sites that a drawing needs: those of any placement or choice, and the blocks."""
+    names = {*context.choice_space.sites, *context.sites.blocks}
+    for record in records:
+        placement = _readable(record.placement)
+        if placement is not None:
+            names.update(site for site, _ in placement.choices)
+    return [site for site in context.sites if site.name in names]
+
+
+def _axes(encoder: PlacementEncoder) -> list[dict[str, Any]]:
+    """The axes of the figure of parallel coordinates: each site with its choices."""
+    axes = []
+    for site, choices in zip(encoder.sites, encoder.choices, strict=True):
+        texts = [choice.text for choice in choices]
+        axes.append({"site": site, "choices": ["none", *texts]})
+    return axes
+
+
+def _record_values(record: Record, encoder: PlacementEncoder) -> dict[str, Any]:
+    """A record with its tag, and with its place on the axes: None if it is not in the space."""
+    placement = _readable(record.placement)
+    vector = None if placement is None else encoder.vector(placement)
+    at = None if vector is None else vector.tolist()
+    return {"tag": record.tag, "at": at, **record.to_dict()}
+
+
+def found(context: ReportContext, records: Sequence[Record]) -> dict[str, Any]:
+    """Every number of the page that is not a record's own, as values for JSON.
+
+    These are fronts, intervals, differences, effects, and what the search was worth.
+    """
+    objectives, startup = context.objectives, context.startup
+    tested = finalists(records, context.costs)
+    effects = site_effects(records, context.choice_space)
+    stops = stopping(records, objectives)
+    compared = search_vs_random(records, objectives, startup)
+    lines = progress(records, objectives, startup)
+    return {
+        "front": [record.tag for record in pareto_front(main_records(records), objectives)],
+        "answers": [_answer_values(answer) for answer in answers(records)],
+        "finalists": [_finalist_values(finalist) for finalist in tested],
+        "differences": _difference_values(records, tested),
+        "ablations": [_compared_values(ablation) for ablation in ablations(records)],
+        "helps": effects and asdict(effects),
+        "stopping": stops and asdict(stops),
+        "arms": compared and asdict(compared),
+        "progress": {name: [list(point) for point in line] for name, line in lines.items()},
+    }
+
+
+def _answer_values(answer: Answer) -> list[Any]:
+    rival = answer.beside
+    beside = rival and [rival.other.tag, asdict(rival.difference)]
+    return [answer.axis, str(answer.budget), answer.record.tag, beside]
+
+
+def _finalist_values(finalist: Finalist) -> dict[str, Any]:
+    return {
+        "tag": finalist.record.tag,
+        "test": asdict(finalist.test),
+        "chance": finalist.p_on_front,
+        "promised": finalist.validation_gain,
+        "kept": finalist.test_gain,
+    }
+
+
+def _difference_values(records: Sequence[Record], tested: Sequence[Finalist]) -> list[list[Any]]:
+    """Each finalist beside each reference."""
+    values = []
+    for finalist in tested:
+        compared = compare_to(records, finalist.record, (REFERENCE,))
+        values += [_compared_values(one) for one in compared]
+    return values
+
+
+def _compared_values(compared: ComparedTo) -> list[Any]:
+    return [compared.record.tag, compared.other.tag, asdict(compared.difference)]
+
+
+HELPING, HURTING = "0,114,178", "213,94,0"
+"""Blue and orange of Okabe and Ito's palette, as red, green and blue."""
 
 
 def heat(effects: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """A colour for each site: blue where attention helps, orange where it hurts, fainter the
-    smaller the effect.
+    """A CSS colour by site, from the effects as JSON has them.
+
+    Blue where attention lowers the error, orange where it raises it; the smaller the effect, the
+    fainter.
     """
-    means = {
-        effect["name"].rpartition("=")[0]: effect["mean"]
-        for effect in effects
-        if "(" not in effect["name"]
-    }
+    means = {}
+    for effect in effects:
+        if "(" not in effect["name"]:  # a module at a site, not an option's value
+            means[effect["name"].rpartition("=")[0]] = effect["mean"]
     most = max(map(abs, means.values()), default=0.0) or 1.0
-    shades = {site: (mean, round(abs(mean) / most, 3)) for site, mean in means.items()}
-    return {
-        site: f"rgba({'0,114,178' if mean < 0 else '213,94,0'},{shade})"
-        for site, (mean, shade) in shades.items()
-    }
+    colours = {}
+    for site, mean in means.items():
+        hue = HELPING if mean < 0 else HURTING
+        colours[site] = f"rgba({hue},{round(abs(mean) / most, 3)})"
+    return colours
+
+
+OPENING = '<script type="application/json" id="study">'
 
 
 def as_script(values: Mapping[str, Any]) -> str:
-    """JSON that can stand in a script element: no text of it can end the element."""
+    """The values as JSON in a script element, which no text of theirs can end."""
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
-    return f'<script type="application/json" id="study">{text.replace("<", chr(92) + "u003c")}</script>'
+    escaped = text.replace("<", "\\u003c")
+    return f"{OPENING}{escaped}</script>"
 
 
 def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
-    """The subject, the records and the derived numbers of a page.
+    """The context, the records and the derived numbers of a page.
 
     Raises UserError if it is not a page of this version.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        match = re.search(
-            r'<script type="application/json" id="study">(.*?)</script>', text, re.DOTALL
-        )
+        match = re.search(f"{OPENING}(.*?)</script>", text, re.DOTALL)
         values = json.loads(match.group(1) if match else "")
-        return (
-            _subject(values),
-            [Record.from_dict(row) for row in values["records"]],
-            values["found"],
-        )
+        records = [Record.from_dict(row) for row in values["records"]]
+        return _context(values), records, values["found"]
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}", "name the index.html of a report"
@@ -207,56 +235,51 @@ def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
         ) from None
 
 
-def _subject(values: Mapping[str, Any]) -> ReportContext:
-    menus = {
-        site: {
-            module: {option: tuple(found) for option, found in options.items()}
-            for module, options in modules.items()
-        }
-        for site, modules in values["choice_space"]["sites"].items()
-    }
+def _context(values: Mapping[str, Any]) -> ReportContext:
+    """The inverse of `payload`, of the values that are the context's."""
+    sites = tuple(Site(**_with_tuples(site)) for site in values["sites"])
     return ReportContext(
         title=values["title"],
         objectives=tuple(values["objectives"]),
         warning=values["warning"],
         about=values["about"],
-        choice_space=ChoiceSpace(
-            menus,
-            values["choice_space"]["defaults"],
-            _illegal(values["choice_space"]["illegal"]),
-            tuple(values["choice_space"]["left_out"]),
-        ),
+        choice_space=_choice_space(values["choice_space"]),
         startup=values["startup"],
-        paper=Paper(
-            **{
-                **values["paper"],
-                "entries": tuple(
-                    PublishedFigure(**_tuples(entry)) for entry in values["paper"]["entries"]
-                ),
-            }
-        ),
-        sites=Sites(
-            tuple(Site(**_tuples(site)) for site in values["sites"]), blocks=tuple(values["blocks"])
-        ),
+        paper=_paper(values["paper"]),
+        sites=Sites(sites, blocks=tuple(values["blocks"])),
         commands=tuple(values["commands"]),
         base=values["base"],
     )
 
 
-def _illegal(pairs: Sequence[Sequence[str]]) -> frozenset[tuple[str, Choice]]:
-    return frozenset(
-        (site, Placement.parse(f"{site}={text}").choices[0][1]) for site, text in pairs
-    )
+def _choice_space(values: Mapping[str, Any]) -> ChoiceSpace:
+    choices = {
+        site: {module: _with_tuples(options) for module, options in modules.items()}
+        for site, modules in values["sites"].items()
+    }
+    illegal = frozenset(_site_and_choice(site, text) for site, text in values["illegal"])
+    return ChoiceSpace(choices, values["defaults"], illegal, tuple(values["left_out"]))
 
 
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+def _site_and_choice(site: str, text: str) -> tuple[str, Choice]:
+    return Placement.parse(f"{site}={text}").choices[0]
+
+
+def _paper(values: Mapping[str, Any]) -> Paper:
+    entries = tuple(PublishedFigure(**_with_tuples(entry)) for entry in values["entries"])
+    return Paper(**{**values, "entries": entries})
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with tuples again where JSON has made lists of them."""
     return {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
 
 
 def _readable(text: str) -> Placement | None:
+    """The placement; None of a record that failed because its text is not a placement."""
     try:
         return Placement.parse(text)
-    except UserError:  # of a record that could not be trained because its placement is none
+    except UserError:
         return None

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from bam_search.errors import UserError
-from bam_search.report.findings import ComparedTo, compare_to, finalists
+from bam_search.report.findings import ComparedTo, Finalist, compare_to, finalists
 from bam_search.search.additive import Effect
 from bam_search.search.pareto import pareto_front
 from bam_search.search.record import REFERENCE, Record, standard_error
@@ -44,11 +44,9 @@ class Answer:
     @property
     def question(self) -> str:
         """'at most +2 % parameters'."""
-        return (
-            f"at any {AXES[self.axis]}"
-            if self.budget == float("inf")
-            else f"at most +{self.budget:g} % {AXES[self.axis]}"
-        )
+        if self.budget == float("inf"):
+            return f"at any {AXES[self.axis]}"
+        return f"at most +{self.budget:g} % {AXES[self.axis]}"
 
 
 def answers(records: Sequence[Record]) -> list[Answer]:
@@ -56,47 +54,53 @@ def answers(records: Sequence[Record]) -> list[Answer]:
 
     Best is the least mean test error where there are finalists, else the least validation error.
     """
-    contestants = [r for r in records if r.complete and r.test_errors] or [
-        r for r in records if r.complete
-    ]
+    complete = [record for record in records if record.complete]
+    contestants = [record for record in complete if record.test_errors] or complete
     found: list[Answer] = []
     for axis in AXES:
         last = None
         for budget in BUDGETS:
-            within = [r for r in contestants if r.objective(axis) <= budget]
-            best = min(
-                within,
-                key=lambda r: (r.test_error or r.objective("error"), r.objective(axis), r.number),
-                default=None,
-            )
+            best = _best_within(contestants, axis, budget)
             if best is not None and best is not last:
                 found.append(Answer(axis, budget, best, _rival(records, best, axis, budget)))
             last = best
     return found
 
 
+def _best_within(records: Sequence[Record], axis: str, budget: float) -> Record | None:
+    """The record of least error with at most this overhead; of equal ones the cheapest."""
+    within = [record for record in records if record.objective(axis) <= budget]
+    return min(within, key=lambda record: _error_cost_number(record, axis), default=None)
+
+
+def _error_cost_number(record: Record, axis: str) -> tuple[float, float, int]:
+    error = record.test_error or record.objective("error")
+    return error, record.objective(axis), record.number
+
+
 def _rival(
     records: Sequence[Record], record: Record, axis: str, budget: float
 ) -> ComparedTo | None:
-    within = [
-        found
-        for found in compare_to(records, record, (REFERENCE,))
-        if found.other.objective(axis) <= budget
-    ]
-    return min(within, key=lambda found: (found.other.test_error, found.other.number), default=None)
+    """The record beside the best other reference within the budget; None without a tested one."""
+    compared = compare_to(records, record, (REFERENCE,))
+    within = [one for one in compared if one.other.objective(axis) <= budget]
+    return min(within, key=lambda one: (one.other.test_error, one.other.number), default=None)
 
 
 def records_csv(records: Sequence[Record]) -> str:
     """Every field of every record; the names of the fields also where there is no record."""
-    frame = pd.DataFrame(
-        [record.to_dict() for record in records], columns=[field.name for field in fields(Record)]
-    )
+    names = [field.name for field in fields(Record)]
+    frame = pd.DataFrame([record.to_dict() for record in records], columns=names)
     for column in frame:
-        frame[column] = [
-            json.dumps(value) if isinstance(value, (bool, dict, list, tuple)) else value
-            for value in frame[column]
-        ]
+        frame[column] = [_cell(value) for value in frame[column]]
     return frame.to_csv(index=False)
+
+
+def _cell(value: Any) -> Any:
+    """The value as records.csv has it: JSON where CSV has no form for it."""
+    if isinstance(value, (bool, dict, list, tuple)):
+        return json.dumps(value)
+    return value
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -106,11 +110,8 @@ def read_records(folder: Path) -> list[Record]:
     """
     path = folder / "records.csv"
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-        return [
-            Record.from_dict({key: _parsed(key, value) for key, value in row.items()})
-            for row in rows
-        ]
+        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+        return [_record(row) for row in rows]
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}", "name the folder of a report"
@@ -119,18 +120,20 @@ def read_records(folder: Path) -> list[Record]:
         raise UserError(f"{path} is not the records.csv of a report of this version") from None
 
 
+def _record(row: Mapping[str, str]) -> Record:
+    return Record.from_dict({key: _parsed(key, cell) for key, cell in row.items()})
+
+
 def front_csv(records: Sequence[Record], objectives: Sequence[str]) -> str:
     """The front, cheapest first."""
     return records_csv(pareto_front(records, objectives))
 
 
-def _parsed(key: str, value: str) -> Any:
-    """A cell of records.csv as the record has it; an empty one is None, or an empty text where the
-    record holds text.
-    """
+def _parsed(key: str, cell: str) -> Any:
+    """The value of a cell of records.csv: an empty cell is None, or "" where the field is text."""
     if key in TEXTS:
-        return value
-    return json.loads(value) if value else None
+        return cell
+    return json.loads(cell) if cell else None
 
 
 def shown(records: Sequence[Record]) -> pd.DataFrame:
@@ -140,90 +143,90 @@ def shown(records: Sequence[Record]) -> pd.DataFrame:
 
 def error_text(record: Record) -> str:
     """'81.2 ± 1.0', or why there is none."""
-    if record.val_error is None or record.val_images is None:
-        return "stopped" if record.stopped else "failed" if record.failure else "–"
-    return f"{record.val_error:.1f} ± {standard_error(record.val_error, record.val_images):.1f}"
+    if record.val_error is not None and record.val_images is not None:
+        bar = standard_error(record.val_error, record.val_images)
+        return f"{record.val_error:.1f} ± {bar:.1f}"
+    if record.stopped:
+        return "stopped"
+    return "failed" if record.failure else "–"
 
 
 def finalist_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFrame:
     """The finalists as text, the cheapest first."""
-    rows = []
-    for found in finalists(records, costs):
-        record, test = found.record, found.test
-        rows.append(
-            {
-                "#": record.tag,
-                "name": record.name or record.origin,
-                "placement": record.placement,
-                "test error, %": f"{test.mean:.2f}",
-                "s.d.": "" if test.sd is None else f"{test.sd:.2f}",
-                "90 % interval": "" if test.low is None else f"{test.low:.2f} to {test.high:.2f}",
-                "n": str(test.n),
-                "on the front": f"{found.p_on_front:.0%}",
-                "promised": ""
-                if found.validation_gain is None
-                else f"{found.validation_gain:+.2f}",
-                "kept": "" if found.test_gain is None else f"{found.test_gain:+.2f}",
-                **{f"{AXES[key]}, +%": f"{record.objective(key):+.2f}" for key in AXES},
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_finalist_row(finalist) for finalist in finalists(records, costs)])
+
+
+def _finalist_row(finalist: Finalist) -> dict[str, str]:
+    record, test = finalist.record, finalist.test
+    return {
+        "#": record.tag,
+        "name": record.name or record.origin,
+        "placement": record.placement,
+        "test error, %": f"{test.mean:.2f}",
+        "s.d.": "" if test.sd is None else f"{test.sd:.2f}",
+        "90 % interval": "" if test.low is None else f"{test.low:.2f} to {test.high:.2f}",
+        "n": str(test.n),
+        "on the front": f"{finalist.p_on_front:.0%}",
+        "promised": _signed(finalist.validation_gain),
+        "kept": _signed(finalist.test_gain),
+        **{f"{title}, +%": _signed(record.objective(key)) for key, title in AXES.items()},
+    }
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
 
 
 def difference_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFrame:
     """Each finalist beside each reference."""
-    names = [r.name for r in records if r.origin == REFERENCE and r.test_errors]
+    references = [r.name for r in records if r.origin == REFERENCE and r.test_errors]
     rows = []
-    for found in finalists(records, costs):
-        beside = {
-            a.other.name: difference_text(a.difference)
-            for a in compare_to(records, found.record, (REFERENCE,))
-        }
-        columns = {f"minus {name}": beside.get(name, "") for name in names}
-        rows.append({"#": found.record.tag, "placement": found.record.label, **columns})
+    for finalist in finalists(records, costs):
+        record = finalist.record
+        compared = compare_to(records, record, (REFERENCE,))
+        texts = {one.other.name: difference_text(one.difference) for one in compared}
+        columns = {f"minus {name}": texts.get(name, "") for name in references}
+        rows.append({"#": record.tag, "placement": record.label, **columns})
     return pd.DataFrame(rows)
 
 
-def ablation_table(found: Sequence[ComparedTo]) -> pd.DataFrame:
+def ablation_table(compared: Sequence[ComparedTo]) -> pd.DataFrame:
     """What leaving a site out changes."""
-    return pd.DataFrame(
-        [
-            {
-                "placement": a.record.name,
-                "test error minus the winner's": difference_text(a.difference),
-            }
-            for a in found
-        ]
-    )
+    rows = [
+        {
+            "placement": one.record.name,
+            "test error minus the winner's": difference_text(one.difference),
+        }
+        for one in compared
+    ]
+    return pd.DataFrame(rows)
 
 
 def effect_table(effects: Sequence[Effect]) -> pd.DataFrame:
     """The effects as text."""
-    rows = [
-        (e.name, f"{e.mean:+.2f}", f"{e.low:+.2f} to {e.high:+.2f}", str(e.records))
-        for e in effects
-    ]
-    return pd.DataFrame(
-        rows, columns=["what", "effect on the error, points", "90 % interval", "records with it"]
-    )
+    columns = ["what", "effect on the error, points", "90 % interval", "records with it"]
+    rows = []
+    for effect in effects:
+        interval = f"{effect.low:+.2f} to {effect.high:+.2f}"
+        rows.append((effect.name, f"{effect.mean:+.2f}", interval, str(effect.records)))
+    return pd.DataFrame(rows, columns=columns)
 
 
-def difference_text(found: Difference) -> str:
+def difference_text(difference: Difference) -> str:
     """'-0.61 (-1.02 to -0.20), n = 3: better'."""
-    interval = "" if found.low is None else f" ({found.low:+.2f} to {found.high:+.2f})"
-    return f"{found.mean:+.2f}{interval}, n = {found.n}: {found.word}"
+    interval = ""
+    if difference.low is not None:
+        interval = f" ({difference.low:+.2f} to {difference.high:+.2f})"
+    return f"{difference.mean:+.2f}{interval}, n = {difference.n}: {difference.word}"
 
 
 def test_text(record: Record) -> str:
-    """'81.63 ± 0.21 (3)': the mean test error, the standard deviation over seeds, and their number;
-    empty without one.
-    """
+    """'81.63 ± 0.21 (3)': mean, standard deviation and number of test errors; "" without one."""
     if not record.test_errors:
         return ""
-    found = mean(record.test_errors)
-    return (
-        f"{found.mean:.2f}" + ("" if found.sd is None else f" ± {found.sd:.2f}") + f" ({found.n})"
-    )
+    test = mean(record.test_errors)
+    spread = "" if test.sd is None else f" ± {test.sd:.2f}"
+    return f"{test.mean:.2f}{spread} ({test.n})"
 
 
 def _row(record: Record) -> dict[str, str]:

@@ -1,5 +1,6 @@
-"""Whether a page says what its own data say: every number derived anew from the records that the
-page carries, every table made anew.
+"""Whether a page says what its own data say.
+
+Every number is derived again from the records that the page carries, and every table made again.
 """
 
 import json
@@ -14,41 +15,52 @@ from bam_search.report.payload import ReportContext, found, read
 from bam_search.search.record import Record
 
 CLOSE = 1e-9
-"""How far two floats may be apart, relatively: versions of numpy and scipy differ in the last
-digits.
-"""
+"""How far two floats may be apart, relatively: numpy's versions differ in the last digits."""
 
 
 def verify(path: Path) -> tuple[int, list[str]]:
-    """How many numbers were derived anew, and each difference in a sentence.
+    """How many numbers were derived again, and each difference in a sentence.
 
     Raises UserError if it is no page of this version.
     """
-    context, records, kept = read(path)
-    again = json.loads(json.dumps(found(context, records)))
+    context, records, on_page = read(path)
+    # By way of JSON, so that tuples are lists as they are on the page.
+    derived = json.loads(json.dumps(found(context, records)))
     wrong = [
         f"{name}: {there!r} on the page, {here!r} from its records"
-        for name, there, here in _unlike("", kept, again)
+        for name, there, here in _unlike("", on_page, derived)
     ]
-    wrong += list(_costs(context, records))
-    there, here = _sections(path.read_text(encoding="utf-8")), _sections(page(context, records))
+    for record in records:
+        wrong += _wrong_overheads(context, record)
+        wrong += _wrong_sum(record)
+    wrong += _wrong_sections(path.read_text(encoding="utf-8"), page(context, records))
+    return _count(on_page) + 4 * len(records), wrong
+
+
+def _wrong_overheads(context: ReportContext, record: Record) -> Iterator[str]:
+    """Each overhead that is not the one of the record's count."""
+    for key, backbone in context.base.items():
+        count, stated = getattr(record, key), getattr(record, f"{key}_overhead")
+        overhead = 100 * (count - backbone) / backbone
+        if not math.isclose(overhead, stated, rel_tol=1e-6, abs_tol=1e-6):
+            yield (
+                f"#{record.tag}: {key} of {count:,} are {overhead:+.4f} % "
+                f"over the backbone's, not {stated:+.4f} %"
+            )
+
+
+def _wrong_sum(record: Record) -> Iterator[str]:
+    """A count of MACs that is not the sum of its operators'."""
+    total = sum(record.by_operator.values())
+    if record.by_operator and total != record.macs:
+        yield f"#{record.tag}: its operators have {total:,} MACs together, not {record.macs:,}"
+
+
+def _wrong_sections(on_page: str, made_again: str) -> Iterator[str]:
+    there, here = _sections(on_page), _sections(made_again)
     for name in dict.fromkeys([*there, *here]):
         if there.get(name) != here.get(name):
-            wrong.append(f"the section {name!r} is not what the page's records give")
-    return _count(kept) + 4 * len(records), wrong
-
-
-def _costs(context: ReportContext, records: list[Record]) -> Iterator[str]:
-    """Overheads that are not those of the counts, and counts of MACs that are not their operators'
-    sum.
-    """
-    for record in records:
-        for key, base in context.base.items():
-            count, said = getattr(record, key), getattr(record, f"{key}_overhead")
-            if not math.isclose(100 * (count - base) / base, said, rel_tol=1e-6, abs_tol=1e-6):
-                yield f"#{record.tag}: {key} of {count:,} are {100 * (count - base) / base:+.4f} % over the backbone's, not {said:+.4f} %"
-        if record.by_operator and sum(record.by_operator.values()) != record.macs:
-            yield f"#{record.tag}: its operators have {sum(record.by_operator.values()):,} MACs together, not {record.macs:,}"
+            yield f"the section {name!r} is not what the page's records give"
 
 
 def _unlike(name: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -67,13 +79,16 @@ def _unlike(name: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _sections(text: str) -> dict[str, str]:
-    """The page's sections by heading, without figures: these carry names that plotly draws anew."""
+    """The page's sections by heading, without figures: plotly names these at random."""
     bare = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     bare = re.sub(r'<div id="[0-9a-f-]{36}"[^>]*>', "", bare)
     return dict(re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", bare, flags=re.DOTALL))
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, (dict, list)):
-        return sum(map(_count, value.values() if isinstance(value, dict) else value))
+    """How many numbers a value of JSON has."""
+    if isinstance(value, dict):
+        return sum(map(_count, value.values()))
+    if isinstance(value, list):
+        return sum(map(_count, value))
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,5 +1,7 @@
-"""A finished study of invented numbers: references, rungs, a random baseline, finalists on three
-seeds, the winner without each site.
+"""A finished study of invented numbers.
+
+It has references, rungs, a random baseline, finalists on three seeds, and the winner without each
+site.
 """
 
 import numpy as np
@@ -12,25 +14,26 @@ from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
 
 OBJECTIVES = ("error", "params_overhead", "macs_conv_fc_overhead")
-MENU = ChoiceSpace(
+CHOICE_SPACE = ChoiceSpace(
     {f"layer{i}": {"bam": {"r": (8, 16), "d": (4,)}} for i in range(1, 10)},
     {"bam": {"r": 16, "d": 4}},
 )
 
 
+def site(name: str, stage: int, *roles: str) -> Site:
+    """A site of (16, 8, 8) in the one block of its stage."""
+    block = f"layer{stage + 1}.0"
+    return Site(name, 16, 8, 8, stage=stage, block=block, roles=roles)
+
+
 SITES = Sites(
-    tuple(
-        site
-        for stage, layer in enumerate(("layer1", "layer2"))
-        for site in (
-            Site(
-                f"{layer}.0.bn2", 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("every-block",)
-            ),
-            Site(f"{layer}.0", 16, 8, 8, stage=stage, block=f"{layer}.0"),
-            Site(
-                layer, 16, 8, 8, stage=stage, block=f"{layer}.0", roles=("stage-ends", "bottleneck")
-            ),
-        )
+    (
+        site("layer1.0.bn2", 0, "every-block"),
+        site("layer1.0", 0),
+        site("layer1", 0, "stage-ends", "bottleneck"),
+        site("layer2.0.bn2", 1, "every-block"),
+        site("layer2.0", 1),
+        site("layer2", 1, "stage-ends", "bottleneck"),
     ),
     blocks=("layer1.0", "layer2.0"),
 )
@@ -43,10 +46,8 @@ def context(**fields: object) -> ReportContext:
         "objectives": OBJECTIVES,
         "warning": "",
         "about": {},
-        "choice_space": MENU,
+        "choice_space": CHOICE_SPACE,
         "startup": 2,
-    }
-    values |= {
         "sites": SITES,
         "commands": ("export DIR --candidate {tag}", "count --placement '{placement}'"),
     }
@@ -136,10 +137,12 @@ RECORDS = [BASE, PAPER, WINNER, RISKY, STOPPED, LATER, FAILED, WORSE, DRAWN, LUC
 
 
 def half_width() -> float:
-    """Half of a difference's 90 % interval: the classical residual of all six that were tested, on
-    three seeds.
+    """Half of a difference's 90 % interval.
+
+    From the residuals of a two-way layout: the six that were tested, on three seeds.
     """
-    errors = np.array([r.test_errors for r in RECORDS if r.test_errors])
-    left = errors - errors.mean(1, keepdims=True) - errors.mean(0) + errors.mean()
+    errors = np.array([record.test_errors for record in RECORDS if record.test_errors])
+    residuals = errors - errors.mean(1, keepdims=True) - errors.mean(0) + errors.mean()
     degrees = (6 - 1) * (3 - 1)
-    return float(stats.t.ppf(0.95, degrees) * np.sqrt((left**2).sum() / degrees) * np.sqrt(2 / 3))
+    noise = np.sqrt((residuals**2).sum() / degrees)
+    return float(stats.t.ppf(0.95, degrees) * noise * np.sqrt(2 / 3))

@@ -1,5 +1,6 @@
-"""The page in a real browser, from a file:// address: what clicking, brushing, sorting, switching
-and downloading do.
+"""The page in a real browser, from a file:// address.
+
+What clicking, brushing, sorting, switching and downloading do.
 """
 
 import json
@@ -10,7 +11,14 @@ from pathlib import Path
 import pytest
 import studied
 from conftest import make_record
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Request,
+    sync_playwright,
+)
 from studied import RECORDS, context, measured
 
 from bam_search.report.page import write_report
@@ -22,6 +30,7 @@ CHROMIUM = (
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium here: install the distribution's package"
 )
+FIGURE = "document.querySelector('.plotly-graph-div')"
 ATTACK = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 
 
@@ -39,27 +48,24 @@ class Opened:
     def __init__(self, browser: Browser, path: Path, fragment: str = "", width: int = 1280) -> None:
         self.page: Page = browser.new_page(viewport={"width": width, "height": 900})
         self.said: list[str] = []
-        self.page.on(
-            "console",
-            lambda message: (
-                self.said.append(message.text) if message.type in ("error", "warning") else None
-            ),
-        )
+        self.page.on("console", self._note_message)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on(
-            "dialog",
-            lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss()),
-        )
-        self.page.on(
-            "request",
-            lambda request: (
-                self.said.append(request.url)
-                if not request.url.startswith(("file:", "blob:", "data:"))
-                else None
-            ),
-        )
+        self.page.on("dialog", self._note_dialog)
+        self.page.on("request", self._note_request)
         self.page.goto(path.as_uri() + fragment)
         self.page.wait_for_selector(".plotly-graph-div .main-svg", state="attached")
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.said.append(message.text)
+
+    def _note_dialog(self, dialog: Dialog) -> None:
+        self.said.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
+    def _note_request(self, request: Request) -> None:
+        if not request.url.startswith(("file:", "blob:", "data:")):
+            self.said.append(request.url)
 
     def tags(self) -> list[str]:
         """The candidates that the table of all shows, in its order."""
@@ -75,7 +81,7 @@ class Opened:
 
     def ring(self) -> list[list[float | None]]:
         """Where the first figure has its ring, once it is drawn."""
-        last = "document.querySelector('.plotly-graph-div').data.at(-1)"
+        last = f"{FIGURE}.data.at(-1)"
         self.page.wait_for_function(f"{last}.x.length")
         return self.page.evaluate(f"[[...{last}.x], [...{last}.y]]")
 
@@ -103,9 +109,8 @@ def test_a_row_selects_its_candidate_everywhere(opened: Opened) -> None:
     assert opened.page.locator("#detail").is_hidden()
     opened.page.locator("table.all tr[data-tag='2']").click()
     assert opened.chosen() == {"2"}
-    assert (
-        opened.page.locator("tr.chosen").count() >= 3
-    )  # among finalists, differences, the front and all candidates
+    # Among finalists, differences, the front and all candidates.
+    assert opened.page.locator("tr.chosen").count() >= 3
     detail = opened.page.locator("#detail")
     assert "layer1=bam layer2=bam(r=8)" in detail.inner_text()
     assert "export DIR --candidate 2" in detail.inner_text()
@@ -121,12 +126,11 @@ def test_no_button_uploads_a_chart(opened: Opened) -> None:
     buttons = opened.page.eval_on_selector_all(
         ".modebar-btn", "found => found.map(b => b.dataset.title ?? b.dataset.attr ?? '')"
     )
-    assert any(
-        "svg" in text.lower() or "download" in text.lower() for text in buttons
-    )  # it is this toolbar that was looked at
-    assert not any("share" in text.lower() or "cloud" in text.lower() for text in buttons)
-    sends = "document.querySelector('.plotly-graph-div')._context.showSendToCloud"
-    assert opened.page.evaluate(sends) is False
+    titles = " ".join(buttons).lower()
+    assert "svg" in titles or "download" in titles  # it is this toolbar that was looked at
+    assert "share" not in titles
+    assert "cloud" not in titles
+    assert opened.page.evaluate(f"{FIGURE}._context.showSendToCloud") is False
 
 
 def test_keys_do_what_a_click_does(opened: Opened) -> None:
@@ -138,8 +142,8 @@ def test_keys_do_what_a_click_does(opened: Opened) -> None:
 def test_a_point_a_line_and_an_address_select_too(
     opened: Opened, browser: Browser, everything: Path
 ) -> None:
-    point = "document.querySelector('.plotly-graph-div').emit('plotly_click', {points: [{customdata: '3'}]})"
-    opened.page.evaluate(point)
+    points = "{points: [{customdata: '3'}]}"
+    opened.page.evaluate(f"{FIGURE}.emit('plotly_click', {points})")
     assert opened.chosen() == {"3"}
     opened.page.locator("svg.parallel polyline[data-tag='1']").dispatch_event("click")
     assert opened.chosen() == {"1"}
@@ -156,7 +160,7 @@ def test_a_point_a_line_and_an_address_select_too(
 def test_hovering_shows_the_placement_drawn(opened: Opened) -> None:
     opened.page.locator(".plotly-graph-div .nsewdrag").first.scroll_into_view_if_needed()
     at = opened.page.evaluate(
-        "(() => { const g = document.querySelector('.plotly-graph-div'), x = g._fullLayout.xaxis, y = g._fullLayout.yaxis;"
+        f"(() => {{ const layout = {FIGURE}._fullLayout, x = layout.xaxis, y = layout.yaxis;"
         " return [x._offset + x.d2p(1.5), y._offset + y.d2p(70)]; })()"
     )
     frame = opened.page.locator(".plotly-graph-div").first.bounding_box()
@@ -192,9 +196,8 @@ def test_the_filter_and_the_downloads_agree(opened: Opened) -> None:
     assert lines[2].split(",")[3] == "layer1=bam layer2=bam(r=8)"
     with opened.page.expect_download() as download:
         opened.page.get_by_role("button", name="JSON").click()
-    assert [
-        record["tag"] for record in json.loads(Path(download.value.path()).read_text())
-    ] == shown
+    records = json.loads(Path(download.value.path()).read_text())
+    assert [record["tag"] for record in records] == shown
     opened.page.get_by_role("button", name="All", exact=True).click()
     assert len(opened.tags()) == 12
 
@@ -207,26 +210,25 @@ def test_a_figure_is_saved(opened: Opened, kind: str, begins: bytes) -> None:
 
 
 def test_brushes_of_the_figure_and_of_the_axes_filter_the_table(opened: Opened) -> None:
-    opened.page.evaluate(
-        "document.querySelector('.plotly-graph-div').emit('plotly_selected', {points: [{customdata: '2'}, {customdata: '7'}]})"
-    )
+    points = "{points: [{customdata: '2'}, {customdata: '7'}]}"
+    opened.page.evaluate(f"{FIGURE}.emit('plotly_selected', {points})")
     assert opened.tags() == ["2", "7"]
     assert opened.page.locator("svg.parallel polyline.out").count() > 0
-    opened.page.evaluate("document.querySelector('.plotly-graph-div').emit('plotly_deselect')")
+    opened.page.evaluate(f"{FIGURE}.emit('plotly_deselect')")
     assert len(opened.tags()) == 12
-    axis = opened.page.locator("svg.parallel .hold").nth(len(studied.MENU.sites))  # the error's
+    axis = opened.page.locator("svg.parallel .hold").nth(
+        len(studied.CHOICE_SPACE.sites)
+    )  # the error's
     axis.scroll_into_view_if_needed()
-    opened.page.wait_for_timeout(
-        500
-    )  # drawings above are made as they come into view, and move what is below
+    # Drawings above are made as they come into view, and move what is below.
+    opened.page.wait_for_timeout(500)
     box = axis.bounding_box()
     assert box is not None
     x = box["x"] + box["width"] / 2
     opened.page.mouse.move(x, box["y"] + box["height"] - 1)
     opened.page.mouse.down()
-    opened.page.mouse.move(
-        x, box["y"] + 0.55 * box["height"], steps=4
-    )  # the better part of the errors
+    # The better part of the errors.
+    opened.page.mouse.move(x, box["y"] + 0.55 * box["height"], steps=4)
     opened.page.mouse.up()
     assert opened.tags() == ["2", "3", "R1"]
     opened.page.get_by_role("button", name="All", exact=True).click()
@@ -237,15 +239,12 @@ def test_brushes_of_the_figure_and_of_the_axes_filter_the_table(opened: Opened) 
 def test_the_axis_switches_and_the_ring_moves_along(opened: Opened) -> None:
     opened.page.locator("table.all tr[data-tag='2']").click()
     opened.page.evaluate(
-        "(() => { const g = document.querySelector('.plotly-graph-div'), b = g.layout.updatemenus[0].buttons[1];"
-        " return Plotly.update(g, b.args[0], b.args[1]).then(() => g.emit('plotly_buttonclicked', {})); })()"
+        f"(() => {{ const g = {FIGURE}, b = g.layout.updatemenus[0].buttons[1];"
+        " return Plotly.update(g, b.args[0], b.args[1])"
+        ".then(() => g.emit('plotly_buttonclicked', {})); })()"
     )
-    opened.page.wait_for_function(
-        "document.querySelector('.plotly-graph-div').data.at(-1).x[0] === 3"
-    )
-    assert "MACs (conv + fc)" in opened.page.evaluate(
-        "document.querySelector('.plotly-graph-div').layout.xaxis.title.text"
-    )
+    opened.page.wait_for_function(f"{FIGURE}.data.at(-1).x[0] === 3")
+    assert "MACs (conv + fc)" in opened.page.evaluate(f"{FIGURE}.layout.xaxis.title.text")
 
 
 def test_nothing_of_a_hostile_study_runs(browser: Browser, tmp_path: Path) -> None:
@@ -256,23 +255,20 @@ def test_nothing_of_a_hostile_study_runs(browser: Browser, tmp_path: Path) -> No
         make_record(1, 79.0, 1.0, placement='"><script>3=bam', name=ATTACK),
         make_record(2, None, 1.0, placement=ATTACK, failure=ATTACK, by_operator={ATTACK: 1}),
     ]
-    opened = Opened(
-        browser,
-        written(
-            tmp_path,
-            records,
-            title=ATTACK,
-            warning=ATTACK,
-            about={ATTACK: ATTACK},
-            commands=(ATTACK,),
-        ),
+    path = written(
+        tmp_path,
+        records,
+        title=ATTACK,
+        warning=ATTACK,
+        about={ATTACK: ATTACK},
+        commands=(ATTACK,),
     )
+    opened = Opened(browser, path)
     for tag in ("0", "1", "2"):
         opened.page.locator(f"table.all tr[data-tag='{tag}']").click()
         assert ATTACK in opened.page.locator("#detail").inner_text()
-    opened.page.evaluate(
-        "document.querySelector('.plotly-graph-div').emit('plotly_hover', {points: [{customdata: '1'}], event: {clientX: 9, clientY: 9}})"
-    )
+    hover = "{points: [{customdata: '1'}], event: {clientX: 9, clientY: 9}}"
+    opened.page.evaluate(f"{FIGURE}.emit('plotly_hover', {hover})")
     assert ATTACK in opened.page.locator("#tip").inner_text()
     assert opened.page.locator("img").count() == 0
     assert opened.said == []

@@ -8,11 +8,11 @@ from conftest import make_record
 from scipy import stats
 from studied import (
     BASE,
+    CHOICE_SPACE,
     DRAWN,
     FAILED,
     LATER,
     LUCKY,
-    MENU,
     OBJECTIVES,
     PAPER,
     RECORDS,
@@ -139,7 +139,7 @@ def test_the_arms_are_compared_by_cost_best_error_and_hypervolume() -> None:
 
 
 def test_where_attention_helps() -> None:
-    found = site_effects(RECORDS, MENU)
+    found = site_effects(RECORDS, CHOICE_SPACE)
     assert found is not None
     assert found.records == 7  # complete, in the choice space: ablations have no validation error
     effects = {effect.name: effect for effect in found.effects}
@@ -147,17 +147,17 @@ def test_where_attention_helps() -> None:
     assert effects["bam(r=8)"].records == 1
     assert effects["layer1=bam"].mean < 0
     assert "bam(d=4)" not in effects
-    assert site_effects(RECORDS[:6], MENU) is None
+    assert site_effects(RECORDS[:6], CHOICE_SPACE) is None
 
 
 def test_a_placement_that_both_arms_have_counts_once() -> None:
     again = replace(WINNER, number=FIRST[RANDOM] + 2, origin=RANDOM)
-    one, two = site_effects(RECORDS, MENU), site_effects([*RECORDS, again], MENU)
+    one, two = site_effects(RECORDS, CHOICE_SPACE), site_effects([*RECORDS, again], CHOICE_SPACE)
     assert one is not None
     assert two is not None
     assert (one.records, one.left_out) == (two.records, two.left_out)
     off = make_record(9, 60.0, 1.0, placement="layer1=se")
-    three = site_effects([*RECORDS, off], MENU)
+    three = site_effects([*RECORDS, off], CHOICE_SPACE)
     assert three is not None
     assert three.records == 7
 

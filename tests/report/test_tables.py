@@ -48,7 +48,8 @@ def test_the_best_within_each_budget_by_test_error_where_there_are_finalists() -
     found = [(a.budget, a.record.number) for a in answers(RECORDS) if a.axis == "params_overhead"]
     assert found == [(0.5, 0), (1.0, 1), (2.0, 2)]
     assert answer_line(answers(RECORDS)[2]) == (
-        "at most +2 % parameters: layer1=bam layer2=bam(r=8) (#2), 72.20 ± 0.26 (3) % test error, better than BAM in front by +4.00 points "
+        "at most +2 % parameters: layer1=bam layer2=bam(r=8) (#2), 72.20 ± 0.26 (3) % test error, "
+        "better than BAM in front by +4.00 points "
         f"(90 % interval {4 - half_width():+.2f} to {4 + half_width():+.2f}, n = 3)"
     )
     assert (
@@ -60,9 +61,8 @@ def test_the_best_within_each_budget_by_test_error_where_there_are_finalists() -
 
 def test_without_finalists_the_best_is_by_validation_error() -> None:
     records = [replace(r, test_errors=(), test_seeds=()) for r in (BASE, RISKY, WORSE, FAILED)]
-    assert [
-        (a.budget, a.record.number) for a in answers(records) if a.axis == "params_overhead"
-    ] == [(0.5, 0), (2.0, 3)]
+    found = [(a.budget, a.record.number) for a in answers(records) if a.axis == "params_overhead"]
+    assert found == [(0.5, 0), (2.0, 3)]
     assert (
         answer_line(answers(records)[1])
         == "at most +2 % parameters: layer3=bam (#3), 74.0 ± 2.2 % validation error"
@@ -74,7 +74,8 @@ def test_the_verdict_is_on_the_test_set_and_knows_a_tie() -> None:
     assert first == "The search's winner, layer1=bam layer2=bam(r=8) (#2), is"
     interval = f"90 % interval {-9.1 - half_width():+.2f} to {-9.1 + half_width():+.2f}"
     assert rest[0] == (
-        f"better than no attention: -9.10 points of test error, {interval}, n = 3; +1.50 % parameters against +0.00 %"
+        f"better than no attention: -9.10 points of test error, {interval}, n = 3; "
+        "+1.50 % parameters against +0.00 %"
     )
     assert rest[1].startswith("better than BAM in front: -4.00 points")
     assert rest[2].startswith("better than the best random placement, layer9=bam: -2.03 points")
@@ -94,7 +95,8 @@ def test_one_seed_has_no_interval_and_is_a_tie() -> None:
         for r in (BASE, WINNER)
     ]
     assert verdict_lines(once)[1] == (
-        "a tie with no attention: -9.00 points of test error, no interval with one seed, n = 1; +1.50 % parameters against +0.00 %"
+        "a tie with no attention: -9.00 points of test error, no interval with one seed, n = 1; "
+        "+1.50 % parameters against +0.00 %"
     )
 
 
@@ -135,11 +137,9 @@ def test_the_finalists_table() -> None:
         "parameters, +%": "+1.50",
         "MACs (conv + fc), +%": "+3.00",
     }
-    assert (table.iloc[0]["name"], table.iloc[0]["promised"], table.iloc[3]["on the front"]) == (
-        "no attention",
-        "",
-        "0%",
-    )
+    assert table.iloc[0]["name"] == "no attention"
+    assert table.iloc[0]["promised"] == ""
+    assert table.iloc[3]["on the front"] == "0%"
     once = finalist_table([replace(BASE, test_errors=(81.0,), test_seeds=(100,))], COSTS).iloc[0]
     assert (once["s.d."], once["90 % interval"], once["n"]) == ("", "", "1")
     assert len(finalist_table([FAILED], COSTS)) == 0
@@ -193,10 +193,9 @@ def test_csv_files_hold_every_field_and_the_front_alone() -> None:
     assert json.loads(table["by_operator"][1]) == {"conv": 2001, "add": 1000}
     assert json.loads(table["test_errors"][2]) == [72.0, 72.1, 72.5]
     assert set(table["data"]) == {"CIFAR-100"}
-    chosen = pd.read_csv(
-        io.StringIO(front_csv([r for r in RECORDS if r.origin != "random"], OBJECTIVES))
-    )
-    assert list(chosen["number"]) == [0, 1, 3, 2]
+    without_random = [record for record in RECORDS if record.origin != "random"]
+    front = pd.read_csv(io.StringIO(front_csv(without_random, OBJECTIVES)))
+    assert list(front["number"]) == [0, 1, 3, 2]
 
 
 def test_records_survive_their_csv_file(tmp_path: Path) -> None:
