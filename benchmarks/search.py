@@ -359,7 +359,7 @@ def _sample(plan: SearchContext, encoder: PlacementEncoder) -> list[str]:
         vectors = itertools.product(*(range(1 + len(choices)) for choices in encoder.choices))
         return [resolve(encoder.placement(vector), plan.sites).text for vector in vectors]
     rng = np.random.default_rng(0)
-    pool = candidate_generator(_placement_study(), plan)._offer
+    pool = candidate_generator(_placement_study(), plan)._pool
     return list(
         {resolve(encoder.placement(v), plan.sites).text for v in pool.some(3000, rng)} | {"none"}
     )

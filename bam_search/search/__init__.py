@@ -1,3 +1,4 @@
-"""WHAT TO TRY NEXT: the study, the sampler, the loop, the store, records and the front. optuna and
-numpy.
+"""WHAT TO TRY NEXT: the study, the samplers, the search loop, the store and the Pareto front.
+
+Third-party libraries: optuna, numpy and scipy.
 """

@@ -1,15 +1,19 @@
-"""Where attention helps: a small additive model of the error, from all records.
+"""Where attention helps: a small additive model of the error, fitted to all records.
 
-No library but numpy.
+    error = intercept + sum over sites of (module there + its options' values there) + noise
 
-error = intercept + sum over sites of (module there + each of its options' values there) + noise.
-The same effects also exist once for all sites together, so a site that was tried twice borrows from
-the others. Bayesian linear regression with one prior scale for all effects, averaged over its
-posterior (Christopher Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.5): few
-records give wide intervals, not wild estimates. An option's values are coded around their mean, so
-a module's effect is that of its average setting.
+The same effects also exist once for all sites together, so a site with few records borrows from the
+others. An option's values are coded around their mean, so a module's effect is that of its average
+setting.
+
+The method is Bayesian linear regression with one prior scale for all effects, averaged over the
+posterior of that scale. Few records therefore give wide intervals, not wild estimates. Source:
+Christopher Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.5.
+
+The only library is numpy.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,20 +24,24 @@ from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.search_space import ChoiceSpace
 
 MIN_RECORDS = 6
-"""With fewer records nothing is said of where attention helps."""
+"""With fewer records `explain` says nothing about where attention helps."""
 SCALES = np.geomspace(1e-3, 1e2, 26)
 """Prior variances of an effect, in units of the noise's variance."""
 OPTION = 0.5
-"""How large an option's effect is expected to be, beside that of a module being there at all."""
+"""The expected size of an option's effect, relative to the effect of a module's presence."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlacementEncoder:
-    """The choice space as arrays: at site i choice j > 0 is `choices[i][j - 1]`, choice 0 is
-    nothing, and `rows[i][j]` are its features.
+    """Turns placements into vectors of choice numbers, and these into features.
 
-    A placement is a vector of such j, one a site; `numbers` has i and j of each site's choices,
-    these with every option of their module.
+    A vector has one number a site: 0 is no attention, j > 0 is `choices[i][j - 1]` at site i.
+
+    Attributes:
+        choices: the choices of each site, in the order of `sites`.
+        rows: one array a site; `rows[i][j]` are the features of choice j at site i.
+        names: the names of the features, in the order of the columns of `rows`.
+        numbers: (site, choice with every option written out) -> (i, j).
     """
 
     choice_space: ChoiceSpace
@@ -46,76 +54,82 @@ class PlacementEncoder:
     @classmethod
     def of(cls, choice_space: ChoiceSpace) -> "PlacementEncoder":
         """The encoder of a choice space."""
-        names: dict[str, int] = {}
-        terms = {
-            site: [_terms(site, choice, choice_space) for choice in choice_space.choices(site)]
-            for site in choice_space.sites
-        }
-        for offered in terms.values():
-            for found in offered:
-                for name in found:
-                    names.setdefault(name, len(names))
-        rows = []
-        for offered in terms.values():
-            row = np.zeros((1 + len(offered), len(names)))
-            for j, found in enumerate(offered, start=1):
-                for name, value in found.items():
-                    row[j, names[name]] = value
-            rows.append(row)
-        choices = tuple(tuple(choice_space.choices(site)) for site in choice_space.sites)
-        numbers = {
-            (site, choice_space.written_out(choice)): (i, j)
-            for i, (site, own) in enumerate(zip(choice_space.sites, choices, strict=True))
-            for j, choice in enumerate(own, start=1)
-        }
-        return cls(
-            choice_space, tuple(choice_space.sites), choices, tuple(rows), tuple(names), numbers
-        )
+        sites = tuple(choice_space.sites)
+        choices = tuple(tuple(choice_space.choices(site)) for site in sites)
+        terms = [
+            [_terms(site, choice, choice_space) for choice in at_site]
+            for site, at_site in zip(sites, choices, strict=True)
+        ]
+        all_terms = itertools.chain.from_iterable(terms)
+        names = tuple(dict.fromkeys(itertools.chain.from_iterable(all_terms)))
+        rows = tuple(_feature_rows(at_site, names) for at_site in terms)
+        numbers = {}
+        for i, site in enumerate(sites):
+            for j, choice in enumerate(choices[i], start=1):
+                numbers[site, choice_space.written_out(choice)] = (i, j)
+        return cls(choice_space, sites, choices, rows, names, numbers)
 
     def features(self, vectors: np.ndarray) -> np.ndarray:
-        """(n, sites) choices -> (n, features)."""
+        """The features of placements: (n, sites) choice numbers -> (n, features)."""
         return np.asarray(sum(row[vectors[:, i]] for i, row in enumerate(self.rows)))
 
     def vector(self, placement: Placement) -> np.ndarray | None:
-        """The choices of a canonical placement; None if it is not in the choice space."""
+        """The (sites,) choice numbers of a canonical placement.
+
+        None if the placement is not in the choice space.
+        """
         vector = np.zeros(len(self.sites), dtype=np.int64)
         for site, choice in placement.choices:
-            found = self.numbers.get((site, self.choice_space.written_out(choice)))
-            if found is None:
+            number = self.numbers.get((site, self.choice_space.written_out(choice)))
+            if number is None:
                 return None
-            vector[found[0]] = found[1]
+            i, j = number
+            vector[i] = j
         return vector
 
     def placement(self, vector: Iterable[int]) -> Placement:
         """The inverse of `vector`, with every option written out."""
-        return Placement.of(
-            {
-                site: self.choices[i][j - 1]
-                for i, (site, j) in enumerate(zip(self.sites, vector, strict=True))
-                if j
-            }
-        )
+        choices = {}
+        for site, at_site, j in zip(self.sites, self.choices, vector, strict=True):
+            if j:
+                choices[site] = at_site[j - 1]
+        return Placement.of(choices)
+
+
+def _feature_rows(terms: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
+    """(1 + choices, features): the features of each choice at a site, those of no attention first.
+
+    `terms` are the features of each choice by name; `names` are those of the columns.
+    """
+    column = {name: i for i, name in enumerate(names)}
+    rows = np.zeros((1 + len(terms), len(names)))
+    for j, of_choice in enumerate(terms, start=1):
+        for name, value in of_choice.items():
+            rows[j, column[name]] = value
+    return rows
 
 
 def _terms(site: str, choice: Choice, choice_space: ChoiceSpace) -> dict[str, float]:
     """The features of a choice at a site: name -> value."""
-    found = {choice.module: 1.0, f"{site}={choice.module}": 1.0}
+    terms = {choice.module: 1.0, f"{site}={choice.module}": 1.0}
     for option, value in choice.options:
         values = choice_space.sites[site][choice.module][option]
-        for other in values if len(values) > 1 else ():
+        if len(values) < 2:
+            continue  # an option with one value is part of its module
+        for other in values:
             coded = OPTION * ((other == value) - 1 / len(values))
-            found[f"{choice.module}({option}={other})"] = coded
-            found[f"{site}={choice.module}({option}={other})"] = coded
-    return found
+            terms[f"{choice.module}({option}={other})"] = coded
+            terms[f"{site}={choice.module}({option}={other})"] = coded
+    return terms
 
 
 @dataclass(frozen=True, eq=False)
 class AdditiveModel:
-    """What the model knows after some records: the posterior of every effect, in points of error.
+    """The posterior of every effect after some records, in points of error.
 
-    `left_out` is the root mean square of the errors of each record as predicted from the others,
-    `left_out_mean` the same for the plain mean of the others: a model that explains nothing has the
-    two alike.
+    `left_out` is the root mean square error of predicting each record from the others;
+    `left_out_mean` is the same for the plain mean of the others. The two are alike where the model
+    explains nothing.
     """
 
     encoder: PlacementEncoder
@@ -134,13 +148,13 @@ class AdditiveModel:
         """(n, features) draws of all effects from the posterior."""
         which = rng.choice(len(SCALES), n, p=self.weights)
         noise = self.noise[which] * self.degrees / rng.chisquare(self.degrees, n)
-        turned = self.means[which] + rng.standard_normal((n, self.vectors.shape[0])) * np.sqrt(
-            self.variances[which] * noise[:, None]
-        )
-        return np.asarray(turned @ self.vectors.T)
+        normal = rng.standard_normal((n, self.vectors.shape[0]))
+        deviations = np.sqrt(self.variances[which] * noise[:, None])
+        along_eigenvectors = self.means[which] + normal * deviations
+        return np.asarray(along_eigenvectors @ self.vectors.T)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """(n, features) placements -> (n,) expected errors."""
+        """The expected errors of placements: (n, features) -> (n,)."""
         effects = self.vectors @ (self.weights @ self.means)
         return np.asarray(self.mean_error + (features - self.mean_row) @ effects)
 
@@ -151,8 +165,13 @@ def fit(
     errors: np.ndarray,
     weights: np.ndarray | None = None,
 ) -> AdditiveModel:
-    """The effects after (n, sites) placements with these errors, n > 2; a record of weight 1/4
-    counts as a quarter of one.
+    """The additive model of placements with these errors.
+
+    Args:
+        encoder: the encoder that made `vectors`.
+        vectors: (n, sites) choice numbers of the placements, n > 2.
+        errors: (n,) errors in percent.
+        weights: (n,) weights; a record of weight 1/4 counts as a quarter of one. By default all 1.
     """
     weights = np.ones(len(errors)) if weights is None else weights
     rows = encoder.features(vectors)
@@ -194,27 +213,31 @@ def fit(
 def explain(
     records: Iterable[Record], choice_space: ChoiceSpace
 ) -> tuple[AdditiveModel, np.ndarray] | None:
-    """The effects on the validation error, and the (n, sites) placements they are from; None if
-    there are fewer than FEWEST.
+    """The model of the validation error, and the (n, sites) placements that it was fitted to.
 
-    From all complete records in the choice space, each placement once.
+    It is fitted to all complete records in the choice space, each placement once. None if these are
+    fewer than MIN_RECORDS.
     """
     encoder = PlacementEncoder.of(choice_space)
-    rows = {
-        r.id: (encoder.vector(Placement.parse(r.placement)), r.val_error)
-        for r in records
-        if r.complete
-    }
-    known = [(vector, error) for vector, error in rows.values() if vector is not None]
-    if len(known) < MIN_RECORDS:
+    by_id = {record.id: record for record in records if record.complete}
+    vectors, errors = [], []
+    for record in by_id.values():
+        vector = encoder.vector(Placement.parse(record.placement))
+        if vector is not None:
+            vectors.append(vector)
+            errors.append(record.val_error)
+    if len(vectors) < MIN_RECORDS:
         return None
-    vectors = np.array([vector for vector, _ in known])
-    return fit(encoder, vectors, np.array([error for _, error in known])), vectors
+    placements = np.array(vectors)
+    return fit(encoder, placements, np.array(errors)), placements
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The change of the error, in points, that something makes, with its interval."""
+    """The change of the error that something makes, in points, with its interval.
+
+    `records` counts the records that have it.
+    """
 
     name: str
     mean: float
@@ -226,58 +249,68 @@ class Effect:
 def effects_of(
     learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, draws: int = 4000
 ) -> list[Effect]:
-    """For each site the effect of each module there at its average setting; for each module that of
-    each option's value, over all sites.
+    """The effects of all modules at all sites, then those of all option values.
 
-    `records` says how many records have it.
+    A module's effect at a site is that of its average setting; an option value's effect is over all
+    sites.
+
+    Args:
+        learned: the fitted model.
+        vectors: the (n, sites) placements that it was fitted to.
+        level: the probability of the intervals.
+        draws: how many draws from the posterior the intervals are made of.
     """
     encoder = learned.encoder
-    effects = learned.sample(draws, np.random.default_rng(0))
-    at = {name: i for i, name in enumerate(encoder.names)}
-    found = []
+    samples = learned.sample(draws, np.random.default_rng(0))
+    column = {name: i for i, name in enumerate(encoder.names)}
+    effects = []
     for i, site in enumerate(encoder.sites):
         for module in dict.fromkeys(choice.module for choice in encoder.choices[i]):
-            chosen = [
-                j for j, choice in enumerate(encoder.choices[i], start=1) if choice.module == module
-            ]
-            values = effects[:, at[module]] + effects[:, at[f"{site}={module}"]]
-            found.append(
-                _effect(
-                    f"{site}={module}", values, level, int(np.isin(vectors[:, i], chosen).sum())
-                )
-            )
-    for module, option, value in _options(encoder):
+            name = f"{site}={module}"
+            count = _count_module(encoder, vectors, i, module)
+            values = samples[:, column[module]] + samples[:, column[name]]
+            effects.append(_effect(name, values, level, count))
+    options = _options(encoder)
+    for module, option, value in options:
         name = f"{module}({option}={value})"
-        others = [
-            at[f"{module}({o}={v})"] for m, o, v in _options(encoder) if (m, o) == (module, option)
-        ]
-        values = OPTION * (effects[:, at[name]] - effects[:, others].mean(1))
-        has = [
-            {
-                j
-                for j, choice in enumerate(choices, start=1)
-                if choice.module == module and dict(choice.options).get(option) == value
-            }
-            for choices in encoder.choices
-        ]
-        count = int(sum(any(j in has[i] for i, j in enumerate(vector)) for vector in vectors))
-        found.append(_effect(name, values, level, count))
-    return found
+        siblings = [column[f"{m}({o}={v})"] for m, o, v in options if (m, o) == (module, option)]
+        values = OPTION * (samples[:, column[name]] - samples[:, siblings].mean(1))
+        count = _count_option(encoder, vectors, module, (option, value))
+        effects.append(_effect(name, values, level, count))
+    return effects
+
+
+def _count_module(encoder: PlacementEncoder, vectors: np.ndarray, i: int, module: str) -> int:
+    """How many of the (n, sites) placements have the module at site i."""
+    numbered = enumerate(encoder.choices[i], start=1)
+    chosen = [j for j, choice in numbered if choice.module == module]
+    return int(np.isin(vectors[:, i], chosen).sum())
+
+
+def _count_option(
+    encoder: PlacementEncoder, vectors: np.ndarray, module: str, setting: tuple[str, Option]
+) -> int:
+    """How many of the (n, sites) placements have the module with this (option, value) anywhere."""
+    has = np.zeros(len(vectors), dtype=bool)
+    for i, choices in enumerate(encoder.choices):
+        for j, choice in enumerate(choices, start=1):
+            if choice.module == module and setting in choice.options:
+                has |= vectors[:, i] == j
+    return int(has.sum())
 
 
 def _options(encoder: PlacementEncoder) -> list[tuple[str, str, Option]]:
-    """Every module, option and value that has an effect."""
-    found = {
-        (c.module, option, value): None
-        for choices in encoder.choices
-        for c in choices
-        for option, value in c.options
-    }
-    groups = list(dict.fromkeys((module, option) for module, option, _ in found))
-    return sorted(
-        (key for key in found if f"{key[0]}({key[1]}={key[2]})" in encoder.names),
-        key=lambda key: groups.index(key[:2]),
-    )
+    """Every (module, option, value) that has an effect, the values of an option together."""
+    grouped: dict[tuple[str, str], dict[Option, None]] = {}
+    for choice in itertools.chain.from_iterable(encoder.choices):
+        for option, value in choice.options:
+            grouped.setdefault((choice.module, option), {})[value] = None
+    return [
+        (module, option, value)
+        for (module, option), values in grouped.items()
+        for value in values
+        if f"{module}({option}={value})" in encoder.names
+    ]
 
 
 def _effect(name: str, values: Sequence[float] | np.ndarray, level: float, records: int) -> Effect:

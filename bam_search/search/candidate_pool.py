@@ -1,4 +1,4 @@
-"""What may be proposed, as arrays: every choice at every site, what it costs, and the limits."""
+"""The candidate pool: every choice at every site as arrays, with its costs and the limits."""
 
 import itertools
 import random
@@ -14,12 +14,15 @@ from bam_search.space.search_space import ChoiceSpace
 
 @dataclass(frozen=True, eq=False)
 class CandidatePool:
-    """What may be proposed: the choice space, what each choice adds to each overhead in percent,
-    and how much of each is allowed.
+    """The placements that may be proposed: a choice space, its costs and the limits on these.
 
-    `added[i][j]` is of choice j at site i, with the numbering of
-    `bam_search.search.additive.PlacementEncoder`; of its columns, which are those of `limits`, the
-    first `objectives` are minimised.
+    Placements are vectors of choice numbers, as in `bam_search.search.additive.PlacementEncoder`.
+
+    Attributes:
+        added: one array a site; `added[i][j]` is what choice j at site i adds to each overhead, in
+            percent.
+        limits: the largest overheads allowed, one for each column of `added`.
+        objectives: so many of the first columns are minimised.
     """
 
     choice_space: ChoiceSpace
@@ -36,23 +39,29 @@ class CandidatePool:
         limits: Sequence[float],
         objectives: int,
     ) -> "CandidatePool":
-        """The candidate pool of a choice space; `overheads` are what a choice adds at a site, one
-        number for each of `limits` (which may be infinite).
+        """The candidate pool of a choice space.
+
+        Args:
+            choice_space: the choices at each site.
+            overheads: what a choice adds at a site, in percent, one number for each of `limits`;
+                an infinite one means that the choice is not possible there.
+            limits: the largest overheads allowed; they may be infinite.
+            objectives: so many of the first overheads are minimised.
         """
         encoder = PlacementEncoder.of(choice_space)
         nothing = [0.0] * len(limits)
-        added = [
-            np.array([nothing, *(overheads(site, choice) for choice in choice_space.choices(site))])
-            for site in choice_space.sites
-        ]
+        added = []
+        for site in choice_space.sites:
+            of_choices = [overheads(site, choice) for choice in choice_space.choices(site)]
+            added.append(np.array([nothing, *of_choices]))
         return cls(choice_space, encoder, tuple(added), np.array(limits, dtype=float), objectives)
 
     def overheads(self, vectors: np.ndarray) -> np.ndarray:
-        """(n, sites) choices -> (n, overheads)."""
+        """The overheads of placements, in percent: (n, sites) -> (n, overheads)."""
         return np.asarray(sum(added[vectors[:, i]] for i, added in enumerate(self.added)))
 
     def within(self, vectors: np.ndarray) -> np.ndarray:
-        """(n, sites) choices -> (n,) bool: within all limits."""
+        """Whether placements are within all limits: (n, sites) -> (n,) bool."""
         return self._affordable(self.overheads(vectors))
 
     def _affordable(self, costs: np.ndarray) -> np.ndarray:
@@ -60,8 +69,9 @@ class CandidatePool:
         return np.asarray(((costs <= self.limits + 1e-9) & np.isfinite(costs)).all(1))
 
     def spread(self, seed: int) -> Placement:
-        """A random placement within the limits, its number of sites uniform from one to all, as far
-        as the limits let it.
+        """A random placement within the limits.
+
+        Its number of sites is uniform from one to all, as far as the limits allow.
         """
         rng = random.Random(seed)
         sites = list(enumerate(self.encoder.sites))
@@ -71,21 +81,24 @@ class CandidatePool:
         for i, site in rng.sample(sites, len(sites)):
             if len(choices) == wanted:
                 break
-            affordable = [
-                j for j in np.flatnonzero(self._affordable(spent + self.added[i])).tolist() if j
-            ]
-            if affordable:
-                j = rng.choice(affordable)
-                spent, choices[site] = spent + self.added[i][j], self.encoder.choices[i][j - 1]
+            affordable = self._affordable(spent + self.added[i])
+            affordable[0] = False  # choice 0 is no attention
+            numbers = np.flatnonzero(affordable).tolist()
+            if numbers:
+                j = rng.choice(numbers)
+                spent = spent + self.added[i][j]
+                choices[site] = self.encoder.choices[i][j - 1]
         return Placement.of(choices)
 
     def everything(self) -> np.ndarray:
-        """(n, sites): every placement in the choice space, the empty one first."""
-        return np.array(list(itertools.product(*(range(len(added)) for added in self.added))))
+        """Every placement in the choice space, (n, sites), the empty one first."""
+        numbers = [range(len(added)) for added in self.added]
+        return np.array(list(itertools.product(*numbers)))
 
     def some(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """(n, sites) random placements, their number of sites uniform from one to all, whatever the
-        limits.
+        """(n, sites) random placements, also above the limits.
+
+        Their number of sites is uniform from one to all.
         """
         sizes = np.array([len(added) for added in self.added])
         ranks = rng.permuted(np.tile(np.arange(len(sizes)), (n, 1)), axis=1)
@@ -93,9 +106,9 @@ class CandidatePool:
         return np.where(chosen, rng.integers(1, sizes, size=(n, len(sizes))), 0)
 
     def near(self, vectors: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """(n, sites) placements that differ from one of `vectors` at one site at most."""
-        found = vectors[rng.integers(len(vectors), size=n)]
+        """(n, sites) random placements, each a change of one of `vectors` at one site at most."""
+        neighbours = vectors[rng.integers(len(vectors), size=n)]
         sizes = np.array([len(added) for added in self.added])
         sites = rng.integers(len(sizes), size=n)
-        found[np.arange(n), sites] = rng.integers(sizes[sites])
-        return found
+        neighbours[np.arange(n), sites] = rng.integers(sizes[sites])
+        return neighbours

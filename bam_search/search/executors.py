@@ -1,10 +1,10 @@
 """Who evaluates: this process, local worker processes, or a Ray cluster.
 
-One small interface, that of concurrent.futures.
+All have one small interface, that of concurrent.futures.
 
-A job that loses its worker is begun again; one that loses ATTEMPTS of them is a result that says
-so. What is nobody's fault but the machine's, a worker that cannot even start, is a Breakdown, and
-no result.
+A job whose worker dies is started again. After ATTEMPTS dead workers its result is a failure that
+says so. A worker that cannot start at all is the machine's fault, not the candidate's: that raises
+RunError, and no result is kept.
 """
 
 import contextlib
@@ -30,18 +30,19 @@ Executor = Callable[[Task, int, str], contextlib.AbstractContextManager[Submit]]
 
 KEPT = "finished candidates are kept, and the same command continues"
 GRACE = 60.0
-"""Seconds beside a training's own time limit, for building, measuring and an answer; then the
-worker is taken to hang.
+"""Seconds above a training's own time limit after which a worker counts as hung.
+
+They cover building the model, measuring it and answering.
 """
 
 
 @contextlib.contextmanager
 def local(task: Task, workers: int, address: str) -> Iterator[Submit]:
-    """A function that takes jobs: on a CPU with one worker in this process, at once; else in
-    `workers` processes.
+    """A function that takes jobs and evaluates them on this machine.
 
-    Processes share the GPUs out evenly. Leaving the context ends them, also those that are still
-    training.
+    With one worker on a CPU it evaluates in this process, at once; otherwise in `workers`
+    processes, among which the GPUs are shared out evenly. Leaving the context ends the processes,
+    also those that are still training.
     """
     del address
     if workers == 1 and task.device.type == "cpu":
@@ -69,8 +70,9 @@ class _Died(Exception):
 
 
 class _Pool:
-    """As many threads as workers; each feeds a process of its own, so that one that dies takes
-    nobody along.
+    """Worker processes, each fed by a thread of this process.
+
+    A worker that dies affects no other.
     """
 
     def __init__(self, task: Task, workers: int) -> None:
@@ -79,13 +81,12 @@ class _Pool:
         self._processes: dict[int, SpawnProcess] = {}
         self._starting = threading.Lock()
         self._closed = False
-        # Started by the first process otherwise, in its thread, and it would take the signal mask
-        # of that away.
+        # Otherwise the first worker's start would start it in that worker's thread, and unblock
+        # the signals there.
         multiprocessing.resource_tracker.ensure_running()
+        # Read as a process starts, so these reach the workers alone.
         for name, value in {**MEMORY, "TORCHINDUCTOR_COMPILE_THREADS": str(task.threads)}.items():
-            os.environ.setdefault(
-                name, value
-            )  # read as a process starts, so these reach the workers alone
+            os.environ.setdefault(name, value)
         self._threads = [
             threading.Thread(target=self._serve, args=(number,), daemon=True)
             for number in range(workers)
@@ -113,35 +114,45 @@ class _Pool:
             process.join(10)
 
     def _serve(self, number: int) -> None:
-        # Processes inherit the mask: Ctrl-C and a scheduler's SIGTERM are the driver's to answer.
+        """A thread: take jobs until `close`, and have worker `number` evaluate them."""
+        # Processes inherit the mask: the driver answers Ctrl-C and a scheduler's SIGTERM.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         connection: Connection | None = None
-        while (item := self._jobs.get()) is not None:
-            job, future = item
-            said = ""
-            for _ in range(ATTEMPTS):
-                try:
-                    connection = connection or self._start(number)
-                    future.set_result(self._ask(number, connection, job))
-                    connection = None if connection.closed else connection
-                    break
-                except _Died as died:
-                    said, connection = str(died), None
-                    if self._closed:
-                        return
-                except Exception as error:  # whatever it is, the study must hear of it
-                    future.set_exception(
-                        error
-                        if isinstance(error, RunError)
-                        else RunError(f"a worker cannot be used: {error}", KEPT)
-                    )
-                    connection = None
-                    break
-            else:
-                future.set_result(worker_died(said))
+        for job, future in iter(self._jobs.get, None):
+            try:
+                result, connection = self._evaluate(number, connection, job)
+                future.set_result(result)
+            except _Died:  # the pool was closed
+                return
+            except RunError as error:
+                future.set_exception(error)
+                connection = None
+            except Exception as error:  # whatever it is, the study must hear of it
+                future.set_exception(RunError(f"a worker cannot be used: {error}", KEPT))
+                connection = None
+
+    def _evaluate(
+        self, number: int, connection: Connection | None, job: Job
+    ) -> tuple[Result, Connection | None]:
+        """The result of a job, and the connection for the next one.
+
+        The connection is None if the next job needs a new process. Raises _Died if the pool was
+        closed, and RunError if no process can start.
+        """
+        reason = ""
+        for _ in range(ATTEMPTS):
+            try:
+                connection = connection or self._start(number)
+                result = self._ask(number, connection, job)
+                return result, None if connection.closed else connection
+            except _Died as died:
+                if self._closed:
+                    raise
+                reason, connection = str(died), None
+        return worker_died(reason), None
 
     def _start(self, number: int) -> Connection:
-        """Start the process of this number. Raises Breakdown if it does not come up."""
+        """Start the process of this number. Raises RunError if it does not come up."""
         for _ in range(ATTEMPTS):
             ours, theirs = multiprocessing.get_context("spawn").Pipe()
             process = multiprocessing.get_context("spawn").Process(
@@ -154,30 +165,31 @@ class _Pool:
                 self._processes[number] = process
             theirs.close()
             try:
-                # Not as an argument: that is written while the pipe's other end is still open here,
-                # and a death would go unnoticed.
-                self._tell(number, ours, self._task)
-                said = self._answer(number, ours, None)
+                # Not as an argument of the process: that is sent while the pipe's other end is
+                # still open here, and a death would go unnoticed.
+                self._send(number, ours, self._task)
+                problem = self._answer(number, ours, None)
             except _Died as died:
-                said = str(died)
-            if not said:
+                problem = str(died)
+            if not problem:
                 return ours
             self._discard(number, ours)
-        raise RunError(f"a worker process cannot start: {str(said).strip().splitlines()[-1]}", KEPT)
+        last_line = str(problem).strip().splitlines()[-1]
+        raise RunError(f"a worker process cannot start: {last_line}", KEPT)
 
     def _ask(self, number: int, connection: Connection, job: Job) -> Result:
         """The result of a job. Raises _Died."""
         limit = self._task.recipe.seconds
-        patience = (
-            None if limit is None else 2 * limit + GRACE
-        )  # it may be tried again with half batches
-        self._tell(number, connection, job)
+        # A training may be tried a second time, with half batches.
+        patience = None if limit is None else 2 * limit + GRACE
+        self._send(number, connection, job)
         answer = self._answer(number, connection, patience)
         if answer is None:
             self._discard(number, connection)
             return Result(
                 None,
-                f"TooSlow: the worker gave no answer in {patience:g} s, with a time limit of {limit:g} s, and was ended",
+                f"TooSlow: the worker gave no answer in {patience:g} s, "
+                f"with a time limit of {limit:g} s, and was ended",
             )
         if isinstance(answer, str):
             raise _Died(answer)
@@ -186,43 +198,44 @@ class _Pool:
         return answer
 
     def _discard(self, number: int, connection: Connection) -> None:
-        """End a process; the closed connection says that the next job needs another."""
+        """End a process; its closed connection says that the next job needs another."""
         self._processes[number].kill()
         self._processes[number].join(10)
         connection.close()
 
-    def _tell(self, number: int, connection: Connection, what: Task | Job) -> None:
-        """Send something to the process. Raises _Died."""
+    def _send(self, number: int, connection: Connection, message: Task | Job) -> None:
+        """Send a message to the process. Raises _Died."""
         try:
-            connection.send(what)
+            connection.send(message)
         except OSError:
             raise _Died(self._end(number)) from None
 
     def _answer(
         self, number: int, connection: Connection, seconds: float | None
     ) -> Result | str | None:
-        """What the process says next; None if that takes longer than `seconds`. Raises _Died."""
+        """The process's next answer; None if that takes longer than `seconds`. Raises _Died."""
         try:
             return connection.recv() if connection.poll(seconds) else None
         except (EOFError, OSError):
             raise _Died(self._end(number)) from None
 
     def _end(self, number: int) -> str:
-        """How a process ended that ended."""
+        """How a process ended: its signal or its exit code."""
         process = self._processes[number]
         process.join(10)
         code = process.exitcode
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            return f"killed by {name}" + (
-                ", as a system does that runs out of memory" if name == "SIGKILL" else ""
-            )
+            if name == "SIGKILL":
+                return "killed by SIGKILL, as a system does that runs out of memory"
+            return f"killed by {name}"
         return f"ended with exit code {code}"
 
 
 def _work(connection: Connection, number: int) -> None:
-    """A worker process: its task, ready, then one answer a job; a text is the last word of one that
-    cannot go on.
+    """A worker process: it receives its task, then answers each job with a Result.
+
+    It says "" when it is ready. Any other text says why it cannot go on, and is its last message.
     """
     threading.Thread(target=_end_with_driver, daemon=True).start()
     try:
@@ -234,9 +247,8 @@ def _work(connection: Connection, number: int) -> None:
             connection.send(evaluate(task, connection.recv()))
     except (EOFError, OSError):  # the driver has closed the pipe
         return
-    except (
-        Exception
-    ) as error:  # the device failed, not the candidate: a fresh process may have better luck
+    except Exception as error:
+        # The device failed, not the candidate: a fresh process may have better luck.
         connection.send("".join(traceback.format_exception_only(error)).strip())
 
 

@@ -1,9 +1,9 @@
-"""Finalists: the references, the fronts and the best random candidate, trained again with fresh
-seeds on all training images.
+"""Finalists: the candidates that are trained again, with fresh seeds on all training images.
 
-Each training is measured on the test set once. All have the first seeds; then, within the study's
-limit, further seeds go to those of which it is least clear whether they are on the front. The
-winner is also trained without each of its sites.
+They are the references, the members of the fronts and the best random candidate. Each training is
+measured on the test set once. All finalists are trained with the first seeds. Further seeds, within
+the study's limit, go to the finalists of which it is least clear whether they are on the front. The
+winner is also trained without each of its sites (ablations).
 """
 
 from collections import Counter
@@ -37,8 +37,9 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 
 FRESH = 1_000_003
-"""Added to the study's seed for the finalists: seeds that the search has not seen, so that no test
-error is a lucky draw of it.
+"""Added to the study's seed for the finalists, to get seeds that the search has not used.
+
+A test error is thus none that the search selected by luck.
 """
 UNCLEAR = (0.05, 0.95)
 """Between these probabilities it is unclear whether a finalist is on the front."""
@@ -47,56 +48,60 @@ UNCLEAR = (0.05, 0.95)
 def choose_finalists(
     study: Study, choice_space: ChoiceSpace, records: Sequence[Record]
 ) -> list[Record]:
-    """The references, then the members of the front and of the expected front, then the random
-    candidate of least validation error.
+    """The candidates to train again, each once.
+
+    First the references, then the searched members of the front and of the expected front, then the
+    random candidate of least validation error.
     """
-    own = main_records(records)
-    members = [record for record in own if record.origin == REFERENCE and record.complete]
-    for more in (pareto_front(own, study.objectives), expected_front(study, choice_space, records)):
-        known = {record.number for record in members}
-        members += [
-            record for record in more if record.number not in known and record.origin == SEARCH
-        ]
+    main = main_records(records)
+    members = {r.number: r for r in main if r.origin == REFERENCE and r.complete}
+    measured_front = pareto_front(main, study.objectives)
+    for record in (*measured_front, *expected_front(study, choice_space, records)):
+        if record.origin == SEARCH:
+            members.setdefault(record.number, record)
+    finalists = list(members.values())
     best = best_of(record for record in records if record.origin == RANDOM)
-    if best is None or best.id in {record.id for record in members}:
-        return members
-    return [*members, best]
+    if best is None or best.id in {record.id for record in finalists}:
+        return finalists
+    return [*finalists, best]
 
 
 def expected_front(
     study: Study, choice_space: ChoiceSpace, records: Sequence[Record]
 ) -> list[Record]:
-    """The references and searched records on the front of the errors that the additive model
-    expects, cheapest first.
+    """The references and searched records on the front of expected errors, cheapest first.
 
-    The front as measured is drawn by luck where noise is as large as the differences; the model has
-    every record's noise averaged out. Empty where the model predicts no better than the plain mean.
+    Where noise is as large as the differences, luck decides who is on the front as measured. The
+    errors that the additive model expects average the noise of all records out. Empty where the
+    model predicts no better than the plain mean.
     """
-    found = explain(records, choice_space)
-    if found is None or found[0].left_out >= found[0].left_out_mean:
+    explained = explain(records, choice_space)
+    if explained is None:
         return []
-    learned = found[0]
-    own = [
-        (record, learned.encoder.vector(Placement.parse(record.placement)))
-        for record in main_records(records)
-        if record.complete
-    ]
-    in_space = [(record, vector) for record, vector in own if vector is not None]
+    model, _ = explained
+    if model.left_out >= model.left_out_mean:
+        return []
+    in_space: dict[int, Record] = {}
+    vectors = []
+    for record in main_records(records):
+        vector = model.encoder.vector(Placement.parse(record.placement))
+        if record.complete and vector is not None:
+            in_space[record.number] = record
+            vectors.append(vector)
     if not in_space:
         return []
-    errors = learned.predict(learned.encoder.features(np.array([vector for _, vector in in_space])))
+    errors = model.predict(model.encoder.features(np.array(vectors))).tolist()
     expected = [
-        replace(record, val_error=float(error))
-        for (record, _), error in zip(in_space, errors, strict=True)
+        replace(record, val_error=error)
+        for record, error in zip(in_space.values(), errors, strict=True)
     ]
-    by_number = {record.number: record for record, _ in in_space}
-    return [by_number[record.number] for record in pareto_front(expected, study.objectives)]
+    return [in_space[record.number] for record in pareto_front(expected, study.objectives)]
 
 
 def train_finalists(
     study: Study, context: SearchContext, store: Store, submit: Submit, on_result: OnResult
 ) -> None:
-    """Train the finalists again; what the store has already is not repeated."""
+    """Train the finalists again, except for the trainings that the store has already."""
     records = store.records()
     members = choose_finalists(study, context.choice_space, list(records.values()))
     without = ablations(study, context, members)
@@ -104,13 +109,8 @@ def train_finalists(
         if record.number not in records:
             store.add(record, None, [])
     first = range(study.finalists.seeds)
-    _round(
-        study,
-        store,
-        submit,
-        on_result,
-        [(record, index) for index in first for record in (*members, *without)],
-    )
+    trainings = [(record, index) for index in first for record in (*members, *without)]
+    _round(study, store, submit, on_result, trainings)
     left = round(study.finalists.extra * len(members) * study.finalists.seeds)
     for index in range(study.finalists.seeds, study.finalists.most):
         chosen = unclear(study, store, members, index)[:left]
@@ -119,66 +119,59 @@ def train_finalists(
 
 
 def ablations(study: Study, context: SearchContext, members: Sequence[Record]) -> list[Record]:
-    """The winner, the searched finalist of least validation error, without each of its sites;
-    nothing where that is known already.
+    """The records of the winner without each of its sites.
+
+    The winner is the searched finalist of least validation error. A placement that is a finalist
+    itself is left out.
     """
     winner = best_of(record for record in members if record.origin == SEARCH)
     if winner is None or not study.finalists.leave_one_out:
         return []
     sites = dict(Placement.parse(winner.placement).choices)
     known = {record.id for record in members}
-    found = []
+    records = []
     for index, site in enumerate(sites):
-        rest = resolve(
-            Placement.of({name: choice for name, choice in sites.items() if name != site}),
-            context.sites,
-        )
-        number = FIRST[ABLATION] + 1000 * winner.number + index
+        others = {name: choice for name, choice in sites.items() if name != site}
+        rest = resolve(Placement.of(others), context.sites)
         if rest.id not in known:
-            found.append(
-                new_record(
-                    study, context, number, ABLATION, f"#{winner.number} without {site}", rest
-                )
-            )
-    return found
+            number = FIRST[ABLATION] + 1000 * winner.number + index
+            name = f"#{winner.number} without {site}"
+            records.append(new_record(study, context, number, ABLATION, name, rest))
+    return records
 
 
 def unclear(study: Study, store: Store, members: Sequence[Record], index: int) -> list[Record]:
-    """The finalists that may or may not be on the front after the seeds before `index`, the least
-    clear first.
+    """The finalists that may or may not be on the front, the least clear first.
+
+    Only the seeds before `index` count.
     """
     records = store.records()
     known = [_before(study, records[record.number], index) for record in members]
     known = [record for record in known if len(record.test_errors) > 1]
-    chances = membership(known, study.costs, noise(known)) if known else []
-    doubtful = [
-        (abs(p - 0.5), r)
-        for p, r in zip(chances, known, strict=True)
-        if UNCLEAR[0] < p < UNCLEAR[1]
-    ]
-    # Only those with all seeds so far go on: one that failed once would fail again.
-    tried = Counter(
-        number for number, seed in store.final_seeds() if seed < study.seed + FRESH + index
-    )
-    return [
-        r
-        for _, r in sorted(doubtful, key=lambda pair: (pair[0], pair[1].number))
-        if len(r.test_seeds) == tried[r.number]
-    ]
+    if not known:
+        return []
+    limit = study.seed + FRESH + index
+    tried = Counter(number for number, seed in store.final_seeds() if seed < limit)
+    doubtful = []
+    for p, record in zip(membership(known, study.costs, noise(known)), known, strict=True):
+        # A finalist that failed with one seed would fail again, so it gets no further ones.
+        if UNCLEAR[0] < p < UNCLEAR[1] and len(record.test_seeds) == tried[record.number]:
+            doubtful.append((abs(p - 0.5), record.number, record))
+    return [record for *_, record in sorted(doubtful, key=lambda entry: entry[:2])]
 
 
 def _before(study: Study, record: Record, index: int) -> Record:
-    """The record as it was before the seed `index`: an interrupted study decides as it would have
-    without.
+    """The record as it was before the seed `index`.
+
+    With it an interrupted study decides as it would have without the interruption.
     """
-    kept = [
-        (s, e)
-        for s, e in zip(record.test_seeds, record.test_errors, strict=True)
-        if s < study.seed + FRESH + index
-    ]
-    return replace(
-        record, test_seeds=tuple(s for s, _ in kept), test_errors=tuple(e for _, e in kept)
-    )
+    limit = study.seed + FRESH + index
+    seeds, errors = [], []
+    for seed, error in zip(record.test_seeds, record.test_errors, strict=True):
+        if seed < limit:
+            seeds.append(seed)
+            errors.append(error)
+    return replace(record, test_seeds=tuple(seeds), test_errors=tuple(errors))
 
 
 def _round(
@@ -193,10 +186,12 @@ def _round(
     done = store.final_seeds()
     for record, index in wanted:
         seed = study.seed + FRESH + index
-        if (record.number, seed) not in done:
-            if len(pending) == max_in_flight(study):
-                _collect(store, pending, on_result)
-            pending[submit(Job(record.placement, seed, record.epochs, final=True))] = (record, seed)
+        if (record.number, seed) in done:
+            continue
+        if len(pending) == max_in_flight(study):
+            _collect(store, pending, on_result)
+        job = Job(record.placement, seed, record.epochs, final=True)
+        pending[submit(job)] = (record, seed)
     while pending:
         _collect(store, pending, on_result)
 
@@ -204,6 +199,7 @@ def _round(
 def _collect(
     store: Store, pending: dict[Future[Result], tuple[Record, int]], on_result: OnResult
 ) -> None:
+    """Wait for at least one training; keep what came of it."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
         record, seed = pending.pop(future)
         store.add_final(record.number, seed, _fields(future.result()))
@@ -211,6 +207,7 @@ def _collect(
 
 
 def _fields(result: Result) -> Mapping[str, Any]:
+    """What the store keeps of a final training."""
     if result.score is None:
         return {"failure": result.failure}
     score = result.score

@@ -1,8 +1,7 @@
-"""Who drives a study: one process at a time, by a lock on its folder that ends with the process;
-and what it is doing, for others to read.
+"""Who drives a study: one process at a time holds a lock on its folder, with its status there.
 
-lock          held by the driver, however it ends; empty
-driver.json   the driver, its stage and its trainings under way; how it ended, when it has
+lock          an empty file that the driver holds locked; the lock ends with the process
+driver.json   the driver, its stage and its trainings under way; how it ended, once it has
 """
 
 import contextlib
@@ -26,12 +25,12 @@ from bam_search.search.executors import Submit
 LOCK = "lock"
 STATUS = "driver.json"
 PATIENCE = 1.0
-"""Seconds to wait for the lock: one that only looks whether it is held holds it for an instant."""
+"""Seconds to wait for the lock: a process that only checks the lock holds it for an instant."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A training that is under way, or next in line. `since`: seconds since 1970."""
+    """A training that is under way, or next in line; `since` is in seconds since 1970."""
 
     placement: str
     seed: int
@@ -42,8 +41,10 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """A driver: the process, its command, since when it drives, what it does and how much of that
-    is done; how it ended, once it has.
+    """The status of a driver.
+
+    `since` is in seconds since 1970. `done` of `total` trainings of the `stage` are finished.
+    `ended` says how the driver ended, once it has.
     """
 
     host: str
@@ -58,7 +59,7 @@ class Status:
 
 
 class StudyLock:
-    """The process that holds a study's folder. It tells the folder what it does."""
+    """The lock of this process on a study's folder, and its status in driver.json."""
 
     def __init__(self, folder: Path, command: str) -> None:
         self._path = folder / STATUS
@@ -68,7 +69,7 @@ class StudyLock:
         self.tell()
 
     def tell(self, **changed: Any) -> None:
-        """Write down what has changed of the status."""
+        """Change these fields of the status, and write it."""
         with self._writing:
             self._status = replace(self._status, running=tuple(self._running.values()), **changed)
             write(self._path, json.dumps(asdict(self._status), indent=2))
@@ -77,10 +78,9 @@ class StudyLock:
         """The same executor, with its jobs in the status."""
 
         def watch(job: Job) -> "Future[Result]":
+            running = Running(job.placement, job.seed, job.epochs, job.final, time.time())
             with self._writing:
-                self._running[id(job)] = Running(
-                    job.placement, job.seed, job.epochs, job.final, time.time()
-                )
+                self._running[id(job)] = running
             self.tell()
             future = submit(job)
             future.add_done_callback(lambda _done: self._over(job))
@@ -95,12 +95,13 @@ class StudyLock:
 
 @contextlib.contextmanager
 def locked(folder: Path, command: str) -> Iterator[StudyLock]:
-    """The driver of the study in `folder`, which is made if need be; a UserError on the way leaves
-    the folder as it was.
+    """Hold the lock of the study in `folder`, which is made if it does not exist.
 
-    Raises UserError if there is another driver, or the folder cannot be used.
+    A UserError in the context leaves the folder as it was before. Raises UserError if there is
+    another driver, or the folder cannot be used.
     """
-    new, told = not folder.exists(), folder / STATUS
+    new = not folder.exists()
+    status = folder / STATUS
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,7 @@ def locked(folder: Path, command: str) -> Iterator[StudyLock]:
                 raise UserError(
                     _busy(folder), f"wait, or end it with `python -m bam_search stop {folder}`"
                 )
-            before = told.read_text(encoding="utf-8") if told.exists() else None
+            before = status.read_text(encoding="utf-8") if status.exists() else None
             driver = StudyLock(folder, command)
         except OSError as error:
             raise UserError(
@@ -124,8 +125,9 @@ def locked(folder: Path, command: str) -> Iterator[StudyLock]:
 
 
 def _locked(file: TextIO) -> bool:
-    """Whether the lock could be had, for as long as the file is open; processes that are started do
-    not inherit it.
+    """Whether this process now holds the lock, which lasts for as long as the file is open.
+
+    Processes that it starts do not inherit the lock.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -139,6 +141,7 @@ def _locked(file: TextIO) -> bool:
 
 
 def _as_it_was(folder: Path, before: str | None, new: bool) -> None:
+    """Restore the folder: its status before, or no folder if it is new."""
     if before is not None:
         write(folder / STATUS, before)
     else:
@@ -150,9 +153,9 @@ def _as_it_was(folder: Path, before: str | None, new: bool) -> None:
 
 
 def read_status(folder: Path) -> tuple[Status | None, bool]:
-    """The last driver of a study, None if there was none, and whether it still drives.
+    """The status of the last driver of a study, and whether it still drives.
 
-    Raises UserError if `folder` is none of a study.
+    The status is None if there was no driver. Raises UserError if the status cannot be read.
     """
     try:
         table = json.loads((folder / STATUS).read_text(encoding="utf-8"))
@@ -168,8 +171,9 @@ def read_status(folder: Path) -> tuple[Status | None, bool]:
 
 
 def _held(path: Path) -> bool:
-    """Whether somebody has the lock; shared, so that two who look do not take each other for a
-    driver.
+    """Whether a process holds the lock.
+
+    The check takes a shared lock, so that two checks do not take each other for a driver.
     """
     try:
         with path.open("rb") as file:
@@ -182,10 +186,14 @@ def _held(path: Path) -> bool:
 
 
 def _busy(folder: Path) -> str:
+    """Who drives the study, as a sentence."""
     status, _ = read_status(folder)
     if status is None:
         return f"{folder} is being started by another process"
-    return f"{folder} is driven by process {status.pid} on {status.host}, since {when(status.since)}: {status.command}"
+    return (
+        f"{folder} is driven by process {status.pid} on {status.host}, "
+        f"since {when(status.since)}: {status.command}"
+    )
 
 
 def when(seconds: float) -> str:

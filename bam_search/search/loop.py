@@ -1,13 +1,15 @@
-"""The study loop: references first, then what the candidate generator says, each through its rungs;
-then a random search of the same cost.
+"""The search loop: the references, then the proposals of a generator, then a random search.
 
-Candidate n is proposed, and later stopped or not, from candidates 0 to n - window, whichever
-finished first: with the same seed and number of workers a study makes the same proposals, also when
-it was interrupted.
+Each candidate goes through the study's rungs. The random search, the baseline, has the same
+training cost as the search.
+
+Candidate n is proposed, and later stopped or not, from candidates 0 to n - max_in_flight, in
+whatever order these finished. So a study with the same seed and number of workers makes the same
+proposals, also when it was interrupted.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,8 +41,9 @@ from bam_search.space.sites import Sites
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What a study's loop needs beside the study: the data's name, the references by name, the
-    sites, the choice space, the costs.
+    """What the loop needs beside the study.
+
+    `data` is the data's name; `references` are by name.
     """
 
     data: str
@@ -52,8 +55,9 @@ class SearchContext:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A record under way, and the records that had been heard of when it was proposed: all that
-    decides whether it is stopped.
+    """A record under way, and the records `seen` when it was proposed.
+
+    Only these decide whether it is stopped.
     """
 
     record: Record
@@ -67,106 +71,120 @@ Pending = dict["Future[Result]", Candidate]
 def search(
     study: Study, context: SearchContext, store: Store, submit: Submit, on_result: OnResult
 ) -> None:
-    """Run the study's candidates up to `study.trials`, those in the store not again; `told` hears
-    of each new record.
+    """Train the study's candidates up to `study.trials`, except for those in the store.
 
-    Ends early if the space has no further placement within the limits.
+    `on_result` is called with each new record. Ends early if the space has no further placement
+    within the limits.
     """
-    references = list(context.references.items())
     generator = candidate_generator(study, context)
-    records = _own(store)
+    records = _main_records(store)
     pending: Pending = {}
     taken = {record.id for record in records.values()}
-    heard: list[Record] = []
+    seen: list[Record] = []
     for number in range(study.trials):
-        while len(heard) <= number - max_in_flight(study):
-            while len(heard) not in records:
+        while len(seen) <= number - max_in_flight(study):
+            while len(seen) not in records:
                 _collect(study, context, store, submit, pending, records, on_result)
-            _teach(generator, study, records[len(heard)], heard)
-            heard.append(records[len(heard)])
+            record = records[len(seen)]
+            _teach(generator, study, record, seen)
+            seen.append(record)
         if number in records:
             continue
-        name, placement = (
-            references[number] if number < len(references) else ("", generator.ask(number, taken))
-        )
-        if placement is None:
+        new = _next_record(study, context, generator, number, taken)
+        if new is None:
             break
-        record = new_record(study, context, number, REFERENCE if name else SEARCH, name, placement)
-        taken.add(record.id)
-        _submit(study, submit, pending, Candidate(record, tuple(heard)))
+        taken.add(new.id)
+        _submit(study, submit, pending, Candidate(new, tuple(seen)))
     while pending:
         _collect(study, context, store, submit, pending, records, on_result)
+
+
+def _next_record(
+    study: Study,
+    context: SearchContext,
+    generator: CandidateGenerator,
+    number: int,
+    taken: Collection[str],
+) -> Record | None:
+    """The new record of candidate `number`: a reference, else a proposal; None if there is none."""
+    references = list(context.references.items())
+    if number < len(references):
+        name, reference = references[number]
+        return new_record(study, context, number, REFERENCE, name, reference)
+    placement = generator.ask(number, taken)
+    if placement is None:
+        return None
+    return new_record(study, context, number, SEARCH, "", placement)
 
 
 def random_baseline(
     study: Study, context: SearchContext, store: Store, submit: Submit, on_result: OnResult
 ) -> None:
-    """A random search of the same training cost as the search proper, whose random startup counts
-    as its beginning.
+    """Run a random search of the same training cost as the search.
 
-    A placement that the search has trained to the end is not trained again: its record is repeated.
+    The search's random startup counts as its beginning. A placement that the search has trained to
+    the end is not trained again: its record is repeated.
     """
-    own = _own(store)
-    arm = {record.id for record in startup_of(own.values(), study.startup)}
-    known = {record.id: record for record in own.values() if record.complete}
+    main = _main_records(store)
+    taken = {record.id for record in startup_of(main.values(), study.startup)}
+    known = {record.id: record for record in main.values() if record.complete}
     done = {record.number for record in store.records().values() if record.origin == RANDOM}
     generator = candidate_generator(study, context)
     pending: Pending = {}
-    for index in range(random_size(study, own)):
-        placement = generator.at_random(index, arm)
+    for index in range(random_size(study, main)):
+        placement = generator.at_random(index, taken)
         if placement is None:
             break
-        arm.add(placement.id)
+        taken.add(placement.id)
         number = FIRST[RANDOM] + index
         if number in done:
             continue
         if placement.id in known:
-            record = replace(
-                known[placement.id],
-                number=number,
-                origin=RANDOM,
-                name="",
-                test_errors=(),
-                test_seeds=(),
-                seconds=0.0,
-            )
-            _finish(
-                study,
-                context,
-                store,
-                replace(record, rung_epochs=(), rung_errors=(), control=False),
-                on_result,
-            )
+            repeated = _as_random(known[placement.id], number)
+            _finish(study, context, store, repeated, on_result)
             continue
         if len(pending) == max_in_flight(study):
             _collect(study, context, store, submit, pending, {}, on_result)
-        _submit(
-            study,
-            submit,
-            pending,
-            Candidate(new_record(study, context, number, RANDOM, "", placement), ()),
-        )
+        record = new_record(study, context, number, RANDOM, "", placement)
+        _submit(study, submit, pending, Candidate(record, ()))
     while pending:
         _collect(study, context, store, submit, pending, {}, on_result)
 
 
-def random_size(study: Study, own: Mapping[int, Record]) -> int:
-    """How many random candidates have, with the startup, the search's training cost."""
-    searched = [record for record in own.values() if record.origin == SEARCH]
-    spent = sum(record.trained_epochs for record in searched)
-    return random_count(study, spent, len(startup_of(own.values(), study.startup)))
+def _as_random(record: Record, number: int) -> Record:
+    """A complete record of the search, repeated as random candidate `number`, at no cost."""
+    return replace(
+        record,
+        number=number,
+        origin=RANDOM,
+        name="",
+        control=False,
+        rung_epochs=(),
+        rung_errors=(),
+        test_errors=(),
+        test_seeds=(),
+        seconds=0.0,
+    )
+
+
+def random_size(study: Study, main: Mapping[int, Record]) -> int:
+    """How many random candidates the baseline trains beside the startup.
+
+    `main` are the references and the search's records, by number.
+    """
+    spent = sum(record.trained_epochs for record in main.values() if record.origin == SEARCH)
+    return random_count(study, spent, len(startup_of(main.values(), study.startup)))
 
 
 def random_count(study: Study, epochs: int, startup: int) -> int:
-    """How many random candidates have, with those of the startup, the cost of a search that trained
-    for so many epochs.
-    """
+    """How many random candidates cost as much, with the `startup` ones, as so many epochs."""
     return max(0, math.ceil(epochs / study.recipe.epochs) - startup)
 
 
 def max_in_flight(study: Study) -> int:
-    """How many candidates may be under way: one more than there are workers, so that no worker
-    waits while the driver proposes.
+    """How many candidates may be under way.
+
+    With several workers it is one more than these, so that none waits while the driver proposes.
     """
     return study.workers + 1 if study.workers > 1 else 1
 
@@ -174,7 +192,7 @@ def max_in_flight(study: Study) -> int:
 def new_record(
     study: Study, context: SearchContext, number: int, origin: str, name: str, placement: Placement
 ) -> Record:
-    """The record of a candidate that is not trained yet: what it is, and what it costs."""
+    """The record of a candidate that is not trained yet: its placement and its costs."""
     return Record(
         number=number,
         origin=origin,
@@ -190,30 +208,19 @@ def new_record(
 
 def candidate_generator(study: Study, context: SearchContext) -> CandidateGenerator:
     """The candidate generator of a study, before any result."""
+    # The objectives' costs first, then those that only have a limit.
+    keys = tuple(dict.fromkeys((*study.costs, *study.limits)))
+    limits = [study.limits.get(key, math.inf) for key in keys]
 
     def canonical(placement: Placement) -> Placement:
         resolved = resolve(placement, context.sites)
         context.costs.cost(resolved)  # raises for a `block` where the backbone has none to repeat
         return resolved
 
-    keys = (*study.costs, *(key for key in study.limits if key not in study.costs))
-
     def added(site: str, choice: Choice) -> list[float]:
-        try:
-            more, base = context.costs.added(site, choice), context.costs.base
-        except UserError:
-            return [math.inf] * len(keys)  # not possible at this site
-        counts = {
-            f"{key}_overhead": 100 * getattr(more, key) / getattr(base, key) for key in COUNTS
-        }
-        return [counts[key] for key in keys]
+        return _added_overheads(context.costs, site, choice, keys)
 
-    pool = CandidatePool.of(
-        context.choice_space,
-        added,
-        [study.limits.get(key, math.inf) for key in keys],
-        len(study.costs),
-    )
+    pool = CandidatePool.of(context.choice_space, added, limits, len(study.costs))
     return CandidateGenerator(
         pool,
         canonical,
@@ -224,23 +231,37 @@ def candidate_generator(study: Study, context: SearchContext) -> CandidateGenera
     )
 
 
-def _own(store: Store) -> dict[int, Record]:
-    """The references and the search's records."""
+def _added_overheads(
+    costs: CostTable, site: str, choice: Choice, keys: Sequence[str]
+) -> list[float]:
+    """What a choice adds at a site to the overheads `keys`, in percent; infinite if impossible."""
+    try:
+        added = costs.added(site, choice)
+    except UserError:
+        return [math.inf] * len(keys)
+    percent = {}
+    for count in COUNTS:
+        percent[f"{count}_overhead"] = 100 * getattr(added, count) / getattr(costs.base, count)
+    return [percent[key] for key in keys]
+
+
+def _main_records(store: Store) -> dict[int, Record]:
+    """The references and the search's records, by number."""
     return {record.number: record for record in main_records(store.records().values())}
 
 
 def _submit(study: Study, submit: Submit, pending: Pending, candidate: Candidate) -> None:
-    """The next training of a candidate; the random search beside this one has no rungs but the
-    last.
-    """
+    """Submit the next training of a candidate."""
     record = candidate.record
-    pending[submit(Job(record.placement, study.seed, _epochs(study, record)))] = candidate
+    job = Job(record.placement, study.seed, _epochs(study, record))
+    pending[submit(job)] = candidate
 
 
 def _epochs(study: Study, record: Record) -> int:
-    return (
-        study.recipe.epochs if record.origin == RANDOM else study.budgets[len(record.rung_errors)]
-    )
+    """The epochs of a record's next training; the random baseline has the full training only."""
+    if record.origin == RANDOM:
+        return study.recipe.epochs
+    return study.budgets[len(record.rung_errors)]
 
 
 def _collect(
@@ -252,7 +273,7 @@ def _collect(
     records: dict[int, Record],
     on_result: OnResult,
 ) -> None:
-    """Wait for at least one training; candidates go on to their next rung, or are kept as finished."""
+    """Wait for at least one training; submit each candidate's next rung, or keep it as finished."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
         candidate, result = pending.pop(future), future.result()
         record = _trained(study, candidate.record, result)
@@ -267,13 +288,18 @@ def _collect(
 
 def _trained(study: Study, record: Record, result: Result) -> Record:
     """The record after its next training."""
-    score, epochs = result.score, _epochs(study, record)
+    score = result.score
     if score is None:
         return replace(record, failure=result.failure)
     seconds = (record.seconds or 0) + score.seconds
+    epochs = _epochs(study, record)
     if epochs < study.recipe.epochs:
-        rung_epochs, rung_errors = (*record.rung_epochs, epochs), (*record.rung_errors, score.error)
-        return replace(record, rung_epochs=rung_epochs, rung_errors=rung_errors, seconds=seconds)
+        return replace(
+            record,
+            rung_epochs=(*record.rung_epochs, epochs),
+            rung_errors=(*record.rung_errors, score.error),
+            seconds=seconds,
+        )
     return replace(
         record,
         val_error=score.error,
@@ -286,10 +312,12 @@ def _trained(study: Study, record: Record, result: Result) -> Record:
 
 
 def _judged(study: Study, record: Record, seen: Sequence[Record]) -> Record:
-    """The record with the reason to stop it, if there is one; references and the startup are never
-    stopped.
+    """The record with the reason to stop it, if there is one.
+
+    References and the startup are never stopped.
     """
-    if record.origin != SEARCH or len([r for r in seen if r.origin == SEARCH]) < study.startup:
+    searched = sum(other.origin == SEARCH for other in seen)
+    if record.origin != SEARCH or searched < study.startup:
         return record
     reason = should_stop(record, seen, study.costs, study.rungs.margin)
     if reason and in_control_group(study.seed, record.number, study.rungs.control):
@@ -300,38 +328,37 @@ def _judged(study: Study, record: Record, seen: Sequence[Record]) -> Record:
 def _finish(
     study: Study, context: SearchContext, store: Store, record: Record, on_result: OnResult
 ) -> None:
-    values = [record.objective(key) for key in study.objectives] if record.complete else []
-    store.add(
-        record,
-        kept_trial(context.choice_space, Placement.parse(record.placement), values)
-        if record.complete
-        else None,
-        values,
-    )
+    """Keep a finished record in the store, and report it."""
+    if record.complete:
+        values = [record.objective(key) for key in study.objectives]
+        trial = kept_trial(context.choice_space, Placement.parse(record.placement), values)
+        store.add(record, trial, values)
+    else:
+        store.add(record, None, [])
     on_result(record)
 
 
 def _teach(
     generator: CandidateGenerator, study: Study, record: Record, before: Sequence[Record]
 ) -> None:
-    """Tell a finished record; one that was stopped with the error that its rung promised, as far as
-    that says anything.
+    """Tell the generator of a finished record.
+
+    A record that was stopped counts with the error that its last rung forecasts, weighted by how
+    much of the errors' variance the forecast explains. `before` are the records before this one.
     """
-    placement, costs = (
-        Placement.parse(record.placement),
-        [record.objective(key) for key in study.costs],
-    )
+    placement = Placement.parse(record.placement)
+    costs = [record.objective(key) for key in study.costs]
     if record.complete:
         generator.tell(placement, record.objective("error"), costs)
-    elif (
-        record.stopped
-        and (found := forecast(before, record.rung_epochs[-1]))
-        and found.explained > 0
-    ):
-        generator.tell(placement, found.full(record.rung_errors[-1]), costs, found.explained)
+    elif record.stopped:
+        predicted = forecast(before, record.rung_epochs[-1])
+        if predicted is not None and predicted.explained > 0:
+            error = predicted.full(record.rung_errors[-1])
+            generator.tell(placement, error, costs, predicted.explained)
 
 
 def _cost_fields(base: Cost, cost: Cost) -> Mapping[str, Any]:
+    """The fields of a record that say what its placement costs, overheads in percent."""
     counts = {key: getattr(cost, key) for key in COUNTS}
     above = {f"{key}_overhead": percent for key, percent in overheads(cost, base).items()}
     return {

@@ -1,7 +1,6 @@
-"""A Ray cluster as the executor: a task a job, with its share of a GPU; the images once in the
-object store.
+"""A Ray cluster as the executor: each job is a Ray task, with its share of a GPU.
 
-Ray begins a task again whose worker or node dies.
+The images are in Ray's object store once. Ray starts a task again whose worker or node dies.
 https://docs.ray.io/en/latest/ray-core/fault-tolerance.html
 """
 
@@ -33,26 +32,24 @@ if TYPE_CHECKING:
 def on_ray(task: Task, workers: int, address: str) -> Iterator[Callable[[Job], "Future[Result]"]]:
     """A function that takes jobs, of which `workers` run at once on the cluster at `address`.
 
-    "auto" is the cluster that this machine belongs to, "local" one that is started here and ended
-    with the study. Each job has a core, and on CUDA its share of a GPU: all of one, if there are as
-    many as workers. Raises UserError.
+    "auto" is the cluster that this machine belongs to; "local" is a cluster that is started here
+    and ends with the study. Each job has a core, and on CUDA its share of a GPU: a whole one, if
+    there are as many as workers. Raises UserError.
     """
     ray = _connected(address)
     try:
-        share = (
-            _share(ray.cluster_resources().get("GPU", 0), workers)
-            if task.device.type == "cuda"
-            else 0
-        )
-        kept = ray.put(replace(task, threads=1))
+        share = 0.0
+        if task.device.type == "cuda":
+            share = _share(ray.cluster_resources().get("GPU", 0), workers)
+        task_ref = ray.put(replace(task, threads=1))
         remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=ATTEMPTS - 1)(_on_node)
 
         def submit(job: Job) -> "Future[Result]":
             future: Future[Result] = Future()
-            # In a list: Ray would fetch the task for each job, and each would prepare its images
-            # anew.
-            asked: Future[Result] = remote.remote([kept], job, str(Path.cwd())).future()
-            asked.add_done_callback(lambda done: _settle(future, done))
+            # In a list: otherwise Ray would fetch the task for each job, and each job would prepare
+            # the images anew.
+            remote_result: Future[Result] = remote.remote([task_ref], job, str(Path.cwd())).future()
+            remote_result.add_done_callback(lambda done: _settle(future, done))
             return future
 
         yield submit
@@ -61,6 +58,7 @@ def on_ray(task: Task, workers: int, address: str) -> Iterator[Callable[[Job], "
 
 
 def _connected(address: str) -> Any:
+    """The module `ray`, connected to the cluster at `address`. Raises UserError."""
     try:
         import ray
     except ImportError:
@@ -69,22 +67,18 @@ def _connected(address: str) -> Any:
         ) from None
     if ":" in address:
         _check_there(address)
-    answer = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        dashboard = False if address == "local" else None  # nothing listens that was not asked for
+        dashboard = False if address == "local" else None  # nobody asked for a server here
         ray.init(
             address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard
         )
-    except (
-        ConnectionError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # RuntimeError: another version of Ray or Python
+    # RuntimeError: the cluster has another version of Ray or Python.
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise _unreachable(address, error) from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, answer
-        )  # Ray has put its own in place: the driver would end without finishing its books
+        # Ray has put its own handler in place: with that the driver would end without writing how.
+        signal.signal(signal.SIGTERM, handler)
     return ray
 
 
@@ -96,8 +90,9 @@ def _unreachable(address: str, error: Exception) -> UserError:
 
 
 def _check_there(address: str) -> None:
-    """Raises UserError if nothing listens at HOST:PORT or ray://HOST:PORT; Ray itself tries for
-    minutes.
+    """Check that something listens at HOST:PORT or ray://HOST:PORT; Ray itself tries for minutes.
+
+    Raises UserError if nothing does.
     """
     host, _, port = address.rpartition("//")[2].rpartition(":")
     try:
@@ -107,8 +102,9 @@ def _check_there(address: str) -> None:
 
 
 def _share(gpus: float, workers: int) -> float:
-    """The GPUs that each of so many workers has: one, or as small a part of one as lets all of them
-    train at once.
+    """The share of a GPU for each worker: 1, or 1/k if k workers have to share one.
+
+    Raises UserError if there is no GPU.
     """
     if not gpus:
         raise UserError(
@@ -118,8 +114,10 @@ def _share(gpus: float, workers: int) -> float:
 
 
 def _settle(future: "Future[Result]", done: "Future[Result]") -> None:
-    """What came of a task: its result; a record of what its workers died of; or a Breakdown, where
-    it is the cluster's fault.
+    """Set the future of a job from what came of its Ray task.
+
+    It gets the result; or a failure, if the task's workers died; or RunError, if the cluster is at
+    fault.
     """
     from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
@@ -131,36 +129,31 @@ def _settle(future: "Future[Result]", done: "Future[Result]") -> None:
     if isinstance(error, (NodeDiedError, OutOfMemoryError, WorkerCrashedError)):
         future.set_result(worker_died(text))
     else:
-        future.set_exception(
-            RunError(
-                f"the Ray cluster cannot train: {text.splitlines()[-1]}",
-                "finished candidates are kept",
-            )
-        )
+        message = f"the Ray cluster cannot train: {text.splitlines()[-1]}"
+        future.set_exception(RunError(message, "finished candidates are kept"))
 
 
-def _on_node(kept: "list[ObjectRef[Task]]", job: Job, folder: str) -> Result:
-    """In a worker of the cluster."""
-    with contextlib.suppress(
-        OSError
-    ):  # the space may be a file named from there; one that ships needs no folder
+def _on_node(task_refs: "list[ObjectRef[Task]]", job: Job, folder: str) -> Result:
+    """Evaluate a job in a worker of the cluster; `task_refs` has one element."""
+    # The space may be a file named relative to the folder; one that ships needs no folder.
+    with contextlib.suppress(OSError):
         os.chdir(folder)
     # Ray's arrays are read-only, as all workers of a node share them: nothing here writes to them.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    task = _fetched(kept[0])
+    task = _fetched(task_refs[0])
     claim(task.device, 0)  # of the GPUs that Ray lets this process see
     prepare(task)
     try:
         return evaluate(task, job)
-    except (
-        Exception
-    ):  # the device failed, not the candidate: Ray begins it again in a fresh process
+    except Exception:
+        # The device failed, not the candidate: Ray starts the task again in a fresh process.
         traceback.print_exc()
         os._exit(1)
 
 
 @functools.lru_cache(maxsize=1)
-def _fetched(kept: "ObjectRef[Task]") -> Task:
+def _fetched(task_ref: "ObjectRef[Task]") -> Task:
+    """The task, fetched once a worker."""
     import ray
 
-    return ray.get(kept)
+    return ray.get(task_ref)

@@ -1,8 +1,8 @@
-"""Rungs: short trainings first, and which candidates are worth a longer one. numpy only.
+"""The pruner: which candidates are worth a longer training after a short one (a rung). numpy only.
 
-Costs are known before training, so a candidate can be hopeless after a short training: when one
-that costs no more is better by more than the noise. How much a short training says is learned from
-the candidates that have gone all the way.
+Costs are known before training. So a candidate can be stopped after a short training, if another
+one that costs no more is better by more than the noise. The candidates that were trained to the end
+show how well a short training forecasts the error of a full one.
 """
 
 import zlib
@@ -15,15 +15,17 @@ from bam_search.search.record import Record
 from bam_search.words import counted
 
 MIN_RECORDS = 6
-"""With fewer candidates that went all the way nothing is stopped: a line through five points says
-little.
+"""Nothing is stopped before so many candidates were trained to the end.
+
+A line through five points says little.
 """
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """error after the full training = `intercept` + `slope` * error after a short one, to within
-    the standard deviation `sd`.
+    """A linear forecast of the error after a full training from that after a short one.
+
+        full error = intercept + slope * short error, with standard deviation sd
 
     `explained` is the share of the variance of full errors that short ones explain (R squared).
     """
@@ -34,79 +36,74 @@ class Forecast:
     explained: float
 
     def full(self, short: float) -> float:
-        """The full error to expect after a short training's."""
+        """The full error to expect after a short training with the error `short`."""
         return self.intercept + self.slope * short
 
 
 def forecast(records: Sequence[Record], epochs: int) -> Forecast | None:
-    """What trainings of `epochs` epochs say, from the records that have both; None if these are
-    fewer than LEAST.
+    """The forecast from trainings of `epochs` epochs, fitted to the records that have both errors.
+
+    None if these are fewer than MIN_RECORDS.
     """
-    pairs = np.array(
-        [
-            (short, r.val_error)
-            for r in records
-            if (short := at_rung(r, epochs)) is not None and r.complete
-        ]
-    )
+    complete = [record for record in records if record.complete]
+    both = [(at_rung(record, epochs), record.val_error) for record in complete]
+    pairs = np.array([pair for pair in both if pair[0] is not None])
     if len(pairs) < MIN_RECORDS:
         return None
     short, full = pairs.T
-    spread = ((short - short.mean()) ** 2).sum()
-    # A short training that is better never makes the forecast worse: a negative slope is noise.
-    slope = (
-        max(0.0, float((short - short.mean()) @ (full - full.mean()) / spread)) if spread else 0.0
-    )
-    left = full - full.mean() - slope * (short - short.mean())
-    total = float(((full - full.mean()) ** 2).sum())
-    sd = float(np.sqrt(left @ left / (len(pairs) - 2)))
+    x, y = short - short.mean(), full - full.mean()
+    squares = (x**2).sum()
+    # A better short training never makes the forecast worse: a negative slope is noise.
+    slope = max(0.0, float(x @ y / squares)) if squares else 0.0
+    left = y - slope * x
+    total = float((y**2).sum())
     return Forecast(
-        float(full.mean() - slope * short.mean()),
-        slope,
-        sd,
-        1 - float(left @ left) / total if total else 0.0,
+        intercept=float(full.mean() - slope * short.mean()),
+        slope=slope,
+        sd=float(np.sqrt(left @ left / (len(pairs) - 2))),
+        explained=1 - float(left @ left) / total if total else 0.0,
     )
 
 
 def at_rung(record: Record, epochs: int) -> float | None:
-    """The record's error after a training of `epochs` epochs below the full number; None if it has
-    none.
-    """
+    """The record's error after a short training of `epochs` epochs; None if it had none."""
     return dict(zip(record.rung_epochs, record.rung_errors, strict=True)).get(epochs)
 
 
 def should_stop(
     record: Record, others: Sequence[Record], costs: Sequence[str], margin: float
 ) -> str:
-    """Why `record` need not be trained further, from its last rung; empty if it should be.
+    """Why `record` should not be trained further, from its last rung; empty if it should be.
 
-    It need not if one of `others` that went all the way costs no more on any of `costs`, and its
-    full error is below the one to expect of `record` by more than `margin` standard deviations of
-    such a difference.
+    It is stopped if one of `others` that was trained to the end costs no more on any of `costs`,
+    and its full error is below the one forecast for `record` by more than `margin` standard
+    deviations of such a difference.
     """
     epochs = record.rung_epochs[-1]
-    found = forecast(others, epochs)
-    if found is None:
+    predicted = forecast(others, epochs)
+    if predicted is None:
         return ""
-    expected = found.full(record.rung_errors[-1])
-    rivals = [
-        r
-        for r in others
-        if r.complete and all(r.objective(key) <= record.objective(key) for key in costs)
-    ]
-    best = min(rivals, key=lambda r: r.objective("error"), default=None)
-    # The forecast's scatter is that of the candidate's own training; the rival's is about as large.
-    noise = margin * found.sd * 2**0.5
+    expected = predicted.full(record.rung_errors[-1])
+    rivals = [other for other in others if other.complete and _costs_no_more(other, record, costs)]
+    best = min(rivals, key=lambda rival: rival.objective("error"), default=None)
+    # `sd` is the scatter of the candidate's training; the rival's is about as large.
+    noise = margin * predicted.sd * 2**0.5
     if best is None or best.objective("error") + noise >= expected:
         return ""
     return (
-        f"after {counted(epochs, 'epoch')}: {expected:.1f} % to expect after all, and #{best.number} costs no more with "
+        f"after {counted(epochs, 'epoch')}: {expected:.1f} % to expect after all, "
+        f"and #{best.number} costs no more with "
         f"{best.objective('error'):.1f} %, better by more than the noise of {noise:.1f}"
     )
 
 
+def _costs_no_more(a: Record, b: Record, costs: Sequence[str]) -> bool:
+    return all(a.objective(key) <= b.objective(key) for key in costs)
+
+
 def in_control_group(seed: int, number: int, share: float) -> bool:
-    """Whether this candidate is trained to the end even if it is hopeless: a `share` of all, to see
-    how often stopping is wrong.
+    """Whether this candidate is trained to the end even if the pruner would stop it.
+
+    The control group is a `share` of all candidates; it shows how often stopping is wrong.
     """
     return zlib.crc32(f"{seed}:audit:{number}".encode()) < share * 2**32

@@ -15,7 +15,7 @@ MARKS: dict[Mark, str] = {
     "C": "computed independently",
     "M": "from memory, confirmed by nothing",
 }
-"""Where a figure comes from, the surest first. No figure is shown without these words."""
+"""Where a figure comes from, the surest source first. Every figure is shown with these words."""
 
 Marked = tuple[float, Mark]
 
@@ -39,18 +39,23 @@ class PublishedFigure:
 
 
 def beside(entries: Sequence[PublishedFigure], space: str) -> tuple[PublishedFigure, ...]:
-    """The entries to show beside a run on `space`: those of its network or of the one that it
-    mirrors; all if there are none.
+    """The entries to show beside a run on `space`.
+
+    These are the entries of its network, or of the network that it mirrors; all if there are none.
     """
-    own = tuple(entry for entry in entries if space in (entry.net, entry.mirror))
-    return own or tuple(entries)
+    of_space = tuple(entry for entry in entries if space in (entry.net, entry.mirror))
+    return of_space or tuple(entries)
 
 
 def minus(entry: PublishedFigure, entries: Sequence[PublishedFigure], base: str) -> Marked | None:
-    """The entry's error minus that of the reference `base` on the same net, with the mark of the
-    less sure one; None if not known.
+    """The entry's error minus that of the reference `base` on the same net, in points.
+
+    It has the mark of the less sure one of the two. None if one of them is not known, or if the
+    entry is that of `base` itself.
     """
-    other = next((e.error for e in entries if (e.reference, e.net) == (base, entry.net)), None)
-    if entry.error is None or other is None or entry.reference == base:
+    base_errors = [e.error for e in entries if (e.reference, e.net) == (base, entry.net)]
+    base_error = base_errors[0] if base_errors else None
+    if entry.error is None or base_error is None or entry.reference == base:
         return None
-    return entry.error[0] - other[0], max(entry.error[1], other[1], key=list(MARKS).index)
+    mark = max(entry.error[1], base_error[1], key=list(MARKS).index)
+    return entry.error[0] - base_error[0], mark

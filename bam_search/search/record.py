@@ -1,4 +1,4 @@
-"""A record: all that is known of one candidate, flat, as it stands in records.csv.
+"""A record: all that is known of one candidate, flat, as in a row of records.csv.
 
 No torch, no optuna.
 """
@@ -12,8 +12,9 @@ SEARCH = "search"
 RANDOM = "random"
 ABLATION = "ablation"
 FIRST = {RANDOM: 1_000_000, ABLATION: 2_000_000}
-"""Where the numbers of these origins begin, so that a study can be extended: the references and the
-search count on from 0.
+"""Where the numbers of these origins begin, so that a study can be extended.
+
+The references and the searched candidates are numbered from 0.
 """
 
 
@@ -24,19 +25,24 @@ class Record:
     Errors and overheads are in percent, counts are integers, seconds are wall time; None is "not
     known".
 
-    `origin` is "reference" (pinned by the study, `name` says which), "search", "random" (the random
-    search beside it) or "ablation" (the winner without one of its sites). `val_error` is after
-    `epochs`, on `val_images` images that were held out of training; `rung_errors` are of shorter
-    trainings of `rung_epochs`, each with a learning-rate decay of its own. `stopped` says why a
-    candidate was not trained further, `audited` that it would have been stopped and was trained to
-    the end all the same. `test_errors` are of trainings with the fresh seeds `test_seeds` and all
-    training images, each measured once on `test_images`. `macs_conv_fc` is the published
-    convention, `macs` the full count, `activations` what convolutions and linear layers put out
-    (see `bam_search.score.cost`). `micro_batches` is 2 where the device's memory was too small for
-    whole batches (`test_micro_batches`: in a final training). `failure` is a traceback, or what
-    went wrong. `latency_overhead` is measured, not counted: the time of a forward pass above the
-    backbone's on the study's device, with its 95 % interval (see `bam_search.score.latency`); only
-    of finalists.
+    Attributes:
+        origin: "reference" (pinned by the study, `name` says which), "search", "random" (the random
+            baseline) or "ablation" (the winner without one of its sites).
+        macs_conv_fc: MACs by the published convention (see `bam_search.score.cost`).
+        macs: MACs by the full count.
+        activations: the number of output values of convolutions and linear layers.
+        failure: a traceback, or what went wrong.
+        stopped: why the candidate was not trained further.
+        control: whether it would have been stopped, and was trained to the end for control.
+        rung_errors: after shorter trainings of `rung_epochs` epochs, each with a learning-rate
+            decay of its own.
+        val_error: after `epochs` epochs, on `val_images` images held out of training.
+        micro_batches: 2 where the device's memory was too small for whole batches
+            (`test_micro_batches`: in a final training).
+        test_errors: of trainings with the fresh seeds `test_seeds` and all training images, each
+            measured once on `test_images` images.
+        latency_overhead: the measured time of a forward pass above the backbone's, on the study's
+            device, with its 95 % interval (see `bam_search.score.latency`); of finalists only.
     """
 
     number: int
@@ -84,21 +90,21 @@ class Record:
 
     @property
     def test_error(self) -> float | None:
-        """The mean of the test errors."""
+        """The mean of the test errors; None if there are none."""
         return sum(self.test_errors) / len(self.test_errors) if self.test_errors else None
 
     @property
     def trained_epochs(self) -> int:
-        """The epochs that the search has spent on it, all rungs together: its training cost."""
+        """The epochs that the search has trained it for, all rungs together: its training cost."""
         return sum(self.rung_epochs) + self.epochs * self.complete
 
     @property
     def tag(self) -> str:
         """'17'; 'R3' in the random search, 'A1' for an ablation."""
         first = FIRST.get(self.origin)
-        return (
-            str(self.number) if first is None else f"{self.origin[0].upper()}{self.number - first}"
-        )
+        if first is None:
+            return str(self.number)
+        return f"{self.origin[0].upper()}{self.number - first}"
 
     @property
     def label(self) -> str:
@@ -106,7 +112,7 @@ class Record:
         return self.name or self.placement
 
     def objective(self, key: str) -> float:
-        """The value to minimise that OBJECTIVES calls `key`; of a complete record only."""
+        """The value to minimise that OBJECTIVES calls `key`; only a complete record has all."""
         value = getattr(self, OBJECTIVES[key])
         assert isinstance(value, (int, float))
         return float(value)
@@ -118,11 +124,11 @@ class Record:
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> "Record":
         """The inverse of `to_dict`, also after JSON has made lists of the tuples."""
-        values: dict[str, Any] = {
-            f.name: tuple(v) if isinstance(v := table[f.name], list) else v
-            for f in fields(cls)
-            if f.name in table
-        }
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name in table:
+                value = table[field.name]
+                values[field.name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)
 
 
@@ -133,7 +139,7 @@ OBJECTIVES = {
     "macs_overhead": "macs_overhead",
     "activations_overhead": "activations_overhead",
 }
-"""What a study may minimise, and the record's field it is."""
+"""What a study may minimise -> the record's field that has it."""
 
 
 def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
@@ -142,32 +148,27 @@ def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
 
 
 def main_records(records: Iterable[Record]) -> list[Record]:
-    """The references and the search's own records: all but the random search beside it, and the
-    ablations.
-    """
+    """The references and the searched records: all but the random baseline and the ablations."""
     return [record for record in records if record.origin in (REFERENCE, SEARCH)]
 
 
 def startup_of(records: Iterable[Record], startup: int) -> list[Record]:
     """The first `startup` searched records, which were drawn at random."""
-    own = main_records(records)
-    first = sum(record.origin == REFERENCE for record in own)
-    return [record for record in own if record.origin == SEARCH and record.number < first + startup]
+    main = main_records(records)
+    end = startup + sum(record.origin == REFERENCE for record in main)
+    return [record for record in main if record.origin == SEARCH and record.number < end]
 
 
 def best_of(records: Iterable[Record]) -> Record | None:
-    """The complete record of least validation error, the first of several; None if there is none."""
+    """The complete record of least validation error, the first of equals; None if there is none."""
     complete = [record for record in records if record.complete]
-    return min(
-        complete, key=lambda record: (record.objective("error"), record.number), default=None
-    )
+    return min(complete, key=lambda r: (r.objective("error"), r.number), default=None)
 
 
 def standard_error(error: float, images: int) -> float:
-    """The binomial standard error, in points, of an error in percent measured on `images` images:
-    what the images alone leave open.
+    """The binomial standard error, in points, of an error in percent measured on `images` images.
 
-    It says nothing of the spread between training seeds, which comes on top.
+    It does not include the spread between training seeds.
     """
     share = error / 100
     return 100 * float((share * (1 - share) / images) ** 0.5)

@@ -1,7 +1,8 @@
-"""What to try next: names and options in, a placement out. No model is seen here.
+"""What to try next: the samplers, and the candidate generator that uses one.
 
-Each proposal depends only on the told records, the seed and the candidate's number, so a study that
-is interrupted and continued proposes what it would have proposed.
+They see names and options of choices, never a model. Each proposal depends only on the records that
+the sampler was told of, the seed and the candidate's number. So a study that was interrupted makes
+the same proposals as one that was not.
 """
 
 import math
@@ -24,45 +25,48 @@ from bam_search.space.search_space import ChoiceSpace, Options
 
 OFF = "off"
 DRAWS = (8, 100)
-"""How often a duplicate or illegal proposal is drawn: by the sampler, and in all (then at random),
-before the space is exhausted.
+"""After how many duplicate or illegal draws the sampler, and then the generator, gives up.
+
+Draws between the two are at random; after the last the space counts as exhausted.
 """
 SEEN = 0.9
-"""The share of the placements not tried yet that one draw looks at."""
+"""The share of the untried placements that one draw considers."""
 EXHAUSTIVE = 4096
-"""A space of at most so many placements is looked at as a whole."""
+"""In a space of at most so many placements each draw considers all of them."""
 POPULATION = 20
-"""Of NSGA-II; Optuna's default of 50 would leave a short study in its first, random generation."""
+"""Population size of NSGA-II.
+
+Optuna's default of 50 would leave a short study in its first, random generation.
+"""
 
 Canonical = Callable[[Placement], Placement]
 
 
 class Sampler(Protocol):
-    """A sampler at work.
-
-    `weight` below 1 marks an error that was predicted from a shorter training.
-    """
+    """The interface of a sampler: it is told of records and proposes placements."""
 
     def tell(
         self, placement: Placement, error: float, overheads: Sequence[float], weight: float
     ) -> None:
-        """Learn of a canonical placement."""
+        """Learn the error and the overheads, in percent, of a canonical placement.
+
+        A `weight` below 1 marks an error that was forecast from a shorter training.
+        """
 
     def sample(self, seed: int) -> Placement:
         """A placement to try; it need not be new."""
 
 
 class AdditiveSampler:
-    """The additive model: take the untried placement by which the front of expected errors would
-    gain most hypervolume.
+    """Proposes by the additive model: the untried placement of largest hypervolume improvement.
 
-    Costs are known before training, so only the error is modelled. What was told counts with its
-    expected error too, not with the one that luck gave it. Effects drawn from their posterior
-    instead of expected did worse (LOG.md).
+    Only the error is modelled, as costs are known before training. Placements that were trained
+    count with their expected error as well, so that luck in one training does not make the front.
+    Effects sampled from their posterior instead of their means did worse (LOG.md).
     """
 
     def __init__(self, pool: CandidatePool) -> None:
-        self._offer = pool
+        self._pool = pool
         self._vectors: list[np.ndarray] = []
         self._errors: list[float] = []
         self._weights: list[float] = []
@@ -74,11 +78,11 @@ class AdditiveSampler:
     ) -> None:
         """See Sampler.
 
-        A placement outside the choice space (SE where BAM is searched) teaches nothing; overheads
-        are known anyway.
+        A placement outside the choice space (SE where BAM is searched) is ignored. Overheads are
+        known without training.
         """
         del overheads
-        vector = self._offer.encoder.vector(placement)
+        vector = self._pool.encoder.vector(placement)
         if vector is not None:
             self._vectors.append(vector)
             self._errors.append(error)
@@ -88,54 +92,52 @@ class AdditiveSampler:
     def sample(self, seed: int) -> Placement:
         """See Sampler."""
         if len(self._vectors) < 4:
-            return self._offer.spread(seed)
+            return self._pool.spread(seed)
+        vectors = np.array(self._vectors)
         if self._learned is None:
-            vectors, errors, weights = (
-                np.array(self._vectors),
-                np.array(self._errors),
-                np.array(self._weights),
-            )
-            self._learned = fit(self._offer.encoder, vectors, errors, weights)
+            errors, weights = np.array(self._errors), np.array(self._weights)
+            self._learned = fit(self._pool.encoder, vectors, errors, weights)
         rng = np.random.default_rng(seed)
-        on_result = self._values(self._learned, np.array(self._vectors))
-        front = nondominated(on_result)
-        pool = self._pool(np.array(self._vectors)[front], rng)
-        if not len(pool):
-            return self._offer.spread(seed)
-        return self._offer.encoder.placement(
-            pool[_most_hypervolume(on_result[front], self._values(self._learned, pool))]
-        )
+        values = self._values(self._learned, vectors)
+        on_front = nondominated(values)
+        untried = self._untried(vectors[on_front], rng)
+        if not len(untried):
+            return self._pool.spread(seed)
+        best = _most_hypervolume(values[on_front], self._values(self._learned, untried))
+        return self._pool.encoder.placement(untried[best])
 
     def _values(self, learned: AdditiveModel, vectors: np.ndarray) -> np.ndarray:
-        """(n, sites) placements -> (n, objectives): expected errors and overheads."""
-        errors = learned.predict(self._offer.encoder.features(vectors))
-        return np.column_stack(
-            [errors, self._offer.overheads(vectors)[:, : self._offer.objectives]]
-        )
+        """The expected errors and the overheads: (n, sites) -> (n, objectives)."""
+        errors = learned.predict(self._pool.encoder.features(vectors))
+        overheads = self._pool.overheads(vectors)[:, : self._pool.objectives]
+        return np.column_stack([errors, overheads])
 
-    def _pool(self, front: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(n, sites) placements within the limits that were not told yet, less some that are left
-        out so that further draws differ.
+    def _untried(self, front: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(n, sites) untried placements within the limits, in random order.
+
+        A share of them is left out, so that further draws differ. `front` are the (m, sites)
+        placements on the expected front.
         """
-        pool = self._all
-        if pool is None:
-            pool = np.concatenate([self._offer.some(500, rng), self._offer.near(front, 500, rng)])
-        on_result = {vector.tobytes() for vector in self._vectors}
-        fresh = np.array([vector.tobytes() not in on_result for vector in pool])
-        left = pool[fresh & self._offer.within(pool)]
+        vectors = self._all
+        if vectors is None:
+            vectors = np.concatenate([self._pool.some(500, rng), self._pool.near(front, 500, rng)])
+        tried = {vector.tobytes() for vector in self._vectors}
+        fresh = np.array([vector.tobytes() not in tried for vector in vectors])
+        left = vectors[fresh & self._pool.within(vectors)]
         return rng.permutation(left)[: math.ceil(SEEN * len(left))]
 
 
 def _most_hypervolume(front: np.ndarray, values: np.ndarray) -> int:
     """The row of (n, m) `values` to minimise that adds most to the hypervolume of a front."""
     worst = np.concatenate([front, values]).max(0) + 1e-9
-    best = np.flatnonzero(nondominated(values))  # whatever another row is better than adds less
-    return int(best[np.argmax(hypervolume_improvements(front, values[best], worst))])
+    rows = np.flatnonzero(nondominated(values))  # a dominated row adds less
+    return int(rows[np.argmax(hypervolume_improvements(front, values[rows], worst))])
 
 
 class OptunaSampler:
-    """One of Optuna's samplers, made anew for each proposal from its seed, on the conditional space
-    site -> module -> options.
+    """One of Optuna's samplers, on the conditional space site -> module -> options.
+
+    It is made anew for each proposal, from the proposal's seed.
     """
 
     def __init__(self, pool: CandidatePool, make: Callable[[int], BaseSampler]) -> None:
@@ -149,8 +151,8 @@ class OptunaSampler:
     ) -> None:
         """See Sampler; Optuna knows no weights."""
         del weight
-        # NSGA-II keeps the generation on the trials that it asked for itself; without it told
-        # trials would be none.
+        # NSGA-II writes the generation on the trials that it proposes itself. It would ignore these
+        # added trials without it.
         generation = {NSGAIISampler._get_generation_key(): self._count // POPULATION}
         trial = trial_of(self._choice_space, placement, [error, *overheads], generation)
         if trial is not None:
@@ -162,24 +164,24 @@ class OptunaSampler:
         self._study.sampler = self._make(seed)
         trial = self._study.ask()
         placement = _suggest(self._choice_space, trial)
-        # The candidate is told when it is finished, as a new trial; this one only served to draw
-        # it.
+        # This trial only served to propose; the finished candidate is added as a new trial.
         self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return placement
 
 
 class UniformSampler:
-    """One of Optuna's samplers that needs a space without conditions: one category a site, every
-    choice with its options in it.
+    """One of Optuna's samplers that needs a space without conditions: one parameter a site.
+
+    The parameter's categories are the numbers of the site's choices, each with its options.
     """
 
     def __init__(self, pool: CandidatePool, make: Callable[[int], BaseSampler]) -> None:
-        self._offer = pool
+        self._pool = pool
         self._make = make
         self._study = optuna.create_study(directions=["minimize"] * (1 + pool.objectives))
         self._space = {
-            site: CategoricalDistribution(range(len(a)))
-            for site, a in zip(pool.encoder.sites, pool.added, strict=True)
+            site: CategoricalDistribution(range(len(added)))
+            for site, added in zip(pool.encoder.sites, pool.added, strict=True)
         }
 
     def tell(
@@ -187,15 +189,15 @@ class UniformSampler:
     ) -> None:
         """See Sampler; Optuna knows no weights."""
         del weight
-        vector = self._offer.encoder.vector(placement)
-        if vector is not None:
-            params = dict(zip(self._offer.encoder.sites, vector.tolist(), strict=True))
-            distributions = cast("dict[str, BaseDistribution]", self._space)
-            self._study.add_trial(
-                optuna.create_trial(
-                    params=params, distributions=distributions, values=[error, *overheads]
-                )
-            )
+        vector = self._pool.encoder.vector(placement)
+        if vector is None:
+            return
+        trial = optuna.create_trial(
+            params=dict(zip(self._pool.encoder.sites, vector.tolist(), strict=True)),
+            distributions=cast("dict[str, BaseDistribution]", self._space),
+            values=[error, *overheads],
+        )
+        self._study.add_trial(trial)
 
     def sample(self, seed: int) -> Placement:
         """See Sampler."""
@@ -206,10 +208,12 @@ class UniformSampler:
             for site, space in self._space.items()
         ]
         self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return self._offer.encoder.placement(vector)
+        return self._pool.encoder.placement(vector)
 
 
 def _quiet(make: Callable[..., BaseSampler], **options: Any) -> Callable[[int], BaseSampler]:
+    """A function from a seed to the sampler, without Optuna's warning that it is experimental."""
+
     def made(seed: int) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -231,11 +235,16 @@ SAMPLERS: Mapping[str, Callable[[CandidatePool], Sampler]] = {
 
 
 class CandidateGenerator:
-    """Proposes placements that are on offer, and learns from what it is told.
+    """Proposes new placements within the limits of a candidate pool, by a sampler.
 
-    `canonical` turns a placement into its canonical form, whose id tells duplicates. `startup`
-    proposals, from candidate `first` on, are random, uniform over the *number* of sites; drawing
-    each site on or off would all but never try a sparse placement.
+    Args:
+        pool: the placements that may be proposed.
+        canonical: turns a placement into its canonical form; equal ids mean duplicates.
+        sampler: a key of SAMPLERS.
+        seed: the study's seed.
+        first: the number of the first candidate that is searched.
+        startup: how many proposals, from `first` on, are random. These are uniform over the number
+            of sites; to choose each site by a coin would almost never give a sparse placement.
     """
 
     def __init__(
@@ -247,55 +256,62 @@ class CandidateGenerator:
         first: int,
         startup: int,
     ) -> None:
-        self._offer = pool
+        self._pool = pool
         self._canonical = canonical
-        self._chooser = SAMPLERS[sampler](pool)
+        self._sampler = SAMPLERS[sampler](pool)
         self._seed = seed
         self._random_until = first + startup
 
     def tell(
         self, placement: Placement, error: float, overheads: Sequence[float], weight: float = 1.0
     ) -> None:
-        """Learn the error and the overheads of a canonical placement; see Chooser."""
-        self._chooser.tell(placement, error, overheads, weight)
+        """Learn the error and the overheads of a canonical placement; see Sampler."""
+        self._sampler.tell(placement, error, overheads, weight)
 
     def ask(self, number: int, taken: Collection[str]) -> Placement | None:
-        """The canonical placement for candidate `number`, its id not among `taken`; None if none
-        could be found.
-        """
+        """The canonical placement for candidate `number`, its id not among `taken`.
 
-        def drawn(draw: int, seed: int) -> Placement:
-            at_random = number < self._random_until or draw >= DRAWS[0]
-            return self._offer.spread(seed) if at_random else self._chooser.sample(seed)
-
-        return self._new(str(number), drawn, taken)
-
-    def at_random(self, index: int, taken: Collection[str]) -> Placement | None:
-        """The placement `index` of the random search beside this one, its id not among `taken`;
         None if none could be found.
         """
-        return self._new(f"random:{index}", lambda _draw, seed: self._offer.spread(seed), taken)
+
+        def draw(attempt: int, seed: int) -> Placement:
+            at_random = number < self._random_until or attempt >= DRAWS[0]
+            return self._pool.spread(seed) if at_random else self._sampler.sample(seed)
+
+        return self._new(str(number), draw, taken)
+
+    def at_random(self, index: int, taken: Collection[str]) -> Placement | None:
+        """Placement `index` of the random baseline, its id not among `taken`.
+
+        None if none could be found.
+        """
+        return self._new(f"random:{index}", lambda _, seed: self._pool.spread(seed), taken)
 
     def _new(
-        self, name: str, drawn: Callable[[int, int], Placement], taken: Collection[str]
+        self, name: str, draw: Callable[[int, int], Placement], taken: Collection[str]
     ) -> Placement | None:
-        """The first of the placements `drawn` (from the draw's number and a seed) that is legal and
-        new; `name` sets the seeds apart.
+        """The first legal and new placement that `draw` gives; None if it gives none.
+
+        `draw` is called with the attempt's number and a seed, which depends on `name`.
         """
-        for draw in range(DRAWS[1]):
-            placement = self._legal(drawn(draw, zlib.crc32(f"{self._seed}:{name}:{draw}".encode())))
+        for attempt in range(DRAWS[1]):
+            seed = zlib.crc32(f"{self._seed}:{name}:{attempt}".encode())
+            placement = self._legal(draw(attempt, seed))
             if placement is not None and placement.id not in taken:
                 return placement
         return None
 
     def _legal(self, placement: Placement) -> Placement | None:
+        """The canonical form of a placement; None if it may not be proposed."""
         try:
-            found = self._canonical(placement)
-        except UserError:  # values that are legal one by one can be illegal together: drawn again, as a duplicate is
+            canonical = self._canonical(placement)
+        except UserError:
+            # Values that are legal one by one can be illegal together.
             return None
-        vector = self._offer.encoder.vector(found)
-        legal = found.choices and vector is not None and self._offer.within(vector[None])[0]
-        return found if legal else None
+        vector = self._pool.encoder.vector(canonical)
+        if not canonical.choices or vector is None:
+            return None
+        return canonical if self._pool.within(vector[None])[0] else None
 
 
 def trial_of(
@@ -304,24 +320,28 @@ def trial_of(
     values: Sequence[float],
     system_attrs: Mapping[str, Any] | None = None,
 ) -> optuna.trial.FrozenTrial | None:
-    """The finished Optuna trial of a canonical placement, None if it is not in the choice space."""
+    """The finished Optuna trial of a canonical placement; None if it is not in the choice space.
+
+    It has a parameter for each site, and one for each option of the module there.
+    """
     params: dict[str, Option] = dict.fromkeys(choice_space.sites, OFF)
-    kinds: dict[str, BaseDistribution] = {
+    distributions: dict[str, BaseDistribution] = {
         site: CategoricalDistribution([OFF, *modules])
         for site, modules in choice_space.sites.items()
     }
     for site, choice in placement.choices:
-        offered = choice_space.sites.get(site, {}).get(choice.module)
+        allowed = choice_space.sites.get(site, {}).get(choice.module)
         options = dict(choice_space.written_out(choice).options)
-        if offered is None or not _on_offer(offered, choice_space.defaults[choice.module], options):
+        if allowed is None or not _allows(allowed, choice_space.defaults[choice.module], options):
             return None
         params[site] = choice.module
-        for name, allowed in offered.items():
-            params[f"{site}.{choice.module}.{name}"] = options[name]
-            kinds[f"{site}.{choice.module}.{name}"] = CategoricalDistribution(allowed)
+        for option, values_allowed in allowed.items():
+            name = f"{site}.{choice.module}.{option}"
+            params[name] = options[option]
+            distributions[name] = CategoricalDistribution(values_allowed)
     return optuna.create_trial(
         params=params,
-        distributions=kinds,
+        distributions=distributions,
         values=list(values),
         system_attrs=dict(system_attrs or {}),
     )
@@ -330,34 +350,32 @@ def trial_of(
 def kept_trial(
     choice_space: ChoiceSpace, placement: Placement, values: Sequence[float]
 ) -> optuna.trial.FrozenTrial:
-    """The finished Optuna trial of a canonical placement, to be kept and looked at: one parameter
-    for each site with attention.
+    """The finished Optuna trial of a canonical placement, for the study's storage.
 
-    Each parameter is a row of a database, and `trial_of` has one for every site and option. A
-    placement outside the choice space has none.
+    It has one parameter for each site with attention, as each parameter is a row of the database;
+    `trial_of` has one for every site and option. A choice outside the choice space has none.
     """
     params: dict[str, str] = {}
-    kinds: dict[str, BaseDistribution] = {}
+    distributions: dict[str, BaseDistribution] = {}
     for site, choice in placement.choices:
-        offered = (
-            {choice_space.written_out(other): other.text for other in choice_space.choices(site)}
-            if site in choice_space.sites
-            else {}
-        )
-        if text := offered.get(choice_space.written_out(choice)):
-            params[site], kinds[site] = text, CategoricalDistribution(tuple(offered.values()))
-    return optuna.create_trial(params=params, distributions=kinds, values=list(values))
+        if site not in choice_space.sites:
+            continue
+        allowed = choice_space.choices(site)
+        texts = {choice_space.written_out(other): other.text for other in allowed}
+        text = texts.get(choice_space.written_out(choice))
+        if text:
+            params[site] = text
+            distributions[site] = CategoricalDistribution(tuple(texts.values()))
+    return optuna.create_trial(params=params, distributions=distributions, values=list(values))
 
 
-def _on_offer(
-    offered: Options, default: Mapping[str, Option], options: Mapping[str, Option]
-) -> bool:
-    # An option that the choice space does not offer stays at its default.
-    return all(value in offered.get(name, (default[name],)) for name, value in options.items())
+def _allows(allowed: Options, default: Mapping[str, Option], options: Mapping[str, Option]) -> bool:
+    """Whether all options have an allowed value; one that is not searched stays at its default."""
+    return all(value in allowed.get(name, (default[name],)) for name, value in options.items())
 
 
 def _suggest(choice_space: ChoiceSpace, trial: optuna.Trial) -> Placement:
-    """The conditional space: site -> module -> options."""
+    """A placement that the trial suggests on the conditional space site -> module -> options."""
     choices = {}
     for site, modules in choice_space.sites.items():
         module = trial.suggest_categorical(site, [OFF, *modules])

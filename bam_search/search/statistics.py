@@ -1,9 +1,13 @@
-"""What several seeds say: means, paired differences, and who is on the front, each with how sure
-that is. numpy and scipy.
+"""Statistics over several seeds: means, paired differences, probabilities of being on the front.
 
-The model of a final error: its placement's mean, plus what its seed does to all placements alike,
-plus noise of one size. Differences are between the same seeds, so what the seed does to all drops
-out; the noise is estimated from all finalists together.
+The model of a final error is
+
+    error = mean of its placement + effect of its seed, the same for all placements + noise
+
+with noise of one size for all. Differences are between the same seeds, so the effect of the seed
+cancels. The noise is estimated from all finalists together.
+
+The libraries are numpy and scipy.
 """
 
 from collections.abc import Sequence
@@ -16,15 +20,13 @@ from bam_search.search.pareto import nondominated
 from bam_search.search.record import Record
 
 LEVEL = 0.9
-"""Of all intervals."""
+"""The probability of all intervals."""
 DRAWS = 4000
 
 
 @dataclass(frozen=True)
 class Noise:
-    """The standard deviation of one final error beyond its placement's mean and its seed's effect,
-    with its degrees of freedom.
-    """
+    """The standard deviation of a final error's noise, in points, with its degrees of freedom."""
 
     sd: float
     degrees: int
@@ -32,8 +34,9 @@ class Noise:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of `n` values, with its standard deviation and interval; with one value neither is
-    known.
+    """The mean of `n` values, their standard deviation and the mean's interval.
+
+    With one value neither is known (None).
     """
 
     mean: float
@@ -45,9 +48,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """a - b over their `n` common seeds, in points, with its interval; `word` says how a is:
-    'better', 'worse' or 'tie'.
-    """
+    """The mean of a - b over their `n` common seeds, in points, with its interval."""
 
     mean: float
     low: float | None
@@ -56,14 +57,17 @@ class Difference:
 
     @property
     def word(self) -> str:
-        """A tie is a difference whose interval has zero in it, or that has no interval."""
+        """How a is: 'better', 'worse' or 'tie'.
+
+        A tie is a difference whose interval has zero in it, or that has no interval.
+        """
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return "tie"
         return "better" if self.high < 0 else "worse"
 
 
 def mean(errors: Sequence[float], level: float = LEVEL) -> Mean:
-    """The mean, with Student's t interval."""
+    """The mean, with Student's t interval of probability `level`."""
     n, centre = len(errors), float(np.mean(errors))
     if n < 2:
         return Mean(centre, None, None, None, n)
@@ -73,40 +77,40 @@ def mean(errors: Sequence[float], level: float = LEVEL) -> Mean:
 
 
 def noise(records: Sequence[Record]) -> Noise | None:
-    """The noise of final errors, from all records with several: what a mean for each placement and
-    for each seed leaves.
+    """The noise of final errors: what a mean for each placement and each seed does not explain.
+
+    It is estimated from all records with several final errors; None if these are too few.
     """
-    used = [r for r in records if len(r.test_errors) > 1]
-    seeds = sorted({seed for r in used for seed in r.test_seeds})
-    cells = [
-        (i, seeds.index(seed), error)
-        for i, r in enumerate(used)
-        for seed, error in zip(r.test_seeds, r.test_errors, strict=True)
-    ]
-    if len(used) < 2 or not cells:
+    used = [record for record in records if len(record.test_errors) > 1]
+    if len(used) < 2:
         return None
-    design = np.zeros((len(cells), len(used) + len(seeds)))
-    for row, (i, s, _) in enumerate(cells):
-        design[row, i] = design[row, len(used) + s] = 1
-    errors = np.array([error for *_, error in cells])
-    solved, _, rank, _ = np.linalg.lstsq(design, errors, rcond=None)
-    degrees = len(cells) - int(rank)
+    seeds = sorted({seed for record in used for seed in record.test_seeds})
+    rows, errors = [], []
+    for i, record in enumerate(used):
+        for seed, error in zip(record.test_seeds, record.test_errors, strict=True):
+            row = np.zeros(len(used) + len(seeds))
+            row[[i, len(used) + seeds.index(seed)]] = 1
+            rows.append(row)
+            errors.append(error)
+    design = np.array(rows)
+    solved, _, rank, _ = np.linalg.lstsq(design, np.array(errors), rcond=None)
+    degrees = len(errors) - int(rank)
     if degrees < 1:
         return None
-    left = errors - design @ solved
+    left = np.array(errors) - design @ solved
     return Noise(float(np.sqrt(left @ left / degrees)), degrees)
 
 
 def difference(
     a: Record, b: Record, spread: Noise | None, level: float = LEVEL
 ) -> Difference | None:
-    """a - b over the seeds that both have; None if they have none in common."""
+    """The difference a - b over the seeds that both have; None if they have none in common.
+
+    `spread` is the noise of final errors; without it the difference has no interval.
+    """
+    of_a = dict(zip(a.test_seeds, a.test_errors, strict=True))
     of_b = dict(zip(b.test_seeds, b.test_errors, strict=True))
-    values = [
-        error - of_b[seed]
-        for seed, error in zip(a.test_seeds, a.test_errors, strict=True)
-        if seed in of_b
-    ]
+    values = [error - of_b[seed] for seed, error in of_a.items() if seed in of_b]
     if not values:
         return None
     n, centre = len(values), float(np.mean(values))
@@ -119,45 +123,42 @@ def difference(
 def membership(
     records: Sequence[Record], costs: Sequence[str], spread: Noise | None
 ) -> list[float]:
-    """For each record with final errors the probability that its placement is on the front of mean
-    error and `costs`.
+    """The probability of each record that its placement is on the front of mean error and `costs`.
 
-    Means are drawn around those measured, as wide as the noise and the number of seeds leave them;
-    costs are known.
+    All records have final errors. The means are drawn DRAWS times around the measured ones, with a
+    width from the noise and the number of seeds; costs are known. Without noise (`spread` is None)
+    the probabilities are 0 or 1, from the measured means.
     """
     means = np.array([np.mean(r.test_errors) for r in records])
-    known = np.array([[r.objective(key) for key in costs] for r in records]).reshape(
-        len(records), -1
-    )
+    cost_rows = [[r.objective(key) for key in costs] for r in records]
+    known = np.array(cost_rows).reshape(len(records), -1)
     if spread is None:
         return [float(on) for on in nondominated(np.column_stack([means, known]))]
     rng = np.random.default_rng(0)
     width = spread.sd / np.sqrt([len(r.test_errors) for r in records])
     scale = np.sqrt(spread.degrees / rng.chisquare(spread.degrees, DRAWS))[:, None]
     drawn = means + width * scale * rng.standard_normal((DRAWS, len(records)))
-    # a beats b where it costs no more anywhere; of equal costs the one of less error.
-    cheaper = (known[:, None] <= known[None]).all(2) & ~np.eye(len(records), dtype=bool)
-    beaten = np.stack(
-        [(drawn[:, cheaper[:, i]] < drawn[:, [i]]).any(1) for i in range(len(records))], axis=1
-    )
-    return [float(share) for share in 1 - beaten.mean(0)]
+    # A record is beaten in a draw where another one that costs no more has less error.
+    costs_no_more = (known[:, None] <= known[None]).all(2) & ~np.eye(len(records), dtype=bool)
+    beaten = [(drawn[:, costs_no_more[:, i]] < drawn[:, [i]]).any(1) for i in range(len(records))]
+    return [float(share) for share in 1 - np.stack(beaten, axis=1).mean(0)]
 
 
 def rank_correlation(
     short: Sequence[float], full: Sequence[float], level: float = LEVEL
 ) -> Mean | None:
-    """Kendall's tau of two rankings with a bootstrap interval over candidates; None for fewer than
-    4, or where one is constant.
+    """Kendall's tau of two rankings, with a bootstrap interval over candidates.
+
+    None for fewer than 4 candidates, or where one of the rankings is constant.
     """
     pairs = np.array([short, full]).T
     if len(pairs) < 4 or len(np.unique(pairs[:, 0])) < 2 or len(np.unique(pairs[:, 1])) < 2:
         return None
     rng = np.random.default_rng(0)
-    taus = [
-        stats.kendalltau(*pairs[rng.integers(len(pairs), size=len(pairs))].T).statistic
-        for _ in range(500)
-    ]
+    taus = []
+    for _ in range(500):
+        resampled = pairs[rng.integers(len(pairs), size=len(pairs))]
+        taus.append(stats.kendalltau(*resampled.T).statistic)
     low, high = np.nanquantile(taus, [(1 - level) / 2, (1 + level) / 2])
-    return Mean(
-        float(stats.kendalltau(*pairs.T).statistic), None, float(low), float(high), len(pairs)
-    )
+    tau = float(stats.kendalltau(*pairs.T).statistic)
+    return Mean(tau, None, float(low), float(high), len(pairs))

@@ -1,6 +1,6 @@
-"""Where a study's trials lie: in study.db in its folder, or in any SQL database that Optuna takes,
-under the study's name. Optuna's tables.
+"""Where a study's trials are: in study.db in its folder, or in any SQL database that Optuna takes.
 
+The tables are Optuna's; in a shared database the study has a name.
 https://optuna.readthedocs.io/en/stable/reference/storages.html
 """
 
@@ -24,12 +24,15 @@ DATABASE = "study.db"
 EMBEDDED = "study"
 """The study's name in its own database."""
 ATTRIBUTES = (
-    "SELECT a.value_json FROM studies s JOIN trials t ON t.study_id = s.study_id JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
+    "SELECT a.value_json FROM studies s "
+    "JOIN trials t ON t.study_id = s.study_id "
+    "JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
     "WHERE s.study_name = :name AND a.key = :key ORDER BY t.trial_id"
 )
 LOCKS = {"postgresql": "SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"}
-"""Where a database keeps two drivers of one study apart, whatever their folders: a lock that ends
-with its connection.
+"""Statements that lock a study in its database, until the connection ends.
+
+They keep two drivers of one study apart that have different folders.
 """
 
 
@@ -43,9 +46,12 @@ class StudyStorage:
 
     @classmethod
     def of(cls, folder: Path, storage: str | None, name: str) -> "StudyStorage":
-        """The place that `--storage` names, study.db in the folder without it. Raises UserError."""
+        """The database that `--storage` names; without it study.db in the folder.
+
+        Raises UserError if `storage` is no URL, or has a password.
+        """
         if storage is None:
-            # Made by parts, so that odd folder names need no quoting.
+            # Not from a text, so that odd folder names need no quoting.
             return cls(URL.create("sqlite", database=str(folder / DATABASE)), EMBEDDED, True)
         try:
             url = make_url(storage)
@@ -59,10 +65,9 @@ class StudyStorage:
                 "--storage has a password in it, and commands are written down",
                 "put it into PGPASSWORD or ~/.pgpass",
             )
-        return cls(
-            url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url,
-            name,
-        )
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        return cls(url, name)
 
     @property
     def text(self) -> str:
@@ -70,7 +75,7 @@ class StudyStorage:
         return self.url.render_as_string()
 
     def exists(self) -> bool:
-        """Whether the study is there. Raises UserError if the database cannot be asked."""
+        """Whether the study exists. Raises UserError if the database cannot be used."""
         if self.embedded and not Path(str(self.url.database)).exists():
             return False
         with self.usable():
@@ -81,20 +86,18 @@ class StudyStorage:
         return optuna.load_study(study_name=self.name, storage=self._storage())
 
     def attributes(self, key: str) -> list[str]:
-        """What each trial of the study, in order, has as its user attribute `key`, a text.
+        """The user attribute `key`, a text, of each trial of the study that has it, in order.
 
-        Straight from Optuna's tables: its own way builds all there is to each trial, which takes
+        It is read straight from Optuna's tables: Optuna itself builds whole trials, which takes
         seconds and 300 MiB for 10,000 of them.
         """
         engine = create_engine(self.url, poolclass=NullPool)
         with engine.connect() as connection:
-            return [
-                json.loads(row[0])
-                for row in connection.execute(text(ATTRIBUTES), {"name": self.name, "key": key})
-            ]
+            rows = connection.execute(text(ATTRIBUTES), {"name": self.name, "key": key})
+            return [json.loads(row[0]) for row in rows]
 
     def create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
-        """Make the study, whole or not at all where it has a database of its own."""
+        """Make the study; in a database of its own it is made completely or not at all."""
         if not self.embedded:
             self._create(objectives, attributes)
             return
@@ -102,9 +105,8 @@ class StudyStorage:
         beside = final.with_suffix(".new")
         beside.unlink(missing_ok=True)
         try:
-            StudyStorage(self.url.set(database=str(beside)), self.name)._create(
-                objectives, attributes
-            )
+            storage = StudyStorage(self.url.set(database=str(beside)), self.name)
+            storage._create(objectives, attributes)
             beside.replace(final)
         finally:
             beside.unlink(missing_ok=True)
@@ -143,9 +145,8 @@ class StudyStorage:
             yield
             return
         with self.usable():
-            connection = create_engine(
-                self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT"
-            ).connect()
+            engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            connection = engine.connect()
             held = connection.execute(text(lock), {"name": self.name}).scalar()
         try:
             if not held:
@@ -159,7 +160,7 @@ class StudyStorage:
 
     @contextlib.contextmanager
     def usable(self) -> Iterator[None]:
-        """Turn what a database says against being used into a UserError."""
+        """Turn a database's errors into UserError, and those of a full disk into RunError."""
         try:
             yield
         except ImportError:
@@ -167,7 +168,7 @@ class StudyStorage:
                 f"{self.text} needs the database's Python package",
                 "pip install '.[postgresql]' for PostgreSQL",
             ) from None
-        except (*BROKEN, RuntimeError) as error:  # Optuna's word for tables of another version
+        except (*BROKEN, RuntimeError) as error:  # RuntimeError: tables of another Optuna version
             where = str(self.url.database) if self.embedded else self.text
             if any(word in str(error) for word in ("disk is full", "disk I/O error")):
                 raise RunError(f"{where} cannot be written: {said(error)}") from None
@@ -180,12 +181,12 @@ class StudyStorage:
 
     def _storage(self) -> RDBStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Writes are minutes apart: to a server a connection each, so that none is idle, or was
-        # dropped when it restarted.
+        # Writes to a server are minutes apart. Each has a connection of its own, so that none is
+        # idle, or broken because the server restarted.
         pool = {} if self.embedded else {"poolclass": NullPool}
         return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs=pool)
 
 
 def said(error: Exception) -> str:
-    """The first line of what a database said, which Optuna wraps."""
+    """The first line of a database's error, which Optuna wraps."""
     return first_line(error.__cause__ or error)

@@ -1,13 +1,16 @@
-"""The study's folder: an Optuna study of finished candidates, the resolved study beside it, and the
-tables made from them.
+"""The store: a study's finished candidates, kept as trials of an Optuna study in its folder.
 
-    study.db      Optuna's own storage (SQLite; optuna-dashboard opens it): one finished trial a candidate, its record as an attribute;
-                  or these trials are in the database that --storage names
-    study.json    the question as resolved, the data, the machine: what a continued run must agree with
-    records.csv   every record        front.csv   the front        index.html   the report
+    study.db      one finished trial a candidate, with its record as an attribute, in Optuna's
+                  SQLite storage, which optuna-dashboard opens; with --storage the trials are in
+                  the database that it names
+    study.json    the resolved question, the data and the machine, with which a continued run must
+                  agree
+    records.csv   every record
+    front.csv     the front
+    index.html    the report
     checkpoints/  trainings that were cut off
 
-The trials are the truth; the rest is written from them, each file at once or not at all.
+The other files are made from the trials, and each is written atomically.
 """
 
 import contextlib
@@ -34,11 +37,17 @@ LATENCY = "latency:"
 IDENTITY = "identity"
 STUDY = "study.json"
 CHECKPOINTS = "checkpoints"
-HINT = "continue it with its own settings, give this one a --name of its own, or set the old one aside with --force-new"
+HINT = (
+    "continue it with its own settings, give this one a --name of its own, "
+    "or set the old one aside with --force-new"
+)
 
 
 class Store:
-    """An open study with one writer: what is read once from its trials, and grows with them."""
+    """An open study with one writer.
+
+    Its records are read from the trials once, when it is opened.
+    """
 
     def __init__(
         self,
@@ -51,37 +60,36 @@ class Store:
         self.folder = folder
         self._study = study
         self._identity = identity
-        self._place = storage
-        self._records = {
-            record.number: record
-            for record in (Record.from_dict(json.loads(text)) for text in texts)
-        }
+        self._storage = storage
+        records = [Record.from_dict(json.loads(text)) for text in texts]
+        self._records = {record.number: record for record in records}
         self._finals: dict[int, dict[int, Mapping[str, Any]]] = {}
-        for key, kept in study.user_attrs.items():
+        for key, value in study.user_attrs.items():
             if key.startswith(FINAL):
                 number, seed = map(int, key.removeprefix(FINAL).split(":"))
-                self._finals.setdefault(number, {})[seed] = json.loads(kept)
+                self._finals.setdefault(number, {})[seed] = json.loads(value)
             elif key.startswith(LATENCY):
-                self._timed(int(key.removeprefix(LATENCY)), json.loads(kept))
+                self._timed(int(key.removeprefix(LATENCY)), json.loads(value))
         for number in self._finals:
             self._tested(number)
 
     def records(self) -> dict[int, Record]:
-        """The finished candidates by number, with their test scores where these are known."""
+        """The finished candidates by number, with those test scores that are known."""
         return dict(sorted(self._records.items()))
 
     def final_seeds(self) -> set[tuple[int, int]]:
-        """The final trainings that are done, as (number, seed), those that failed included."""
+        """The final trainings that are done, also those that failed, as (number, seed)."""
         return {(number, seed) for number, by_seed in self._finals.items() for seed in by_seed}
 
     def add(self, record: Record, trial: FrozenTrial | None, values: Sequence[float]) -> None:
-        """Keep a finished candidate: in `trial` if it is in the choice space, else in one without
-        parameters. Raises Breakdown.
+        """Keep a finished candidate as an attribute of `trial`.
+
+        If `trial` is None, or the record is not complete, it is kept in a trial without parameters.
+        `values` are those of the objectives. Raises RunError if the study cannot be written.
         """
         if not record.complete:
-            trial = optuna.create_trial(
-                state=TrialState.FAIL if record.failure else TrialState.PRUNED
-            )
+            state = TrialState.FAIL if record.failure else TrialState.PRUNED
+            trial = optuna.create_trial(state=state)
         elif trial is None:
             trial = optuna.create_trial(values=list(values))
         trial.set_user_attr(RECORD, json.dumps(record.to_dict()))
@@ -91,8 +99,10 @@ class Store:
         self._records[record.number] = record
 
     def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
-        """Keep what came of a final training with `seed`: error, images, seconds and micro_batches,
-        or failure. Raises Breakdown.
+        """Keep what came of a final training with `seed`.
+
+        `fields` are error, images, seconds and micro_batches, or failure. Raises RunError if the
+        study cannot be written.
         """
         with self._writing():
             self._study.set_user_attr(f"{FINAL}{number}:{seed}", json.dumps(dict(fields)))
@@ -102,36 +112,37 @@ class Store:
     def add_latency(self, number: int, overhead: float, interval: tuple[float, float]) -> None:
         """Keep a candidate's measured latency above the backbone's, in percent, with its interval.
 
-        Raises Breakdown.
+        Raises RunError if the study cannot be written.
         """
         with self._writing():
             self._study.set_user_attr(f"{LATENCY}{number}", json.dumps([overhead, *interval]))
         self._timed(number, (overhead, *interval))
 
     def describe(self, about: Mapping[str, str]) -> None:
-        """Keep how the study was run, last time, beside its identity."""
-        write(
-            self.folder / STUDY,
-            json.dumps(
-                {"identity": self._identity, **_storage_of(self._place), "about": about}, indent=2
-            ),
-        )
+        """Write study.json: the identity, and how the study was run last."""
+        table = {"identity": self._identity, **_storage_of(self._storage), "about": about}
+        write(self.folder / STUDY, json.dumps(table, indent=2))
 
     def _tested(self, number: int) -> None:
+        """Bring a record up to date with its final trainings."""
         by_seed = dict(sorted(self._finals[number].items()))
         self._records[number] = replace(self._records[number], **_final_fields(by_seed))
 
-    def _timed(self, number: int, kept: Sequence[float]) -> None:
+    def _timed(self, number: int, latency: Sequence[float]) -> None:
+        """Bring a record up to date with its (overhead, low, high)."""
+        overhead, *interval = latency
         self._records[number] = replace(
-            self._records[number], latency_overhead=kept[0], latency_interval=tuple(kept[1:])
+            self._records[number], latency_overhead=overhead, latency_interval=tuple(interval)
         )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        """Turn a database's errors into RunError."""
         try:
             yield
         except BROKEN as error:
-            where = self._place.text if self._place and not self._place.embedded else self.folder
+            shared = self._storage is not None and not self._storage.embedded
+            where = self._storage.text if self._storage and shared else self.folder
             raise RunError(
                 f"the study in {where} cannot be written: {said(error)}",
                 "what was finished before is kept",
@@ -142,43 +153,40 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """The fields of a record that its final trainings add."""
     scored = {seed: fields for seed, fields in by_seed.items() if "error" in fields}
     failures = [fields["failure"] for fields in by_seed.values() if "failure" in fields]
+
+    def column(name: str) -> list[Any]:
+        return [fields[name] for fields in scored.values()]
+
     return {
         "test_seeds": tuple(scored),
-        "test_errors": tuple(fields["error"] for fields in scored.values()),
-        "test_images": max((fields["images"] for fields in scored.values()), default=None),
-        "test_seconds": sum(fields["seconds"] for fields in scored.values()) if scored else None,
-        "test_micro_batches": max(
-            (fields["micro_batches"] for fields in scored.values()), default=None
-        ),
+        "test_errors": tuple(column("error")),
+        "test_images": max(column("images"), default=None),
+        "test_seconds": sum(column("seconds")) if scored else None,
+        "test_micro_batches": max(column("micro_batches"), default=None),
         "test_failure": failures[0] if failures else "",
     }
 
 
 def _storage_of(storage: StudyStorage | None) -> dict[str, Any]:
-    """What study.json says of a study whose trials are elsewhere; never a password."""
-    return (
-        {}
-        if storage is None or storage.embedded
-        else {"storage": {"url": storage.text, "name": storage.name}}
-    )
+    """What study.json says about a shared database with the trials; never a password."""
+    if storage is None or storage.embedded:
+        return {}
+    return {"storage": {"url": storage.text, "name": storage.name}}
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The finished candidates of a study that may be running elsewhere; nothing is written.
+    """The finished candidates of a study, which may be running elsewhere; it writes nothing.
 
     Raises UserError if there is no study.
     """
-    storage = _read(folder).get("storage") or {}
-    storage = StudyStorage.of(folder, storage.get("url"), storage.get("name", ""))
+    table = _read(folder).get("storage") or {}
+    storage = StudyStorage.of(folder, table.get("url"), table.get("name", ""))
     if not storage.exists():
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
     with storage.usable():
         try:
-            return list(
-                Store(folder, storage.open(), {}, storage, storage.attributes(RECORD))
-                .records()
-                .values()
-            )
+            store = Store(folder, storage.open(), {}, storage, storage.attributes(RECORD))
+            return list(store.records().values())
         except KeyError:
             raise UserError(
                 f"{storage.text} holds trials that are no study's of bam_search",
@@ -192,9 +200,10 @@ def open_store(
     objectives: Sequence[str],
     storage: StudyStorage | None = None,
 ) -> Store:
-    """Open the study, made if need be; by default in the folder.
+    """The store of a study, which is made if it does not exist; by default in the folder.
 
-    Raises UserError if it differs in `identity`, or cannot be written.
+    Raises UserError if the study was run with another `identity`, or cannot be used, and RunError
+    if the disk is full or broken.
     """
     storage = storage or StudyStorage.of(folder, None, "")
     now = json.loads(json.dumps(identity))
@@ -205,15 +214,14 @@ def open_store(
             there = {"storage": before["storage"]} if "storage" in before else {}
             _check(folder, {**before["identity"], **there}, {**now, **_storage_of(storage)})
         if not storage.embedded and storage.exists() and _unfinished(storage):
-            storage.delete()  # whoever made it died before it was whole; we hold its lock
+            storage.delete()  # its maker died before it was complete; this process has the lock
         if not storage.exists():
             with storage.usable():
                 storage.create(objectives, {IDENTITY: json.dumps(identity)})
         with storage.usable():
             study = storage.open()
-            _check(
-                folder if storage.embedded else storage.text, _kept_identity(study, storage), now
-            )
+            where = folder if storage.embedded else storage.text
+            _check(where, _identity_of(study, storage), now)
             store = Store(folder, study, identity, storage, storage.attributes(RECORD))
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         if not before:
@@ -235,16 +243,16 @@ def open_store(
 
 
 def _unfinished(storage: StudyStorage) -> bool:
+    """Whether the making of the study was cut off."""
     with storage.usable():
         study = storage.open()
         return IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False)
 
 
 def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> list[str]:
-    """Give what is there of a study another name, so that a new one can take its place; the new
-    names.
+    """Rename what there is of a study, so that a new one can take its place; return the new names.
 
-    In the folder remain the files named in `but`, which are the driver's.
+    The driver's files, named in `but`, remain in the folder.
     """
     folder = folder.resolve()  # "." has no name
     mark = time.strftime("before-%Y%m%d-%H%M%S")
@@ -256,9 +264,8 @@ def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> l
     if (folder / STUDY).exists() or (folder / DATABASE).exists():
         aside = folder.with_name(f"{folder.name}-{mark}")
         aside.mkdir()
-        for path in sorted(
-            folder.iterdir(), key=lambda path: path.name == DATABASE
-        ):  # the trials last: until then they are where they were
+        # The trials move last: if it is cut off before, the study is still there.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == DATABASE):
             if path.name not in but:
                 path.rename(aside / path.name)
         moved.append(str(aside))
@@ -266,7 +273,7 @@ def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> l
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """What study.json says; nothing if there is none."""
+    """The table in study.json, empty without that file. Raises UserError if it is damaged."""
     path = folder / STUDY
     if not path.exists():
         return {}
@@ -280,16 +287,19 @@ def _read(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def _kept_identity(study: optuna.Study, storage: StudyStorage) -> dict[str, Any]:
+def _identity_of(study: optuna.Study, storage: StudyStorage) -> dict[str, Any]:
+    """The identity with which the study was made. Raises UserError if it has none."""
     if IDENTITY not in study.user_attrs:
         raise UserError(
-            f"{storage.text} holds a study {storage.name!r} that is none of this version of bam_search",
+            f"{storage.text} holds a study {storage.name!r} "
+            "that is none of this version of bam_search",
             HINT,
         )
     return dict(json.loads(study.user_attrs[IDENTITY]))
 
 
 def _check(where: object, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UserError, with every difference, if the identities differ."""
     old, new = flat(before), flat(now)
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if changed:

@@ -1,5 +1,7 @@
-"""A study file, resolved: the part for this device laid on the common part, the command line on
-top, all checked at once.
+"""A study file, resolved for a device, and checked.
+
+The table of the device's variant ([cpu] or [gpu]) overrides the common part of the file, and the
+command line overrides both.
 """
 
 import math
@@ -23,7 +25,9 @@ VARIANTS = ("cpu", "gpu")
 @strict
 @dataclass(frozen=True)
 class DataPlan:
-    """`source` as for --data; `images` of the training set are used, and the share `validation` of
+    """Which images a study uses.
+
+    `source` is as for --data. `images` of the training set are used, and the share `validation` of
     these is held out for the search.
     """
 
@@ -40,11 +44,11 @@ class DataPlan:
 @strict
 @dataclass(frozen=True)
 class Rungs:
-    """Shorter trainings of `epochs` each come before the full one; see `bam_search.search.pruner`.
+    """Short trainings, of `epochs` each, before the full one; see `bam_search.search.pruner`.
 
-    A candidate is stopped that is worse than an equally cheap one by `margin` standard deviations;
-    a share `audit` of candidates is trained to the end all the same, to see how often that is
-    wrong.
+    A candidate is stopped if it is worse than an equally cheap one by `margin` standard deviations.
+    A share `control` of candidates is trained to the end all the same; it shows how often stopping
+    is wrong.
     """
 
     epochs: tuple[Annotated[int, Ge(1)], ...] = ()
@@ -55,9 +59,9 @@ class Rungs:
 @strict
 @dataclass(frozen=True)
 class FinalistPlan:
-    """How finalists are trained again: with `seeds` fresh seeds each, those that cannot be told
-    apart with up to `most`.
+    """How finalists are trained again.
 
+    Each has `seeds` fresh seeds, and up to `most` where it is unclear whether it is on the front.
     The further trainings are at most the share `extra` of the first ones. `leave_one_out` also
     trains the winner without each of its sites.
     """
@@ -73,14 +77,17 @@ class FinalistPlan:
 class Study:
     """A question, resolved for one device.
 
-    `references` are pinned placements by name, trained before anything is searched.
-
-    `trials` is the total of candidates, references included; the first `startup` searched ones are
-    drawn at random over the number of sites, the sampler chooses the rest. Placements above
-    `max_params_overhead` or `max_macs_overhead` (conv + fc), in percent, are not trained, but for
-    pinned references. `random_baseline` adds a random search of the same training cost, which
-    shares the startup. `workers` train at the same time. A study of several `spaces` has no
-    `space`: it runs once on each. `paper` and `claim` are what the paper says, for the report.
+    Attributes:
+        space: the search space; empty in a study of several `spaces`, which runs once on each.
+        references: pinned placements by name, trained before the search.
+        claim, paper: what the paper says, for the report.
+        trials: the number of candidates, references included.
+        startup: the first searched candidates, which are random; the sampler proposes the rest.
+        max_params_overhead, max_macs_overhead: in percent (MACs of conv + fc). Placements above are
+            not trained, except for references.
+        random_baseline: also run a random search of the same training cost, which shares the
+            startup.
+        workers: how many trainings run at the same time.
     """
 
     question: str
@@ -110,8 +117,9 @@ class Study:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The largest overheads that are trained, by the field of a record; infinite without a
-        limit.
+        """The largest overheads that are trained, by the field of a record.
+
+        Infinite where there is no limit.
         """
         given = {
             "params_overhead": self.max_params_overhead,
@@ -121,7 +129,7 @@ class Study:
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """The epochs of a candidate's trainings, one after the other; the last is the full one."""
+        """The epochs of a candidate's trainings, in order; the last is the full one."""
         return (*self.rungs.epochs, self.recipe.epochs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,10 +138,10 @@ class Study:
 
 
 def load_study(name: str, device: Device, flags: Table, assignments: Sequence[str]) -> Study:
-    """The study `name` (in studies/, or a path to a TOML file) for `device`, with the command
-    line's flags and assignments on it.
+    """The study `name` (in studies/, or a path to a TOML file), resolved for `device`.
 
-    Raises UserError, listing every mistake of the file at once.
+    `assignments` and then `flags`, both of the command line, override the file. Raises UserError,
+    listing every mistake of the file at once.
     """
     path = find("studies", name, ".toml")
     table = read_toml(path)
@@ -144,50 +152,55 @@ def load_study(name: str, device: Device, flags: Table, assignments: Sequence[st
             f"{path} has no table [{missing[0]}]",
             "a study says what it does on a CPU and on a GPU, in [cpu] and [gpu]",
         )
-    # Both variants are checked, so that a mistake in the other one does not wait for another
-    # machine.
+    # Both variants are checked, so that a mistake in the other one shows on this machine too.
     for variant in VARIANTS:
-        build(Study, _filled(_laid(common, table[variant])), f"{path}, variant {variant},")
-    resolved = _laid(common, table[device.variant])
-    for over in (*map(assignment, assignments), flags):
-        resolved = _laid(resolved, over)
+        build(Study, _filled(_merged(common, table[variant])), f"{path}, variant {variant},")
+    resolved = _merged(common, table[device.variant])
+    for override in (*map(assignment, assignments), flags):
+        resolved = _merged(resolved, override)
     study = build(Study, _filled(resolved), "the study with the options of the command line")
     _check(study)
     return study
 
 
-def _laid(base: Table, over: Table) -> Table:
-    """`over` laid on `base`: where it names a space or several, these take the place of what `base`
-    names.
-    """
-    named = {"space", "spaces"}
-    return overlay(
-        {key: value for key, value in base.items() if key not in named or not named & set(over)},
-        over,
-    )
+def _merged(table: Table, override: Table) -> Table:
+    """`table` with the values of `override`, whose `space` or `spaces` replace both of `table`."""
+    if "space" in override or "spaces" in override:
+        table = {key: value for key, value in table.items() if key not in ("space", "spaces")}
+    return overlay(table, override)
 
 
 def _filled(table: Table) -> Table:
-    """The table as it is, with no space where it has several; a table with neither keeps its
-    mistake.
+    """The table with an empty `space` if it has `spaces`.
+
+    A table with neither stays as it is, for its mistake to show.
     """
     return {"space": "", **table} if table.get("spaces") else table
 
 
 def _check(study: Study) -> None:
+    """Raise UserError where settings do not fit together."""
     _check_spaces_and_paper(study)
+    _check_objectives(study)
+    if study.sampler not in SAMPLERS:
+        raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
+    _check_amounts(study)
+
+
+def _check_objectives(study: Study) -> None:
     for key in study.objectives:
         if key not in OBJECTIVES:
             raise UserError(f"there is no objective {key!r}", nearest(key, OBJECTIVES))
-    if "error" not in study.objectives or len(set(study.objectives)) < max(
-        2, len(study.objectives)
-    ):
+    different = len(set(study.objectives))
+    repeated = different < len(study.objectives)
+    if "error" not in study.objectives or different < 2 or repeated:
         raise UserError(
             f"objectives = {list(study.objectives)}",
             "a front needs 'error' and at least one overhead, each once",
         )
-    if study.sampler not in SAMPLERS:
-        raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
+
+
+def _check_amounts(study: Study) -> None:
     if list(study.budgets) != sorted(set(study.budgets)):
         raise UserError(
             f"rungs.epochs = {list(study.rungs.epochs)} with recipe.epochs = {study.recipe.epochs}",
@@ -195,12 +208,14 @@ def _check(study: Study) -> None:
         )
     if study.finalists.most < study.finalists.seeds:
         raise UserError(
-            f"finalists.most = {study.finalists.most} is less than finalists.seeds = {study.finalists.seeds}",
+            f"finalists.most = {study.finalists.most} is less than "
+            f"finalists.seeds = {study.finalists.seeds}",
             "raise the one or lower the other",
         )
     if study.trials < len(study.references):
         raise UserError(
-            f"trials = {study.trials}, but the study pins {len(study.references)} reference placements, which count",
+            f"trials = {study.trials}, but the study pins {len(study.references)} "
+            "reference placements, which count",
             f"use --trials {len(study.references)} or more",
         )
 

@@ -1,4 +1,4 @@
-"""What a study will train, phase by phase, told before it runs."""
+"""What a study will train, phase by phase, estimated before it runs."""
 
 import math
 from collections.abc import Sequence
@@ -8,19 +8,22 @@ from bam_search.search.loop import random_count
 from bam_search.search.study import Study
 
 FINALISTS = 0.45
-"""Of the searched candidates so many become finalists: 0.38 to 0.49 in simulated studies of 16 to
-100 candidates (LOG.md, 2026-11-27).
+"""The share of searched candidates that become finalists.
+
+It was 0.38 to 0.49 in simulated studies of 16 to 100 candidates (LOG.md, 2026-11-27).
 """
 WINNER_SITES = 0.7
-"""Of the sites so many hold attention in the winner: 0.5 to 1.0 in the same simulations."""
+"""The share of sites that have attention in the winner: 0.5 to 1.0 in the same simulations."""
 MEASURED = 1 / 3
-"""An image that is only measured takes a forward pass, a third of a training step."""
+"""The cost of an image that is only evaluated: a forward pass, a third of a training step."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images that train and validate in the search, that test, references that fit, sites and
-    placements of the choice space.
+    """The sizes of a study.
+
+    `fit`, `validation` and `test` are numbers of images; `references` are those that fit the space;
+    `sites` and `placements` are of the choice space.
     """
 
     fit: int
@@ -33,8 +36,9 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Phase:
-    """Trainings of one kind, and the images of all of them together; one that is only measured
-    counts as a third.
+    """Trainings of one kind, and the images of all of them together.
+
+    An image that is only evaluated counts as a third.
     """
 
     name: str
@@ -43,38 +47,49 @@ class Phase:
 
 
 def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
-    """The phases of a study that trains something, in the order in which they run: estimates where
-    the search decides.
+    """The phases of a study in the order in which they run, without those that train nothing.
+
+    Numbers that the search decides are estimates.
     """
-    searched = (
-        min(study.trials - len(study.references), sizes.placements)
-        if study.trials > len(study.references)
-        else 0
-    )
-    epochs = sum(study.budgets)
-    of_search = epochs * (sizes.fit + MEASURED * sizes.validation)
-    baseline = (
-        random_count(study, searched * epochs, min(searched, study.startup))
-        if study.random_baseline and searched
-        else 0
-    )
-    random = study.recipe.epochs * (sizes.fit + MEASURED * sizes.validation)
+    searched = max(0, min(study.trials - len(study.references), sizes.placements))
+    baseline = _baseline(study, searched)
     finalists = sizes.references + math.ceil(FINALISTS * searched) + min(1, baseline)
-    winner = round(WINNER_SITES * sizes.sites) if searched and study.finalists.leave_one_out else 0
-    final = study.recipe.epochs * (sizes.fit + sizes.validation) + MEASURED * sizes.test
-    first = study.finalists.seeds * finalists
-    further = (
-        round(study.finalists.extra * first) if study.finalists.most > study.finalists.seeds else 0
-    )
+    # The images of one training: in the search, in the random baseline and of a finalist.
+    an_epoch = sizes.fit + MEASURED * sizes.validation
+    of_search = sum(study.budgets) * an_epoch
+    of_random = study.recipe.epochs * an_epoch
+    of_final = study.recipe.epochs * (sizes.fit + sizes.validation) + MEASURED * sizes.test
     counts = (
         ("search", sizes.references + searched, of_search),
-        ("random baseline", baseline, random),
-        ("finalists", first + further, final),
-        ("winner without each site", study.finalists.seeds * winner, final),
+        ("random baseline", baseline, of_random),
+        ("finalists", _final_trainings(study, finalists), of_final),
+        ("winner without each site", _ablations(study, searched, sizes.sites), of_final),
     )
     return tuple(Phase(name, n, n * images) for name, n, images in counts if n)
 
 
+def _baseline(study: Study, searched: int) -> int:
+    """The trainings of the random baseline beside the startup."""
+    if not study.random_baseline or not searched:
+        return 0
+    return random_count(study, searched * sum(study.budgets), min(searched, study.startup))
+
+
+def _final_trainings(study: Study, finalists: int) -> int:
+    """The trainings of so many finalists, those with further seeds included."""
+    first = study.finalists.seeds * finalists
+    if study.finalists.most <= study.finalists.seeds:
+        return first
+    return first + round(study.finalists.extra * first)
+
+
+def _ablations(study: Study, searched: int, sites: int) -> int:
+    """The trainings of the winner without each of its sites."""
+    if not searched or not study.finalists.leave_one_out:
+        return 0
+    return study.finalists.seeds * round(WINNER_SITES * sites)
+
+
 def trainings(phases: Sequence[Phase]) -> int:
-    """How many there are in all."""
+    """The number of trainings of all phases."""
     return sum(phase.trainings for phase in phases)
