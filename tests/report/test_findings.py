@@ -40,7 +40,7 @@ from bam_search.search.statistics import mean
 COSTS = OBJECTIVES[1:]
 
 
-def test_finalists_are_the_tested_ones_with_what_was_kept_of_the_promise() -> None:
+def test_finalists_are_the_tested_ones_with_their_gains_on_validation_and_test() -> None:
     found = finalists(RECORDS, COSTS)
     assert [f.record for f in found] == [BASE, PAPER, WINNER, LUCKY]
     assert [f.test for f in found] == [mean(r.test_errors) for r in (BASE, PAPER, WINNER, LUCKY)]
@@ -57,9 +57,8 @@ def test_finalists_are_the_tested_ones_with_what_was_kept_of_the_promise() -> No
 
 
 def test_without_a_tested_reference_there_is_no_promise() -> None:
-    assert [(f.validation_gain, f.test_gain) for f in finalists([WINNER, LUCKY], COSTS)] == [
-        (None, None)
-    ] * 2
+    found = finalists([WINNER, LUCKY], COSTS)
+    assert [(f.validation_gain, f.test_gain) for f in found] == [(None, None)] * 2
 
 
 def test_the_winner_is_chosen_by_validation_before_any_test() -> None:
@@ -100,36 +99,32 @@ def test_what_the_rungs_did() -> None:
     assert found is not None
     assert (found.stopped, found.control) == (2, 2)
     assert found.wrong == 1  # RISKY is on the front, WORSE is not
-    # Search only: WINNER 7, RISKY 7, STOPPED 1, LATER 3, FAILED 0, WORSE 7; STOPPED had 2 + 4
-    # before it, LATER 4.
+    # Search only: WINNER 7, RISKY 7, STOPPED 1, LATER 3, FAILED 0, WORSE 7.
+    # STOPPED had 2 + 4 before it, LATER 4.
     assert (found.spent, found.saved) == (25, 10)
     assert [rung.epochs for rung in found.rungs] == [1, 2]
-    pairs = [(r.rung_errors, r.val_error) for r in (BASE, PAPER, WINNER, RISKY, WORSE)]
+    complete = (BASE, PAPER, WINNER, RISKY, WORSE)
+    full = [record.val_error for record in complete]
     for i, rung in enumerate(found.rungs):
         assert rung.agreement is not None
         assert rung.agreement.n == 5
-        assert rung.agreement.mean == pytest.approx(
-            stats.kendalltau([p[0][i] for p in pairs], [p[1] for p in pairs]).statistic
-        )
-    assert (
-        stopping([replace(r, rung_epochs=(), rung_errors=()) for r in (BASE, WINNER)], OBJECTIVES)
-        is None
-    )
+        short = [record.rung_errors[i] for record in complete]
+        assert rung.agreement.mean == pytest.approx(stats.kendalltau(short, full).statistic)
+    without_rungs = [replace(r, rung_epochs=(), rung_errors=()) for r in (BASE, WINNER)]
+    assert stopping(without_rungs, OBJECTIVES) is None
 
 
-def test_the_arms_are_compared_by_cost_best_error_and_hypervolume() -> None:
+def test_search_and_random_search_are_compared_by_cost_best_error_and_hypervolume() -> None:
     objectives = ("error", "params_overhead")
     found = search_vs_random(RECORDS, objectives, startup=2)
     assert found is not None
-    # The search: WINNER (70, 1.5), RISKY (74, 1.2), WORSE. The random search: the first two
-    # searched ones, DRAWN (79, 0.5), LUCKY. Up to the worst of either, (79, 3.0).
+    # The search: WINNER (70, 1.5), RISKY (74, 1.2), WORSE.
+    # The random search: the first two searched ones, DRAWN (79, 0.5), LUCKY.
+    # Up to the worst of either, (79, 3.0).
     volume = (79 - 70) * (3 - 1.5) + (79 - 74) * (1.5 - 1.2)
     assert found.search == (25, 70.0, pytest.approx(1.0))
-    assert found.random == (
-        16,
-        70.0,
-        pytest.approx(1.0),
-    )  # what it adds is at the worst point or beaten
+    # What the random search adds is at the worst point or beaten.
+    assert found.random == (16, 70.0, pytest.approx(1.0))
     alone = search_vs_random(RECORDS, objectives, startup=0)
     assert alone is not None
     assert alone.random == (8, 73.0, pytest.approx((79 - 73) * (3 - 2.5) / volume, abs=1e-6))
@@ -150,7 +145,7 @@ def test_where_attention_helps() -> None:
     assert site_effects(RECORDS[:6], CHOICE_SPACE) is None
 
 
-def test_a_placement_that_both_arms_have_counts_once() -> None:
+def test_a_placement_of_the_search_and_the_random_search_counts_once() -> None:
     again = replace(WINNER, number=FIRST[RANDOM] + 2, origin=RANDOM)
     one, two = site_effects(RECORDS, CHOICE_SPACE), site_effects([*RECORDS, again], CHOICE_SPACE)
     assert one is not None
@@ -163,6 +158,7 @@ def test_a_placement_that_both_arms_have_counts_once() -> None:
 
 
 def test_a_stopped_candidate_is_in_no_ranking() -> None:
+    ranked = [finalist.record for finalist in finalists(RECORDS, COSTS)]
     for record in (STOPPED, LATER):
-        assert record not in [f.record for f in finalists(RECORDS, COSTS)]
+        assert record not in ranked
         assert not record.complete

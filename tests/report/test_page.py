@@ -37,11 +37,8 @@ def test_groups_tell_references_front_and_dominated_apart() -> None:
         "no attention": [0],
         "BAM at the bottlenecks": [1],
     }
-    assert (
-        len({group.shape for group in found.values()})
-        == len({group.colour for group in found.values()})
-        == 4
-    )
+    assert len({group.shape for group in found.values()}) == 4
+    assert len({group.colour for group in found.values()}) == 4
 
 
 def test_the_random_search_is_a_group_of_its_own_and_takes_nobody_off_the_front() -> None:
@@ -57,12 +54,8 @@ def test_the_random_search_is_a_group_of_its_own_and_takes_nobody_off_the_front(
         "BAM in front": ["1"],
     }
     better = make_record(FIRST[RANDOM] + 2, 60.0, 0.0, origin=RANDOM)
-    assert {g.name: g.records for g in groups([*studied.RECORDS, better], OBJECTIVES)}[
-        "searched, on the front"
-    ] == (
-        studied.WINNER,
-        studied.RISKY,
-    )
+    beside = {group.name: group for group in groups([*studied.RECORDS, better], OBJECTIVES)}
+    assert beside["searched, on the front"].records == (studied.WINNER, studied.RISKY)
 
 
 def test_the_line_is_the_front_of_its_panel() -> None:
@@ -74,12 +67,9 @@ def test_every_axis_can_be_switched_to_and_points_know_their_candidate() -> None
     assert isinstance(figure, go.Figure)
     names = [trace.name for trace in figure.data]
     at = names.index("searched, on the front")
-    assert (figure.data[at].x, figure.data[at].y, figure.data[at].customdata) == (
-        (1.5,),
-        (70.0,),
-        ("2",),
-    )
-    assert len(figure.data[at].error_y.array) == 1
+    on_front = figure.data[at]
+    assert (on_front.x, on_front.y, on_front.customdata) == ((1.5,), (70.0,), ("2",))
+    assert len(on_front.error_y.array) == 1
     switch, scales = figure.layout.updatemenus
     assert [button.label for button in switch.buttons] == [
         "parameters",
@@ -87,12 +77,8 @@ def test_every_axis_can_be_switched_to_and_points_know_their_candidate() -> None
         "MACs (all operators)",
         "activations",
     ]
-    assert [button.args[0]["x"][at] for button in switch.buttons] == [
-        (1.5,),
-        (3.0,),
-        (4.5,),
-        (6.0,),
-    ]  # conftest: 1, 2, 3, 4 times
+    overheads = [button.args[0]["x"][at] for button in switch.buttons]
+    assert overheads == [(1.5,), (3.0,), (4.5,), (6.0,)]  # make_record's: 1, 2, 3, 4 times
     assert all(len(button.args[0]["x"]) == len(names) for button in switch.buttons)
     assert [button.label for button in scales.buttons] == ["linear", "log"]
     assert figure.data[-1].meta == "ring"
@@ -111,9 +97,8 @@ def test_stopped_and_failed_candidates_have_shapes_of_their_own() -> None:
     assert (stopped.customdata, stopped.x, stopped.y) == (("4", "5"), (1.4, 2.0), (94.0, 87.0))
     assert (failed.customdata, failed.x) == (("6",), (0.1,))
     assert failed.y[0] > max(r.val_error for r in studied.RECORDS if r.val_error)
-    shapes = [
-        trace.marker.symbol for trace in traces.values() if trace.mode == "markers" and trace.name
-    ]
+    points = [trace for trace in traces.values() if trace.mode == "markers" and trace.name]
+    shapes = [trace.marker.symbol for trace in points]
     assert len(set(shapes)) == len(shapes) == 8
 
 
@@ -123,14 +108,10 @@ def test_latency_can_be_switched_to_where_it_was_measured() -> None:
     last = figure.layout.updatemenus[0].buttons[-1]
     assert last.label.startswith("latency")
     at = [trace.name for trace in figure.data].index("searched, on the front")
-    assert dict(zip(figure.data[at].customdata, last.args[0]["x"][at], strict=True)) == {
-        "2": 12.0,
-        "3": None,
-    }
-    assert not any(
-        "latency" in button.label
-        for button in draw(studied.RECORDS, OBJECTIVES).layout.updatemenus[0].buttons
-    )
+    latencies = dict(zip(figure.data[at].customdata, last.args[0]["x"][at], strict=True))
+    assert latencies == {"2": 12.0, "3": None}
+    unmeasured = draw(studied.RECORDS, OBJECTIVES).layout.updatemenus[0]
+    assert not any("latency" in button.label for button in unmeasured.buttons)
 
 
 def test_finalists_have_crosses_and_a_confident_front() -> None:
@@ -138,19 +119,15 @@ def test_finalists_have_crosses_and_a_confident_front() -> None:
     (crosses,) = [trace for trace in figure.data if trace.name == "mean test error of finalists"]
     assert crosses.visible == "legendonly"
     assert crosses.y == pytest.approx((81.3, 76.2, 72.2, 74.2333), abs=1e-3)
-    assert crosses.error_y.array[2] == pytest.approx(
-        0.2646, abs=1e-4
-    )  # the standard deviation over seeds
-    (confident,) = [
-        trace for trace in figure.data if trace.name and trace.name.startswith("confident front")
-    ]
+    deviation = pytest.approx(0.2646, abs=1e-4)  # over seeds
+    assert crosses.error_y.array[2] == deviation
+    named = [trace for trace in figure.data if trace.name]
+    (confident,) = [trace for trace in named if trace.name.startswith("confident front")]
     assert confident.x == (0.0, 1.0, 1.5)
-    assert confident.y == pytest.approx(
-        [mean(r.test_errors).high for r in (studied.BASE, studied.PAPER, studied.WINNER)]
-    )
-    assert (
-        len(draw([make_record(0, 80.0, 0.0)], OBJECTIVES).data) == 4
-    )  # the front, the point, no crosses, the ring
+    members = (studied.BASE, studied.PAPER, studied.WINNER)
+    assert confident.y == pytest.approx([mean(r.test_errors).high for r in members])
+    untested = draw([make_record(0, 80.0, 0.0)], OBJECTIVES)
+    assert len(untested.data) == 4  # the front, the point, crosses of nobody, the ring
 
 
 def test_curves_are_one_trace_with_gaps_and_none_where_nothing_was_measured_twice() -> None:
@@ -426,9 +403,8 @@ def test_a_partial_study_has_a_page_of_what_there_is(name: str, tmp_path: Path) 
     headings = set(re.findall(r"<h[23]>(.*?)</h[23]>", html))
     assert there <= headings
     assert not missing & headings
-    assert ("Least mean test error" in html) == any(
-        record.complete and record.test_errors for record in records
-    )
+    tested = any(record.complete and record.test_errors for record in records)
+    assert ("Least mean test error" in html) == tested
 
 
 def test_ablations_are_shown_even_if_there_are_too_few_records_for_effects() -> None:
@@ -438,12 +414,8 @@ def test_ablations_are_shown_even_if_there_are_too_few_records_for_effects() -> 
 
 
 def test_a_final_training_that_failed_is_shown() -> None:
-    html = page(
-        context(),
-        [
-            studied.BASE,
-            make_record(5, 70.0, 1.0, test_failure="Traceback\nOSError: full", **measured(71.0)),
-        ],
-    )
+    traceback = "Traceback\nOSError: full"
+    failed = make_record(5, 70.0, 1.0, test_failure=traceback, **measured(71.0))
+    html = page(context(), [studied.BASE, failed])
     assert "Candidate 5 failed" in html
     assert "OSError: full" in html

@@ -14,9 +14,8 @@ from bam_search.search.store import Store, open_store
 
 def add(store: Store, records: list[Record]) -> None:
     for record in records:
-        store.add(
-            record, None, [record.objective(key) for key in OBJECTIVES] if record.complete else []
-        )
+        values = [record.objective(key) for key in OBJECTIVES] if record.complete else []
+        store.add(record, None, values)
 
 
 @pytest.fixture

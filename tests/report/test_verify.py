@@ -1,5 +1,6 @@
-"""The data that a page carries: read back whole, and enough to find whatever on the page does not
-follow from them.
+"""The data that a page carries are read back whole.
+
+They are enough to find whatever on the page does not follow from them.
 """
 
 import json
@@ -71,19 +72,11 @@ def test_a_change_anywhere_is_found(written: Path, there: str, instead: str, sai
 
 def test_costs_are_checked_against_the_backbone(tmp_path: Path) -> None:
     base = {"params": 1000, "macs_conv_fc": 2000, "macs": 3000, "activations": 400}
-    right = [
-        replace(
-            studied.BASE,
-            params=1000,
-            macs_conv_fc=2000,
-            macs=3000,
-            activations=400,
-            by_operator={"conv": 3000},
-        )
-    ]
-    assert verify(write_report(tmp_path, context(base=base), right))[1] == []
+    right = replace(studied.BASE, **base, by_operator={"conv": 3000})
+    assert verify(write_report(tmp_path, context(base=base), [right]))[1] == []
     for change in ({"params": 1010}, {"macs_overhead": 1.0}, {"by_operator": {"conv": 2999}}):
-        _, wrong = verify(write_report(tmp_path, context(base=base), [replace(right[0], **change)]))
+        changed = replace(right, **change)
+        _, wrong = verify(write_report(tmp_path, context(base=base), [changed]))
         assert len(wrong) == 1
         assert wrong[0].startswith("#0:")
 
@@ -116,9 +109,5 @@ def test_plotly_is_in_the_page_or_its_address_is() -> None:
     policy = re.compile(r'Content-Security-Policy" content="([^"]+)"')
     assert address in policy.findall(small)[0]
     assert "https:" not in policy.findall(inline)[0]
-    assert (
-        json.loads(re.findall(r'id="study">(.*?)</script>', inline, re.DOTALL)[0])["records"][0][
-            "tag"
-        ]
-        == "0"
-    )
+    (data,) = re.findall(r'id="study">(.*?)</script>', inline, re.DOTALL)
+    assert json.loads(data)["records"][0]["tag"] == "0"
