@@ -135,7 +135,7 @@ def _tried(row: Row, reference: str) -> Row:
 
 
 def _tiny(model: nn.Module, shape: Shape, sites: Sites) -> Shape:
-    """TINY, where the model's stages and blocks are found to be the same there; else its own shape."""
+    """TINY, if the model has the same stages and blocks at that size; else the model's shape."""
     try:
         same = [(s.name, s.roles) for s in find_sites(model, TINY) if s.roles] == [
             (s.name, s.roles) for s in sites if s.roles

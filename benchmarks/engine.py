@@ -1,8 +1,8 @@
 """The trial engine against the usual loop (`benchmarks/usual_loop.py`): candidates an hour, images
 a second, and what each step adds.
 
-    python -m benchmarks.engine --data cifar100.npz [--device cpu] [--images 10000] [--rounds 3] [--nets small] [--parts ladder bound ...]
-        [--out FILE.json]
+    python -m benchmarks.engine --data cifar100.npz [--device cpu] [--images 10000] [--rounds 3]
+        [--nets small] [--parts ladder bound ...] [--out FILE.json]
 
 Candidates: both arms train the references of the placement study with its recipe on the same images
 and the same seeds, as many trainings as that study has candidates, each arm a fresh process whose
@@ -58,9 +58,8 @@ def with_best_workers(setting: Setting) -> Setting:
     images = setting.some(IMAGES[setting.device])
     tried = [replace(setting, workers=n) for n in sorted({0, 1, cores() // 2, cores()})]
     speeds = {s.workers: alone(speed, s, Rung(), images, cores()) for s in tried}
-    say(
-        f"the usual loop, images/s by DataLoader workers: { {n: round(speed) for n, speed in speeds.items()} }"
-    )
+    rounded = {n: round(images_per_s) for n, images_per_s in speeds.items()}
+    say(f"the usual loop, images/s by DataLoader workers: {rounded}")
     return replace(setting, workers=max(speeds, key=lambda n: speeds[n]))
 
 
@@ -81,16 +80,9 @@ def candidates(setting: Setting, rounds: int) -> dict[str, Any]:
                 subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             )
             seconds = time.perf_counter() - started
-            taken[arm].append(
-                {
-                    **done,
-                    "seconds": seconds,
-                    "candidates_per_hour": 3600 * len(done["errors"]) / seconds,
-                }
-            )
-            say(
-                f"{arm:6} seed {seed}: {taken[arm][-1]['candidates_per_hour']:8.1f} candidates/hour, errors {done['errors']}"
-            )
+            an_hour = 3600 * len(done["errors"]) / seconds
+            taken[arm].append({**done, "seconds": seconds, "candidates_per_hour": an_hour})
+            say(f"{arm:6} seed {seed}: {an_hour:8.1f} candidates/hour, errors {done['errors']}")
     ratios = [
         a["candidates_per_hour"] / b["candidates_per_hour"]
         for a, b in zip(taken["ours"], taken["usual"], strict=True)
@@ -276,7 +268,8 @@ def main() -> None:
         and not all("processes" in found["nets"].get(net, {}) for net in nets)
     ):
         parser.error(
-            f"--parts {' '.join(sorted(needed))} needs the ladder of each net, in this call or in --out"
+            f"--parts {' '.join(sorted(needed))} needs the ladder of each net, "
+            "in this call or in --out"
         )
     for net in nets:
         known = found["nets"].setdefault(net, {})

@@ -1,6 +1,7 @@
 """What dies, and what is lost: a fault campaign on real, tiny CPU studies.
 
-    python -m benchmarks.faults --data cifar100.npz [--kills 100] [--mutations 10000] [--records 10000] [--only PART] [--out FILE.json]
+    python -m benchmarks.faults --data cifar100.npz [--kills 100] [--mutations 10000]
+        [--records 10000] [--only PART] [--out FILE.json]
 
 Kills: a study of which the driver or a worker gets SIGKILL at random instants, and which the same
 command continues until it ends; then the next one, until there were as many kills. After each kill
@@ -143,7 +144,7 @@ class Life:
 
 
 def seen(folder: Path, place: StudyStorage) -> dict[str, tuple[Any, ...]]:
-    """What a study's store holds now, by what tells one training from another: scores and seconds."""
+    """The scores and seconds that a study's store holds now, by training."""
     if not (folder / "study.json").exists() or not place.exists():
         return {}
     records = [Record.from_dict(json.loads(text)) for text in place.attributes("record")]

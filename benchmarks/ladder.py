@@ -108,7 +108,8 @@ def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
         for name, run in rungs.items():
             try:
                 speeds[name].append(run())
-            except Exception as error:  # a rung that cannot run here, as where there is no compiler, must not cost the others
+            except Exception as error:
+                # A rung may not run here, for example without a compiler; the others still do.
                 say(f"{name}: {type(error).__name__}: {error}")
         say("  ".join(f"{values[-1]:,.0f}" if values else "-" for values in speeds.values()))
     return {name: spread(values) for name, values in speeds.items() if values}

@@ -1,8 +1,9 @@
 """Placements of one small space, really trained: what samplers and rungs are replayed on
 (`benchmarks/search.py`).
 
-    python -m benchmarks.placement_table --data cifar100.npz [--space small_grid] [--seeds 3] [--epochs 2 6] [--images 9000]
-        [--set recipe.lr=0.2 ...] [--placements none layer3=bam ...] [--out FILE.csv]
+    python -m benchmarks.placement_table --data cifar100.npz [--space small_grid] [--seeds 3]
+        [--epochs 2 6] [--images 9000] [--set recipe.lr=0.2 ...]
+        [--placements none layer3=bam ...] [--out FILE.csv]
 
 One row a training: placement, seed, epochs, the error in percent and the mean loss on held-out
 training images, the mean training loss of each epoch, seconds. Each number of epochs is a training

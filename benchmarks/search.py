@@ -450,9 +450,8 @@ def compare(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[s
     curves = {arm: [future.result() for future in futures] for arm, futures in running.items()}
     target = statistics.median(_at(curve, most) for curve in curves[RANDOM])
     found = {arm: _summary(taken, target, most) for arm, taken in curves.items()}
-    _say(
-        f"{key}: cost for the target, beside random search: { {arm: round(row['cost_ratio_to_random'], 3) for arm, row in found.items()} }"
-    )
+    ratios = {arm: round(row["cost_ratio_to_random"], 3) for arm, row in found.items()}
+    _say(f"{key}: cost for the target, beside random search: {ratios}")
     return {"epochs_of_random": most, "target": target, "arms": found}
 
 

@@ -1,7 +1,8 @@
 """How much of a score is noise: the spread of one placement's error over seeds, against the
 binomial error of the images alone.
 
-    python -m benchmarks.seed_noise --data cifar100.npz [--seeds 8] [--device auto] [--out FILE.json]
+    python -m benchmarks.seed_noise --data cifar100.npz [--seeds 8] [--device auto]
+        [--out FILE.json]
 
 Trains the references of the placement study with several seeds, with the study's own recipe on a
 fixed split, as finalists are: on all training images of the study, measured on the test set. States

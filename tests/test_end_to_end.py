@@ -133,7 +133,8 @@ class MyNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 4, 4)
         self.one, self.pool, self.two = Block(width), nn.MaxPool2d(2), Block(width)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+        classify = nn.Linear(width, num_classes)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), classify)
 
     def forward(self, x):
         return self.head(self.two(self.pool(self.one(self.stem(x)))))

@@ -285,15 +285,18 @@ def test_the_outcome_of_each_test_is_read_and_warnings_fail_none(tmp_path: Path)
             "convolution",
         ),
         (
-            "void cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816dgrad_optimized_bf16_128x128_32x5_nhwc_align8>",
+            "void cutlass__5x_cudnn::Kernel<"
+            "cutlass_tensorop_bf16_s16816dgrad_optimized_bf16_128x128_32x5_nhwc_align8>",
             "convolution",
         ),
         (
-            "void at::native::(anonymous namespace)::conv_depthwise2d_forward_kernel<5, float, int>",
+            "void at::native::(anonymous namespace)::"
+            "conv_depthwise2d_forward_kernel<5, float, int>",
             "convolution",
         ),
         (
-            "void at::native::batch_norm_backward_reduce_channels_last_kernel<4, c10::BFloat16, float, float>",
+            "void at::native::batch_norm_backward_reduce_channels_last_kernel<"
+            "4, c10::BFloat16, float, float>",
             "batch norm",
         ),
         ("void cudnn::bn_bw_1C11_kernel_new<float, float, float2, 512, true, 1>", "batch norm"),
@@ -303,16 +306,19 @@ def test_the_outcome_of_each_test_is_read_and_warnings_fail_none(tmp_path: Path)
             "matrix product",
         ),
         (
-            "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedSgdMathFunctor<float, 3, true, true>>",
+            "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<"
+            "FusedSgdMathFunctor<float, 3, true, true>>",
             "optimizer",
         ),
         (
-            "void at::native::elementwise_kernel<128, 4, at::native::gpu_kernel_impl_nocast<at::native::direct_copy_kernel_cuda>>",
+            "void at::native::elementwise_kernel<128, 4, "
+            "at::native::gpu_kernel_impl_nocast<at::native::direct_copy_kernel_cuda>>",
             "copy",
         ),
         ("Memset (Device)", "copy"),
         (
-            "void at::native::reduce_kernel<128, 4, at::native::ReduceOp<float, at::native::MeanOps<float, float, float, float>>>",
+            "void at::native::reduce_kernel<128, 4, "
+            "at::native::ReduceOp<float, at::native::MeanOps<float, float, float, float>>>",
             "reduction",
         ),
         (
@@ -320,19 +326,23 @@ def test_the_outcome_of_each_test_is_read_and_warnings_fail_none(tmp_path: Path)
             "reduction",
         ),
         (
-            "void at::native::vectorized_gather_kernel<16, long>(char*, char*, long*, int, long, long, long, long, bool)",
+            "void at::native::vectorized_gather_kernel<16, long>("
+            "char*, char*, long*, int, long, long, long, long, bool)",
             "gather",
         ),
         (
-            "void at::native::(anonymous namespace)::indexSelectLargeIndex<unsigned char, long, unsigned int, 2, 2, -2, true>",
+            "void at::native::(anonymous namespace)::indexSelectLargeIndex<"
+            "unsigned char, long, unsigned int, 2, 2, -2, true>",
             "gather",
         ),
         (
-            "void at::native::vectorized_elementwise_kernel<8, at::native::CUDAFunctor_add<c10::BFloat16>>",
+            "void at::native::vectorized_elementwise_kernel<8, "
+            "at::native::CUDAFunctor_add<c10::BFloat16>>",
             "elementwise",
         ),
         (
-            "void at::native::vectorized_elementwise_kernel<4, at::native::sigmoid_kernel_cuda(at::TensorIteratorBase&)>",
+            "void at::native::vectorized_elementwise_kernel<4, "
+            "at::native::sigmoid_kernel_cuda(at::TensorIteratorBase&)>",
             "elementwise",
         ),
         ("triton_red_fused__native_batch_norm_legit_functional_add_relu_3", "compiled"),

@@ -149,7 +149,8 @@ def test_references_that_come_to_the_same_are_named() -> None:
         Request("depth_control", "cpu", ("references.again='bottleneck=bam'", "trials=4"), {})
     )
     assert ready.notes == (
-        "reference 'again' is the same placement as 'BAM at the bottlenecks' here: layer1=bam layer2=bam",
+        "reference 'again' is the same placement as 'BAM at the bottlenecks' here: "
+        "layer1=bam layer2=bam",
     )
 
 
@@ -340,8 +341,8 @@ def test_a_study_of_two_spaces_runs_on_each_and_compares_them(
     assert "21.21 (from memory, confirmed by nothing)" in html
     assert "CLAIM" in html
     assert (
-        "the net (small_grid, not resnet50), the data (400 training images of CIFAR-100), the recipe (ours, of 1 epoch)"
-        in html
+        "the net (small_grid, not resnet50), the data (400 training images of CIFAR-100), "
+        "the recipe (ours, of 1 epoch)" in html
     )
 
     # Another figure of the paper is the same study: nothing is trained again.

@@ -1,6 +1,7 @@
 """Measure on a GPU machine, the most valuable things first, and write down what came of it.
 
-    python -m benchmarks.gpu --minutes 12 --data cifar100.npz --out DIR [--stages NAME ...] [--device cuda] [--tiny]
+    python -m benchmarks.gpu --minutes 12 --data cifar100.npz --out DIR
+        [--stages NAME ...] [--device cuda] [--tiny]
 
 Each stage runs in processes of its own and has its own limit of time, within what is left of
 --minutes: one that fails, hangs or crashes stops no other. After each step DIR holds what is known,

@@ -59,7 +59,8 @@ class Folder:
         for key in ("kind", "tiny"):
             if kept[key] != self.about[key]:
                 raise UserError(
-                    f"--out {self.path} has results of another kind of run: {key} was {kept[key]}, and is {self.about[key]}",
+                    f"--out {self.path} has results of another kind of run: "
+                    f"{key} was {kept[key]}, and is {self.about[key]}",
                     "name another folder",
                 )
         for name, stage in kept["stages"].items():

@@ -125,7 +125,9 @@ class Track:
             with ladder.service() if served else contextlib.nullcontext():
                 return told(ladder.together(self._setting, self._images(), processes))
 
-        name = f"the engine, {processes} process{'es' if processes > 1 else ''} at once{', under MPS' if served else ''}"
+        plural = "es" if processes > 1 else ""
+        under = ", under MPS" if served else ""
+        name = f"the engine, {processes} process{plural} at once{under}"
         return Part(f"{name}, batch {self._setting.batch}", 60, measure)
 
     def bound(self) -> Part:

@@ -55,7 +55,8 @@ def _question(name: str) -> str:
 def _goals(about: Found, known: Known) -> list[str]:
     if about["tiny"]:
         return [
-            "  a tiny run: it shows that every stage works, and its figures say nothing of the goals"
+            "  a tiny run: it shows that every stage works, "
+            "and its figures say nothing of the goals"
         ]
     return [goal.line(known) for goal in goals(about["device"])]
 
@@ -69,7 +70,8 @@ def _stage(name: str, folder: Folder) -> Iterator[str]:
     parts = f"{done} of {len(outcome.listed) or len(outcome.parts)} parts"
     elsewhere = "" if where["device"] == folder.about["device"] else f", on {where['device']}"
     why = f", {outcome.why}" if outcome.why else ""
-    yield f"  {name:12} {outcome.state:9} {where['seconds']:6.1f} s of {where['limit']:4} s, {parts}{why}{elsewhere}"
+    time = f"{where['seconds']:6.1f} s of {where['limit']:4} s"
+    yield f"  {name:12} {outcome.state:9} {time}, {parts}{why}{elsewhere}"
 
 
 def _trouble(folder: Folder) -> list[str]:
@@ -88,14 +90,15 @@ def _parts(outcome: Outcome | None) -> list[tuple[str, Found]]:
 def _machine(found: Found) -> list[str]:
     lines = [f"  {name}: {value}" for name, value in found.get("device", {}).items()]
     if programs := found.get("programs"):
-        lines += [
-            f"  C compiler: {'yes' if programs['c_compiler'] else 'NO, so torch.compile cannot work'}"
+        compiler = "yes" if programs["c_compiler"] else "NO, so torch.compile cannot work"
+        installed = [name for name, path in programs["found"].items() if path]
+        packages = [
+            f"{name} {version}" for name, version in programs["packages"].items() if version
         ]
         lines += [
-            f"  programs: {', '.join(name for name, path in programs['found'].items() if path)}"
-        ]
-        lines += [
-            f"  packages: {', '.join(f'{k} {v}' for k, v in programs['packages'].items() if v)}"
+            f"  C compiler: {compiler}",
+            f"  programs: {', '.join(installed)}",
+            f"  packages: {', '.join(packages)}",
         ]
     return lines
 
@@ -112,10 +115,12 @@ def _tests(found: Found) -> list[str]:
 def _studies(found: Found) -> list[str]:
     lines = []
     if plan := found.get("plan"):
+        rates = plan["rates"]
         lines += [
-            f"  plan: {plan['space']}, {plan['trials']} candidates, {plan['epochs']} epochs, {plan['seeds']} seeds, "
-            f"{plan['workers']} at a time; {plan['rates']['images_per_s']:,.0f} images/s and {plan['rates']['around']:.2f} s around a "
-            f"training, by {plan['rates']['source']}"
+            f"  plan: {plan['space']}, {plan['trials']} candidates, {plan['epochs']} epochs, "
+            f"{plan['seeds']} seeds, {plan['workers']} at a time; "
+            f"{rates['images_per_s']:,.0f} images/s and {rates['around']:.2f} s around a training, "
+            f"by {rates['source']}"
         ]
     if dry := found.get("dry run"):
         lines += [f"  dry run: {line}" for line in dry["said"]]
@@ -127,7 +132,8 @@ def _studies(found: Found) -> list[str]:
             if "took_of_" + key in study
         )
         lines += [
-            f"  {study['seconds']:.0f} s{estimate}; {study['trainings']} trainings, {study['finalists']} finalists"
+            f"  {study['seconds']:.0f} s{estimate}; {study['trainings']} trainings, "
+            f"{study['finalists']} finalists"
         ]
         answers = [line for line in study["said"] if line.startswith("  at most")] if plan else []
         lines += [f"  | {line[:130]}" for line in answers[:SAID]]
@@ -139,11 +145,11 @@ def _parity(found: Found) -> list[str]:
     if found.get("batches"):
         lines += ["  batches: equal, byte for byte"]
     if losses := found.get("losses"):
+        named = [f"{name} {loss:.6f}" for name, loss in losses["losses"].items()]
         lines += [
-            f"  losses: {'; '.join(f'{name} {loss:.6f}' for name, loss in losses['losses'].items())}"
-        ]
-        lines += [
-            f"  largest relative difference {losses['largest_relative_difference']:.1e}; with TF32 {losses['with_tf32']:.6f}"
+            f"  losses: {'; '.join(named)}",
+            f"  largest relative difference {losses['largest_relative_difference']:.1e}; "
+            f"with TF32 {losses['with_tf32']:.6f}",
         ]
     return lines
 
@@ -159,7 +165,8 @@ def _kernels(found: Found) -> list[str]:
         if "beside_the_bare_net" in part:
             more = part["beside_the_bare_net"]
             lines += [
-                f"    beyond the bare net {more['kernels_a_step']:+.0f}, {more['ms_a_step']:+.2f} ms: {_groups(more)}"
+                f"    beyond the bare net {more['kernels_a_step']:+.0f}, "
+                f"{more['ms_a_step']:+.2f} ms: {_groups(more)}"
             ]
             lines += [
                 f"      {row['calls']:+.0f}x {row['us']:+.0f} us {row['name'][:90]}"
@@ -229,7 +236,8 @@ def _speeds(stage: str) -> Callable[[Found], list[str]]:
         for name, part in found.items():
             if "share_reached" in part:
                 said += [
-                    f"  bound: {part['images_per_s']:,.0f} images/s by the machine's rates, {part['share_reached']:.0%} reached"
+                    f"  bound: {part['images_per_s']:,.0f} images/s by the machine's rates, "
+                    f"{part['share_reached']:.0%} reached"
                 ]
             elif "images_per_s" in part and "seconds" not in part:
                 times = f"  {part['images_per_s'] / theirs:6.2f} x the usual loop" if theirs else ""

@@ -120,7 +120,8 @@ def test_a_worker_that_dies_or_hangs_takes_nobody_along(
         assert plain(100).score is not None
         assert (
             always(100).failure
-            == "WorkerDied: 3 worker processes that trained this candidate ended: ended with exit code 7"
+            == "WorkerDied: 3 worker processes that trained this candidate ended: "
+            "ended with exit code 7"
         )
         assert hangs(100).failure.startswith("TooSlow: the worker gave no answer")
         (Path(task.space.partition(":")[0]).parent / "died").touch()

@@ -86,7 +86,12 @@ def test_a_second_driver_is_refused_and_told_of_the_first_until_that_dies(tmp_pa
 
 
 def test_looking_does_not_keep_a_driver_out(tmp_path: Path) -> None:
-    code = "import sys\nfrom pathlib import Path\nfrom bam_search.search.lock import look\nwhile True: look(Path(sys.argv[1]))"
+    code = """
+import sys
+from pathlib import Path
+from bam_search.search.lock import read_status
+while True: read_status(Path(sys.argv[1]))
+"""
     with locked(tmp_path, "first"):
         looker = subprocess.Popen([sys.executable, "-c", code, tmp_path])
     try:
