@@ -1,4 +1,4 @@
-"""What `benchmarks/attention.py` measures of the attention modules alone, where the project has it."""
+"""What `benchmarks/attention.py` measures of the attention modules alone."""
 
 import importlib
 from collections.abc import Callable

@@ -123,7 +123,7 @@ def _together(known: Known) -> tuple[float, int]:
 
 
 def estimated(costs: Rates, images: int, trials: int, seeds: int, epochs: int) -> float:
-    """The seconds of a study on so many training images, references alone beside the searched ones."""
+    """The seconds of a study on so many training images, from what a training costs here."""
     finals = finalists(trials) * seeds
     fit, held_out = (1 - HELD_OUT) * images, HELD_OUT * images
     searching = trials * epochs * (fit / costs.images_per_s + held_out / costs.measured_per_s)

@@ -143,7 +143,7 @@ def _check(found: Mapping[str, Any], folder: Path) -> int:
 
 
 def dry_run(work: Work) -> dict[str, Any]:
-    """The minutes of a ResNet18 study of 40 candidates with its finals, as `--dry-run` tells them."""
+    """The minutes of a ResNet18 study of 40 candidates with finals, as `--dry-run` tells them."""
     if work.tiny:
         raise Absent("a tiny run plans no such study")
     command = [
