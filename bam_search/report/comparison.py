@@ -27,8 +27,9 @@ from bam_search.search.record import Record, standard_error
 from bam_search.search.statistics import mean
 
 COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
-"""The costs that studies are compared by: of the whole network, as each study's overheads are
-above a backbone of its own.
+"""The costs that studies are compared by, of the whole network.
+
+Overheads would not do: each study's are above a backbone of its own.
 """
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 SHAPES = ("circle", "diamond", "square", "triangle-up", "star", "hexagon", "cross", "triangle-down")

@@ -67,8 +67,7 @@ def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
     First the random search, then dominated and front members of the search, then each reference.
     """
     complete = [record for record in records if record.complete]
-    drawn = [record for record in complete if record.origin == RANDOM]
-    searched = [record for record in complete if record.origin == SEARCH]
+    drawn, searched = _of(RANDOM, complete), _of(SEARCH, complete)
     on_front = {record.number for record in pareto_front(main_records(records), objectives)}
     members = [record for record in searched if record.number in on_front]
     dominated = [record for record in searched if record.number not in on_front]
@@ -80,8 +79,12 @@ def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
     return [group for group in candidates if group.records] + _reference_groups(complete)
 
 
+def _of(origin: str, records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.origin == origin]
+
+
 def _reference_groups(complete: Sequence[Record]) -> list[Group]:
-    references = [record for record in complete if record.origin == REFERENCE]
+    references = _of(REFERENCE, complete)
     looks = itertools.cycle(REFERENCES)
     return [
         Group(record.name, *look, (record,))

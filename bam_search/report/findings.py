@@ -204,17 +204,27 @@ def stopping(records: Sequence[Record], objectives: Sequence[str]) -> Stopping |
     budgets = sorted({epochs for record in main for epochs in record.rung_epochs})
     if not budgets:
         return None
-    on_front = {record.number for record in pareto_front(main, objectives)}
+    front = pareto_front(main, objectives)
     control = [record for record in main if record.control and record.complete]
     stopped = [record for record in main if record.stopped]
     return Stopping(
         rungs=tuple(_rung(main, epochs) for epochs in budgets),
         stopped=len(stopped),
         control=len(control),
-        wrong=sum(record.number in on_front for record in control),
-        spent=sum(record.trained_epochs for record in main if record.origin == SEARCH),
+        wrong=_how_many_of(control, front),
+        spent=_search_epochs(main),
         saved=sum(_epochs_left(record, budgets) for record in stopped),
     )
+
+
+def _how_many_of(records: Sequence[Record], front: Sequence[Record]) -> int:
+    on_front = {record.number for record in front}
+    return sum(record.number in on_front for record in records)
+
+
+def _search_epochs(records: Sequence[Record]) -> int:
+    """The epochs that the search has trained its own candidates, references not counted."""
+    return sum(record.trained_epochs for record in records if record.origin == SEARCH)
 
 
 def _rung(records: Sequence[Record], epochs: int) -> Rung:
@@ -241,7 +251,7 @@ def search_vs_random(
     if len(lines) < 2:
         return None
     searched, random = _arms(records, startup)
-    search_spent = sum(record.trained_epochs for record in searched)
+    search_spent = _search_epochs(searched)
     random_spent = sum(record.epochs for record in random if record.complete)
     search_line, random_line = lines.values()
     return SearchVsRandom(

@@ -65,17 +65,22 @@ def _wrong_sections(on_page: str, made_again: str) -> Iterator[str]:
 
 def _unlike(name: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
     """Where two values differ: the place, and both."""
-    if isinstance(there, dict) and isinstance(here, dict) and there.keys() == here.keys():
-        for key in there:
-            yield from _unlike(f"{name}.{key}".lstrip("."), there[key], here[key])
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        for i, (one, other) in enumerate(zip(there, here, strict=True)):
-            yield from _unlike(f"{name}[{i}]", one, other)
-    elif isinstance(there, float) and isinstance(here, (int, float)):
-        if not math.isclose(there, here, rel_tol=CLOSE, abs_tol=CLOSE):
+    match there, here:
+        case dict(), dict() if there.keys() == here.keys():
+            for key in there:
+                yield from _unlike(f"{name}.{key}".lstrip("."), there[key], here[key])
+        case list(), list() if len(there) == len(here):
+            for i, (one, other) in enumerate(zip(there, here, strict=True)):
+                yield from _unlike(f"{name}[{i}]", one, other)
+        case _ if not _equal(there, here):
             yield name, there, here
-    elif there != here:
-        yield name, there, here
+
+
+def _equal(there: Any, here: Any) -> bool:
+    """Whether two values are equal, floats on the page to within CLOSE."""
+    if isinstance(there, float) and isinstance(here, (int, float)):
+        return math.isclose(there, here, rel_tol=CLOSE, abs_tol=CLOSE)
+    return bool(there == here)
 
 
 def _sections(text: str) -> dict[str, str]:
