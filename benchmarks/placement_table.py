@@ -1,5 +1,6 @@
-"""Placements of one small space, really trained: what samplers and rungs are replayed on
-(`benchmarks/search.py`).
+"""A table of trained placements of one small space.
+
+`benchmarks/search.py` replays samplers and rungs on it.
 
     python -m benchmarks.placement_table --data cifar100.npz [--space small_grid] [--seeds 3]
         [--epochs 2 6] [--images 9000] [--set recipe.lr=0.2 ...]

@@ -1,5 +1,7 @@
-"""The bytes that one training image moves through a net: operator by operator, and with batch
-normalisation, addition and ReLU as one function.
+"""The bytes that one training image moves through a net.
+
+They are counted operator by operator, and with batch normalisation, addition and ReLU as one
+function.
 
     python -m benchmarks.traffic resnet18 resnet50 [--bytes-per-s 3.0e12]
 
@@ -75,8 +77,9 @@ def traffic(net: nn.Module, bytes_per_s: float) -> dict[str, float]:
 
 
 def chains(watched: Trace) -> list[tuple[str, int]]:
-    """The kind of each chain that `recipe.fuse` makes one function, and the numbers of one image's
-    map in it.
+    """The chains that `recipe.fuse` makes one function.
+
+    Each has its kind and the size of one image's map in it, in numbers.
     """
     readers: dict[int, list[int]] = {}
     for reader, sources in enumerate(watched.sources):
@@ -103,8 +106,9 @@ def _only(watched: Trace, readers: Mapping[int, list[int]], source: int) -> tupl
 
 
 def moved(net: nn.Module) -> int:
-    """Numbers that operators read and write for one training image; changes the running statistics
-    of `net`.
+    """How many numbers operators read and write for one training image.
+
+    It changes the running statistics of `net`.
     """
     watch = _Watch()
     images = torch.zeros(BATCH, *IMAGE, device=next(net.parameters()).device)

@@ -1,5 +1,6 @@
-"""Fixtures: a small image file of the right kind, the real CIFAR-100 where it is at hand, and
-records to report on.
+"""Fixtures: image files and records to report on.
+
+The images are a small file of the right kind, and the real CIFAR-100 where it exists.
 """
 
 import os

@@ -1,5 +1,6 @@
-"""`python -m benchmarks.gpu`, whole and tiny on a CPU, and its pieces: what fails costs itself
-alone, and nothing measured is lost.
+"""`python -m benchmarks.gpu` as a whole, tiny on a CPU, and its pieces.
+
+A part that fails affects no other, and nothing measured is lost.
 """
 
 import json

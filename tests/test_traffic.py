@@ -1,5 +1,6 @@
-"""The bytes of a training image: a net whose maps can be counted by hand, and the chains that the
-engine really fuses.
+"""The bytes of a training image.
+
+Tests use a net whose maps can be counted by hand, and the chains that the engine really fuses.
 """
 
 import pytest

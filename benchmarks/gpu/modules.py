@@ -1,4 +1,4 @@
-"""What `benchmarks/attention.py` measures of the attention modules alone, where the project has it."""
+"""The attention modules alone, measured by `benchmarks/attention.py` where the project has it."""
 
 import importlib
 from collections.abc import Callable

@@ -1,5 +1,6 @@
-"""The study that fits into some minutes, and how long it will take: from what earlier stages have
-measured.
+"""The study that fits into some minutes, and how long it will take.
+
+The estimate is from what earlier stages have measured.
 """
 
 import statistics
@@ -65,8 +66,9 @@ class Plan:
 
 
 def rates(known: Known) -> Rates:
-    """What earlier stages know of trainings of ResNet18; where they know nothing, what a slow start
-    would give.
+    """What earlier stages know of trainings of ResNet18.
+
+    Where they know nothing, the rates are those of a slow start.
     """
     phases = [found for found in known.get("kernels", {}).values() if found.get("images_per_s")]
     main = [found for found in phases if found["net"] == "resnet18"]
@@ -102,9 +104,7 @@ def _engine(known: Known) -> list[float]:
 
 
 def _together(known: Known) -> tuple[float, int]:
-    """How much faster two processes train than one, and how many to take: two if these gave what
-    one gives.
-    """
+    """How much faster two processes train than one, and how many to take."""
     outcomes = (known.get("tests", {}).get(PART) or {}).get("outcomes", {})
     if outcomes.get(TWO_PROCESSES) != "PASSED":
         return 1.0, 1
@@ -123,7 +123,7 @@ def _together(known: Known) -> tuple[float, int]:
 
 
 def estimated(costs: Rates, images: int, trials: int, seeds: int, epochs: int) -> float:
-    """The seconds of a study on so many training images, references alone beside the searched ones."""
+    """The seconds of a study on so many training images, its references and searched ones."""
     finals = finalists(trials) * seeds
     fit, held_out = (1 - HELD_OUT) * images, HELD_OUT * images
     searching = trials * epochs * (fit / costs.images_per_s + held_out / costs.measured_per_s)
@@ -138,8 +138,9 @@ def finalists(trials: int) -> int:
 
 
 def plan(known: Known, seconds: float, images: int) -> Plan:
-    """The study for so many seconds: of ResNet18 if at least the smallest one fits, else of the
-    small net.
+    """The study for so many seconds.
+
+    It is of ResNet18 if at least the smallest one fits, else of the small net.
     """
     costs = rates(known)
     for trials, seeds in SIZES:

@@ -1,5 +1,7 @@
-"""Means, differences and probabilities against numbers by hand, the classical formulas, and
-simulated studies of known truth.
+"""Means, differences and probabilities.
+
+They are compared with numbers by hand, the classical formulas, and simulated studies of known
+truth.
 """
 
 from collections.abc import Sequence
@@ -44,8 +46,9 @@ def simulated(
     sd: float = 0.4,
     shift: float = 0.6,
 ) -> list[Record]:
-    """Records with these true means, drawn from the model: mean + what the seed does to all +
-    noise.
+    """Records with these true means, drawn from the model of a final error.
+
+    An error is the mean, plus the effect of the seed on all, plus noise.
     """
     shifts = rng.normal(0, shift, max(seeds))
     rows = [

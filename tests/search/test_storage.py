@@ -1,4 +1,7 @@
-"""A study in a shared database means the same as one in its folder; two of a name are kept apart."""
+"""A study in a shared database means the same as one in its folder.
+
+Two studies of one name are kept apart.
+"""
 
 import json
 from dataclasses import replace
