@@ -70,38 +70,39 @@ def candidates(setting: Setting, rounds: int) -> dict[str, Any]:
     taken: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
     for seed in range(rounds):
         for arm in ARMS:
-            started = time.perf_counter()
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.arms",
-                arm,
-                json.dumps(asdict(replace(setting, seed=seed))),
-            ]
-            done = json.loads(
-                subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            )
-            seconds = time.perf_counter() - started
-            an_hour = 3600 * len(done["errors"]) / seconds
-            taken[arm].append({**done, "seconds": seconds, "candidates_per_hour": an_hour})
-            say(f"{arm:6} seed {seed}: {an_hour:8.1f} candidates/hour, errors {done['errors']}")
+            run = _run_arm(arm, replace(setting, seed=seed))
+            taken[arm].append(run)
+            an_hour = run["candidates_per_hour"]
+            say(f"{arm:6} seed {seed}: {an_hour:8.1f} candidates/hour, errors {run['errors']}")
     ratios = [
         a["candidates_per_hour"] / b["candidates_per_hour"]
         for a, b in zip(taken["ours"], taken["usual"], strict=True)
     ]
+    speeds, memory = {}, {}
+    for arm, runs in taken.items():
+        speeds[arm] = spread([run["candidates_per_hour"] for run in runs])
+        memory[arm] = max(run["largest_process_mib"] for run in runs)
     return {
         "candidates_per_hour_ratio": spread(ratios),
-        "candidates_per_hour": {
-            arm: spread([run["candidates_per_hour"] for run in runs]) for arm, runs in taken.items()
-        },
+        "candidates_per_hour": speeds,
         "error_ours": spread([error for run in taken["ours"] for error in run["errors"]]),
         "error_usual": spread([error for run in taken["usual"] for error in run["errors"]]),
         "error_difference_paired": spread(_differences(taken["ours"], taken["usual"])),
-        "largest_process_mib": {
-            arm: max(run["largest_process_mib"] for run in runs) for arm, runs in taken.items()
-        },
+        "largest_process_mib": memory,
         "runs": taken,
     }
+
+
+def _run_arm(arm: str, setting: Setting) -> dict[str, Any]:
+    """What an arm printed, run in a fresh process, with its seconds and candidates an hour."""
+    settings = json.dumps(asdict(setting))
+    command = [sys.executable, "-m", "benchmarks.arms", arm, settings]
+    started = time.perf_counter()
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    seconds = time.perf_counter() - started
+    printed = json.loads(process.stdout)
+    an_hour = 3600 * len(printed["errors"]) / seconds
+    return {**printed, "seconds": seconds, "candidates_per_hour": an_hour}
 
 
 def _differences(ours: list[dict[str, Any]], usual: list[dict[str, Any]]) -> list[float]:

@@ -95,6 +95,22 @@ EPOCHS, AT_LEAST = 1000, {"cpu": 0.0, "cuda": 3.0}
 
 def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
     """Images a second, each rung in turn. What cannot run here is left out, and stderr says why."""
+    rungs = _rungs(setting)
+    speeds: dict[str, list[float]] = {name: [] for name in rungs}
+    for _ in range(rounds):
+        for name, run in rungs.items():
+            try:
+                speeds[name].append(run())
+            except Exception as error:
+                # A rung may not run here, for example without a compiler; the others still do.
+                say(f"{name}: {type(error).__name__}: {error}")
+        last = [f"{values[-1]:,.0f}" if values else "-" for values in speeds.values()]
+        say("  ".join(last))
+    return {name: spread(values) for name, values in speeds.items() if values}
+
+
+def _rungs(setting: Setting) -> dict[str, Callable[[], float]]:
+    """The rungs that the device has: name -> a function that measures images a second."""
     rungs: dict[str, Callable[[], float]] = {}
     images = setting.some(IMAGES[setting.device])
     for name, rung in LADDER[setting.device].items():
@@ -104,16 +120,7 @@ def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
     if setting.device == "cuda" and shutil.which(MPS):
         for name, processes in SERVED.items():
             rungs[name] = partial(_served, setting, images, processes)
-    speeds: dict[str, list[float]] = {name: [] for name in rungs}
-    for _ in range(rounds):
-        for name, run in rungs.items():
-            try:
-                speeds[name].append(run())
-            except Exception as error:
-                # A rung may not run here, for example without a compiler; the others still do.
-                say(f"{name}: {type(error).__name__}: {error}")
-        say("  ".join(f"{values[-1]:,.0f}" if values else "-" for values in speeds.values()))
-    return {name: spread(values) for name, values in speeds.items() if values}
+    return rungs
 
 
 @dataclass(frozen=True)

@@ -587,6 +587,12 @@ def _simulated(number: int) -> Hits:
 
 
 def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
+    """Add to `hits`, for each interval that the study states, whether it contains the truth."""
+    _check_finalists(landscape, records, hits)
+    _check_effects(landscape, records, hits)
+
+
+def _check_finalists(landscape: Landscape, records: list[Record], hits: Hits) -> None:
     tested = [r for r in records if r.test_errors]
     spread, base = noise(tested), next(r for r in tested if r.origin == REFERENCE)
     for record in tested:
@@ -594,28 +600,24 @@ def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
         assert found.low is not None
         assert found.high is not None
         hits["mean of a finalist"].append(found.low <= true <= found.high)
-        beside = difference(record, base, spread)
-        if (
-            record is not base
-            and beside is not None
-            and beside.low is not None
-            and beside.high is not None
-        ):
-            hits["difference to a reference"].append(
-                beside.low <= true - landscape.truth("none") <= beside.high
-            )
-    learned = site_effects(records, landscape.plan.choice_space)
+        beside = None if record is base else difference(record, base, spread)
+        if beside is None or beside.low is None or beside.high is None:
+            continue
+        true_difference = true - landscape.truth("none")
+        hits["difference to a reference"].append(beside.low <= true_difference <= beside.high)
+
+
+def _check_effects(landscape: Landscape, records: list[Record], hits: Hits) -> None:
+    choice_space, sites = landscape.plan.choice_space, landscape.plan.sites
+    learned = site_effects(records, choice_space)
     for effect in learned.effects if learned else ():
         site, _, module = effect.name.rpartition("=")
-        if module == "bam":
-            alone = [
-                resolve(Placement.of({site: choice}), landscape.plan.sites).text
-                for choice in landscape.plan.choice_space.choices(site)
-            ]
-            true = statistics.mean(landscape.truth(text) for text in alone) - landscape.truth(
-                "none"
-            )
-            hits["effect of a module at a site"].append(effect.low <= true <= effect.high)
+        if module != "bam":
+            continue
+        alone = [Placement.of({site: choice}) for choice in choice_space.choices(site)]
+        errors = [landscape.truth(resolve(placement, sites).text) for placement in alone]
+        true = statistics.mean(errors) - landscape.truth("none")
+        hits["effect of a module at a site"].append(effect.low <= true <= effect.high)
 
 
 def main() -> None:

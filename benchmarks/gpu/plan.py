@@ -83,14 +83,12 @@ def rates(known: Known) -> Rates:
         return Rates(speed, 60_000.0, 3.0, fixed, workers, gain, graph, source)
     speed = statistics.harmonic_mean([found["images_per_s"] for found in main])
     measured = statistics.harmonic_mean([found["evaluation"]["images_per_s"] for found in main])
-    begin = statistics.median(
-        found["to_full_speed_s"] for found in main
-    )  # the first of a process takes longer
+    # A median, as the first candidate of a process takes longer.
+    begin = statistics.median(found["to_full_speed_s"] for found in main)
     build = statistics.mean(found["seconds"]["build"] for found in main)
-    told = (
-        study.get("training_s", 0.0) - study.get("images_each", 0) / speed
-    )  # in the study's own clock, which begins after building
-    around = max(begin, build + told) + BETWEEN
+    # The study's clock begins after building.
+    beside_steps = study.get("training_s", 0.0) - study.get("images_each", 0) / speed
+    around = max(begin, build + beside_steps) + BETWEEN
     fixed = max(10.0, fixed - study.get("trainings", 0) * (build + BETWEEN))
     return Rates(speed, measured, around, fixed, workers, gain, graph, "kernels, first-study")
 
