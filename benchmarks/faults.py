@@ -459,9 +459,8 @@ def ray_speedup(jobs: int = 24) -> dict[str, float]:
         found = {}
         for workers, share in ((1, jobs // 4), (4, jobs)):
             with _cluster(1, workers) as (address, _), on_ray(task, workers, address) as submit:
-                _ended(
-                    [submit(Job("none", 0, 1)) for _ in range(workers)]
-                )  # processes start, and fetch the images
+                # Processes start, and fetch the images.
+                _ended([submit(Job("none", 0, 1)) for _ in range(workers)])
                 started = time.perf_counter()
                 _ended([submit(Job("none", 0, 1)) for _ in range(share)])
                 found[workers] = (time.perf_counter() - started) / share

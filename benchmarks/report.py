@@ -121,9 +121,8 @@ def _selected(page: Page, tag: str) -> float:
     """
     row = page.locator(f"table.all tr[data-tag='{tag}'] td").first
     row.scroll_into_view_if_needed()
-    page.wait_for_timeout(
-        500
-    )  # drawings above are made as they come into view, and are no part of the click
+    # Drawings above are made as they come into view, and are no part of the click.
+    page.wait_for_timeout(500)
     page.evaluate(
         """() => { window.took = 0; window.watch ??= new PerformanceObserver(list => { took =
         Math.max(took, ...list.getEntries().map(one => one.duration)); }); watch.observe({type:

@@ -91,9 +91,8 @@ def chains(watched: Trace) -> list[tuple[str, int]]:
             continue
         after = _only(watched, readers, call.out)
         end = _only(watched, readers, after[0]) if after and after[1] == "add" else after
-        if (
-            after and end and end[1] == "relu"
-        ):  # a sum of two normalisations is one chain, of one of them
+        # A sum of two normalisations is one chain, of one of them.
+        if after and end and end[1] == "relu":
             kind = "norm-relu" if end == after else "norm-add-relu"
             found[end[0]] = (kind, torch.Size(call.shape).numel() // BATCH)
     return list(found.values())

@@ -60,6 +60,7 @@ def posterior_mean(learned: AdditiveModel) -> np.ndarray:
 
 
 def test_every_choice_at_every_site_survives_the_round_trip() -> None:
+    # The smallest maps leave no room for d = 6.
     assert [len(choices) for choices in DESIGN.choices] == [
         16,
         16,
@@ -67,7 +68,7 @@ def test_every_choice_at_every_site_survives_the_round_trip() -> None:
         16,
         12,
         12,
-    ]  # the smallest maps leave no room for d = 6
+    ]
     for i, choices in enumerate(DESIGN.choices):
         for j in range(1, len(choices) + 1):
             vector = np.zeros(6, dtype=int)

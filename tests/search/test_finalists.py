@@ -305,13 +305,11 @@ def test_ablations_are_the_winner_without_each_site() -> None:
 
 def test_an_ablation_that_is_a_finalist_already_is_not_trained_twice() -> None:
     two = known(3, "layer1=bam layer2=bam", 70.2, 3.0)
-    assert (
-        ablations(study(finalists=FinalistPlan()), PLAN, [*crafted()[:3], two]) == []
-    )  # each site alone is #1 or #2
+    # Each site alone is #1 or #2.
+    assert ablations(study(finalists=FinalistPlan()), PLAN, [*crafted()[:3], two]) == []
     one = known(3, "layer3=bam", 70.2, 3.0)
-    assert (
-        ablations(study(finalists=FinalistPlan()), PLAN, [crafted()[0], one]) == []
-    )  # nothing at all is the reference
+    # Nothing at all is the reference.
+    assert ablations(study(finalists=FinalistPlan()), PLAN, [crafted()[0], one]) == []
 
 
 def test_no_ablations_unless_asked_for_or_without_a_searched_finalist() -> None:

@@ -262,7 +262,7 @@ def test_references_and_the_startup_are_never_stopped() -> None:
     )
 
 
-def test_audited_candidates_go_on_to_the_end() -> None:
+def test_control_candidates_go_on_to_the_end() -> None:
     context = rungs(control=1.0)
     records = train(context, memory_store(context), Shuffled(), with_finals=False)
     control = [record for record in records.values() if record.control]
@@ -329,9 +329,10 @@ def test_the_random_arm_trains_nothing_again_that_the_search_has_trained() -> No
             "test_micro_batches",
             "test_failure",
         )
+        # It took no time.
         assert replace(record, **{key: getattr(known, key) for key in tests}) == replace(
             known, **same, seconds=0.0
-        )  # it took no time
+        )
     assert max(Counter(pool.searched).values()) == 1
 
 

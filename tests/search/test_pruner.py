@@ -114,9 +114,8 @@ def test_the_reason_names_the_rival_and_both_errors() -> None:
 def test_a_rival_that_costs_more_anywhere_stops_nobody() -> None:
     assert stops_at(95.0, cost=1.0)
     assert not stops_at(95.0, cost=0.9)
-    record = trained(
-        20, 95.0, None, 1.5, macs_conv_fc_overhead=1.9
-    )  # the others: 1 % parameters, 2 % MACs
+    # The others: 1 % parameters, 2 % MACs.
+    record = trained(20, 95.0, None, 1.5, macs_conv_fc_overhead=1.9)
     assert should_stop(record, on_a_line(), COSTS, 1.0) == ""
     assert should_stop(record, on_a_line(), ("params_overhead",), 1.0)
 
@@ -155,7 +154,7 @@ def test_the_control_share_is_as_stated(share: float) -> None:
     assert len(set(shares)) > 3
 
 
-def test_who_is_audited_is_always_the_same() -> None:
+def test_who_is_in_the_control_group_is_always_the_same() -> None:
     assert [number for number in range(60) if in_control_group(0, number, 0.1)] == CONTROL
     assert [number for number in range(60) if in_control_group(1, number, 0.1)] != CONTROL
     assert not any(in_control_group(0, number, 0.0) for number in range(1000))

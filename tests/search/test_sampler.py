@@ -122,9 +122,8 @@ def test_a_small_space_is_exhausted_without_a_duplicate(sampler: str) -> None:
             break
         taken.add(placement.id)
         tell(candidates, placement)
-    assert (
-        len(taken) == 8 == choice_space_of(space, SITES).size - 1
-    )  # the backbone alone is a reference, and never proposed
+    # The backbone alone is a reference, and never proposed.
+    assert len(taken) == 8 == choice_space_of(space, SITES).size - 1
 
 
 @pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
