@@ -1,5 +1,6 @@
-"""The two arms of `benchmarks/engine.py`: the same trainings by the engine and by the usual loop,
-each a fresh process.
+"""The two arms of `benchmarks/engine.py`: the same trainings by the engine and the usual loop.
+
+Each arm runs in a fresh process.
 
     python -m benchmarks.arms ours|usual SETTING.json-text
 
@@ -42,8 +43,9 @@ class Setting:
     batch: int = usual_loop.BATCH  # of the engine
 
     def study(self, own_batch: bool = False) -> Study:
-        """The placement study on this net, with the usual loop's batches: then both arms take the
-        same steps.
+        """The placement study on this net, with the usual loop's batches.
+
+        With the same batches both arms take the same steps.
 
         With `own_batch` it keeps its own, for which its learning rate is.
         """

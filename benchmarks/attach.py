@@ -1,5 +1,6 @@
-"""Attention at any site of any model: tried on every classification model of torchvision and one
-model of each timm family.
+"""Attention at any site of any model, tried on the models of torchvision and timm.
+
+Tried are every classification model of torchvision and one model of each timm family.
 
     python -m benchmarks.attach [--out benchmarks/results/attach.csv] [LIBRARY:NAME ...]
 
@@ -53,8 +54,9 @@ SMALL = 30_000_000
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one model: the targets that attach, and why the others do not; `sites` and
-    `stages` are numbers found.
+    """The result of one model: which targets attach, and why the others do not.
+
+    `sites` and `stages` are how many were found.
     """
 
     library: str
@@ -69,8 +71,9 @@ class Row:
 
 
 def models() -> list[str]:
-    """Every classification model of torchvision, and one of each timm family, as the command line
-    names them.
+    """Every classification model of torchvision, and one of each timm family.
+
+    They are named as on the command line.
     """
     first: dict[str, str] = {}
     for name in names("timm"):
@@ -83,8 +86,9 @@ def models() -> list[str]:
 
 
 def _is_huge(name: str) -> bool:
-    """Whether a timm model says that it has a billion parameters or more, which fill this machine's
-    memory: `vit_5b_...`.
+    """Whether a timm model has a billion parameters or more by its name: `vit_5b_...`.
+
+    Such a model fills this machine's memory.
     """
     return re.search(r"_[1-9]\d*b_|giant|gigantic", name) is not None
 
@@ -164,8 +168,9 @@ def _check(model: nn.Module, shape: Shape, base: Cost, placement: Placement) -> 
 
 
 def _trained_shapes(model: nn.Module, shape: Shape) -> list[tuple[int, ...]]:
-    """The shapes that a training step's forward pass puts out, after its backward pass has reached
-    all attention.
+    """The output shapes of a training step's forward pass.
+
+    The step's backward pass has to reach all attention.
     """
     twin = copy.deepcopy(model).to("meta").train()
     outputs = [

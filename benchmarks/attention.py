@@ -1,5 +1,6 @@
-"""Each attention module against the expressions that it had before, and convolutions of few
-channels in both memory layouts.
+"""Attention modules against their former expressions, and small convolutions in two layouts.
+
+The convolutions have few channels; the layouts are those of maps in memory.
 
     python -m benchmarks.attention [--device cpu] [--batch 128] [--rounds 30] [--out FILE.json]
 
@@ -80,8 +81,9 @@ class Peer:
 def passes(
     device: str, batch: int, rounds: int = 30, maps: Sequence[tuple[int, int]] | None = None
 ) -> dict[str, Any]:
-    """By module and map: milliseconds now and before, and their ratio, which is below 1 where now
-    is faster.
+    """By module and map: milliseconds now and before, and their ratio.
+
+    The ratio is below 1 where now is faster.
     """
     found: dict[str, Any] = {}
     for choice, before in BEFORE.items():
@@ -98,8 +100,9 @@ def passes(
 
 
 def small_convolutions(device: str, batch: int, rounds: int = 30, side: int = 16) -> dict[str, Any]:
-    """By convolution, and by spatial branch of BAM as a whole: milliseconds in each layout, and the
-    ratio of the first to the last.
+    """By convolution, and by spatial branch of BAM: milliseconds in each layout.
+
+    The ratio is that of the first layout to the last.
     """
     found: dict[str, Any] = {}
     for before, after, kernel, d in CONVOLUTIONS:
@@ -208,7 +211,9 @@ BEFORE: Mapping[Choice, Callable[[Any, Tensor], Tensor]] = {
 
 
 def layouts(conv: nn.Conv2d, x: Tensor) -> dict[str, Peer]:
-    """A convolution as it is, among channels-first maps, by itself channels-first, and padded to 8
+    """A convolution in each layout.
+
+    The layouts are: as it is, among channels-first maps, channels-first by itself, and padded to 8
     channels.
     """
     first = copy.deepcopy(conv)
@@ -240,8 +245,9 @@ def _padded(conv: Any, x: Tensor) -> Tensor:
 
 
 class ChannelsFirstWithin(nn.Module):
-    """A copy of a spatial branch of BAM, whose hidden maps are channels-first from its first
-    convolution on.
+    """A copy of a spatial branch of BAM with channels-first hidden maps.
+
+    They are channels-first from the first convolution on.
     """
 
     def __init__(self, layers: nn.Sequential) -> None:
@@ -295,8 +301,9 @@ def _step(peer: Peer, device: str) -> Callable[[], object]:
 
 
 def _timed(call: Callable[[], object], device: str) -> Callable[[], float]:
-    """A function that makes the call, on a GPU REPLAYS times, and says how many milliseconds it
-    took.
+    """A function that makes the call and returns its milliseconds.
+
+    On a GPU it makes the call REPLAYS times.
     """
     for _ in range(EAGER):
         call()

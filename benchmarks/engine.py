@@ -1,5 +1,6 @@
-"""The trial engine against the usual loop (`benchmarks/usual_loop.py`): candidates an hour, images
-a second, and what each step adds.
+"""The trial engine against the usual loop (`benchmarks/usual_loop.py`).
+
+It measures candidates an hour, images a second, and what each step adds.
 
     python -m benchmarks.engine --data cifar100.npz [--device cpu] [--images 10000] [--rounds 3]
         [--nets small] [--parts ladder bound ...] [--out FILE.json]
@@ -52,8 +53,9 @@ NETS = {"cpu": ("small",), "cuda": ("small", "resnet18", "resnet50")}
 
 
 def with_best_workers(setting: Setting) -> Setting:
-    """The number of DataLoader workers with which the usual loop is fastest here: on two cores
-    none, as they take the trainer's time.
+    """The setting with the number of DataLoader workers that makes the usual loop fastest here.
+
+    On two cores that is none, as workers take the trainer's time.
     """
     images = setting.some(IMAGES[setting.device])
     tried = [replace(setting, workers=n) for n in sorted({0, 1, cores() // 2, cores()})]
@@ -68,38 +70,39 @@ def candidates(setting: Setting, rounds: int) -> dict[str, Any]:
     taken: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
     for seed in range(rounds):
         for arm in ARMS:
-            started = time.perf_counter()
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.arms",
-                arm,
-                json.dumps(asdict(replace(setting, seed=seed))),
-            ]
-            done = json.loads(
-                subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            )
-            seconds = time.perf_counter() - started
-            an_hour = 3600 * len(done["errors"]) / seconds
-            taken[arm].append({**done, "seconds": seconds, "candidates_per_hour": an_hour})
-            say(f"{arm:6} seed {seed}: {an_hour:8.1f} candidates/hour, errors {done['errors']}")
+            run = _run_arm(arm, replace(setting, seed=seed))
+            taken[arm].append(run)
+            an_hour = run["candidates_per_hour"]
+            say(f"{arm:6} seed {seed}: {an_hour:8.1f} candidates/hour, errors {run['errors']}")
     ratios = [
         a["candidates_per_hour"] / b["candidates_per_hour"]
         for a, b in zip(taken["ours"], taken["usual"], strict=True)
     ]
+    speeds, memory = {}, {}
+    for arm, runs in taken.items():
+        speeds[arm] = spread([run["candidates_per_hour"] for run in runs])
+        memory[arm] = max(run["largest_process_mib"] for run in runs)
     return {
         "candidates_per_hour_ratio": spread(ratios),
-        "candidates_per_hour": {
-            arm: spread([run["candidates_per_hour"] for run in runs]) for arm, runs in taken.items()
-        },
+        "candidates_per_hour": speeds,
         "error_ours": spread([error for run in taken["ours"] for error in run["errors"]]),
         "error_usual": spread([error for run in taken["usual"] for error in run["errors"]]),
         "error_difference_paired": spread(_differences(taken["ours"], taken["usual"])),
-        "largest_process_mib": {
-            arm: max(run["largest_process_mib"] for run in runs) for arm, runs in taken.items()
-        },
+        "largest_process_mib": memory,
         "runs": taken,
     }
+
+
+def _run_arm(arm: str, setting: Setting) -> dict[str, Any]:
+    """What an arm printed, run in a fresh process, with its seconds and candidates an hour."""
+    settings = json.dumps(asdict(setting))
+    command = [sys.executable, "-m", "benchmarks.arms", arm, settings]
+    started = time.perf_counter()
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    seconds = time.perf_counter() - started
+    printed = json.loads(process.stdout)
+    an_hour = 3600 * len(printed["errors"]) / seconds
+    return {**printed, "seconds": seconds, "candidates_per_hour": an_hour}
 
 
 def _differences(ours: list[dict[str, Any]], usual: list[dict[str, Any]]) -> list[float]:
@@ -118,8 +121,9 @@ STEPPING: Mapping[str, Mapping[str, dict[str, Any]]] = {
 
 
 def further(setting: Setting) -> dict[str, list[float]]:
-    """By way of stepping, the seconds of a training of seven steps: of a placement that a process
-    meets first, and of two further ones.
+    """By way of stepping, the seconds of trainings of seven steps.
+
+    One training is of the first placement in a process, two are of further ones.
 
     By then the blocks are compiled, from nothing, and a CUDA graph is captured, so training at full
     speed has begun.
@@ -159,8 +163,9 @@ def _score(result: Result) -> Score:
 
 
 def goal(setting: Setting, epochs: int = 30, seeds: int = 3) -> dict[str, float]:
-    """The test error of the net without attention, trained on all training images by the study's
-    own recipe: its batch and its rate.
+    """The test error of the net without attention, trained on all training images.
+
+    The recipe is the study's own, with its batch and its rate.
     """
     study = setting.study(own_batch=True)
     whole = replace(setting, images=None).split()
@@ -181,8 +186,9 @@ def goal(setting: Setting, epochs: int = 30, seeds: int = 3) -> dict[str, float]
 
 
 def around(records: int = 1000) -> dict[str, Any]:
-    """Milliseconds a candidate takes beside its training, with `records` told: the loop of a study
-    whose trainings take no time.
+    """The milliseconds that a candidate takes beside its training, with `records` kept.
+
+    It is measured on the loop of a study whose trainings take no time.
     """
     study, plan = invented(records + 20, startup=records)
     space = load(study.space, CIFAR_INPUTS)

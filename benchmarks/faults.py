@@ -178,8 +178,9 @@ def campaign(
     storage: str | None = None,
     longest: float = LONGEST,
 ) -> dict[str, Any]:
-    """Kill until there were so many, and the last study has ended; what was lost, repeated, left
-    over, and how the ends compare.
+    """Kill until there were so many kills and the last study has ended.
+
+    The result counts what was lost, repeated and left over, and says how the ends compare.
     """
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -315,8 +316,9 @@ ODD += [
 
 
 def mutated(text: str, rng: random.Random) -> str:
-    """One to four changes: a piece left out, doubled, swapped with another, or something odd put
-    in.
+    """The text with one to four changes.
+
+    A change leaves a piece out, doubles it, swaps it with another, or puts something odd in.
     """
     for _ in range(rng.randint(1, 4)):
         start, length = rng.randrange(len(text) + 1), rng.choice((1, 2, 5, 20, 80))
@@ -327,8 +329,9 @@ def mutated(text: str, rng: random.Random) -> str:
 
 
 def mutations(count: int, seed: int = 0, seconds: float = 20.0) -> dict[str, Any]:
-    """Read so many mutated texts: how many were accepted, refused, ended in a traceback, took too
-    long.
+    """Read so many mutated texts, and count the outcomes.
+
+    They are: accepted, refused, ended in a traceback, took too long.
     """
     rng = random.Random(seed)
     found: dict[str, Any] = {
@@ -456,9 +459,8 @@ def ray_speedup(jobs: int = 24) -> dict[str, float]:
         found = {}
         for workers, share in ((1, jobs // 4), (4, jobs)):
             with _cluster(1, workers) as (address, _), on_ray(task, workers, address) as submit:
-                _ended(
-                    [submit(Job("none", 0, 1)) for _ in range(workers)]
-                )  # processes start, and fetch the images
+                # Processes start, and fetch the images.
+                _ended([submit(Job("none", 0, 1)) for _ in range(workers)])
                 started = time.perf_counter()
                 _ended([submit(Job("none", 0, 1)) for _ in range(share)])
                 found[workers] = (time.perf_counter() - started) / share
@@ -492,8 +494,9 @@ def _cluster(nodes: int, cores_each: int) -> Iterator[tuple[str, Any]]:
 def ray_loses_a_node(
     data: str, expected: Sequence[Record], trials: int, *more: str
 ) -> dict[str, Any]:
-    """A study on three nodes, of which one is killed while it trains: whether its records are those
-    of a local run.
+    """A study on three nodes, of which one is killed while it trains.
+
+    The result says whether its records are those of a local run.
     """
     with tempfile.TemporaryDirectory() as folder:
         with _cluster(3, 1) as (address, lose):
@@ -523,8 +526,9 @@ def ray_loses_a_node(
 
 
 def results_per_s(records: int = 300) -> dict[str, float]:
-    """How many finished trainings a second the driver takes in, keeps, and answers with the next
-    candidate.
+    """How many finished trainings a second the driver handles.
+
+    It receives and keeps each, and answers with the next candidate.
     """
     study, plan = invented(records)
     ends: list[float] = []
@@ -538,8 +542,9 @@ def results_per_s(records: int = 300) -> dict[str, float]:
 
 
 def large(records: int) -> dict[str, float]:
-    """Seconds and memory of opening a study of so many records and asking for its next candidate,
-    in a fresh process.
+    """Seconds and memory of opening a study of so many records and asking for its next candidate.
+
+    They are measured in a fresh process.
     """
     with tempfile.TemporaryDirectory() as folder:
         filled(Path(folder), records)
@@ -559,8 +564,10 @@ def filled(folder: Path, records: int) -> None:
 
 
 def reopened(folder: str, records: int) -> None:
-    """Print what it takes; the clock covers reading the records and the next proposal, not imports
-    and the counting of costs.
+    """Print the seconds and memory of opening a study.
+
+    The clock covers reading the records and the next proposal, not imports and the counting of
+    costs.
     """
     study, plan = invented(records + 1)
     started = time.perf_counter()

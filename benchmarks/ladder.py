@@ -1,5 +1,6 @@
-"""From the usual loop to the engine, one change at a time: images a second of training the bare
-net, and the machine's own bound.
+"""From the usual loop to the engine, one change at a time.
+
+It measures images a second of training the bare net, and the machine's own bound.
 """
 
 import contextlib
@@ -94,6 +95,22 @@ EPOCHS, AT_LEAST = 1000, {"cpu": 0.0, "cuda": 3.0}
 
 def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
     """Images a second, each rung in turn. What cannot run here is left out, and stderr says why."""
+    rungs = _rungs(setting)
+    speeds: dict[str, list[float]] = {name: [] for name in rungs}
+    for _ in range(rounds):
+        for name, run in rungs.items():
+            try:
+                speeds[name].append(run())
+            except Exception as error:
+                # A rung may not run here, for example without a compiler; the others still do.
+                say(f"{name}: {type(error).__name__}: {error}")
+        last = [f"{values[-1]:,.0f}" if values else "-" for values in speeds.values()]
+        say("  ".join(last))
+    return {name: spread(values) for name, values in speeds.items() if values}
+
+
+def _rungs(setting: Setting) -> dict[str, Callable[[], float]]:
+    """The rungs that the device has: name -> a function that measures images a second."""
     rungs: dict[str, Callable[[], float]] = {}
     images = setting.some(IMAGES[setting.device])
     for name, rung in LADDER[setting.device].items():
@@ -103,22 +120,14 @@ def ladder(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
     if setting.device == "cuda" and shutil.which(MPS):
         for name, processes in SERVED.items():
             rungs[name] = partial(_served, setting, images, processes)
-    speeds: dict[str, list[float]] = {name: [] for name in rungs}
-    for _ in range(rounds):
-        for name, run in rungs.items():
-            try:
-                speeds[name].append(run())
-            except Exception as error:
-                # A rung may not run here, for example without a compiler; the others still do.
-                say(f"{name}: {type(error).__name__}: {error}")
-        say("  ".join(f"{values[-1]:,.0f}" if values else "-" for values in speeds.values()))
-    return {name: spread(values) for name, values in speeds.items() if values}
+    return rungs
 
 
 @dataclass(frozen=True)
 class Best:
-    """The most images a second of the engine as it is, the processes that reach it, and whether
-    they need MPS.
+    """The most images a second of the engine as it is.
+
+    With it come the number of processes that reach it, and whether they need MPS.
     """
 
     images_per_s: float
@@ -176,8 +185,9 @@ def alone(function: Callable[..., T], *args: object) -> T:
 
 
 def together(setting: Setting, images: Images, processes: int) -> float:
-    """The engine in processes that start as its workers do; the sum over a time in which all of
-    them train.
+    """Images a second of the engine in several processes, which start as its workers do.
+
+    It is their sum over a time in which all of them train.
     """
     spawn = multiprocessing.get_context("spawn")
     barrier, queue = spawn.Barrier(processes), spawn.Queue()
@@ -210,8 +220,9 @@ def speed(
     threads: int,
     ready: Callable[[], object] = lambda: None,
 ) -> float:
-    """Images a second, over whole epochs after one that warms up, compiles and captures; then
-    `ready` is called.
+    """Images a second over whole epochs.
+
+    One epoch before warms up, compiles and captures; then `ready` is called.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = rung.autotune
@@ -235,8 +246,9 @@ def speed(
 def trained(
     net: nn.Module, rung: Rung, images: Images, recipe: Recipe, device: Device, workers: int = 0
 ) -> Iterator[object]:
-    """Train the net as the rung does, an epoch at a time; each ends when the device is done with
-    it.
+    """Train the net as the rung does, an epoch at a time.
+
+    Each epoch ends when the device is done with it.
     """
     if rung.engine:
         return _engine(net, images, recipe, device)
@@ -301,8 +313,9 @@ def _batched(
 
 
 def bound(setting: Setting, images_per_s: float) -> dict[str, float]:
-    """The most images a second that the machine's own rates allow, and the share of it that was
-    reached.
+    """The most images a second that the machine's own rates allow.
+
+    With it comes the share that was reached.
 
     A training image takes three times the forward pass's multiply-adds, and moves at least what its
     convolutions and linear layers read and write in three passes, at two bytes a number. "unfused"

@@ -1,5 +1,6 @@
-"""Placements of one small space, really trained: what samplers and rungs are replayed on
-(`benchmarks/search.py`).
+"""A table of trained placements of one small space.
+
+`benchmarks/search.py` replays samplers and rungs on it.
 
     python -m benchmarks.placement_table --data cifar100.npz [--space small_grid] [--seeds 3]
         [--epochs 2 6] [--images 9000] [--set recipe.lr=0.2 ...]
@@ -43,14 +44,15 @@ from bam_search.space.sites import Sites
 COLUMNS = ("placement", "seed", "epochs", "error", "loss", "train_losses", "seconds")
 
 
-def placements(offered: ChoiceSpace, sites: Sites) -> list[Placement]:
+def placements(choice_space: ChoiceSpace, sites: Sites) -> list[Placement]:
     """Every placement in the choice space, in its canonical form."""
-    rows = itertools.product(*([None, *offered.choices(site)] for site in offered.sites))
-    chosen = (
-        {site: choice for site, choice in zip(offered.sites, row, strict=True) if choice}
-        for row in rows
-    )
-    return [resolve(Placement.of(choices), sites) for choices in chosen]
+    choices = [[None, *choice_space.choices(site)] for site in choice_space.sites]
+    found = []
+    for row in itertools.product(*choices):
+        by_site = zip(choice_space.sites, row, strict=True)
+        chosen = {site: choice for site, choice in by_site if choice}
+        found.append(resolve(Placement.of(chosen), sites))
+    return found
 
 
 def main() -> None:

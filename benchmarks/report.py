@@ -1,5 +1,6 @@
-"""How fast the report is: built from studies of 1,000 and 10,000 invented candidates, opened and
-used in headless Chromium.
+"""How fast the report is, for studies of 1,000 and 10,000 invented candidates.
+
+It is built, then opened and used in headless Chromium.
 
     python -m benchmarks.report [--sizes 1000,10000] [--out FILE.json]
 
@@ -36,8 +37,9 @@ REPEATS = 5
 
 
 def invented(size: int) -> tuple[ReportContext, list[Record]]:
-    """A placement study of so many candidates with random errors, and three seeds for each
-    reference and the first twenty.
+    """A placement study of so many candidates with random errors.
+
+    Each reference and the first twenty candidates have three seeds.
     """
     ready = resolve_run(
         Request("placement", "cpu", (), {"trials": size, "data": {"source": "generated"}})
@@ -113,14 +115,14 @@ def _opened(browser: Browser, path: Path) -> dict[str, float]:
 
 
 def _selected(page: Page, tag: str) -> float:
-    """Milliseconds from a click on a row to the next paint, as the browser's Event Timing has them
-    (what "INP" is made of).
+    """Milliseconds from a click on a row to the next paint.
+
+    They are from the browser's Event Timing (what "INP" is made of).
     """
     row = page.locator(f"table.all tr[data-tag='{tag}'] td").first
     row.scroll_into_view_if_needed()
-    page.wait_for_timeout(
-        500
-    )  # drawings above are made as they come into view, and are no part of the click
+    # Drawings above are made as they come into view, and are no part of the click.
+    page.wait_for_timeout(500)
     page.evaluate(
         """() => { window.took = 0; window.watch ??= new PerformanceObserver(list => { took =
         Math.max(took, ...list.getEntries().map(one => one.duration)); }); watch.observe({type:

@@ -1,5 +1,6 @@
-"""How well a search searches, and whether its statistics are honest: replayed on trained tables and
-on landscapes of known truth.
+"""How well a search searches, and whether its statistics are honest.
+
+Searches are replayed on trained tables and on landscapes of known truth.
 
     python -m benchmarks.search [--seeds 60] [--studies 200] [--out FILE.json]
 
@@ -66,8 +67,9 @@ KEYS = ("params_overhead", "macs_conv_fc_overhead")
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """What training would give in one replay: `observe(placement text, seed, epochs)` an error,
-    `truth(placement text)` what to expect.
+    """What training would give in one replay.
+
+    `observe(placement text, seed, epochs)` is an error, `truth(placement text)` the expected one.
 
     `worst` is the hypervolume's reference point: error and costs; `best` the hypervolume of all
     placements (or of many).
@@ -91,9 +93,7 @@ class Landscape:
 
 @dataclass(eq=False)
 class Memory:
-    """A store that forgets, with the methods of `bam_search.search.store.Store` that the loop
-    calls.
-    """
+    """A store in memory, with the methods of the real one (`Store`) that the loop calls."""
 
     kept: dict[int, Record] = field(default_factory=dict)
     tested: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -131,8 +131,9 @@ class Spent(Exception):
 
 @dataclass(frozen=True)
 class Point:
-    """What is recommended after `spent` epochs of training: how many placements, and their
-    hypervolume.
+    """What is recommended after `spent` epochs of training.
+
+    It holds the number of placements and their hypervolume.
     """
 
     spent: int
@@ -160,8 +161,9 @@ def ours(
     startup: int,
     recommend: Recommend = choose_finalists,
 ) -> tuple[Curve, list[Record]]:
-    """The study loop until `most` epochs are spent; `startup` random candidates first (all of them:
-    random search).
+    """Run the search loop until `most` epochs are spent.
+
+    The first `startup` candidates are random; in the random search all are.
     """
     study = _study(landscape, replay, sampler, rungs, startup)
     store, spent = Memory(), 0
@@ -190,8 +192,9 @@ def ours(
 def plain_optuna(
     landscape: Landscape, replay: int, most: int, sampler: optuna.samplers.BaseSampler
 ) -> Curve:
-    """Optuna's own loop with full trainings, as its documentation has it; the baseline comes first,
-    as in every arm.
+    """Run Optuna's own loop with full trainings, as its documentation shows it.
+
+    The baseline comes first, as in every arm.
     """
     study = optuna.create_study(directions=["minimize"] * 3, sampler=sampler)
     plan, full = landscape.plan, landscape.budgets[-1]
@@ -266,8 +269,9 @@ def _costs(plan: SearchContext, placement: Placement) -> list[float]:
 
 @functools.cache
 def _table(path: Path) -> tuple[SearchContext, Mapping[int, pd.DataFrame], np.ndarray]:
-    """The plan; by epochs the errors of placements (rows) and seeds (columns), seeds' means made
-    alike; the placements' overheads.
+    """The search context, the errors by epochs, and the placements' overheads of a trained table.
+
+    The errors are of placements (rows) and seeds (columns), with the seeds' means made equal.
     """
     table = pd.read_csv(path)
     plan = _plan(json.loads(path.with_suffix(".json").read_text())["space"])
@@ -279,8 +283,10 @@ def _table(path: Path) -> tuple[SearchContext, Mapping[int, pd.DataFrame], np.nd
 
 
 def from_table(path: Path, replay: int) -> Landscape:
-    """The trained table: an observation is of one seed of a placement, the same on every rung; the
-    truth is the mean of the others.
+    """A replay of the trained table.
+
+    An observation is of one seed of a placement, the same on every rung; the truth is the mean of
+    the other seeds.
     """
     plan, by_epochs, costs = _table(path)
     budgets = tuple(sorted(by_epochs))
@@ -314,8 +320,9 @@ def from_table(path: Path, replay: int) -> Landscape:
 
 
 def invented(space_name: str, number: int, interactions: float, replay: int) -> Landscape:
-    """A landscape of known truth on a real menu: additive effects, `interactions` between pairs of
-    sites, noise.
+    """A landscape of known truth on a real choice space.
+
+    It has additive effects, `interactions` between pairs of sites, and noise.
 
     A short training sees half of each effect, with more noise; a training seed moves all placements
     alike.
@@ -440,8 +447,10 @@ def _curve(key: str, arm: str, replay: int, most: int) -> Curve:
 
 
 def compare(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[str, Any]:
-    """Every arm on `seeds` replays: epochs for what random search reaches with so many full
-    trainings, and volumes at equal cost.
+    """Compare all arms on `seeds` replays.
+
+    The result has the epochs that each needs for what random search reaches with so many full
+    trainings, and the volumes at equal cost.
     """
     most = full_trainings * landscape_of(key, 0).budgets[-1]
     running = {
@@ -499,8 +508,10 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _stops(key: str, replay: int, most: int) -> tuple[int, int, int, int]:
-    """Stopped candidates; those of them truly on the front of all that was tried; epochs saved;
-    epochs spent.
+    """What stopping costs and saves.
+
+    Counted are stopped candidates, those of them truly on the front of all that was tried, epochs
+    saved and epochs spent.
     """
     landscape = landscape_of(key, replay)
     _, records = ours(landscape, replay, most, DEFAULT, rungs=True, startup=STARTUP)
@@ -535,8 +546,9 @@ Hits = dict[str, list[bool]]
 
 
 def coverage(pool: Executor, studies: int) -> dict[str, Any]:
-    """Whole simulated studies with finals, each on a landscape of its own: how often the stated
-    intervals contain the truth.
+    """How often the stated intervals contain the truth.
+
+    Whole studies with finalists are simulated, each on a landscape of its own.
     """
     hits: Hits = {}
     for future in [pool.submit(_simulated, number) for number in range(studies)]:
@@ -575,6 +587,12 @@ def _simulated(number: int) -> Hits:
 
 
 def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
+    """Add to `hits`, for each interval that the study states, whether it contains the truth."""
+    _check_finalists(landscape, records, hits)
+    _check_effects(landscape, records, hits)
+
+
+def _check_finalists(landscape: Landscape, records: list[Record], hits: Hits) -> None:
     tested = [r for r in records if r.test_errors]
     spread, base = noise(tested), next(r for r in tested if r.origin == REFERENCE)
     for record in tested:
@@ -582,28 +600,24 @@ def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
         assert found.low is not None
         assert found.high is not None
         hits["mean of a finalist"].append(found.low <= true <= found.high)
-        beside = difference(record, base, spread)
-        if (
-            record is not base
-            and beside is not None
-            and beside.low is not None
-            and beside.high is not None
-        ):
-            hits["difference to a reference"].append(
-                beside.low <= true - landscape.truth("none") <= beside.high
-            )
-    learned = site_effects(records, landscape.plan.choice_space)
+        beside = None if record is base else difference(record, base, spread)
+        if beside is None or beside.low is None or beside.high is None:
+            continue
+        true_difference = true - landscape.truth("none")
+        hits["difference to a reference"].append(beside.low <= true_difference <= beside.high)
+
+
+def _check_effects(landscape: Landscape, records: list[Record], hits: Hits) -> None:
+    choice_space, sites = landscape.plan.choice_space, landscape.plan.sites
+    learned = site_effects(records, choice_space)
     for effect in learned.effects if learned else ():
         site, _, module = effect.name.rpartition("=")
-        if module == "bam":
-            alone = [
-                resolve(Placement.of({site: choice}), landscape.plan.sites).text
-                for choice in landscape.plan.choice_space.choices(site)
-            ]
-            true = statistics.mean(landscape.truth(text) for text in alone) - landscape.truth(
-                "none"
-            )
-            hits["effect of a module at a site"].append(effect.low <= true <= effect.high)
+        if module != "bam":
+            continue
+        alone = [Placement.of({site: choice}) for choice in choice_space.choices(site)]
+        errors = [landscape.truth(resolve(placement, sites).text) for placement in alone]
+        true = statistics.mean(errors) - landscape.truth("none")
+        hits["effect of a module at a site"].append(effect.low <= true <= effect.high)
 
 
 def main() -> None:

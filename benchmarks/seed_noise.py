@@ -1,5 +1,7 @@
-"""How much of a score is noise: the spread of one placement's error over seeds, against the
-binomial error of the images alone.
+"""How much of a score is noise.
+
+It compares the spread of one placement's error over seeds with the binomial error of the images
+alone.
 
     python -m benchmarks.seed_noise --data cifar100.npz [--seeds 8] [--device auto]
         [--out FILE.json]

@@ -1,5 +1,7 @@
-"""The bytes that one training image moves through a net: operator by operator, and with batch
-normalisation, addition and ReLU as one function.
+"""The bytes that one training image moves through a net.
+
+They are counted operator by operator, and with batch normalisation, addition and ReLU as one
+function.
 
     python -m benchmarks.traffic resnet18 resnet50 [--bytes-per-s 3.0e12]
 
@@ -75,8 +77,9 @@ def traffic(net: nn.Module, bytes_per_s: float) -> dict[str, float]:
 
 
 def chains(watched: Trace) -> list[tuple[str, int]]:
-    """The kind of each chain that `recipe.fuse` makes one function, and the numbers of one image's
-    map in it.
+    """The chains that `recipe.fuse` makes one function.
+
+    Each has its kind and the size of one image's map in it, in numbers.
     """
     readers: dict[int, list[int]] = {}
     for reader, sources in enumerate(watched.sources):
@@ -88,9 +91,8 @@ def chains(watched: Trace) -> list[tuple[str, int]]:
             continue
         after = _only(watched, readers, call.out)
         end = _only(watched, readers, after[0]) if after and after[1] == "add" else after
-        if (
-            after and end and end[1] == "relu"
-        ):  # a sum of two normalisations is one chain, of one of them
+        # A sum of two normalisations is one chain, of one of them.
+        if after and end and end[1] == "relu":
             kind = "norm-relu" if end == after else "norm-add-relu"
             found[end[0]] = (kind, torch.Size(call.shape).numel() // BATCH)
     return list(found.values())
@@ -103,8 +105,9 @@ def _only(watched: Trace, readers: Mapping[int, list[int]], source: int) -> tupl
 
 
 def moved(net: nn.Module) -> int:
-    """Numbers that operators read and write for one training image; changes the running statistics
-    of `net`.
+    """How many numbers operators read and write for one training image.
+
+    It changes the running statistics of `net`.
     """
     watch = _Watch()
     images = torch.zeros(BATCH, *IMAGE, device=next(net.parameters()).device)

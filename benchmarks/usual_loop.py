@@ -1,5 +1,6 @@
-"""The loop that users write today, as the peer of `benchmarks/engine.py`: written to be fair, not
-to be slow.
+"""The training loop that users write today, with which `benchmarks/engine.py` compares.
+
+It is written to be fair, not to be slow.
 
 A `DataLoader` with as many workers as serve it best, torchvision's transforms on PIL images, fp32
 (TF32 on a GPU), channels first, batches of 128, SGD with Nesterov momentum and a learning rate set
@@ -44,8 +45,9 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 def train(
     model: nn.Module, images: Images, held_out: Images, recipe: Recipe, device: str, workers: int
 ) -> float:
-    """Train `model` in place on `images`; the error in percent on `held_out` after the last epoch,
-    measured after each.
+    """Train `model` in place on `images`; return the error on `held_out`, in percent.
+
+    The error is measured after each epoch; the last one is returned.
     """
     evaluation = _loader(held_out, _NORMALISED, workers, training=False)
     error = 100.0

@@ -1,5 +1,6 @@
-"""The table of what attaches, `benchmarks/results/attach.csv`, does not shrink, and still says what
-happens.
+"""The table of what attaches, `benchmarks/results/attach.csv`.
+
+It does not shrink, and still says what happens.
 """
 
 import csv

@@ -1,5 +1,6 @@
-"""A real study with real, tiny trainings, as a user runs it: to the end, interrupted and continued,
-failing, on generated images.
+"""A real study with real, tiny trainings, as a user runs it.
+
+It runs to the end, is interrupted and continued, fails, and runs on generated images.
 """
 
 import json
@@ -97,8 +98,9 @@ def here(
     capsys: pytest.CaptureFixture[str],
     code: int = 0,
 ) -> tuple[str, str]:
-    """Run a command to its end in this process, which has imported everything already; what it
-    wrote to stdout and stderr.
+    """Run a command in this process; return what it wrote to stdout and stderr.
+
+    This process has imported everything already, so it is fast.
     """
     monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)

@@ -1,5 +1,6 @@
-"""The engine's benchmark measures what it says: both arms learn on the same images, and every rung
-of the ladder trains.
+"""The engine's benchmark measures what it says.
+
+Both arms learn on the same images, and every rung of the ladder trains.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
-"""The short form of the fault campaign (`benchmarks/faults.py`): whatever dies, nothing finished is
-lost, and nothing runs twice.
+"""The short form of the fault campaign (`benchmarks/faults.py`).
+
+Whatever dies, nothing finished is lost, and nothing runs twice.
 """
 
 import json

@@ -1,5 +1,6 @@
-"""`python -m benchmarks.gpu`, whole and tiny on a CPU, and its pieces: what fails costs itself
-alone, and nothing measured is lost.
+"""`python -m benchmarks.gpu` as a whole, tiny on a CPU, and its pieces.
+
+A part that fails affects no other, and nothing measured is lost.
 """
 
 import json
@@ -118,9 +119,8 @@ def test_every_stage_runs_on_a_cpu_and_later_calls_go_on(tmp_path: Path) -> None
     assert figures(out) == stages
     assert again.stderr == ""
 
-    other = asked(
-        broken, out, "--stages", "parity", "machine"
-    )  # in the order of the table, whatever the order here
+    # In the order of the table, whatever the order here.
+    other = asked(broken, out, "--stages", "parity", "machine")
     assert other.returncode == 1
     assert [line.split(":")[0] for line in other.stderr.splitlines()] == [
         "machine",
@@ -244,9 +244,8 @@ def test_the_time_that_is_left_is_shared_out() -> None:
     assert allowed(first, [study, last], left=700, whole=700) == 700 - 350 - 70
     assert allowed(first, [], left=700, whole=700) == 300
     assert allowed(last, [], left=9, whole=700) == 0
-    assert (
-        allowed(first, [replace(study, least=100)], left=90, whole=90) == 90
-    )  # for the later one that would be too little anyway
+    # For the later one that would be too little anyway.
+    assert allowed(first, [replace(study, least=100)], left=90, whole=90) == 90
 
 
 # Pieces
@@ -407,9 +406,8 @@ def test_a_study_is_planned_by_what_was_measured() -> None:
         1.2,
         True,
     )
-    assert costs.around == pytest.approx(
-        0.3 + 2.5 - 0.9 + 0.3
-    )  # building, a training less its images, and the way to the next
+    # Building, a training less its images, and the way to the next.
+    assert costs.around == pytest.approx(0.3 + 2.5 - 0.9 + 0.3)
     planned = plan(known(), 480, 50_000)
     assert (planned.space, planned.trials, planned.seeds) == ("resnet18", 24, 3)
     assert (

@@ -55,9 +55,8 @@ def test_references_fit_as_written_and_differ(name: str, variant: str) -> None:
         assert len({placement.id for placement in placements}) == len(placements)
         for placement in placements:
             if "=block" in placement.text:
-                costs(space).cost(
-                    placement
-                )  # where the network has none to repeat this is an error
+                # Where the network has none to repeat this is an error.
+                costs(space).cost(placement)
 
 
 @pytest.mark.parametrize(("name", "variant"), [pair for pair in EACH if pair[0] != "placement"])
@@ -305,9 +304,8 @@ def test_a_study_of_two_spaces_runs_on_each_and_compares_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "bam_search.cli.prepare.threads_each", lambda _workers: 1
-    )  # two threads on busy cores take ten times as long as one
+    # Two threads on busy cores take ten times as long as one.
+    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
 
     def run(figure: str) -> tuple[int, str, str]:
         Path("two.toml").write_text(STUDY.replace("FIGURE", figure))

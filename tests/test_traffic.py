@@ -1,5 +1,6 @@
-"""The bytes of a training image: a net whose maps can be counted by hand, and the chains that the
-engine really fuses.
+"""The bytes of a training image.
+
+Tests use a net whose maps can be counted by hand, and the chains that the engine really fuses.
 """
 
 import pytest
@@ -23,9 +24,8 @@ def test_the_maps_of_one_chain_are_counted_as_by_hand() -> None:
     net = nn.Sequential(*chain(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
     image, m = 3 * 32 * 32, 8 * 32 * 32
     forward = (image + m) + 3 * m + 2 * m + m  # convolution, normalisation, ReLU, pooling
-    backward = (
-        2 * m + 3 * m + 5 * m + (m + image)
-    )  # pooling, ReLU, normalisation, convolution: no gradient of the image
+    # Pooling, ReLU, normalisation, convolution: no gradient of the image.
+    backward = 2 * m + 3 * m + 5 * m + (m + image)
     found = traffic.traffic(net, bytes_per_s=1e9)
     vectors = 200  # more than all that is no map
     assert 0 <= found["bytes_per_image_unfused"] - 2 * (forward + backward) < vectors

@@ -213,11 +213,7 @@ def open_store(
         if before:
             there = {"storage": before["storage"]} if "storage" in before else {}
             _check(folder, {**before["identity"], **there}, {**now, **_storage_of(storage)})
-        if not storage.embedded and storage.exists() and _unfinished(storage):
-            storage.delete()  # its maker died before it was complete; this process has the lock
-        if not storage.exists():
-            with storage.usable():
-                storage.create(objectives, {IDENTITY: json.dumps(identity)})
+        _create_if_missing(storage, identity, objectives)
         with storage.usable():
             study = storage.open()
             where = folder if storage.embedded else storage.text
@@ -240,6 +236,17 @@ def open_store(
             f"{storage.text} holds trials that are no study's of bam_search", HINT
         ) from None
     return store
+
+
+def _create_if_missing(
+    storage: StudyStorage, identity: Mapping[str, Any], objectives: Sequence[str]
+) -> None:
+    """Create the study in its database unless it is there already."""
+    if not storage.embedded and storage.exists() and _unfinished(storage):
+        storage.delete()  # its maker died before it was complete; this process has the lock
+    if not storage.exists():
+        with storage.usable():
+            storage.create(objectives, {IDENTITY: json.dumps(identity)})
 
 
 def _unfinished(storage: StudyStorage) -> bool:

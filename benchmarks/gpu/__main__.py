@@ -110,8 +110,9 @@ def measure(asked: Asked) -> int:
 
 @contextlib.contextmanager
 def surrounded() -> Iterator[Path]:
-    """A folder for all that is written beside the results; processes that are started within the
-    context keep to it.
+    """A folder for everything that is written beside the results.
+
+    Processes that are started within the context use it.
     """
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="bam-gpu-", ignore_cleanup_errors=True) as name:
@@ -125,8 +126,9 @@ def surrounded() -> Iterator[Path]:
 
 
 def _about(asked: Asked) -> dict[str, Any]:
-    """What is known of the machine, asked in a process that ends: one that holds the device would
-    be in the way of others.
+    """What is known of the machine.
+
+    A process that ends asks for it, as a process that holds the device would disturb others.
     """
     context = get_context(METHOD[asked.device])
     if METHOD[asked.device] == FORKSERVER:
@@ -233,8 +235,10 @@ def say(line: str) -> None:
 
 
 def main(words: list[str] | None = None) -> int:
-    """The command; its exit code: 0 done, 1 something failed or is left to do, 2 a mistake in the
-    request, 130 interrupted.
+    """Run the command; return its exit code.
+
+    The code is 0 if all is done, 1 if something failed or is left to do, 2 for a mistake in the
+    request, and 130 if it was interrupted.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:

@@ -1,5 +1,7 @@
-"""Where a candidate's time goes: the seconds of each phase, the memory, and the kernels of a step,
-one by one and in groups.
+"""Where a candidate's time goes.
+
+It measures the seconds of each phase, the memory, and the kernels of a step, one by one and in
+groups.
 """
 
 import functools
@@ -54,8 +56,9 @@ REST = "other"
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What all candidates of a space share: the device, the images, and the recipe of the placement
-    study.
+    """What all candidates of a space share.
+
+    These are the device, the images, and the recipe of the placement study.
     """
 
     device: Device
@@ -87,8 +90,10 @@ def references(device: str) -> Mapping[str, str]:
 
 
 def parts(work: Work) -> list[Part]:
-    """The stage: the references of ResNet18 phase by phase and kernel by kernel, further
-    placements, other nets.
+    """The parts of the stage.
+
+    They are the references of ResNet18 phase by phase and kernel by kernel, further placements, and
+    other nets.
     """
     prepared = functools.cache(lambda: images(work))
     grounds = functools.cache(lambda net: ground(work, prepared(), net))
@@ -125,8 +130,9 @@ def _profile_part(step_by_step: Callable[[str, str], "Kernels"], net: str, text:
 
 
 def phases(on: Ground, net: str, text: str) -> Iterator[dict[str, Any]]:
-    """The seconds of each phase, and speed, as they become known: building, first steps, capture,
-    steps, measuring; last the memory.
+    """The seconds of each phase, and the speed, as they become known.
+
+    The phases are building, first steps, capture, steps and measuring; the memory comes last.
     """
     kind = on.device.type
     _forget_peak(kind)
@@ -155,8 +161,9 @@ def phases(on: Ground, net: str, text: str) -> Iterator[dict[str, Any]]:
 
 
 def _begin(on: Ground, net: str, text: str, seconds: dict[str, float]) -> TrainingStep:
-    """The step of a new candidate after its first eager calls; `seconds` hears how long each phase
-    took.
+    """The step of a new candidate after its first eager calls.
+
+    `seconds` is called with how long each phase took.
     """
     kind = on.device.type
     space = load(net, CIFAR_INPUTS)
@@ -193,8 +200,9 @@ def _wait(kind: str) -> None:
 
 
 def _each(take: Callable[[], None], step: TrainingStep, at_least: float) -> float:
-    """The seconds of a step, over at least so many seconds; the device is waited for every ten
-    steps.
+    """The seconds of one step, measured over at least so many seconds.
+
+    It waits for the device every ten steps.
     """
     began, taken = time.perf_counter(), 0
     while time.perf_counter() - began < at_least:
@@ -206,8 +214,9 @@ def _each(take: Callable[[], None], step: TrainingStep, at_least: float) -> floa
 
 
 def _evaluation(on: Ground, model: nn.Module) -> dict[str, float]:
-    """The seconds of measuring the validation images, as after each epoch: the first time, and
-    later; and 10,000 of the test images.
+    """The seconds of measuring the validation images, as after each epoch.
+
+    They are of the first time and of later ones; it also measures 10,000 of the test images.
     """
     kind = on.device.type
     measure = Meter.of(model, on.context, on.held_out, on.recipe.cuda_graph).start()
@@ -292,8 +301,9 @@ def group(name: str) -> str:
 
 
 def kernels(on: Ground, net: str, text: str) -> Kernels:
-    """The kernels of an eager step, a mean of several, as torch's profiler sees them; on a CPU the
-    operators, by their own time.
+    """The kernels of an eager step, as torch's profiler sees them.
+
+    Numbers are means of several steps. On a CPU it lists the operators, by their own time.
     """
     kind = on.device.type
     activity = ProfilerActivity.CUDA if kind == "cuda" else ProfilerActivity.CPU

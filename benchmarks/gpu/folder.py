@@ -1,5 +1,6 @@
-"""The folder of results: at most eight files, written after each step, from which a second call
-continues.
+"""The folder of results: at most eight files, written after each step.
+
+A second call continues from them.
 """
 
 import json
@@ -26,8 +27,9 @@ LONGEST_LOG = 4 * 2**20
 
 @dataclass
 class Folder:
-    """What is in the folder: `about` this call's machine, and by stage what came of it, when and on
-    which device.
+    """The results in a folder.
+
+    `about` is this call's machine. By stage it has what came of it, when and on which device.
     """
 
     path: Path
@@ -94,8 +96,9 @@ class Folder:
             write(self.path / file, json.dumps({**self.about, "stages": stages}, indent=1) + "\n")
 
     def take_study(self, study: Path) -> None:
-        """Copy a study's tables and page here, and the study itself as an archive; trainings in
-        progress are left out.
+        """Copy a study's tables and page here, and the study itself as an archive.
+
+        Trainings in progress are left out.
         """
         if not (study / "study.db").exists():
             return

@@ -21,8 +21,10 @@ RESNET50, RESNET50_H200 = 18_000, 24_000
 
 @dataclass(frozen=True)
 class Goal:
-    """`value` gives what was measured, None for nothing; it reaches the goal if it is at least
-    `least` or at most `most`.
+    """A goal for a measured value.
+
+    `value` gives the measured value, None if there is none. The goal is reached at a value of at
+    least `least`, or at most `most`.
     """
 
     text: str
@@ -99,8 +101,9 @@ def usual(known: Known, stage: str) -> float | None:
 
 
 def times_usual(known: Known) -> float | None:
-    """How many times the images a second of the usual loop the engine trains with the same batches,
-    in one process, ResNet18.
+    """The images a second of the engine, divided by those of the usual loop.
+
+    Both train ResNet18 with the same batches in one process.
     """
     ours, theirs = (
         known.get("resnet18", {}).get(f"{ENGINE}, {SAME_BATCH}"),
@@ -110,8 +113,9 @@ def times_usual(known: Known) -> float | None:
 
 
 def to_full_speed(known: Known) -> float | None:
-    """The median seconds until a candidate of ResNet18 trains at full speed, without the first one
-    of the process.
+    """The median seconds until a candidate of ResNet18 trains at full speed.
+
+    The first candidate of the process is left out.
     """
     parts = known.get("kernels", {}).values()
     times = [

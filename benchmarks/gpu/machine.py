@@ -1,5 +1,6 @@
-"""What a machine has: the device, versions, programs, data; and whether every module can be
-imported there.
+"""What a machine has: the device, versions, programs and data.
+
+It also tries whether every module can be imported there.
 """
 
 import importlib
@@ -132,8 +133,9 @@ def imports() -> Iterator[dict[str, Any]]:
 
 
 def programs() -> dict[str, Any]:
-    """Where compilers and NVIDIA's programs are: without a C compiler nothing can be compiled by
-    torch, without MPS nothing served.
+    """The paths of compilers and NVIDIA's programs.
+
+    Without a C compiler torch cannot compile; without MPS processes cannot train at once.
     """
     found = {name: shutil.which(name) or "" for name in (*COMPILERS, *PROGRAMS)}
     named = os.environ.get("CC", "")

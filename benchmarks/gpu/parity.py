@@ -1,5 +1,6 @@
-"""Does a GPU compute what a CPU computes? The same batches, byte for byte, and losses in float32
-without TF32.
+"""Does a GPU compute what a CPU computes?
+
+Batches are compared byte for byte, and losses in float32 without TF32.
 """
 
 from dataclasses import replace
@@ -56,8 +57,9 @@ def _last(fit: Images, order: EpochPlan, kind: str) -> tuple[torch.Tensor, ...]:
 
 
 def losses(work: Work) -> dict[str, Any]:
-    """The mean loss of a dozen steps on the CPU and on the device, eagerly, as one CUDA graph, and
-    with TF32.
+    """The mean loss of a dozen steps, on the CPU and on the device.
+
+    The device runs them eagerly, as one CUDA graph, and with TF32.
 
     `largest_relative_difference` is of those without TF32.
     """

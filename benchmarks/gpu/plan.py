@@ -1,5 +1,6 @@
-"""The study that fits into some minutes, and how long it will take: from what earlier stages have
-measured.
+"""The study that fits into some minutes, and how long it will take.
+
+The estimate is from what earlier stages have measured.
 """
 
 import statistics
@@ -65,8 +66,9 @@ class Plan:
 
 
 def rates(known: Known) -> Rates:
-    """What earlier stages know of trainings of ResNet18; where they know nothing, what a slow start
-    would give.
+    """What earlier stages know of trainings of ResNet18.
+
+    Where they know nothing, the rates are those of a slow start.
     """
     phases = [found for found in known.get("kernels", {}).values() if found.get("images_per_s")]
     main = [found for found in phases if found["net"] == "resnet18"]
@@ -81,14 +83,12 @@ def rates(known: Known) -> Rates:
         return Rates(speed, 60_000.0, 3.0, fixed, workers, gain, graph, source)
     speed = statistics.harmonic_mean([found["images_per_s"] for found in main])
     measured = statistics.harmonic_mean([found["evaluation"]["images_per_s"] for found in main])
-    begin = statistics.median(
-        found["to_full_speed_s"] for found in main
-    )  # the first of a process takes longer
+    # A median, as the first candidate of a process takes longer.
+    begin = statistics.median(found["to_full_speed_s"] for found in main)
     build = statistics.mean(found["seconds"]["build"] for found in main)
-    told = (
-        study.get("training_s", 0.0) - study.get("images_each", 0) / speed
-    )  # in the study's own clock, which begins after building
-    around = max(begin, build + told) + BETWEEN
+    # The study's clock begins after building.
+    beside_steps = study.get("training_s", 0.0) - study.get("images_each", 0) / speed
+    around = max(begin, build + beside_steps) + BETWEEN
     fixed = max(10.0, fixed - study.get("trainings", 0) * (build + BETWEEN))
     return Rates(speed, measured, around, fixed, workers, gain, graph, "kernels, first-study")
 
@@ -102,9 +102,7 @@ def _engine(known: Known) -> list[float]:
 
 
 def _together(known: Known) -> tuple[float, int]:
-    """How much faster two processes train than one, and how many to take: two if these gave what
-    one gives.
-    """
+    """How much faster two processes train than one, and how many to take."""
     outcomes = (known.get("tests", {}).get(PART) or {}).get("outcomes", {})
     if outcomes.get(TWO_PROCESSES) != "PASSED":
         return 1.0, 1
@@ -123,7 +121,11 @@ def _together(known: Known) -> tuple[float, int]:
 
 
 def estimated(costs: Rates, images: int, trials: int, seeds: int, epochs: int) -> float:
+<<<<<<< HEAD
     """The seconds of a study on so many training images, from what a training costs here."""
+=======
+    """The seconds of a study on so many training images, its references and searched ones."""
+>>>>>>> lines-d
     finals = finalists(trials) * seeds
     fit, held_out = (1 - HELD_OUT) * images, HELD_OUT * images
     searching = trials * epochs * (fit / costs.images_per_s + held_out / costs.measured_per_s)
@@ -138,8 +140,9 @@ def finalists(trials: int) -> int:
 
 
 def plan(known: Known, seconds: float, images: int) -> Plan:
-    """The study for so many seconds: of ResNet18 if at least the smallest one fits, else of the
-    small net.
+    """The study for so many seconds.
+
+    It is of ResNet18 if at least the smallest one fits, else of the small net.
     """
     costs = rates(known)
     for trials, seeds in SIZES:

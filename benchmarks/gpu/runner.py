@@ -1,5 +1,6 @@
-"""Each stage in processes of its own, within its time: what fails, hangs or crashes costs itself
-alone.
+"""Each stage in processes of its own, within its time.
+
+A part that fails, hangs or crashes affects no other.
 """
 
 import os
@@ -51,8 +52,9 @@ PRELOADED = [
 
 @dataclass
 class Outcome:
-    """What is known of a stage so far: its state, and of each part {"state", "seconds", "found",
-    "why"}.
+    """What is known of a stage so far: its state and its parts.
+
+    Each part is {"state", "seconds", "found", "why"}.
 
     A part that was cut off takes up where it was, and its seconds add up.
     """
@@ -74,8 +76,9 @@ class Outcome:
 
 
 def run(stage: Stage, work: Work, outcome: Outcome, log: Path, keep: Callable[[], None]) -> None:
-    """Run what is not settled of a stage within `work.seconds`; `keep` is called whenever `outcome`
-    has changed.
+    """Run those parts of a stage that are not settled, within `work.seconds`.
+
+    `keep` is called whenever `outcome` has changed.
     """
     ends = time.monotonic() + work.seconds
     outcome.state, outcome.why = UNDER_WAY, ""

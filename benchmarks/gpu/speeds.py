@@ -1,5 +1,6 @@
-"""Images a second of the usual loop and of the engine's forms, on ResNet18, on small nets packed,
-and on ResNet50.
+"""Images a second of the usual loop and of the engine's forms.
+
+They are on ResNet18, on small nets packed, and on ResNet50.
 
 The rungs are those of `benchmarks/ladder.py`, whatever they are: each in a fresh process on a GPU.
 """
@@ -27,8 +28,10 @@ TINY_IMAGES = 240
 
 
 def resnet18(work: Work) -> list[Part]:
-    """The stage: the engine and the usual loop at each one's batch, the engine at the usual loop's,
-    then its other forms.
+    """The stage on ResNet18.
+
+    It measures the engine and the usual loop at each one's batch, the engine at the usual loop's
+    batch, then the engine's other forms.
     """
     track = Track(work, "resnet18")
     forms = [track.engine(name, rung) for name, rung in _forms(work.device) if name != ENGINE]
@@ -37,8 +40,9 @@ def resnet18(work: Work) -> list[Part]:
 
 
 def packed(work: Work) -> list[Part]:
-    """The stage: a small net, in one process and in several, which share the GPU in turn or, under
-    MPS, at once.
+    """The stage on a small net, in one process and in several.
+
+    Several share the GPU in turn or, under MPS, at once.
     """
     track = Track(work, "small")
     several = sorted(TOGETHER[work.device].values())
@@ -49,8 +53,10 @@ def packed(work: Work) -> list[Part]:
 
 
 def resnet50(work: Work) -> list[Part]:
-    """The stage: the engine on ResNet50, the four references phase by phase, the usual loop, then
-    the engine's other forms.
+    """The stage on ResNet50.
+
+    It measures the engine, the four references phase by phase, the usual loop, then the engine's
+    other forms.
     """
     track = Track(work, "resnet50")
     prepared = functools.cache(lambda: images(work))
@@ -131,8 +137,9 @@ class Track:
         return Part(f"{name}, batch {self._setting.batch}", 60, measure)
 
     def bound(self) -> Part:
-        """The most images a second that the machine's own rates allow, and the share that the
-        engine reaches of it.
+        """The most images a second that the machine's own rates allow.
+
+        With it comes the share that the engine reaches.
         """
 
         def measure() -> dict[str, Any]:

@@ -88,8 +88,9 @@ def named(names: list[str]) -> list[Stage]:
 
 
 def allowed(stage: Stage, later: list[Stage], left: float, whole: float) -> float:
-    """The seconds that a stage may take: what is left of the call's `whole` time, less what belongs
-    to `later` ones; 0 if too few.
+    """The seconds that a stage may take; 0 if too few are left.
+
+    They are what is left of the call's `whole` time, less what belongs to `later` stages.
     """
     shares = [other.share * whole for other in later if other.share * whole >= other.least]
     seconds = min(stage.limit, left - sum(shares))

@@ -1,5 +1,6 @@
-"""Two placement studies, each run as a user runs it: a short one on ResNet18, and one that is
-planned for the time that is left.
+"""Two placement studies, each run as a user runs it.
+
+One is short, on ResNet18; the other is planned for the time that is left.
 """
 
 import re
@@ -58,8 +59,9 @@ def sets(*assignments: str) -> list[str]:
 
 
 def words(work: Work, out: Path, more: list[str], seconds: float) -> list[str]:
-    """The command line of a placement study that is written into `out`, and interrupted after so
-    many seconds.
+    """The command line of a placement study that writes into `out`.
+
+    It is interrupted after so many seconds.
     """
     common = ["run", "--study", "placement", "--device", work.device, "--data", work.data]
     small = sets(*TINY) if work.tiny else []
@@ -79,8 +81,9 @@ def one_epoch(work: Work, more: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _ran(command: list[str]) -> dict[str, Any]:
-    """The wall seconds of a study's command, its exit code, and what it said beside a line a
-    candidate.
+    """The wall seconds of a study's command, its exit code and its output.
+
+    The lines that it prints for each candidate are left out.
     """
     began = time.perf_counter()
     said: list[str] = []
@@ -110,8 +113,9 @@ def _left(folder: Path) -> dict[str, Any]:
 
 
 def _clocks(folder: Path, seconds: float, images: int) -> dict[str, float]:
-    """Of a study that trains one after the other: the seconds of a search's training, and those
-    beside all trainings.
+    """The seconds of a search's training, and those beside all trainings.
+
+    They are of a study that trains one candidate after the other.
     """
     records = _records(folder)
     searched = [record.seconds for record in records if record.seconds is not None]
@@ -143,7 +147,11 @@ def _check(found: Mapping[str, Any], folder: Path) -> int:
 
 
 def dry_run(work: Work) -> dict[str, Any]:
+<<<<<<< HEAD
     """The minutes of a ResNet18 study of 40 candidates with finals, as `--dry-run` tells them."""
+=======
+    """The minutes that `--dry-run` states for a ResNet18 study of 40 candidates with finalists."""
+>>>>>>> lines-d
     if work.tiny:
         raise Absent("a tiny run plans no such study")
     command = [
@@ -208,8 +216,9 @@ def planned(work: Work) -> list[Part]:
 
 
 def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How long the planned study took beside its plan, and beside the estimate in its own first
-    line. Raises Unfinished.
+    """How long the planned study took, relative to its plan and to its own estimate.
+
+    Raises Unfinished.
     """
     if not made:
         raise RuntimeError("there is no plan")

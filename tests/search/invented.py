@@ -1,5 +1,6 @@
-"""Studies whose trainings are invented: a score that depends on the job alone, a pool that finishes
-in any order, a store in memory.
+"""Studies with invented trainings.
+
+The score depends on the job alone, the pool finishes in any order, and the store is in memory.
 """
 
 import concurrent.futures
@@ -53,17 +54,18 @@ MIDDLE = replace(
         SITES,
     ),
 )
-"""A plan whose menu has 125 placements."""
+"""A search context whose choice space has 125 placements."""
 TINY = choice_space_of(
     SearchSpace("tiny", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}}),
     SITES,
 )
-"""A menu of 9 placements."""
+"""A choice space of 9 placements."""
 
 
 def study(trials: int = 16, workers: int = 1, **fields: Any) -> Study:
-    """The placement study, without rungs and random baseline and with one seed a finalist unless
-    `fields` say otherwise.
+    """The placement study with no rungs, no random baseline and one seed a finalist.
+
+    `fields` override these.
     """
     plain = {
         "rungs": Rungs(),
@@ -74,8 +76,10 @@ def study(trials: int = 16, workers: int = 1, **fields: Any) -> Study:
 
 
 def with_everything(trials: int, workers: int = 1) -> Study:
-    """A study with two rungs, a random baseline, finalists on several seeds and the winner without
-    each of its sites.
+    """A study with everything that may happen.
+
+    It has two rungs, a random baseline, finalists on several seeds and the winner without each of
+    its sites.
     """
     return study(
         trials,
@@ -95,8 +99,10 @@ def truth(placement: str) -> float:
 
 
 def invent(job: Job) -> Result:
-    """Shorter trainings are worse by 3 points an epoch and say less; with r = 4 at layer1 they
-    crash, final ones at some seeds too.
+    """The invented result of a job.
+
+    Shorter trainings are worse by 3 points an epoch and say less. With r = 4 at layer1 they crash,
+    and final ones do at some seeds.
     """
     rng = random.Random(f"{job.placement} {job.seed} {job.epochs} {job.final}")
     if "layer1=bam(r=4" in job.placement or (

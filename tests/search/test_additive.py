@@ -1,5 +1,7 @@
-"""The additive model: the choice space as arrays and back, effects that are known, and intervals
-that hold what they say.
+"""The additive model and its encoder.
+
+Placements become arrays and come back, known effects are found, and intervals cover what they
+state.
 """
 
 import itertools
@@ -19,8 +21,8 @@ from bam_search.search.additive import (
 )
 from bam_search.space.placement import Choice, Placement
 
-MENU = PLAN.choice_space
-DESIGN = PlacementEncoder.of(MENU)
+CHOICE_SPACE = PLAN.choice_space
+DESIGN = PlacementEncoder.of(CHOICE_SPACE)
 
 
 def vectors(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -34,7 +36,7 @@ def named(effects: np.ndarray) -> dict[str, float]:
     """The truth of what `effects_of` names, from an effect for each feature."""
     at = dict(zip(DESIGN.names, effects, strict=True))
     found = {f"{site}=bam": at["bam"] + at[f"{site}=bam"] for site in DESIGN.sites}
-    for option, values in MENU.sites["layer1"]["bam"].items():
+    for option, values in CHOICE_SPACE.sites["layer1"]["bam"].items():
         of = {value: at[f"bam({option}={value})"] for value in values}
         found |= {
             f"bam({option}={value})": OPTION * (of[value] - float(np.mean(list(of.values()))))
@@ -58,6 +60,7 @@ def posterior_mean(learned: AdditiveModel) -> np.ndarray:
 
 
 def test_every_choice_at_every_site_survives_the_round_trip() -> None:
+    # The smallest maps leave no room for d = 6.
     assert [len(choices) for choices in DESIGN.choices] == [
         16,
         16,
@@ -65,7 +68,7 @@ def test_every_choice_at_every_site_survives_the_round_trip() -> None:
         16,
         12,
         12,
-    ]  # the smallest maps leave no room for d = 6
+    ]
     for i, choices in enumerate(DESIGN.choices):
         for j in range(1, len(choices) + 1):
             vector = np.zeros(6, dtype=int)
@@ -107,7 +110,7 @@ def test_placements_of_several_sites_survive_the_round_trip() -> None:
         "layer3=bam layer1=bam(end_bn=false)",
     ],
 )
-def test_what_is_not_on_the_menu_has_no_vector(text: str) -> None:
+def test_what_is_not_in_the_choice_space_has_no_vector(text: str) -> None:
     assert DESIGN.vector(resolve(text, SITES)) is None
 
 
@@ -265,9 +268,9 @@ def test_poor_data_give_finite_numbers(n: int) -> None:
         ).all()
 
 
-def test_a_menu_of_several_modules_has_an_effect_for_each() -> None:
-    offered = {"one": {"bam": {"r": (4, 8)}, "se": {"r": (16,)}}, "two": {"se": {"r": (16,)}}}
-    choice_space = type(MENU)(offered, {"bam": {"r": 16, "d": 4}, "se": {"r": 16}})
+def test_a_choice_space_of_several_modules_has_an_effect_for_each() -> None:
+    modules = {"one": {"bam": {"r": (4, 8)}, "se": {"r": (16,)}}, "two": {"se": {"r": (16,)}}}
+    choice_space = type(CHOICE_SPACE)(modules, {"bam": {"r": 16, "d": 4}, "se": {"r": 16}})
     encoder = PlacementEncoder.of(choice_space)
     assert encoder.choices == (
         (Choice.of("bam", {"r": 4}), Choice.of("bam", {"r": 8}), Choice.of("se", {"r": 16})),

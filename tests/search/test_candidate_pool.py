@@ -1,5 +1,6 @@
-"""What may be proposed: costs add up, limits hold, and random placements are spread over the number
-of sites.
+"""The candidate pool.
+
+Costs add up, limits hold, and random placements are spread over the number of sites.
 """
 
 import math
@@ -20,7 +21,7 @@ def pool(
     limits: tuple[float, float] = (math.inf, math.inf),
     choice_space: ChoiceSpace = PLAN.choice_space,
 ) -> CandidatePool:
-    """An offer with real overheads: parameters, and all operators' MACs."""
+    """A candidate pool with real overheads: parameters, and all operators' MACs."""
 
     def added(site: str, choice: Choice) -> list[float]:
         more = PLAN.costs.added(site, choice)
@@ -95,7 +96,7 @@ def test_neighbours_differ_at_one_site_at_most() -> None:
     assert found.overheads(near).shape == (200, 2)  # all of them are in the choice space
 
 
-def test_what_is_not_possible_at_a_site_is_not_offered() -> None:
+def test_what_is_not_possible_at_a_site_is_not_proposed() -> None:
     def added(_site: str, choice: Choice) -> list[float]:
         return [math.inf if dict(choice.options)["r"] == 4 else 1.0]
 

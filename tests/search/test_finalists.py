@@ -1,5 +1,6 @@
-"""Finalists with invented errors: who they are, common seeds, further seeds where it is unclear,
-the winner without each site.
+"""Finalists with invented errors.
+
+Tests say who they are, which seeds they share, who gets further ones, and what the ablations are.
 """
 
 import random
@@ -39,8 +40,9 @@ def known(number: int, text: str, error: float | None, cost: float, **fields: ob
 
 
 def crafted() -> list[Record]:
-    """A clear reference, two of equal truth at rising costs, a clear winner; and one that is no
-    finalist.
+    """Records with a clear reference, two of equal truth at rising costs, and a clear winner.
+
+    One more record is no finalist.
     """
     return [
         known(0, TEXTS[0], 80.5, 0.0, origin=REFERENCE, name="no attention"),
@@ -64,8 +66,9 @@ def filled(context: Study, records: list[Record]) -> Store:
 
 
 class Exact:
-    """Trains at once: the mean of the placement, the effect of the seed on all, noise; keeps the
-    jobs.
+    """An executor that trains at once, and keeps the jobs.
+
+    An error is the mean of the placement, plus the effect of the seed on all, plus noise.
     """
 
     def __init__(
@@ -102,11 +105,13 @@ def test_finalists_are_references_the_front_and_the_best_random_candidate() -> N
         known(FIRST[RANDOM] + i, f"layer3=bam(r={r})", e, 5.0, origin=RANDOM)
         for i, (r, e) in enumerate([(4, 75.0), (8, 72.0)])
     ]
-    dear = known(5, "every-block=bam", 90.0, 9.0, origin=REFERENCE, name="BAM in every block")
+    expensive = known(5, "every-block=bam", 90.0, 9.0, origin=REFERENCE, name="BAM in every block")
     failed = known(6, "layer2=bam(r=4)", None, 0.5, failure="Traceback")
     assert [
         r.number
-        for r in choose_finalists(context, PLAN.choice_space, [*crafted(), dear, failed, *drawn])
+        for r in choose_finalists(
+            context, PLAN.choice_space, [*crafted(), expensive, failed, *drawn]
+        )
     ] == [
         0,
         5,
@@ -127,8 +132,9 @@ def test_finalists_are_references_the_front_and_the_best_random_candidate() -> N
 
 
 def noisy() -> list[Record]:
-    """Attention at layer2 helps by 6 points, elsewhere not; luck shows layer1 as good, once, and
-    layer2 bad, once.
+    """Records in which attention helps at layer2 only, by 6 points.
+
+    Luck makes layer1 look good once, and layer2 bad once.
     """
     shown = {
         "none": 80.0,
@@ -299,13 +305,11 @@ def test_ablations_are_the_winner_without_each_site() -> None:
 
 def test_an_ablation_that_is_a_finalist_already_is_not_trained_twice() -> None:
     two = known(3, "layer1=bam layer2=bam", 70.2, 3.0)
-    assert (
-        ablations(study(finalists=FinalistPlan()), PLAN, [*crafted()[:3], two]) == []
-    )  # each site alone is #1 or #2
+    # Each site alone is #1 or #2.
+    assert ablations(study(finalists=FinalistPlan()), PLAN, [*crafted()[:3], two]) == []
     one = known(3, "layer3=bam", 70.2, 3.0)
-    assert (
-        ablations(study(finalists=FinalistPlan()), PLAN, [crafted()[0], one]) == []
-    )  # nothing at all is the reference
+    # Nothing at all is the reference.
+    assert ablations(study(finalists=FinalistPlan()), PLAN, [crafted()[0], one]) == []
 
 
 def test_no_ablations_unless_asked_for_or_without_a_searched_finalist() -> None:

@@ -1,5 +1,8 @@
-"""The study loop with invented scores: order, duplicates, failures, rungs, the random baseline,
-limits, and that an interrupted study ends like an uninterrupted one."""
+"""The search loop with invented scores.
+
+Tests are on order, duplicates, failures, rungs, the random baseline and limits, and that an
+interrupted study ends like an uninterrupted one.
+"""
 
 import math
 from collections import Counter
@@ -40,7 +43,7 @@ def rungs(
     control: float = 0.0,
     startup: int = 4,
 ) -> Study:
-    """A study of 4 epochs with rungs, and with a sampler that proposes hopeless candidates too."""
+    """A study of 4 epochs with rungs, and with a sampler that proposes bad candidates too."""
     recipe = replace(PLACEMENT.recipe, epochs=4)
     return study(
         trials,
@@ -92,8 +95,9 @@ def test_an_interrupted_study_ends_like_an_uninterrupted_one(
 
 
 def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
-    """A study in which all there is happens: stops, a random baseline, further seeds, ablations,
-    failures; its pool and its records.
+    """A study in which everything happens, with its pool and its records.
+
+    There are stops, a random baseline, further seeds, ablations and failures.
     """
     fields = {
         "startup": 3,
@@ -242,7 +246,7 @@ def test_references_and_the_startup_are_never_stopped() -> None:
     first = [records[number] for number in range(20)]
     assert all(record.complete or record.failure for record in first)
     assert not any(record.stopped or record.control for record in first)
-    # It was not for lack of hopeless ones among them.
+    # It was not for lack of bad ones among them.
     short = [
         replace(record, rung_epochs=(1,), rung_errors=record.rung_errors[:1])
         for record in first
@@ -258,7 +262,7 @@ def test_references_and_the_startup_are_never_stopped() -> None:
     )
 
 
-def test_audited_candidates_go_on_to_the_end() -> None:
+def test_control_candidates_go_on_to_the_end() -> None:
     context = rungs(control=1.0)
     records = train(context, memory_store(context), Shuffled(), with_finals=False)
     control = [record for record in records.values() if record.control]
@@ -325,9 +329,10 @@ def test_the_random_arm_trains_nothing_again_that_the_search_has_trained() -> No
             "test_micro_batches",
             "test_failure",
         )
+        # It took no time.
         assert replace(record, **{key: getattr(known, key) for key in tests}) == replace(
             known, **same, seconds=0.0
-        )  # it took no time
+        )
     assert max(Counter(pool.searched).values()) == 1
 
 

@@ -8,7 +8,7 @@ from bam_search.search.pruner import MIN_RECORDS, at_rung, forecast, in_control_
 from bam_search.search.record import Record
 
 COSTS = ("params_overhead", "macs_conv_fc_overhead")
-AUDITED = [23, 27, 33, 37]
+CONTROL = [23, 27, 33, 37]
 """Of the first 60 candidates at seed 0 and a share of 0.1: a continued study must agree."""
 SHORT = np.array([90.0, 88.0, 86.0, 84.0, 82.0, 80.0, 78.0, 76.0])
 
@@ -79,55 +79,55 @@ def test_the_error_at_a_rung() -> None:
     assert [at_rung(record, epochs) for epochs in (1, 2, 3)] == [90.0, None, 80.0]
 
 
-def hopeless_at(
+def stops_at(
     short: float,
     cost: float = 1.0,
     noise: float = 0.0,
     margin: float = 1.0,
     others: list[Record] | None = None,
 ) -> str:
-    """Whether a candidate of this cost is hopeless beside those on a line at cost 1, of which the
-    best has 68.
+    """Whether the pruner stops a candidate of this cost.
+
+    The others are on a line at cost 1, of which the best has 68.
     """
     known = on_a_line(noise=noise) if others is None else others
     return should_stop(trained(20, short, None, cost), known, COSTS, margin)
 
 
 def test_hopeless_is_what_an_equally_cheap_one_beats_beyond_the_margin() -> None:
-    assert hopeless_at(76.2)
-    assert not hopeless_at(75.8)
+    assert stops_at(76.2)
+    assert not stops_at(75.8)
     # With a noise of 0.7 the best has 68.3, and the forecast's scatter is 0.7 * (8 / 6) ** 0.5; a
     # difference has 2 ** 0.5 of it.
     for margin in (0.5, 1.0, 2.0):
         edge = 2 * (68.3 + margin * 0.7 * np.sqrt(8 / 6) * np.sqrt(2) - 30)
-        assert hopeless_at(edge + 0.1, noise=0.7, margin=margin)
-        assert not hopeless_at(edge - 0.1, noise=0.7, margin=margin)
+        assert stops_at(edge + 0.1, noise=0.7, margin=margin)
+        assert not stops_at(edge - 0.1, noise=0.7, margin=margin)
 
 
 def test_the_reason_names_the_rival_and_both_errors() -> None:
-    reason = hopeless_at(90.0)
+    reason = stops_at(90.0)
     assert "after 1 epoch: 75.0 % to expect" in reason
     assert "#7 costs no more with 68.0 %" in reason
 
 
 def test_a_rival_that_costs_more_anywhere_stops_nobody() -> None:
-    assert hopeless_at(95.0, cost=1.0)
-    assert not hopeless_at(95.0, cost=0.9)
-    record = trained(
-        20, 95.0, None, 1.5, macs_conv_fc_overhead=1.9
-    )  # the others: 1 % parameters, 2 % MACs
+    assert stops_at(95.0, cost=1.0)
+    assert not stops_at(95.0, cost=0.9)
+    # The others: 1 % parameters, 2 % MACs.
+    record = trained(20, 95.0, None, 1.5, macs_conv_fc_overhead=1.9)
     assert should_stop(record, on_a_line(), COSTS, 1.0) == ""
     assert should_stop(record, on_a_line(), ("params_overhead",), 1.0)
 
 
 def test_a_rival_must_have_gone_all_the_way() -> None:
-    dear = on_a_line(cost=5.0)  # enough for a forecast, no rivals
-    assert not hopeless_at(95.0, others=[*dear, trained(9, 60.0, None)])
-    assert hopeless_at(95.0, others=[*dear, trained(9, 60.0, 60.0)])
+    expensive = on_a_line(cost=5.0)  # enough for a forecast, no rivals
+    assert not stops_at(95.0, others=[*expensive, trained(9, 60.0, None)])
+    assert stops_at(95.0, others=[*expensive, trained(9, 60.0, 60.0)])
 
 
 def test_without_a_forecast_nobody_is_stopped() -> None:
-    assert hopeless_at(99.0, others=on_a_line(n=MIN_RECORDS - 1)) == ""
+    assert stops_at(99.0, others=on_a_line(n=MIN_RECORDS - 1)) == ""
 
 
 def test_the_last_rung_decides() -> None:
@@ -144,7 +144,7 @@ def test_the_last_rung_decides() -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
-def test_the_audited_share_is_as_stated(share: float) -> None:
+def test_the_control_share_is_as_stated(share: float) -> None:
     shares = [
         np.mean([in_control_group(seed, number, share) for number in range(100)])
         for seed in range(100)
@@ -154,9 +154,9 @@ def test_the_audited_share_is_as_stated(share: float) -> None:
     assert len(set(shares)) > 3
 
 
-def test_who_is_audited_is_always_the_same() -> None:
-    assert [number for number in range(60) if in_control_group(0, number, 0.1)] == AUDITED
-    assert [number for number in range(60) if in_control_group(1, number, 0.1)] != AUDITED
+def test_who_is_in_the_control_group_is_always_the_same() -> None:
+    assert [number for number in range(60) if in_control_group(0, number, 0.1)] == CONTROL
+    assert [number for number in range(60) if in_control_group(1, number, 0.1)] != CONTROL
     assert not any(in_control_group(0, number, 0.0) for number in range(1000))
     assert all(in_control_group(0, number, 1.0) for number in range(1000))
     # A larger share audits the same ones and more.

@@ -1,5 +1,7 @@
-"""Means, differences and probabilities against numbers by hand, the classical formulas, and
-simulated studies of known truth.
+"""Means, differences and probabilities.
+
+They are compared with numbers by hand, the classical formulas, and simulated studies of known
+truth.
 """
 
 from collections.abc import Sequence
@@ -44,8 +46,9 @@ def simulated(
     sd: float = 0.4,
     shift: float = 0.6,
 ) -> list[Record]:
-    """Records with these true means, drawn from the model: mean + what the seed does to all +
-    noise.
+    """Records with these true means, drawn from the model of a final error.
+
+    An error is the mean, plus the effect of the seed on all, plus noise.
     """
     shifts = rng.normal(0, shift, max(seeds))
     rows = [
@@ -170,9 +173,9 @@ def test_membership_follows_the_noise_and_the_number_of_seeds() -> None:
     # The more expensive is on the front if it is better: Student's t of the difference over its
     # standard deviation.
     for n, sd, degrees in ((2, 1.0, 12), (8, 1.0, 12), (2, 0.3, 12), (2, 0.5, 2)):
-        cheap, dear = final(0, [71.0] * n, cost=1), final(1, [70.5] * n, cost=2)
+        cheap, expensive = final(0, [71.0] * n, cost=1), final(1, [70.5] * n, cost=2)
         expected = stats.t.cdf(0.5 / (sd * np.sqrt(2 / n)), degrees)
-        assert membership([cheap, dear], COSTS, Noise(sd, degrees))[1] == pytest.approx(
+        assert membership([cheap, expensive], COSTS, Noise(sd, degrees))[1] == pytest.approx(
             expected, abs=0.025
         )
 
@@ -243,9 +246,8 @@ def test_the_probability_to_be_on_the_front_is_calibrated() -> None:
         truths = rng.normal(70, 0.4, 4)
         records = simulated(rng, truths, [3, 3, 3, 3])
         said += membership(records, COSTS, noise(records))[1:]
-        true += [
-            bool(truths[i] < truths[:i].min()) for i in range(1, 4)
-        ]  # costs rise with the number
+        # Costs rise with the number.
+        true += [bool(truths[i] < truths[:i].min()) for i in range(1, 4)]
     chances, facts = np.array(said), np.array(true)
     for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.01)):
         within = (chances >= low) & (chances < high)

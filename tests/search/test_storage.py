@@ -1,4 +1,7 @@
-"""A study in a shared database means the same as one in its folder; names are kept apart."""
+"""A study in a shared database means the same as one in its folder.
+
+Two studies of one name are kept apart.
+"""
 
 import json
 from dataclasses import replace
@@ -73,9 +76,8 @@ def test_an_interrupted_study_ends_like_an_uninterrupted_one(
 def test_a_study_that_was_run_differently_is_refused_wherever_it_lies(
     study_storage: StudyStorage, tmp_path: Path
 ) -> None:
-    for folder in (
-        ("study", "elsewhere") if not study_storage.embedded else ("study",)
-    ):  # a shared database remembers without the folder
+    # A shared database remembers without the folder.
+    for folder in ("study", "elsewhere") if not study_storage.embedded else ("study",):
         with pytest.raises(UserError) as caught:
             open_store(tmp_path / folder, {**IDENTITY, "seed": 1}, OBJECTIVES, study_storage)
         assert "seed: 0 there, 1 now" in caught.value.message

@@ -30,9 +30,8 @@ def test_each_phase_has_its_trainings_and_their_images() -> None:
         ),  # 4 references, 9 of 20 searched and the best random one; 3 seeds each, and 15 % more
         ("winner without each site", 12),  # 4 of 6 sites
     ]
-    assert found["search"].images == 24 * 2 * (
-        900 + 30
-    )  # validation images take a third of a step each
+    # Validation images take a third of a step each.
+    assert found["search"].images == 24 * 2 * (900 + 30)
     assert found["finalists"].images == 48 * (2 * 990 + 100)
 
 
