@@ -1,12 +1,6 @@
-<<<<<<< HEAD
 """Fixtures and helpers that several tests share.
 
 They are image files, a PostgreSQL server, records to report on, and a call of the command line.
-=======
-"""Fixtures: image files and records to report on.
-
-The images are a small file of the right kind, and the real CIFAR-100 where it exists.
->>>>>>> lines-d
 """
 
 import os

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What `benchmarks/attention.py` measures of the attention modules alone."""
-=======
 """The attention modules alone, measured by `benchmarks/attention.py` where the project has it."""
->>>>>>> lines-d
 
 import importlib
 from collections.abc import Callable

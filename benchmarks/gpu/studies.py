@@ -147,11 +147,7 @@ def _check(found: Mapping[str, Any], folder: Path) -> int:
 
 
 def dry_run(work: Work) -> dict[str, Any]:
-<<<<<<< HEAD
-    """The minutes of a ResNet18 study of 40 candidates with finals, as `--dry-run` tells them."""
-=======
     """The minutes that `--dry-run` states for a ResNet18 study of 40 candidates with finalists."""
->>>>>>> lines-d
     if work.tiny:
         raise Absent("a tiny run plans no such study")
     command = [
