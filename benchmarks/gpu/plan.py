@@ -107,17 +107,11 @@ def _together(known: Known) -> tuple[float, int]:
     if outcomes.get(TWO_PROCESSES) != "PASSED":
         return 1.0, 1
     rungs = known.get("resnet18", {})
-    one = [
-        found["images_per_s"]
-        for name, found in rungs.items()
-        if name == "the engine, batch 256" and found
-    ]
-    two = [
-        found["images_per_s"]
-        for name, found in rungs.items()
-        if name.startswith(TOGETHER) and found
-    ]
-    return (max(1.0, two[0] / one[0]) if one and two else 1.0), 2
+    one = rungs.get("the engine, batch 256")
+    two = [found for name, found in rungs.items() if name.startswith(TOGETHER) and found]
+    if not one or not two:
+        return 1.0, 2
+    return max(1.0, two[0]["images_per_s"] / one["images_per_s"]), 2
 
 
 def estimated(costs: Rates, images: int, trials: int, seeds: int, epochs: int) -> float:
