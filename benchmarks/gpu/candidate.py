@@ -175,7 +175,7 @@ def _begin(on: Ground, net: str, text: str, seconds: dict[str, float]) -> Traini
     seconds["prepare"], step = _clock(
         kind, lambda: TrainingStep.first(model.train(), on.context, on.recipe)
     )
-    seconds["order"], _ = _clock(kind, lambda: step.batches.deal(_order(on)))
+    seconds["order"], _ = _clock(kind, lambda: step.batches.load(_order(on)))
     for number in range(EAGER):
         seconds[f"eager_{number + 1}"], _ = _clock(kind, step.take)
     return step
