@@ -453,10 +453,12 @@ def compare(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[s
     trainings, and the volumes at equal cost.
     """
     most = full_trainings * landscape_of(key, 0).budgets[-1]
-    running = {
-        arm: [pool.submit(_curve, key, arm, seed, most) for seed in range(seeds)] for arm in ARMS
-    }
-    curves = {arm: [future.result() for future in futures] for arm, futures in running.items()}
+    running = {}
+    for arm in ARMS:
+        running[arm] = [pool.submit(_curve, key, arm, seed, most) for seed in range(seeds)]
+    curves = {}
+    for arm, futures in running.items():
+        curves[arm] = [future.result() for future in futures]
     target = statistics.median(_at(curve, most) for curve in curves[RANDOM])
     found = {arm: _summary(taken, target, most) for arm, taken in curves.items()}
     ratios = {arm: round(row["cost_ratio_to_random"], 3) for arm, row in found.items()}
@@ -465,14 +467,13 @@ def compare(pool: Executor, key: str, seeds: int, full_trainings: int) -> dict[s
 
 
 def _summary(curves: Sequence[Curve], target: float, most: int) -> dict[str, Any]:
+    """What an arm's curves say: its cost until the target, and what it has at shares of `most`."""
     until = _until(curves, target, most)
-    volumes = {
-        str(share): _spread([_at(curve, share * most) for curve in curves]) for share in SHARES
-    }
-    sizes = {
-        str(share): statistics.mean(_size(curve, share * most) for curve in curves)
-        for share in SHARES
-    }
+    volumes, sizes = {}, {}
+    for share in SHARES:
+        spent = share * most
+        volumes[str(share)] = _spread([_at(curve, spent) for curve in curves])
+        sizes[str(share)] = statistics.mean(_size(curve, spent) for curve in curves)
     return {
         "epochs_to_target": until,
         "cost_ratio_to_random": until / most,
@@ -531,9 +532,8 @@ def false_stops(pool: Executor, key: str, seeds: int, full_trainings: int) -> di
     """How often stopping was wrong, over `seeds` replays, and what it saved."""
     most = full_trainings * landscape_of(key, 0).budgets[-1]
     futures = [pool.submit(_stops, key, seed, most) for seed in range(seeds)]
-    stopped, wrong, saved, spent = (
-        sum(column) for column in zip(*(future.result() for future in futures), strict=True)
-    )
+    counts = [future.result() for future in futures]
+    stopped, wrong, saved, spent = (sum(column) for column in zip(*counts, strict=True))
     return {
         "stopped": stopped,
         "wrong": wrong,

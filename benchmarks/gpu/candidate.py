@@ -163,7 +163,7 @@ def phases(on: Ground, net: str, text: str) -> Iterator[dict[str, Any]]:
 def _begin(on: Ground, net: str, text: str, seconds: dict[str, float]) -> TrainingStep:
     """The step of a new candidate after its first eager calls.
 
-    `seconds` is called with how long each phase took.
+    It writes into `seconds` how long each phase took.
     """
     kind = on.device.type
     space = load(net, CIFAR_INPUTS)
@@ -175,9 +175,9 @@ def _begin(on: Ground, net: str, text: str, seconds: dict[str, float]) -> Traini
     seconds["prepare"], step = _clock(
         kind, lambda: TrainingStep.first(model.train(), on.context, on.recipe)
     )
-    seconds["order"], _ = _clock(kind, lambda: step.batches.deal(_order(on)))
+    seconds["order"], _ = _clock(kind, lambda: step.batches.load(_order(on)))
     for number in range(EAGER):
-        seconds[f"eager_{number + 1}"], _ = _clock(kind, step.take)
+        seconds[f"eager_{number + 1}"], _ = _clock(kind, step.step)
     return step
 
 
