@@ -7,6 +7,7 @@ from bam_search.cli.prepare import Request, ResolvedRun, one_per_space, resolve_
 from bam_search.config import flat
 from bam_search.score.cost import Cost, overhead
 from bam_search.score.estimate import most_expensive
+from bam_search.search.workload import trainings
 
 TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
 """Of CIFAR-100: a dry run does not read the data."""
@@ -82,9 +83,9 @@ def _echo_phases(ready: ResolvedRun, expected: Forecast, images: int) -> None:
     click.echo(
         f"one training of {seen:,} images: {duration(least)} to {duration(most)}, measured just now"
     )
-    trainings = sum(phase.trainings for phase, _ in expected.phases)
+    total = trainings([phase for phase, _ in expected.phases])
     click.echo(
-        f"the study: about {duration(expected.seconds)} for {trainings:,} trainings, "
+        f"the study: about {duration(expected.seconds)} for {total:,} trainings, "
         f"{ready.study.workers} at a time; finalists are estimated, and "
         "reading the data, starting processes and the report come on top"
     )

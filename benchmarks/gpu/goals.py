@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Known = Mapping[str, Mapping[str, Any]]
-"""What was found, by stage and part."""
+from benchmarks.gpu.parts import Known
+
 ENGINE, USUAL = "the engine", "usual loop"
 AS_IT_IS = re.compile(rf"{ENGINE}, (\d+ process(es)? at once, (under MPS, )?)?batch \d+")
 """The parts that measure what a study does by default, in one process or several, and not another

@@ -19,6 +19,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+Known = Mapping[str, Mapping[str, Any]]
+"""What was found, by stage and part."""
+
 DONE, FAILED, ABSENT, CUT_OFF = "done", "failed", "absent", "cut off"
 SETTLED = (DONE, FAILED, ABSENT)
 """How a part ended that is not tried again unless its stage is named."""
@@ -52,7 +55,7 @@ class Work:
     tiny: bool
     seconds: float
     temporary: Path
-    known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    known: Known = field(default_factory=dict)
     spent: Mapping[str, float] = field(default_factory=dict)
 
     def space(self, name: str) -> str:

@@ -4,16 +4,12 @@ The estimate is from what earlier stages have measured.
 """
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bam_search.search.workload import FINALISTS
-from benchmarks.gpu.parts import SMALL
+from benchmarks.gpu.parts import SMALL, Known
 from benchmarks.gpu.suite import PART
 
-Known = Mapping[str, Mapping[str, Any]]
-"""What was found, by stage and part."""
 SIZES = ((24, 3), (20, 3), (16, 3), (14, 3), (12, 2))
 """Candidates and final seeds, the best first."""
 LEAST_EPOCHS, MOST_EPOCHS = 3, 15

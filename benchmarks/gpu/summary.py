@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.gpu.folder import Folder
-from benchmarks.gpu.goals import Known, goals, usual
-from benchmarks.gpu.parts import ABSENT, CUT_OFF, FAILED, now
+from benchmarks.gpu.goals import goals, usual
+from benchmarks.gpu.parts import ABSENT, CUT_OFF, FAILED, Known, now
 from benchmarks.gpu.runner import Outcome
 from benchmarks.gpu.stages import STAGES
 

@@ -3,11 +3,11 @@
 Another placement of the same blocks needs no new graph, runs its attention, and trains the same.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from counting import Counting
 from torch import nn
 
 from bam_search.model.build import build, sites_of
@@ -21,17 +21,6 @@ X = torch.randn(4, 3, 32, 32)
 
 def net(text: str) -> nn.Module:
     return build(SMALL, SITES, text, 0).train()
-
-
-class Counting:
-    """A compiler that only counts the graphs it is given."""
-
-    def __init__(self) -> None:
-        self.graphs = 0
-
-    def __call__(self, module: Any, _example: Any) -> Callable[..., Any]:
-        self.graphs += 1
-        return module.forward  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)

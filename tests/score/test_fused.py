@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import recorded as recording
 import torch
+from counting import Counting
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -41,17 +42,6 @@ from bam_search.space.search_space import load_space
 SMALL = load_space("small")
 SITES = sites_of(SMALL)
 CPU = choose("cpu")
-
-
-class Counting:
-    """A compiler that only counts the graphs it is given."""
-
-    def __init__(self) -> None:
-        self.graphs = 0
-
-    def __call__(self, module: Any, _example: Any) -> Callable[..., Any]:
-        self.graphs += 1
-        return module.forward  # type: ignore[no-any-return]
 
 
 class Own(nn.Module):
