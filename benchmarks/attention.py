@@ -34,7 +34,7 @@ from torch.nn import functional
 
 from bam_search.model.attention import create
 from bam_search.model.attention.bam import BAM
-from bam_search.score.cuda_graphs import EAGER, stream
+from bam_search.score.cuda_graphs import EAGER, cuda_graph, stream
 from bam_search.score.device import choose
 from bam_search.space.placement import Choice
 from benchmarks.results import deliver, say
@@ -309,10 +309,7 @@ def _timed(call: Callable[[], object], device: str) -> Callable[[], float]:
         call()
     if device == "cpu":
         return partial(_by_clock, call)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-        call()
-    return partial(_by_events, graph)
+    return partial(_by_events, cuda_graph(call))
 
 
 def _by_clock(call: Callable[[], object]) -> float:
@@ -321,11 +318,11 @@ def _by_clock(call: Callable[[], object]) -> float:
     return 1000 * (time.process_time() - started)
 
 
-def _by_events(graph: torch.cuda.CUDAGraph) -> float:
+def _by_events(replay: Callable[[], object]) -> float:
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     for _ in range(REPLAYS):
-        graph.replay()
+        replay()
     end.record()
     end.synchronize()
     return start.elapsed_time(end) / REPLAYS

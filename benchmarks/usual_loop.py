@@ -105,6 +105,9 @@ def _loader(
         shuffle=training,
         drop_last=training,
         num_workers=workers,
+        # As in a program of its own. A process that was spawned would spawn its workers too, which
+        # takes them a minute where importing torch is slow.
+        multiprocessing_context="fork" if workers else None,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )

@@ -18,6 +18,8 @@ from torch.nn import functional
 
 Backend = str | Callable[..., Any]
 """What compiles: a name that torch.compile knows, or a function."""
+OPTIONS: dict[str, Any] = {"realize_reads_threshold": 8}
+"""For inductor: what is made of up to so many tensors is not written down, as a float32 map."""
 OVER = (0, 2, 3)
 """The dimensions of (B, C, H, W) that batch normalisation takes its statistics over."""
 
@@ -57,9 +59,9 @@ class _NormaliseAddRelu(torch.autograd.Function):
         backend: Backend,
     ) -> Tensor:
         arguments = (x, residual, weight, bias, running_mean, running_var, momentum, eps)
-        y, *per_channel = _run(_forward, backend, *arguments)
+        y, mean, rstd = _run(_forward, backend, *arguments)
         # Where nothing was added, y is known from x: one map less to keep and to read.
-        ctx.save_for_backward(x, None if residual is None else y, *per_channel)
+        ctx.save_for_backward(x, None if residual is None else y, weight, bias, mean, rstd)
         ctx.backend = backend
         return y
 
@@ -119,7 +121,8 @@ def _graph(function: Callable[..., Any], backend: Backend, *_kinds: object) -> C
     """
     code = function.__code__
     copy = FunctionType(code.replace(), function.__globals__, function.__name__)
-    return torch.compile(copy, backend=backend, fullgraph=True, dynamic=False)
+    options = OPTIONS if backend == "inductor" else None
+    return torch.compile(copy, backend=backend, fullgraph=True, dynamic=False, options=options)
 
 
 def _forward(
@@ -137,37 +140,43 @@ def _forward(
     running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
     running_var.mul_(1 - momentum).add_(var, alpha=momentum * n / (n - 1))
     rstd = torch.rsqrt(var + eps)
-    scale = weight * rstd
-    shift = bias - mean * scale
-    y = x.float() * _map(scale) + _map(shift)
+    y = _affine(x, weight, bias, mean, rstd)
     if residual is not None:
         y = y + residual.float()
-    return y.relu().to(x.dtype), scale, shift, mean, rstd
+    # The scale is not among the results: Triton 3.6 cannot compile a sum over pixels whose kernel
+    # both writes `rstd` down and goes on with it ("operand does not dominate this use").
+    return y.relu().to(x.dtype), mean, rstd
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    """The normalised map, in float32."""
+    scale = weight * rstd
+    shift = bias - mean * scale
+    return x.float() * _map(scale) + _map(shift)
 
 
 def _backward(
-    gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor
+    gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor
 ) -> tuple[Tensor, ...]:
-    # Made of four tensors: of more, the compiler would write it down, as a float32 map.
-    passed = torch.where(x.float() * _map(scale) + _map(shift) <= 0, 0, gradient)
-    return _through_norm(passed, x, scale, mean, rstd)
+    passed = torch.where(_affine(x, weight, bias, mean, rstd) <= 0, 0, gradient)
+    return _through_norm(passed, x, weight, mean, rstd)
 
 
 def _backward_of_sum(
     gradient: Tensor,
     x: Tensor,
     y: Tensor,
-    scale: Tensor,
-    _shift: Tensor,
+    weight: Tensor,
+    _bias: Tensor,
     mean: Tensor,
     rstd: Tensor,
 ) -> tuple[Tensor, ...]:
     passed = torch.where(y <= 0, 0, gradient)
-    return *_through_norm(passed, x, scale, mean, rstd), passed
+    return *_through_norm(passed, x, weight, mean, rstd), passed
 
 
 def _through_norm(
-    gradient: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor
+    gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor
 ) -> tuple[Tensor, ...]:
     """The gradients of a normalisation's input, weight and bias.
 
@@ -176,6 +185,7 @@ def _through_norm(
     https://arxiv.org/abs/1502.03167, section 3.
     """
     n = x.numel() // x.shape[1]
+    scale = weight * rstd
     to_bias = gradient.float().sum(OVER)
     to_weight = (gradient.float() * (x.float() - _map(mean))).sum(OVER) * rstd
     slope = -scale * rstd * to_weight / n

@@ -47,7 +47,7 @@ def replayed(
     return call
 
 
-def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
+def cuda_graph(function: Callable[[], object]) -> Callable[[], None]:
     """Capture `function` on the current stream, which must be that of `stream`.
 
     Raises NotOneGraph, and torch's own errors.
@@ -74,7 +74,12 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
             f"a step of this model cannot be one CUDA graph: {reason} "
             "(recipe.cuda_graph = false trains it)"
         ) from error
-    return graph.replay
+    return functools.partial(_replay, graph, function)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, _function: Callable[[], object]) -> None:
+    """Replay the graph. It works on memory of what `function` holds, which lives as long."""
+    graph.replay()
 
 
 @functools.cache  # once a process

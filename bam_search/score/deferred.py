@@ -97,6 +97,7 @@ class Deferred(Tensor):
         raise NotFused(f"{func} reads a batch normalisation's output past torch's functions")
 
     def _value(self) -> Tensor:
+        _check_gradients()
         if self._computed is None:
             value = self._start.value()
             self._computed = value if self._residual is None else value + self._residual.get()
@@ -155,6 +156,15 @@ def plain(x: Any) -> Any:
     return x._value() if isinstance(x, Deferred) else x
 
 
+def _check_gradients() -> None:
+    """Raise NotFused where gradients are off, as inside of somebody's autograd function.
+
+    That function was not given the tensor that is read there, so its gradient would go nowhere.
+    """
+    if not torch.is_grad_enabled():
+        raise NotFused("a batch normalisation's output is read without gradients")
+
+
 @dataclass(frozen=True, eq=False)
 class _Read:
     """A tensor that will be read later, and must not change until then."""
@@ -203,9 +213,7 @@ class _Start:
         return add_relu(x, residual, backend)
 
     def _input(self) -> Tensor:
-        # As inside of somebody's autograd function: the gradient would go nowhere.
-        if not torch.is_grad_enabled():
-            raise NotFused("a batch normalisation's output is read without gradients")
+        _check_gradients()
         return self.x.get()
 
     def _normalised(self, x: Tensor) -> Tensor:

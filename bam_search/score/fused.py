@@ -73,13 +73,14 @@ def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 def _defer(norm: nn.BatchNorm2d, chains: Chains, x: Tensor) -> Tensor:
     x = plain(x)
-    return Deferred(chains, x, norm) if _can_wait(norm, x) else nn.BatchNorm2d.forward(norm, x)
+    # Hooks, attention's for example, may hand it to an autograd function, which would take a tensor
+    # that waits for one without a past.
+    waits = _can_wait(norm, x) and not norm._forward_hooks
+    return Deferred(chains, x, norm) if waits else nn.BatchNorm2d.forward(norm, x)
 
 
 def _defer_again(chains: Chains, _norm: nn.Module, _args: object, output: object) -> object:
     """After a normalisation's hooks: a sum with what they gave can still wait for its ReLU."""
-    if isinstance(output, Deferred) and output.is_open():
-        return output
     value = plain(output)
     if type(value) is Tensor and value.requires_grad and torch.is_grad_enabled():
         return Deferred(chains, value)

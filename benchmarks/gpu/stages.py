@@ -55,7 +55,7 @@ STAGES = (
         "does a study keep to its estimate?",
         3600,
         "benchmarks.gpu.studies:planned",
-        share=0.4,
+        share=0.5,
         least=90,
     ),
     Stage(
@@ -70,7 +70,7 @@ STAGES = (
         "ResNet50 with its four references",
         200,
         "benchmarks.gpu.speeds:resnet50",
-        share=0.06,
+        share=0.1,
     ),
 )
 

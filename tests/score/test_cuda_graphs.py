@@ -4,6 +4,9 @@ The graph here is a recording that does on a CPU what CUDA graphs do.
 """
 
 import contextlib
+import functools
+import gc
+import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -184,3 +187,19 @@ def test_what_cannot_be_captured_says_what_to_do_and_short_memory_stays_what_it_
     with pytest.raises(expected, match=text):
         cuda_graph(function)
     assert bool(reset) == (expected is NotOneGraph)
+
+
+def test_what_a_graph_works_on_lives_as_long_as_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_args, **_kwargs: contextlib.nullcontext())
+    images = torch.zeros(3)
+    alive = weakref.ref(images)
+    replay = cuda_graph(functools.partial(images.add_, 1))
+    del images
+    gc.collect()
+    replay()
+    assert alive() is not None
+    del replay
+    assert alive() is None

@@ -5,13 +5,15 @@ one process (`xdist_group`), also where others run beside it; and a new torch's 
 here.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from bam_search.model.build import build, sites_of
 from bam_search.score.context import TrainingContext
@@ -20,6 +22,7 @@ from bam_search.score.data import Dataset, Images, split
 from bam_search.score.device import choose, cores
 from bam_search.score.estimate import Probe, speeds
 from bam_search.score.evaluate import Job, Task, evaluate
+from bam_search.score.fused import fused
 from bam_search.score.latency import LatencySetting, latency
 from bam_search.score.measure import HeldOut, Meter
 from bam_search.score.recipe import Recipe
@@ -70,8 +73,47 @@ HOW = [{"cuda_graph": graph, key: True} for graph in (True, False) for key in ("
 @pytest.mark.usefixtures("exact")
 def test_the_graph_and_compiled_blocks_train_as_the_plain_step_does(how: dict[str, bool]) -> None:
     plain = losses(replace(RECIPE, cuda_graph=False, precision="fp32"))
-    # Sums in another order differ by some 1e-7, which three epochs amplify some fifty times.
-    assert losses(replace(RECIPE, precision="fp32", **how)) == pytest.approx(plain, rel=1e-3)  # type: ignore[arg-type]
+    other = losses(replace(RECIPE, precision="fp32", **how))  # type: ignore[arg-type]
+    # Sums in another order differ by some 1e-7, which each step amplifies: an H200 gave up to 1e-2
+    # in the second epoch.
+    for epoch, tolerance in enumerate((5e-4, 2e-2, 2e-2)):
+        assert other[epoch] == pytest.approx(plain[epoch], rel=tolerance)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.usefixtures("exact")
+def test_fused_blocks_are_as_near_to_double_precision_as_the_operators_apart(bf16: bool) -> None:
+    ours, theirs = errors_of_gradients("cuda", bf16)
+    assert max(ours) < 2 * max(theirs)
+    assert sum(ours) < 1.5 * sum(theirs)
+
+
+def errors_of_gradients(device: str, bf16: bool) -> tuple[list[float], list[float]]:
+    """How far the gradient of each parameter is from double precision, fused and as it is."""
+    torch.manual_seed(0)
+    x = torch.randn(50, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    model = build(SMALL, SITES, EVERYTHING, 0).to(device, memory_format=torch.channels_last).train()
+    truth = gradients(copy.deepcopy(model).double(), x.double())
+    some = 1e-3 * max(b.norm() for b in truth)  # a gradient that is nearly 0 has no relative error
+
+    def errors() -> list[float]:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            found = gradients(copied, x)
+        return [
+            float((a - b).norm() / (b.norm() + some)) for a, b in zip(found, truth, strict=True)
+        ]
+
+    copied = copy.deepcopy(model)
+    theirs = errors()
+    copied = copy.deepcopy(model)
+    with fused(copied):
+        ours = errors()
+    return ours, theirs
+
+
+def gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
+    loss = functional.cross_entropy(model(x), torch.arange(len(x), device=x.device))
+    return list(torch.autograd.grad(loss, list(model.parameters())))
 
 
 def test_a_batch_that_is_measured_as_one_graph_gives_the_error_and_the_loss_of_the_plain_one() -> (
