@@ -219,7 +219,7 @@ def test_each_kind_of_attention_on_a_normalisation_gives_the_same(text: str) -> 
     torch.manual_seed(2)
     model = nn.Sequential(BasicBlock(32, 32), BasicBlock(32, 32)).train()
     insert(model, {"0.bn2": create(choice, 32, nn.Identity())})
-    ours, theirs, met = compare(model, torch.randn(6, 32, 12, 12))
+    ours, _, met = compare(model, torch.randn(6, 32, 12, 12))
     assert met == 4
     # What is nearly 0, as the bias of GC's key, is less exact; a lost gradient is off by 1.
     assert max(ours) < 0.1
