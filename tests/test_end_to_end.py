@@ -270,7 +270,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert table(folder).equals(after)
     assert run_command(monkeypatch, "status", folder, "--json") == 0
     status = json.loads(capsys.readouterr().out)
-    assert (status["runs"], status["driver"]["ended"], status["candidates"]) == (
+    assert (status["runs"], status["process"]["ended"], status["candidates"]) == (
         False,
         "finished",
         {"reference": 4, "search": 4},

@@ -326,7 +326,7 @@ def test_so_many_failures_end_the_study_and_the_same_command_continues(
         assert "error: 2 failed, which is --max-failures; the last one, #" in err
         assert "RuntimeError: deliberate at ['" in err
         assert len(read_records(tmp_path / "reports" / "tiny")) == done
-        status = json.loads((tmp_path / "reports" / "tiny" / "driver.json").read_text())
+        status = json.loads((tmp_path / "reports" / "tiny" / "status.json").read_text())
         assert status["ended"].startswith("failed: 2 failed")
 
 
