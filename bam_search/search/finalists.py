@@ -54,16 +54,19 @@ def choose_finalists(
     random candidate of least validation error.
     """
     main = main_records(records)
-    members = {r.number: r for r in main if r.origin == REFERENCE and r.complete}
-    measured_front = pareto_front(main, study.objectives)
-    for record in (*measured_front, *expected_front(study, choice_space, records)):
-        if record.origin == SEARCH:
-            members.setdefault(record.number, record)
-    finalists = list(members.values())
-    best = best_of(record for record in records if record.origin == RANDOM)
-    if best is None or best.id in {record.id for record in finalists}:
-        return finalists
-    return [*finalists, best]
+    references = [record for record in _of(REFERENCE, main) if record.complete]
+    measured = pareto_front(main, study.objectives)
+    expected = expected_front(study, choice_space, records)
+    searched = _of(SEARCH, [*measured, *expected])
+    finalists = list({record.number: record for record in (*references, *searched)}.values())
+    drawn = best_of(_of(RANDOM, records))
+    if drawn is not None and drawn.id not in {record.id for record in finalists}:
+        finalists.append(drawn)
+    return finalists
+
+
+def _of(origin: str, records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.origin == origin]
 
 
 def expected_front(
@@ -124,7 +127,7 @@ def ablations(study: Study, context: SearchContext, members: Sequence[Record]) -
     The winner is the searched finalist of least validation error. A placement that is a finalist
     itself is left out.
     """
-    winner = best_of(record for record in members if record.origin == SEARCH)
+    winner = best_of(_of(SEARCH, members))
     if winner is None or not study.finalists.leave_one_out:
         return []
     sites = dict(Placement.parse(winner.placement).choices)
@@ -147,17 +150,24 @@ def unclear(study: Study, store: Store, members: Sequence[Record], index: int) -
     """
     records = store.records()
     known = [_before(study, records[record.number], index) for record in members]
-    known = [record for record in known if len(record.test_errors) > 1]
-    if not known:
+    tested = [record for record in known if len(record.test_errors) > 1]
+    if not tested:
         return []
-    limit = study.seed + FRESH + index
-    tried = Counter(number for number, seed in store.final_seeds() if seed < limit)
+    trained = _trainings_before(study, store, index)
     doubtful = []
-    for p, record in zip(membership(known, study.costs, noise(known)), known, strict=True):
+    for p, record in zip(membership(tested, study.costs, noise(tested)), tested, strict=True):
         # A finalist that failed with one seed would fail again, so it gets no further ones.
-        if UNCLEAR[0] < p < UNCLEAR[1] and len(record.test_seeds) == tried[record.number]:
+        failed = len(record.test_errors) < trained[record.number]
+        if UNCLEAR[0] < p < UNCLEAR[1] and not failed:
             doubtful.append((abs(p - 0.5), record.number, record))
-    return [record for *_, record in sorted(doubtful, key=lambda entry: entry[:2])]
+    doubtful.sort(key=lambda entry: entry[:2])
+    return [record for *_, record in doubtful]
+
+
+def _trainings_before(study: Study, store: Store, index: int) -> Counter[int]:
+    """How many final trainings each candidate has had with the seeds before `index`."""
+    limit = study.seed + FRESH + index
+    return Counter(number for number, seed in store.final_seeds() if seed < limit)
 
 
 def _before(study: Study, record: Record, index: int) -> Record:
