@@ -7,7 +7,7 @@ winner is also trained without each of its sites (ablations).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,13 @@ from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.additive import explain
 from bam_search.search.executors import Submit
-from bam_search.search.loop import OnResult, SearchContext, max_in_flight, new_record
+from bam_search.search.loop import (
+    OnResult,
+    SearchContext,
+    max_in_flight,
+    new_record,
+    random_size,
+)
 from bam_search.search.pareto import pareto_front
 from bam_search.search.record import (
     ABLATION,
@@ -111,14 +117,42 @@ def train_finalists(
     for record in without:
         if record.number not in records:
             store.add(record, None, [])
+    for trainings in _rounds(study, store, members, without):
+        _round(study, store, submit, on_result, trainings)
+
+
+def _rounds(
+    study: Study, store: Store, members: Sequence[Record], without: Sequence[Record]
+) -> Iterator[list[tuple[Record, int]]]:
+    """The trainings of each round, as (record, index of its seed), those in the store included.
+
+    A round follows from what the store has of the rounds before it.
+    """
     first = range(study.finalists.seeds)
-    trainings = [(record, index) for index in first for record in (*members, *without)]
-    _round(study, store, submit, on_result, trainings)
+    yield [(record, index) for index in first for record in (*members, *without)]
     left = round(study.finalists.extra * len(members) * study.finalists.seeds)
     for index in range(study.finalists.seeds, study.finalists.most):
         chosen = unclear(study, store, members, index)[:left]
         left -= len(chosen)
-        _round(study, store, submit, on_result, [(record, index) for record in chosen])
+        yield [(record, index) for record in chosen]
+
+
+def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
+    """Whether the store has all trainings of the study, from the references to the finalists."""
+    records = list(store.records().values())
+    main = {record.number: record for record in main_records(records)}
+    if len(main) < study.trials:
+        return False
+    if study.random_baseline and len(_of(RANDOM, records)) < random_size(study, main):
+        return False
+    members = choose_finalists(study, context.choice_space, records)
+    rounds = _rounds(study, store, members, ablations(study, context, members))
+    done = store.final_seeds()
+    return all(
+        (record.number, study.seed + FRESH + index) in done
+        for trainings in rounds
+        for record, index in trainings
+    )
 
 
 def ablations(study: Study, context: SearchContext, members: Sequence[Record]) -> list[Record]:

@@ -175,7 +175,18 @@ def _storage_of(storage: StudyStorage | None) -> dict[str, Any]:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The finished candidates of a study, which may be running elsewhere; it writes nothing.
+    """The finished candidates of a study, as `read_store` reads them."""
+    return list(read_store(folder).records().values())
+
+
+def has_identity(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether there is a study in `folder` with this identity, as study.json says."""
+    with _usable(folder):
+        return _read(folder).get("identity") == _as_read_back(identity)
+
+
+def read_store(folder: Path) -> Store:
+    """The store of a study, to read only: the study may be running elsewhere.
 
     Raises UserError if there is no study.
     """
@@ -184,8 +195,7 @@ def read_records(folder: Path) -> list[Record]:
     if not storage.exists():
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
     with storage.usable(), _ours(storage, "name a study's folder"):
-        store = Store(folder, storage.open(), {}, storage, storage.attributes(RECORD))
-        return list(store.records().values())
+        return Store(folder, storage.open(), {}, storage, storage.attributes(RECORD))
 
 
 def open_store(
@@ -200,7 +210,7 @@ def open_store(
     if the disk is full or broken.
     """
     storage = storage or StudyStorage.of(folder, None, "")
-    identity = json.loads(json.dumps(identity))  # as it is read back: lists instead of tuples
+    identity = _as_read_back(identity)
     with _usable(folder), _ours(storage, HINT):
         folder.mkdir(parents=True, exist_ok=True)
         described = _read(folder)
@@ -212,6 +222,11 @@ def open_store(
         if not described:
             store.describe({})
         return store
+
+
+def _as_read_back(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity as JSON has it: lists instead of tuples."""
+    return dict(json.loads(json.dumps(identity)))
 
 
 @contextlib.contextmanager
