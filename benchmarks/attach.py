@@ -173,17 +173,20 @@ def _trained_shapes(model: nn.Module, shape: Shape) -> list[tuple[int, ...]]:
     The step's backward pass has to reach all attention.
     """
     twin = copy.deepcopy(model).to("meta").train()
-    outputs = [
-        t for t in tree_leaves(twin(torch.zeros(2, *shape, device="meta"))) if isinstance(t, Tensor)
-    ]
-    torch.stack([o.sum() for o in outputs]).sum().backward()
-    for site in (m for m in twin.modules() if isinstance(m._modules.get(CHILD), INSERTED_TYPES)):
-        reached = [
-            p.grad is not None and p.grad.shape == p.shape
-            for p in site.get_submodule(CHILD).parameters()
-        ]
-        assert all(reached), "a parameter of the attention gets no gradient"
-    return [tuple(o.shape) for o in outputs]
+    leaves = tree_leaves(twin(torch.zeros(2, *shape, device="meta")))
+    outputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    torch.stack([output.sum() for output in outputs]).sum().backward()
+    for module in twin.modules():
+        attention = module._modules.get(CHILD)
+        if attention is not None and isinstance(attention, INSERTED_TYPES):
+            _check_gradients(attention)
+    return [tuple(output.shape) for output in outputs]
+
+
+def _check_gradients(attention: nn.Module) -> None:
+    for parameter in attention.parameters():
+        reached = parameter.grad is not None and parameter.grad.shape == parameter.shape
+        assert reached, "a parameter of the attention gets no gradient"
 
 
 def _check_count(

@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from operator import sub, truediv
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +75,15 @@ def candidates(setting: Setting, rounds: int) -> dict[str, Any]:
             taken[arm].append(run)
             an_hour = run["candidates_per_hour"]
             say(f"{arm:6} seed {seed}: {an_hour:8.1f} candidates/hour, errors {run['errors']}")
-    ratios = [
-        a["candidates_per_hour"] / b["candidates_per_hour"]
-        for a, b in zip(taken["ours"], taken["usual"], strict=True)
-    ]
-    speeds, memory = {}, {}
-    for arm, runs in taken.items():
-        speeds[arm] = spread([run["candidates_per_hour"] for run in runs])
-        memory[arm] = max(run["largest_process_mib"] for run in runs)
+    speeds = {arm: [run["candidates_per_hour"] for run in runs] for arm, runs in taken.items()}
+    errors = {arm: _errors(runs) for arm, runs in taken.items()}
+    memory = {arm: max(run["largest_process_mib"] for run in runs) for arm, runs in taken.items()}
     return {
-        "candidates_per_hour_ratio": spread(ratios),
-        "candidates_per_hour": speeds,
-        "error_ours": spread([error for run in taken["ours"] for error in run["errors"]]),
-        "error_usual": spread([error for run in taken["usual"] for error in run["errors"]]),
-        "error_difference_paired": spread(_differences(taken["ours"], taken["usual"])),
+        "candidates_per_hour_ratio": spread(list(map(truediv, speeds["ours"], speeds["usual"]))),
+        "candidates_per_hour": {arm: spread(speeds[arm]) for arm in ARMS},
+        "error_ours": spread(errors["ours"]),
+        "error_usual": spread(errors["usual"]),
+        "error_difference_paired": spread(list(map(sub, errors["ours"], errors["usual"]))),
         "largest_process_mib": memory,
         "runs": taken,
     }
@@ -105,12 +101,9 @@ def _run_arm(arm: str, setting: Setting) -> dict[str, Any]:
     return {**printed, "seconds": seconds, "candidates_per_hour": an_hour}
 
 
-def _differences(ours: list[dict[str, Any]], usual: list[dict[str, Any]]) -> list[float]:
-    return [
-        a - b
-        for one, other in zip(ours, usual, strict=True)
-        for a, b in zip(one["errors"], other["errors"], strict=True)
-    ]
+def _errors(runs: list[dict[str, Any]]) -> list[float]:
+    """The errors of all trainings of some runs, in order."""
+    return [error for run in runs for error in run["errors"]]
 
 
 STEPPING: Mapping[str, Mapping[str, dict[str, Any]]] = {
@@ -220,8 +213,9 @@ def climb(setting: Setting, rounds: int) -> dict[str, Any]:
     }
 
 
-PARTS = ("ladder", "candidates", "further", "bound", "around", "goal")
-"""In this order: candidates and bound need what the ladder has found."""
+OF_NET = ("ladder", "candidates", "further", "bound")
+"""The parts of each net, in this order: candidates and bound need what the ladder has found."""
+PARTS = (*OF_NET, "around", "goal")
 
 
 def of_net(part: str, setting: Setting, rounds: int, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,6 +235,29 @@ def of_net(part: str, setting: Setting, rounds: int, known: Mapping[str, Any]) -
 
 def main() -> None:
     """Measure, and write down what was asked for."""
+    parser = _parser()
+    asked = parser.parse_args()
+    nets = asked.nets or NETS[asked.device]
+    found = _found_before(asked.out) | _about(asked)
+    unknown = [net for net in nets if "processes" not in found["nets"].get(net, {})]
+    needing = sorted({"candidates", "bound"} & set(asked.parts))
+    if needing and unknown and "ladder" not in asked.parts:
+        parser.error(
+            f"--parts {' '.join(needing)} needs the ladder of each net, in this call or in --out"
+        )
+    for net in nets:
+        _measure_net(net, asked, found)
+    if "around" in asked.parts:
+        found["around_training"] = around()  # on the CPU, whatever the device
+        keep(found, asked.out)
+    if "goal" in asked.parts and asked.device == "cuda":
+        setting = Setting(asked.data, "cuda", "resnet18", asked.images, 0)
+        found["resnet18_30_epochs_test_error"] = goal(setting)
+        keep(found, asked.out)
+    print(json.dumps(found, indent=2))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -255,44 +272,37 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
-    device, nets = choose(asked.device), asked.nets or NETS[asked.device]
-    found: dict[str, Any] = (
-        json.loads(asked.out.read_text()) if asked.out and asked.out.exists() else {"nets": {}}
-    )
-    found |= {
+    return parser
+
+
+def _found_before(path: Path | None) -> dict[str, Any]:
+    """What other calls have written to the file."""
+    if path is None or not path.exists():
+        return {"nets": {}}
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _about(asked: argparse.Namespace) -> dict[str, Any]:
+    device = choose(asked.device)
+    return {
         "device": device.name,
         "bf16": device.bf16,
         "cores": cores(),
         "torch": torch.__version__,
+        "python": platform.python_version(),
+        "images": asked.images,
     }
-    found |= {"python": platform.python_version(), "images": asked.images}
-    needed = {"candidates", "bound"} & set(asked.parts)
-    if (
-        needed
-        and "ladder" not in asked.parts
-        and not all("processes" in found["nets"].get(net, {}) for net in nets)
-    ):
-        parser.error(
-            f"--parts {' '.join(sorted(needed))} needs the ladder of each net, "
-            "in this call or in --out"
-        )
-    for net in nets:
-        known = found["nets"].setdefault(net, {})
-        for part in [part for part in PARTS[:4] if part in asked.parts]:
-            known |= of_net(
-                part, Setting(asked.data, asked.device, net, asked.images, 0), asked.rounds, known
-            )
+
+
+def _measure_net(net: str, asked: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Measure the parts of one net that were asked for, in order, into `found` and its file."""
+    known = found["nets"].setdefault(net, {})
+    setting = Setting(asked.data, asked.device, net, asked.images, 0)
+    for part in OF_NET:
+        if part in asked.parts:
+            known |= of_net(part, setting, asked.rounds, known)
             keep(found, asked.out)
-    if "around" in asked.parts:
-        found["around_training"] = around()  # on the CPU, whatever the device
-        keep(found, asked.out)
-    if "goal" in asked.parts and asked.device == "cuda":
-        found["resnet18_30_epochs_test_error"] = goal(
-            Setting(asked.data, "cuda", "resnet18", asked.images, 0)
-        )
-        keep(found, asked.out)
-    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -222,26 +222,34 @@ def _until_it_ends(
         if code not in (0, -signal.SIGKILL):
             raise AssertionError(f"exit code {code}: {''.join(life.other)}")
         now = seen(folder, place)
-        total["lost"] += sum(key not in now for key in known if key != "twice")
-        total["lost"] += sum(
-            match.group() not in now
-            for line in told
-            for match in [re.search(r"#\w+", line)]
-            if match
-        )
-        tested = sum("  test " in line for line in told)
-        total["lost"] += max(
-            0,
-            tested
-            + sum(key.startswith("final:") for key in known)
-            - sum(key.startswith("final:") for key in now),
-        )
-        total["repeated"] += sum(
-            now.get(key, value) != value for key, value in known.items() if key != "twice"
-        )
-        total["repeated"] += now.get("twice", (0,))[0]
+        total["lost"] += _lost(known, told, now)
+        total["repeated"] += _repeated(known, now)
         known = now
         _say(f"{total}, {len(now)} kept")
+
+
+Kept = Mapping[str, tuple[Any, ...]]
+
+
+def _lost(before: Kept, told: Sequence[str], now: Kept) -> int:
+    """How many trainings are not there `now` that were there `before`, or were `told` since."""
+    missing = before.keys() - now.keys() - {"twice"}
+    tags = [match.group() for line in told if (match := re.search(r"#\w+", line))]
+    untold = [tag for tag in tags if tag not in now]
+    tested = sum("  test " in line for line in told)
+    final = tested + _finals(before) - _finals(now)
+    return len(missing) + len(untold) + max(0, final)
+
+
+def _finals(kept: Kept) -> int:
+    return sum(key.startswith("final:") for key in kept)
+
+
+def _repeated(before: Kept, now: Kept) -> int:
+    """How many trainings have run again: they have other scores or seconds, or two records."""
+    twice = now.get("twice", (0,))[0]
+    trainings = before.keys() & now.keys() - {"twice"}
+    return twice + sum(now[key] != before[key] for key in trainings)
 
 
 def _plague(

@@ -20,6 +20,7 @@ import itertools
 import json
 import platform
 import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,13 +33,14 @@ from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
-from bam_search.score.data import CIFAR_INPUTS, Split, locate, split
-from bam_search.score.device import choose, threads_each
+from bam_search.score.data import CIFAR_INPUTS, Dataset, Split, locate, split
+from bam_search.score.device import Device, choose, threads_each
 from bam_search.score.evaluate import Job, Score, Task
+from bam_search.score.recipe import Recipe
 from bam_search.search.executors import local
 from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import ChoiceSpace
+from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import Sites
 
 COLUMNS = ("placement", "seed", "epochs", "error", "loss", "train_losses", "seconds")
@@ -91,38 +93,54 @@ def _train(asked: argparse.Namespace) -> None:
     # As finalists are: measured once, at the end, here on what the split holds out instead of the
     # test set.
     once = Split(parts.fit, parts.validation.take(slice(0, 0)), parts.validation)  # type: ignore[arg-type]
-    about = {
-        "space": asked.space,
-        "data": dataset.name,
-        "digest": dataset.digest,
-        "images": len(parts.fit),
-        "held_out": len(parts.validation),
-        "recipe": {key: value for key, value in asdict(recipe).items() if key != "epochs"},
-        "device": device.name,
-        "bf16": device.bf16,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    _agree(asked.out.with_suffix(".json"), about)
+    _agree(asked.out.with_suffix(".json"), _about(asked.space, dataset, parts, recipe, device))
     done = _done(asked.out)
-    texts = [resolve(text, sites).text for text in asked.placements or ()]
-    texts = texts or [
-        placement.text for placement in placements(choice_space_of(space, sites), sites)
-    ]
-    # Seeds outside: whenever it is stopped, every placement has about as many.
-    jobs = [
-        Job(t, s, e, final=True)
-        for s in range(asked.seeds)
-        for t in texts
-        for e in asked.epochs
-        if (t, s, e) not in done
-    ]
+    texts = _placements(asked.placements, space, sites)
+    jobs = [job for job in _jobs(asked, texts) if (job.placement, job.seed, job.epochs) not in done]
     print(
         f"{len(texts)} placements, {len(done)} trainings in {asked.out}, {len(jobs)} to come",
         file=sys.stderr,
     )
     task = Task(asked.space, sites, once, recipe, device, threads_each(workers))
-    with local(task, workers, "") as submit, asked.out.open("a", newline="") as file:
+    _append(asked.out, jobs, task, workers)
+
+
+def _about(
+    space: str, dataset: Dataset, parts: Split, recipe: Recipe, device: Device
+) -> dict[str, object]:
+    """What all trainings of the table have in common."""
+    fields = asdict(recipe)
+    del fields["epochs"]
+    return {
+        "space": space,
+        "data": dataset.name,
+        "digest": dataset.digest,
+        "images": len(parts.fit),
+        "held_out": len(parts.validation),
+        "recipe": fields,
+        "device": device.name,
+        "bf16": device.bf16,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _placements(wanted: Sequence[str] | None, space: SearchSpace, sites: Sites) -> list[str]:
+    """The placements that are wanted, or all of the space, in canonical form."""
+    if wanted:
+        return [resolve(text, sites).text for text in wanted]
+    return [placement.text for placement in placements(choice_space_of(space, sites), sites)]
+
+
+def _jobs(asked: argparse.Namespace, texts: Sequence[str]) -> Iterator[Job]:
+    # Seeds outside: whenever it is stopped, every placement has about as many.
+    for seed, text, epochs in itertools.product(range(asked.seeds), texts, asked.epochs):
+        yield Job(text, seed, epochs, final=True)
+
+
+def _append(path: Path, jobs: Sequence[Job], task: Task, workers: int) -> None:
+    """Train the jobs, and write a row of the table as each ends."""
+    with local(task, workers, "") as submit, path.open("a", newline="") as file:
         futures = {submit(job): job for job in jobs}
         for future in as_completed(futures):
             job, result = futures[future], future.result()

@@ -81,13 +81,11 @@ def chains(watched: Trace) -> list[tuple[str, int]]:
 
     Each has its kind and the size of one image's map in it, in numbers.
     """
-    readers: dict[int, list[int]] = {}
-    for reader, sources in enumerate(watched.sources):
-        for source in sources:
-            readers.setdefault(source, []).append(reader)
+    readers = _readers(watched)
     found: dict[int, tuple[str, int]] = {}
     for call in watched.calls:
-        if call.out is None or type(watched.model.get_submodule(call.name)) is not nn.BatchNorm2d:
+        is_norm = type(watched.model.get_submodule(call.name)) is nn.BatchNorm2d
+        if call.out is None or not is_norm:
             continue
         after = _only(watched, readers, call.out)
         end = _only(watched, readers, after[0]) if after and after[1] == "add" else after
@@ -96,6 +94,15 @@ def chains(watched: Trace) -> list[tuple[str, int]]:
             kind = "norm-relu" if end == after else "norm-add-relu"
             found[end[0]] = (kind, torch.Size(call.shape).numel() // BATCH)
     return list(found.values())
+
+
+def _readers(watched: Trace) -> dict[int, list[int]]:
+    """The operations that read each operation's output."""
+    readers: dict[int, list[int]] = {}
+    for reader, sources in enumerate(watched.sources):
+        for source in sources:
+            readers.setdefault(source, []).append(reader)
+    return readers
 
 
 def _only(watched: Trace, readers: Mapping[int, list[int]], source: int) -> tuple[int, str] | None:

@@ -267,10 +267,11 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert second.splitlines()[-2].endswith(": run --study it")
     _, again = here(whole, monkeypatch, capsys)
     assert not re.search(r"^\[", again, re.M)
+    assert "; nothing is left to train\n" in again
     assert table(folder).equals(after)
     assert run_command(monkeypatch, "status", folder, "--json") == 0
     status = json.loads(capsys.readouterr().out)
-    assert (status["runs"], status["driver"]["ended"], status["candidates"]) == (
+    assert (status["runs"], status["process"]["ended"], status["candidates"]) == (
         False,
         "finished",
         {"reference": 4, "search": 4},

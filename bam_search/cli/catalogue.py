@@ -1,29 +1,63 @@
-"""`list`: the search spaces, attention modules and studies that there are."""
+"""`list`: the search spaces, attention modules and studies that there are.
+
+Python files are read as text, not imported: torch takes seconds to import.
+"""
 
 import ast
-import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
 from bam_search.config import folder, known, read_toml
-from bam_search.model.attention import ATTENTION, defaults
-from bam_search.space.placement import Choice
+from bam_search.space.placement import Choice, Option
+
+ATTENTION = Path(__file__).parents[1] / "model" / "attention"
 
 
 def show() -> None:
     """Print every name with one line about it."""
     click.echo("spaces")
     for name in known("search_spaces", ".py"):
-        source = (folder("search_spaces") / f"{name}.py").read_text(encoding="utf-8")
-        _line(name, ast.get_docstring(ast.parse(source)) or "")
+        _line(name, _docstring(_parsed(folder("search_spaces") / f"{name}.py")))
     click.echo("\nattention modules, with their defaults")
-    for name, module in ATTENTION.items():
-        with_defaults = Choice.of(name, defaults(name)).text
-        _line(with_defaults, sys.modules[module.__module__].__doc__ or "")
+    for choice, text in attention_modules():
+        _line(choice.text, text)
     click.echo("\nstudies")
     for name in known("studies", ".toml"):
         study = read_toml(folder("studies") / f"{name}.toml")
         _line(name, str(study.get("question", "")))
+
+
+def attention_modules() -> Iterator[tuple[Choice, str]]:
+    """Yield each attention module with all its defaults, and the docstring of its file.
+
+    A module is a class in a file of the same name in lower case: `class BAM` in `bam.py`.
+    """
+    for path in sorted(ATTENTION.glob("*.py")):
+        parsed = _parsed(path)
+        for statement in parsed.body:
+            if isinstance(statement, ast.ClassDef) and statement.name.lower() == path.stem:
+                yield Choice.of(path.stem, _defaults(statement)), _docstring(parsed)
+
+
+def _defaults(cls: ast.ClassDef) -> dict[str, Option]:
+    """Return the arguments of a class that have defaults, in order."""
+    methods = [statement for statement in cls.body if isinstance(statement, ast.FunctionDef)]
+    (arguments,) = (method.args for method in methods if method.name == "__init__")
+    optional = arguments.args[len(arguments.args) - len(arguments.defaults) :]
+    return {
+        argument.arg: ast.literal_eval(default)
+        for argument, default in zip(optional, arguments.defaults, strict=True)
+    }
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _docstring(parsed: ast.Module) -> str:
+    return ast.get_docstring(parsed) or ""
 
 
 def _line(name: str, text: str) -> None:

@@ -21,9 +21,13 @@ LONGEST = 1e8
 """Seconds, three years: timers take no more."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Seconds in each unit of a time on the command line."""
+Spaces = str | tuple[str, ...] | None
+"""The names of spaces on the command line: one, several, or none given."""
 
 # The arguments and options that several commands on a candidate of a finished report share.
-REPORT = click.argument("folder", metavar="REPORT_DIR", type=click.Path(path_type=Path))
+REPORT = click.argument(
+    "folder", metavar="REPORT_DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
 CANDIDATE = click.option(
     "--candidate",
     required=True,
@@ -69,6 +73,27 @@ def _name(_context: click.Context, _parameter: click.Parameter, text: str | None
     return text
 
 
+def _study(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    """Return `name`, of a study that exists. Raises UserError."""
+    from bam_search.config import find
+
+    find("studies", name, ".toml")  # here, before anything imports torch, which takes seconds
+    return name
+
+
+def _spaces(_context: click.Context, _parameter: click.Parameter, given: Spaces) -> Spaces:
+    """Return `given`, the names of spaces; those that ship with bam_search exist.
+
+    Raises UserError.
+    """
+    from bam_search.config import find
+
+    for name in [given] if isinstance(given, str) else given or ():
+        if ":" not in name:  # neither a library's nor a user's
+            find("search_spaces", name, ".py")
+    return given
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="bam_search")
 def cli() -> None:
@@ -79,11 +104,13 @@ def cli() -> None:
 @click.option(
     "--study",
     required=True,
+    callback=_study,
     metavar="NAME|PATH",
     help="A study in studies/, or a path to a TOML file.",
 )
 @click.option(
     "--space",
+    callback=_spaces,
     metavar="NAME",
     help="Another space than the study's: "
     "one that ships, torchvision:NAME, timm:NAME, file.py:function.",
@@ -175,6 +202,7 @@ def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **
     "--space",
     "spaces",
     multiple=True,
+    callback=_spaces,
     metavar="NAME",
     help="As MODEL of `sites`.  [default: all that ship for CIFAR-100]",
 )
@@ -232,7 +260,7 @@ def count(as_json: bool, **asked: Any) -> None:
 
 
 @cli.command()
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", callback=_spaces)
 @click.option(
     "--input",
     "shape",

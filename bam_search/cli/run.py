@@ -37,12 +37,25 @@ from bam_search.score.data import CIFAR, Dataset, Split, split
 from bam_search.score.evaluate import Task
 from bam_search.score.latency import LatencySetting, latency
 from bam_search.search.executors import EXECUTORS, Submit
-from bam_search.search.finalists import ablations, choose_finalists, train_finalists
-from bam_search.search.lock import LOCK, STATUS, StudyLock, locked
+from bam_search.search.finalists import (
+    ablations,
+    choose_finalists,
+    nothing_left,
+    train_finalists,
+)
+from bam_search.search.lock import LOCK, locked
 from bam_search.search.loop import SearchContext, random_baseline, random_size, search
 from bam_search.search.record import RANDOM, SEARCH, Record, main_records
+from bam_search.search.status import STATUS, StatusFile
 from bam_search.search.storage import StudyStorage
-from bam_search.search.store import CHECKPOINTS, Store, archive, open_store
+from bam_search.search.store import (
+    CHECKPOINTS,
+    Store,
+    archive,
+    has_identity,
+    open_store,
+    read_store,
+)
 from bam_search.search.study import Study
 from bam_search.words import counted
 
@@ -122,10 +135,10 @@ def _run(ready: ResolvedRun, data: Dataset, folder: Path) -> int:
     options = ready.options
     storage = StudyStorage.of(folder, options.storage, ready.name)
     task = _task(ready, data, folder)
-    of = sizes(ready, len(task.split.fit), len(task.split.validation), len(data.test))
-    with Console(stderr=True).status("measuring how fast this device trains"):
-        expected = forecast(ready, of, AT_LEAST)
-    _say(f"{ready.first_line}; data: {data.name} ({data.origin}); {told(expected)}")
+    context = _context(ready, data)
+    identity = _identity(ready, data)
+    time = _time_words(ready, context, identity, task.split, folder, storage)
+    _say(f"{ready.first_line}; data: {data.name} ({data.origin}); {time}")
     for note in (*ready.notes, *ready.advice):
         _say(note)
     # The executor comes first: if there is no such cluster, nothing has been written.
@@ -134,20 +147,47 @@ def _run(ready: ResolvedRun, data: Dataset, folder: Path) -> int:
         submit = workers.enter_context(
             executor(task, ready.study.workers, options.address or "auto")
         )
-        with locked(folder, _command()) as lock, storage.reserved():
+        with locked(folder, _command()) as status, storage.reserved():
             if options.force_new:
                 for name in archive(folder, storage, but=(LOCK, STATUS)):
                     _say(f"the study that was there is now {name}")
-            store = open_store(folder, _identity(ready, data), ready.study.objectives, storage)
-            return _drive(ready, data, task, store, lock, lock.watched(submit), workers)
+            store = open_store(folder, identity, ready.study.objectives, storage)
+            return _drive(
+                ready, data, context, task, store, status, status.watched(submit), workers
+            )
+
+
+def _context(ready: ResolvedRun, data: Dataset) -> SearchContext:
+    return SearchContext(data.name, ready.references, ready.sites, ready.choice_space, ready.costs)
+
+
+def _time_words(
+    ready: ResolvedRun,
+    context: SearchContext,
+    identity: dict[str, Any],
+    parts: Split,
+    folder: Path,
+    storage: StudyStorage,
+) -> str:
+    """Return how long the study will take, from a speed that is measured for a moment.
+
+    Nothing is measured where nothing is left to train.
+    """
+    is_continued = not ready.options.force_new and has_identity(folder, identity)
+    if is_continued and storage.exists() and nothing_left(ready.study, context, read_store(folder)):
+        return "nothing is left to train"
+    of = sizes(ready, len(parts.fit), len(parts.validation), len(parts.test))
+    with Console(stderr=True).status("measuring how fast this device trains"):
+        return told(forecast(ready, of, AT_LEAST))
 
 
 def _drive(
     ready: ResolvedRun,
     data: Dataset,
+    context: SearchContext,
     task: Task,
     store: Store,
-    lock: StudyLock,
+    status: StatusFile,
     submit: Submit,
     workers: contextlib.ExitStack,
 ) -> int:
@@ -157,22 +197,19 @@ def _drive(
 
     Raises RunError and OSError.
     """
-    context = SearchContext(
-        data.name, ready.references, ready.sites, ready.choice_space, ready.costs
-    )
     _report(ready, data, task.split, store)  # `report` can then show the study while it runs
     try:
-        _train(ready, context, task, store, lock, submit)
+        _train(ready, context, task, store, status, submit)
         workers.close()  # they would disturb what is timed now
-        lock.tell(stage="latency of the finalists", done=0, total=0)
+        status.tell(stage="latency of the finalists", done=0, total=0)
         _time(ready, store)
         code = _close(ready, data, task.split, store)
-        lock.tell(ended="finished" if code == 0 else "could not deliver")
+        status.tell(ended="finished" if code == 0 else "could not deliver")
         return code
     except KeyboardInterrupt as interrupt:
         workers.close()
         _report(ready, data, task.split, store)
-        lock.tell(ended=f"interrupted by {interrupt}")
+        status.tell(ended=f"interrupted by {interrupt}")
         _say(
             f"interrupted by {interrupt}; finished candidates are kept, "
             f"and the same command continues:\n  {_command()}"
@@ -180,7 +217,7 @@ def _drive(
         return 130
     except (RunError, OSError) as error:
         with contextlib.suppress(ExplainedError, OSError):  # the disk may be full
-            lock.tell(ended=f"failed: {error}")
+            status.tell(ended=f"failed: {error}")
             _report(ready, data, task.split, store)
         raise
 
@@ -204,7 +241,7 @@ def _train(
     context: SearchContext,
     task: Task,
     store: Store,
-    lock: StudyLock,
+    status: StatusFile,
     submit: Submit,
 ) -> None:
     """Train every stage; each finished record goes to the screen, the folder and the limit."""
@@ -217,13 +254,13 @@ def _train(
         It prints the record's `line`, writes the status of the study, and raises RunError if too
         many have failed.
         """
-        lock.tell(stage=title, done=done, total=total)
+        status.tell(stage=title, done=done, total=total)
         counter = itertools.count(done + 1)
         with progress.progress(title, done, total, line) as show:
 
             def on_result(record: Record) -> None:
                 show(record)
-                lock.tell(done=next(counter))
+                status.tell(done=next(counter))
                 _check_failures(record, failed, ready.options.max_failures)
 
             yield on_result

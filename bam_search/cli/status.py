@@ -14,8 +14,9 @@ from typing import Any
 import click
 
 from bam_search.errors import UserError
-from bam_search.search.lock import Status, read_status, when
+from bam_search.search.lock import is_locked
 from bam_search.search.record import Record
+from bam_search.search.status import Status, read_status, when
 from bam_search.search.store import read_records
 from bam_search.words import counted
 
@@ -29,14 +30,14 @@ def status_text(folder: Path) -> str:
     Raises UserError.
     """
     last, runs, records = _read(folder)
-    return "\n".join([*_driver_lines(last, runs), *_record_lines(records)])
+    return "\n".join([*_process_lines(last, runs), *_record_lines(records)])
 
 
 def status_json(folder: Path) -> str:
     """Return the same as JSON, for machines. Raises UserError."""
     last, runs, records = _read(folder)
-    driver = asdict(last) if last else None
-    table = {"runs": runs, "driver": driver, **_counts(records)}
+    process = asdict(last) if last else None
+    table = {"runs": runs, "process": process, **_counts(records)}
     return json.dumps(table, indent=2)
 
 
@@ -47,8 +48,8 @@ def stop(folder: Path) -> int:
 
     Raises UserError if no process runs the study on this machine.
     """
-    last, runs = read_status(folder)
-    if last is None or not runs:
+    last = read_status(folder)
+    if last is None or not is_locked(folder):
         raise UserError(f"no process runs the study in {folder}", "`run` continues it")
     if last.host != platform.node():
         raise UserError(
@@ -57,7 +58,7 @@ def stop(folder: Path) -> int:
     with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.kill(last.pid, signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE
-    while _still_runs(folder):
+    while is_locked(folder):
         if time.monotonic() > deadline:
             click.echo(
                 f"error: process {last.pid} still runs, {PATIENCE:g} s after it was asked to end",
@@ -69,18 +70,12 @@ def stop(folder: Path) -> int:
     return 0
 
 
-def _still_runs(folder: Path) -> bool:
-    _, runs = read_status(folder)
-    return runs
-
-
 def _read(folder: Path) -> tuple[Status | None, bool, list[Record]]:
     """Return the last status of the study, whether a process runs it now, and its records."""
-    last, runs = read_status(folder)
-    return last, runs, read_records(folder)
+    return read_status(folder), is_locked(folder), read_records(folder)
 
 
-def _driver_lines(last: Status | None, runs: bool) -> list[str]:
+def _process_lines(last: Status | None, runs: bool) -> list[str]:
     """Return lines about the process that runs the study, or was the last to run it."""
     if last is None:
         return ["no process has run it here"]

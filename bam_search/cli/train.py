@@ -3,14 +3,14 @@
 A study keeps no weights; this keeps them.
 """
 
-import contextlib
 from pathlib import Path
 
 import click
 import torch
 
 from bam_search.cli.candidate import find, setup
-from bam_search.score.fused import fused
+from bam_search.model.build import sites_of
+from bam_search.score.evaluate import faster
 from bam_search.score.measure import top1_error
 from bam_search.score.train import Epoch, train
 from bam_search.search.finalists import FRESH
@@ -37,7 +37,8 @@ def train_candidate(
         err=True,
     )
     context = how.context
-    with fused(net) if how.recipe.fuse else contextlib.nullcontext():
+    blocks = sites_of(candidate.space).blocks
+    with faster(net, blocks, how.recipe):
         epochs: tuple[Epoch, ...] = train(net, context, how.recipe, seed)
     error = top1_error(net, how.parts.test, context)
     out.parent.mkdir(parents=True, exist_ok=True)

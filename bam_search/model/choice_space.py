@@ -30,11 +30,10 @@ def choice_space_of(space: SearchSpace, sites: Sites) -> ChoiceSpace:
     legal: dict[str, dict[str, Options]] = {}
     illegal: set[tuple[str, Choice]] = set()
     for site in named_sites:
-        for module, options in space.modules.items():
-            values, forbidden = _legal_values(module, options, site)
-            if all(values.values()):
-                legal.setdefault(site.name, {})[module] = values
-                illegal |= {(site.name, choice) for choice in forbidden}
+        offered, forbidden = _offered(space, site)
+        if offered:
+            legal[site.name] = offered
+            illegal |= {(site.name, choice) for choice in forbidden}
     if not legal:
         raise UserError(
             f"space {space.name!r} offers nothing: "
@@ -44,6 +43,18 @@ def choice_space_of(space: SearchSpace, sites: Sites) -> ChoiceSpace:
     left_out = tuple(site.name for site in named_sites if site.name not in legal)
     module_defaults = {name: defaults(name) for name in space.modules}
     return ChoiceSpace(legal, module_defaults, frozenset(illegal), left_out)
+
+
+def _offered(space: SearchSpace, site: Site) -> tuple[dict[str, Options], set[Choice]]:
+    """The legal values of the modules that fit a site, and illegal combinations of these."""
+    offered: dict[str, Options] = {}
+    illegal: set[Choice] = set()
+    for module, options in space.modules.items():
+        values, forbidden = _legal_values(module, options, site)
+        if all(values.values()):
+            offered[module] = values
+            illegal |= forbidden
+    return offered, illegal
 
 
 def _legal_values(

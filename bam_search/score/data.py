@@ -257,7 +257,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 def _checked(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> Images:
     """The images if they are what CIFAR-100 must be. Raises UserError with what is wrong."""
     hint = f"CIFAR-100 has (N, 32, 32, 3) uint8 images and labels 0 to {CLASSES - 1}"
-    if x.ndim != 4 or x.shape[1:] != (32, 32, 3) or x.dtype != np.uint8:
+    if x.shape[1:] != (32, 32, 3) or x.dtype != np.uint8:
         raise UserError(f"{path}: x_{part} is {x.dtype} of shape {x.shape}", hint)
     if y.shape not in ((len(x),), (len(x), 1)) or not np.issubdtype(y.dtype, np.integer):
         raise UserError(

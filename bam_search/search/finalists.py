@@ -7,7 +7,7 @@ winner is also trained without each of its sites (ablations).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,13 @@ from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.additive import explain
 from bam_search.search.executors import Submit
-from bam_search.search.loop import OnResult, SearchContext, max_in_flight, new_record
+from bam_search.search.loop import (
+    OnResult,
+    SearchContext,
+    max_in_flight,
+    new_record,
+    random_size,
+)
 from bam_search.search.pareto import pareto_front
 from bam_search.search.record import (
     ABLATION,
@@ -54,16 +60,19 @@ def choose_finalists(
     random candidate of least validation error.
     """
     main = main_records(records)
-    members = {r.number: r for r in main if r.origin == REFERENCE and r.complete}
-    measured_front = pareto_front(main, study.objectives)
-    for record in (*measured_front, *expected_front(study, choice_space, records)):
-        if record.origin == SEARCH:
-            members.setdefault(record.number, record)
-    finalists = list(members.values())
-    best = best_of(record for record in records if record.origin == RANDOM)
-    if best is None or best.id in {record.id for record in finalists}:
-        return finalists
-    return [*finalists, best]
+    references = [record for record in _of(REFERENCE, main) if record.complete]
+    measured = pareto_front(main, study.objectives)
+    expected = expected_front(study, choice_space, records)
+    searched = _of(SEARCH, [*measured, *expected])
+    finalists = list({record.number: record for record in (*references, *searched)}.values())
+    drawn = best_of(_of(RANDOM, records))
+    if drawn is not None and drawn.id not in {record.id for record in finalists}:
+        finalists.append(drawn)
+    return finalists
+
+
+def _of(origin: str, records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.origin == origin]
 
 
 def expected_front(
@@ -108,14 +117,42 @@ def train_finalists(
     for record in without:
         if record.number not in records:
             store.add(record, None, [])
+    for trainings in _rounds(study, store, members, without):
+        _round(study, store, submit, on_result, trainings)
+
+
+def _rounds(
+    study: Study, store: Store, members: Sequence[Record], without: Sequence[Record]
+) -> Iterator[list[tuple[Record, int]]]:
+    """The trainings of each round, as (record, index of its seed), those in the store included.
+
+    A round follows from what the store has of the rounds before it.
+    """
     first = range(study.finalists.seeds)
-    trainings = [(record, index) for index in first for record in (*members, *without)]
-    _round(study, store, submit, on_result, trainings)
+    yield [(record, index) for index in first for record in (*members, *without)]
     left = round(study.finalists.extra * len(members) * study.finalists.seeds)
     for index in range(study.finalists.seeds, study.finalists.most):
         chosen = unclear(study, store, members, index)[:left]
         left -= len(chosen)
-        _round(study, store, submit, on_result, [(record, index) for record in chosen])
+        yield [(record, index) for record in chosen]
+
+
+def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
+    """Whether the store has all trainings of the study, from the references to the finalists."""
+    records = list(store.records().values())
+    main = {record.number: record for record in main_records(records)}
+    if len(main) < study.trials:
+        return False
+    if study.random_baseline and len(_of(RANDOM, records)) < random_size(study, main):
+        return False
+    members = choose_finalists(study, context.choice_space, records)
+    rounds = _rounds(study, store, members, ablations(study, context, members))
+    done = store.final_seeds()
+    return all(
+        (record.number, study.seed + FRESH + index) in done
+        for trainings in rounds
+        for record, index in trainings
+    )
 
 
 def ablations(study: Study, context: SearchContext, members: Sequence[Record]) -> list[Record]:
@@ -124,7 +161,7 @@ def ablations(study: Study, context: SearchContext, members: Sequence[Record]) -
     The winner is the searched finalist of least validation error. A placement that is a finalist
     itself is left out.
     """
-    winner = best_of(record for record in members if record.origin == SEARCH)
+    winner = best_of(_of(SEARCH, members))
     if winner is None or not study.finalists.leave_one_out:
         return []
     sites = dict(Placement.parse(winner.placement).choices)
@@ -147,17 +184,24 @@ def unclear(study: Study, store: Store, members: Sequence[Record], index: int) -
     """
     records = store.records()
     known = [_before(study, records[record.number], index) for record in members]
-    known = [record for record in known if len(record.test_errors) > 1]
-    if not known:
+    tested = [record for record in known if len(record.test_errors) > 1]
+    if not tested:
         return []
-    limit = study.seed + FRESH + index
-    tried = Counter(number for number, seed in store.final_seeds() if seed < limit)
+    trained = _trainings_before(study, store, index)
     doubtful = []
-    for p, record in zip(membership(known, study.costs, noise(known)), known, strict=True):
+    for p, record in zip(membership(tested, study.costs, noise(tested)), tested, strict=True):
         # A finalist that failed with one seed would fail again, so it gets no further ones.
-        if UNCLEAR[0] < p < UNCLEAR[1] and len(record.test_seeds) == tried[record.number]:
+        failed = len(record.test_errors) < trained[record.number]
+        if UNCLEAR[0] < p < UNCLEAR[1] and not failed:
             doubtful.append((abs(p - 0.5), record.number, record))
-    return [record for *_, record in sorted(doubtful, key=lambda entry: entry[:2])]
+    doubtful.sort(key=lambda entry: entry[:2])
+    return [record for *_, record in doubtful]
+
+
+def _trainings_before(study: Study, store: Store, index: int) -> Counter[int]:
+    """How many final trainings each candidate has had with the seeds before `index`."""
+    limit = study.seed + FRESH + index
+    return Counter(number for number, seed in store.final_seeds() if seed < limit)
 
 
 def _before(study: Study, record: Record, index: int) -> Record:

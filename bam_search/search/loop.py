@@ -9,7 +9,7 @@ proposals, also when it was interrupted.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,21 +126,14 @@ def random_baseline(
     the end is not trained again: its record is repeated.
     """
     main = _main_records(store)
-    taken = {record.id for record in startup_of(main.values(), study.startup)}
-    known = {record.id: record for record in main.values() if record.complete}
-    done = {record.number for record in store.records().values() if record.origin == RANDOM}
-    generator = candidate_generator(study, context)
+    trained = {record.id: record for record in main.values() if record.complete}
+    finished = store.records()
     pending: Pending = {}
-    for index in range(random_size(study, main)):
-        placement = generator.at_random(index, taken)
-        if placement is None:
-            break
-        taken.add(placement.id)
-        number = FIRST[RANDOM] + index
-        if number in done:
+    for number, placement in _random_candidates(study, context, main):
+        if number in finished:
             continue
-        if placement.id in known:
-            repeated = _as_random(known[placement.id], number)
+        if placement.id in trained:
+            repeated = _as_random(trained[placement.id], number)
             _finish(study, context, store, repeated, on_result)
             continue
         if len(pending) == max_in_flight(study):
@@ -149,6 +142,23 @@ def random_baseline(
         _submit(study, submit, pending, Candidate(record, ()))
     while pending:
         _collect(study, context, store, submit, pending, {}, on_result)
+
+
+def _random_candidates(
+    study: Study, context: SearchContext, main: Mapping[int, Record]
+) -> Iterator[tuple[int, Placement]]:
+    """The random candidates beside the startup, as (number, placement).
+
+    Each placement comes once. They are fewer than asked for if the space has no more.
+    """
+    generator = candidate_generator(study, context)
+    taken = {record.id for record in startup_of(main.values(), study.startup)}
+    for index in range(random_size(study, main)):
+        placement = generator.at_random(index, taken)
+        if placement is None:
+            return
+        taken.add(placement.id)
+        yield FIRST[RANDOM] + index, placement
 
 
 def _as_random(record: Record, number: int) -> Record:

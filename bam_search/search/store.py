@@ -175,7 +175,18 @@ def _storage_of(storage: StudyStorage | None) -> dict[str, Any]:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The finished candidates of a study, which may be running elsewhere; it writes nothing.
+    """The finished candidates of a study, as `read_store` reads them."""
+    return list(read_store(folder).records().values())
+
+
+def has_identity(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether there is a study in `folder` with this identity, as study.json says."""
+    with _usable(folder):
+        return _read(folder).get("identity") == _as_read_back(identity)
+
+
+def read_store(folder: Path) -> Store:
+    """The store of a study, to read only: the study may be running elsewhere.
 
     Raises UserError if there is no study.
     """
@@ -183,15 +194,8 @@ def read_records(folder: Path) -> list[Record]:
     storage = StudyStorage.of(folder, table.get("url"), table.get("name", ""))
     if not storage.exists():
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
-    with storage.usable():
-        try:
-            store = Store(folder, storage.open(), {}, storage, storage.attributes(RECORD))
-            return list(store.records().values())
-        except KeyError:
-            raise UserError(
-                f"{storage.text} holds trials that are no study's of bam_search",
-                "name a study's folder",
-            ) from None
+    with storage.usable(), _ours(storage, "name a study's folder"):
+        return Store(folder, storage.open(), {}, storage, storage.attributes(RECORD))
 
 
 def open_store(
@@ -206,22 +210,30 @@ def open_store(
     if the disk is full or broken.
     """
     storage = storage or StudyStorage.of(folder, None, "")
-    now = json.loads(json.dumps(identity))
-    try:
+    identity = _as_read_back(identity)
+    with _usable(folder), _ours(storage, HINT):
         folder.mkdir(parents=True, exist_ok=True)
-        before = _read(folder)
-        if before:
-            there = {"storage": before["storage"]} if "storage" in before else {}
-            _check(folder, {**before["identity"], **there}, {**now, **_storage_of(storage)})
+        described = _read(folder)
+        if described:
+            _check_described(folder, described, identity, storage)
         _create_if_missing(storage, identity, objectives)
-        with storage.usable():
-            study = storage.open()
-            where = folder if storage.embedded else storage.text
-            _check(where, _identity_of(study, storage), now)
-            store = Store(folder, study, identity, storage, storage.attributes(RECORD))
+        store = _opened(folder, identity, storage)
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
-        if not before:
+        if not described:
             store.describe({})
+        return store
+
+
+def _as_read_back(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity as JSON has it: lists instead of tuples."""
+    return dict(json.loads(json.dumps(identity)))
+
+
+@contextlib.contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Turn a folder's errors into UserError, and those of a full or broken disk into RunError."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise RunError(
@@ -231,11 +243,25 @@ def open_store(
             f"the study folder {str(folder)!r} cannot be used: {error.strerror or error}",
             "try another --out",
         ) from None
+
+
+@contextlib.contextmanager
+def _ours(storage: StudyStorage, hint: str) -> Iterator[None]:
+    """Turn what the trials of another program raise into UserError."""
+    try:
+        yield
     except KeyError:
-        raise UserError(
-            f"{storage.text} holds trials that are no study's of bam_search", HINT
-        ) from None
-    return store
+        message = f"{storage.text} holds trials that are no study's of bam_search"
+        raise UserError(message, hint) from None
+
+
+def _opened(folder: Path, identity: Mapping[str, Any], storage: StudyStorage) -> Store:
+    """The store of a study that exists. Raises UserError if it was run with another identity."""
+    with storage.usable():
+        study = storage.open()
+        where = folder if storage.embedded else storage.text
+        _check(where, _identity_of(study, storage), identity)
+        return Store(folder, study, identity, storage, storage.attributes(RECORD))
 
 
 def _create_if_missing(
@@ -303,6 +329,16 @@ def _identity_of(study: optuna.Study, storage: StudyStorage) -> dict[str, Any]:
             HINT,
         )
     return dict(json.loads(study.user_attrs[IDENTITY]))
+
+
+def _check_described(
+    folder: Path, described: Mapping[str, Any], identity: Mapping[str, Any], storage: StudyStorage
+) -> None:
+    """Raise UserError if study.json is about another identity, or another database."""
+    there = dict(described["identity"])
+    if "storage" in described:
+        there["storage"] = described["storage"]
+    _check(folder, there, {**identity, **_storage_of(storage)})
 
 
 def _check(where: object, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ Names and numbers only: `bam_search.model.find_sites` finds them in a model.
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -99,13 +99,17 @@ class Sites:
 
     def _matching(self, target: str) -> tuple[Site, ...]:
         if target in TARGETS:
-            return tuple(site for site in self.found if target in site.roles)
+            return self._where(lambda site: target in site.roles)
         if is_regex(target):
             pattern = _compiled(target)
-            return tuple(site for site in self.found if pattern.fullmatch(site.name))
+            return self._where(lambda site: pattern.fullmatch(site.name) is not None)
         # A name goes before a glob: names can have the characters of a glob in them.
-        named = tuple(site for site in self.found if site.name == target)
-        return named or tuple(site for site in self.found if fnmatchcase(site.name, target))
+        if target in self.names:
+            return self._where(lambda site: site.name == target)
+        return self._where(lambda site: fnmatchcase(site.name, target))
+
+    def _where(self, is_meant: Callable[[Site], bool]) -> tuple[Site, ...]:
+        return tuple(site for site in self.found if is_meant(site))
 
     def _nothing(self, target: str) -> UserError:
         if target in self.refused:

@@ -4,9 +4,13 @@ The estimate is from what earlier stages have measured.
 """
 
 import statistics
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from bam_search.search.workload import FINALISTS
+from bam_search.score.recipe import Recipe
+from bam_search.search.study import FinalistPlan, Study
+from bam_search.search.workload import Sizes, trainings, workload
 from benchmarks.gpu.parts import SMALL, Known
 from benchmarks.gpu.suite import PART
 
@@ -21,6 +25,8 @@ BETWEEN = 0.3
 """
 OVERLAP = 1.5
 """How much faster two processes get through what is around their trainings."""
+FIXED = 55.0
+"""Seconds of a study beside its trainings, where no study has been run."""
 SLACK = 0.85
 """The share of the time that a plan fills."""
 HELD_OUT, TEST = 0.1, 10_000
@@ -31,20 +37,18 @@ HELD_OUT, TEST = 0.1, 10_000
 class Rates:
     """What a training costs here.
 
-    `images_per_s` train in one process and `measured_per_s` are measured; `around` are the seconds
-    until a training is at full speed and after it, `fixed` those of a study beside its trainings.
-    With `workers` at a time all trains `gain` times as fast. `source` says where the figures come
-    from.
+    `images_per_s` train in one process; `around` are the seconds until a training is at full speed
+    and after it, `fixed` those of a study beside its trainings. With `workers` at a time all trains
+    `gain` times as fast. `source` says where the figures come from.
     """
 
     images_per_s: float
-    measured_per_s: float
     around: float
     fixed: float
-    workers: int
-    gain: float
-    cuda_graph: bool
-    source: str
+    workers: int = 1
+    gain: float = 1.0
+    cuda_graph: bool = True
+    source: str = "guesses"
 
 
 @dataclass(frozen=True)
@@ -66,27 +70,35 @@ def rates(known: Known) -> Rates:
 
     Where they know nothing, the rates are those of a slow start.
     """
-    phases = [found for found in known.get("kernels", {}).values() if found.get("images_per_s")]
-    main = [found for found in phases if found["net"] == "resnet18"]
     study = known.get("first-study", {}).get("study") or {}
+    phases = [found for found in known.get("kernels", {}).values() if found.get("images_per_s")]
+    candidates = [found for found in phases if found["net"] == "resnet18"]
+    costs = _of_kernels(candidates, study) if candidates else _guessed(_engine(known), study)
     gain, workers = _together(known)
-    fixed = study.get("beside_trainings_s", 55.0)
     graph = not study.get("not_one_graph", False)
-    if not main:
-        speeds = _engine(known)
-        speed = 0.8 * min(speeds) if speeds else 20_000.0
-        source = "the engine's speed, and guesses" if speeds else "guesses"
-        return Rates(speed, 60_000.0, 3.0, fixed, workers, gain, graph, source)
-    speed = statistics.harmonic_mean([found["images_per_s"] for found in main])
-    measured = statistics.harmonic_mean([found["evaluation"]["images_per_s"] for found in main])
+    return replace(costs, workers=workers, gain=gain, cuda_graph=graph)
+
+
+def _of_kernels(candidates: Sequence[Mapping[str, Any]], study: Mapping[str, Any]) -> Rates:
+    """The rates of one process, from the stage `kernels` and the short study."""
+    speed = statistics.harmonic_mean([found["images_per_s"] for found in candidates])
     # A median, as the first candidate of a process takes longer.
-    begin = statistics.median(found["to_full_speed_s"] for found in main)
-    build = statistics.mean(found["seconds"]["build"] for found in main)
+    begin = statistics.median(found["to_full_speed_s"] for found in candidates)
+    build = statistics.mean(found["seconds"]["build"] for found in candidates)
     # The study's clock begins after building.
     beside_steps = study.get("training_s", 0.0) - study.get("images_each", 0) / speed
     around = max(begin, build + beside_steps) + BETWEEN
-    fixed = max(10.0, fixed - study.get("trainings", 0) * (build + BETWEEN))
-    return Rates(speed, measured, around, fixed, workers, gain, graph, "kernels, first-study")
+    beside_trainings = study.get("beside_trainings_s", FIXED)
+    fixed = max(10.0, beside_trainings - study.get("trainings", 0) * (build + BETWEEN))
+    return Rates(speed, around, fixed, source="kernels, first-study")
+
+
+def _guessed(speeds: Sequence[float], study: Mapping[str, Any]) -> Rates:
+    """The rates of one process, from the speeds that the engine has reached, if any."""
+    fixed = study.get("beside_trainings_s", FIXED)
+    if speeds:
+        return Rates(0.8 * min(speeds), 3.0, fixed, source="the engine's speed, and guesses")
+    return Rates(20_000.0, 3.0, fixed)
 
 
 def _engine(known: Known) -> list[float]:
@@ -112,17 +124,25 @@ def _together(known: Known) -> tuple[float, int]:
 
 def estimated(costs: Rates, images: int, trials: int, seeds: int, epochs: int) -> float:
     """The seconds of a study on so many training images, its references and searched ones."""
-    finals = finalists(trials) * seeds
-    fit, held_out = (1 - HELD_OUT) * images, HELD_OUT * images
-    searching = trials * epochs * (fit / costs.images_per_s + held_out / costs.measured_per_s)
-    testing = finals * (epochs * images / costs.images_per_s + TEST / costs.measured_per_s)
-    around = (trials + finals) * costs.around / (OVERLAP if costs.workers > 1 else 1)
-    return costs.fixed + (searching + testing) / costs.gain + around
+    held_out = round(HELD_OUT * images)
+    sizes = Sizes(images - held_out, held_out, TEST, REFERENCES, sites=0, placements=trials)
+    phases = workload(_study(trials, seeds, epochs), sizes)
+    training = sum(phase.images for phase in phases) / costs.images_per_s / costs.gain
+    around = trainings(phases) * costs.around / (OVERLAP if costs.workers > 1 else 1)
+    return costs.fixed + training + around
 
 
-def finalists(trials: int) -> int:
-    """How many candidates are trained again."""
-    return round(REFERENCES + FINALISTS * (trials - REFERENCES))
+def _study(trials: int, seeds: int, epochs: int) -> Study:
+    """What `studies` runs: no random baseline, and finalists with these seeds alone."""
+    return Study(
+        question="",
+        space="",
+        references={str(n): "none" for n in range(REFERENCES)},
+        trials=trials,
+        random_baseline=False,
+        recipe=Recipe(epochs=epochs),
+        finalists=FinalistPlan(seeds, most=seeds, extra=0.0, leave_one_out=False),
+    )
 
 
 def plan(known: Known, seconds: float, images: int) -> Plan:
@@ -134,9 +154,7 @@ def plan(known: Known, seconds: float, images: int) -> Plan:
     for trials, seeds in SIZES:
         if (epochs := fitting(costs, SLACK * seconds, images, trials, seeds)) >= LEAST_EPOCHS:
             return _plan("resnet18", costs, images, trials, seeds, min(epochs, MOST_EPOCHS))
-    costs = Rates(
-        **{**vars(costs), "images_per_s": 3 * costs.images_per_s, "around": costs.around / 2}
-    )
+    costs = replace(costs, images_per_s=3 * costs.images_per_s, around=costs.around / 2)
     trials, seeds = SIZES[0]
     epochs = fitting(costs, SLACK * seconds, images, trials, seeds)
     return _plan(SMALL, costs, images, trials, seeds, max(1, min(epochs, MOST_EPOCHS)))
@@ -155,5 +173,5 @@ def _plan(space: str, costs: Rates, images: int, trials: int, seeds: int, epochs
 
 def tiny() -> Plan:
     """A study that a CPU does in seconds."""
-    costs = Rates(2000.0, 4000.0, 0.2, 10.0, 1, 1.0, True, "guesses")
+    costs = Rates(images_per_s=2000.0, around=0.2, fixed=10.0)
     return _plan(SMALL, costs, 200, 5, 1, 1)

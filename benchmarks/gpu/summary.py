@@ -125,19 +125,23 @@ def _studies(found: Found) -> list[str]:
     if dry := found.get("dry run"):
         lines += [f"  dry run: {line}" for line in dry["said"]]
     if study := found.get("study"):
-        said = [("planned", "plan"), ("by its own estimate", "estimate")] if plan else []
-        estimate = "".join(
-            f", {study['took_of_' + key]:.2f} of the time {name}"
-            for name, key in said
-            if "took_of_" + key in study
-        )
-        lines += [
-            f"  {study['seconds']:.0f} s{estimate}; {study['trainings']} trainings, "
-            f"{study['finalists']} finalists"
-        ]
+        lines.append(_took(study))
         answers = [line for line in study["said"] if line.startswith("  at most")] if plan else []
         lines += [f"  | {line[:130]}" for line in answers[:SAID]]
     return lines
+
+
+def _took(study: Mapping[str, Any]) -> str:
+    """How long a study took, beside what its plan and its own estimate said, if it had any."""
+    estimates = ""
+    if "took_of_plan" in study:
+        estimates += f", {study['took_of_plan']:.2f} of the time planned"
+    if "took_of_estimate" in study:
+        estimates += f", {study['took_of_estimate']:.2f} of the time by its own estimate"
+    return (
+        f"  {study['seconds']:.0f} s{estimates}; {study['trainings']} trainings, "
+        f"{study['finalists']} finalists"
+    )
 
 
 def _parity(found: Found) -> list[str]:

@@ -1,6 +1,7 @@
 """The command line: help, mistakes, and the ends that a run can have.
 
-Help imports no torch. A mistake exits with 2, is said in one sentence, and writes nothing.
+Help and typos are answered at once. A mistake exits with 2, is said in one sentence, and writes
+nothing.
 """
 
 import json
@@ -16,25 +17,39 @@ from conftest import run_command
 from bam_search.cli.main import main
 from bam_search.search.store import read_records
 
-SHOW_HELP = """
+RUN_AND_NAME_WHAT_IS_IMPORTED = """
 import sys
 from bam_search.cli.main import main
-sys.argv = ["bam_search", "--help"]
 try:
     main()
-except SystemExit:
-    pass
-heavy = ("torch", "optuna", "pandas", "plotly", "numpy", "pydantic", "rich")
-print([name for name in heavy if name in sys.modules])
+finally:
+    heavy = ("torch", "optuna", "pandas", "plotly", "numpy", "rich")
+    print([name for name in heavy if name in sys.modules])
 """
 
 
-def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("--help", "Usage: python -m bam_search"),
+        ("rnu", "Did you mean 'run'?"),
+        ("run --studdy placement", "No such option"),
+        ("run --study placment", "did you mean 'placement'?"),
+        ("run --study placement --space resnet5", "did you mean 'resnet50'?"),
+        ("count --space resnet5", "did you mean 'resnet50'?"),
+        ("sites resnet5", "did you mean 'resnet50'?"),
+        ("train nowhere --candidate 1", "Directory 'nowhere' does not exist"),
+    ],
+)
+def test_help_and_typos_are_answered_before_anything_heavy_is_imported(
+    tmp_path: Path, command: str, answer: str
+) -> None:
+    code = RUN_AND_NAME_WHAT_IS_IMPORTED
     done = subprocess.run(
-        [sys.executable, "-c", SHOW_HELP], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *command.split()], cwd=tmp_path, capture_output=True, text=True
     )
-    assert "Usage: python -m bam_search" in done.stdout
-    assert done.stdout.strip().endswith("[]")
+    assert answer in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
@@ -326,7 +341,7 @@ def test_so_many_failures_end_the_study_and_the_same_command_continues(
         assert "error: 2 failed, which is --max-failures; the last one, #" in err
         assert "RuntimeError: deliberate at ['" in err
         assert len(read_records(tmp_path / "reports" / "tiny")) == done
-        status = json.loads((tmp_path / "reports" / "tiny" / "driver.json").read_text())
+        status = json.loads((tmp_path / "reports" / "tiny" / "status.json").read_text())
         assert status["ended"].startswith("failed: 2 failed")
 
 

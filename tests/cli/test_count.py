@@ -5,8 +5,10 @@ import json
 import pytest
 from conftest import run_command
 
+from bam_search.cli.catalogue import attention_modules
 from bam_search.config import known
-from bam_search.model.attention import ATTENTION
+from bam_search.model.attention import ATTENTION, defaults
+from bam_search.space.placement import Choice
 
 
 def run(
@@ -130,4 +132,9 @@ def test_list_names_everything_with_a_line_about_it(
     for name in (*known("search_spaces", ".py"), *known("studies", ".toml")):
         assert len(lines[name].split()) > 2
     assert "bam(r=16,d=4,n=2,branches=both,combine=sum,end_bn=true)" in out
-    assert all(f"  {name}" in out for name in ATTENTION)
+
+
+def test_list_reads_what_the_attention_modules_say_of_themselves() -> None:
+    listed = {choice.module: choice for choice, _ in attention_modules()}
+    assert listed == {name: Choice.of(name, defaults(name)) for name in ATTENTION}
+    assert all(text for _, text in attention_modules())

@@ -79,7 +79,7 @@ def test_a_candidate_of_a_fused_study_is_trained_fused(
     study = json.loads((folder / "study.json").read_text())
     study["identity"]["recipe"]["fuse"] = True
     (folder / "study.json").write_text(json.dumps(study))
-    monkeypatch.setattr("bam_search.cli.train.fused", partial(fused, backend="eager"))
+    monkeypatch.setattr("bam_search.score.evaluate.fused", partial(fused, backend="eager"))
     out = tmp_path / "fused.pt"
     args = ("--candidate", BOTTLENECK, "--data", small_npz, "--out", out)
     assert run_command(monkeypatch, "train", folder, *args) == 0

@@ -1,5 +1,11 @@
-"""`report`: a study's page made anew, finished or running; a page checked."""
+"""`report`: a study's page made anew, finished or running; a page checked.
 
+It needs no torch, as no command that only looks at studies does.
+"""
+
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -87,3 +93,37 @@ def test_mistakes_are_one_sentence(
         assert said in error
         assert "hint:" in error
         assert "Traceback" not in error
+
+
+RUN_AND_NAME_WHAT_IS_IMPORTED = """
+import sys
+from bam_search.cli.main import main
+try:
+    main()
+finally:
+    print([name for name in ("torch", "torchvision", "fvcore") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "report study",
+        "report study --verify",
+        "compare study other",
+        "status study",
+        "status study --json",
+        "list",
+    ],
+)
+def test_commands_that_only_look_at_studies_import_no_torch(store: Store, command: str) -> None:
+    write_report(store.folder, context(), list(store.records().values()))
+    shutil.copytree(store.folder, store.folder.with_name("other"))
+    code = RUN_AND_NAME_WHAT_IS_IMPORTED
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split()],
+        cwd=store.folder.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr

@@ -20,6 +20,7 @@ from bam_search.search.finalists import (
     ablations,
     choose_finalists,
     expected_front,
+    nothing_left,
     train_finalists,
     unclear,
 )
@@ -342,6 +343,19 @@ def test_finals_of_a_finished_study_train_nothing() -> None:
     before, again = final(context, store, Exact()), Exact()
     assert final(context, store, again) == before
     assert again.ran == []
+
+
+def test_nothing_is_left_to_train_at_the_end_and_not_before() -> None:
+    context = with_everything(9)
+    store, whole = memory_store(context), Shuffled()
+    train(context, store, whole)
+    assert nothing_left(context, PLAN, store)
+    assert not nothing_left(replace(context, trials=10), PLAN, store)
+    for stop in {*range(0, len(whole.ran), 5), len(whole.ran) - 1}:
+        store = memory_store(context)
+        with pytest.raises(KeyboardInterrupt):
+            train(context, store, Shuffled(stop))
+        assert not nothing_left(context, PLAN, store)
 
 
 def test_an_ablation_is_no_candidate_of_a_continued_search() -> None:

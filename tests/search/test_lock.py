@@ -13,7 +13,8 @@ import pytest
 
 from bam_search.errors import UserError
 from bam_search.score.evaluate import Job, Result
-from bam_search.search.lock import locked, read_status
+from bam_search.search.lock import is_locked, locked
+from bam_search.search.status import read_status
 
 HOLD = """
 import sys, time
@@ -33,13 +34,14 @@ def test_the_folder_says_what_is_under_way(tmp_path: Path) -> None:
         futures.append(Future())
         return futures[-1]
 
-    assert read_status(tmp_path) == (None, False)
+    assert read_status(tmp_path) is None
+    assert not is_locked(tmp_path)
     with locked(tmp_path / "new", "run --study it") as lock:
         watched = lock.watched(submit)
         watched(Job("layer1=bam", 0, 2))
         watched(Job("none", 7, 2, final=True))
-        status, drives = read_status(tmp_path / "new")
-        assert drives
+        status = read_status(tmp_path / "new")
+        assert is_locked(tmp_path / "new")
         assert status is not None
         assert (status.host, status.pid, status.command) == (
             platform.node(),
@@ -53,7 +55,7 @@ def test_the_folder_says_what_is_under_way(tmp_path: Path) -> None:
         assert 0 <= time.time() - status.running[0].since < 60
         futures[0].set_result(Result(None))
         lock.tell(stage="search", done=1, total=4)
-        status, _ = read_status(tmp_path / "new")
+        status = read_status(tmp_path / "new")
         assert status is not None
         assert (status.stage, status.done, status.total, [r.seed for r in status.running]) == (
             "search",
@@ -61,9 +63,8 @@ def test_the_folder_says_what_is_under_way(tmp_path: Path) -> None:
             4,
             [7],
         )
-    status, drives = read_status(tmp_path / "new")
-    assert status is not None
-    assert not drives
+    assert read_status(tmp_path / "new") is not None
+    assert not is_locked(tmp_path / "new")
 
 
 def test_a_second_driver_is_refused_and_told_of_the_first_until_that_dies(tmp_path: Path) -> None:
@@ -78,19 +79,20 @@ def test_a_second_driver_is_refused_and_told_of_the_first_until_that_dies(tmp_pa
     assert caught.value.message.endswith(": run --study it")
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    status, drives = read_status(tmp_path)
+    assert not is_locked(tmp_path)
+    status = read_status(tmp_path)
     assert status is not None
-    assert (drives, status.done, status.ended) == (False, 3, "")
+    assert (status.done, status.ended) == (3, "")
     with locked(tmp_path, "another"):
-        assert read_status(tmp_path)[1]
+        assert is_locked(tmp_path)
 
 
-def test_looking_does_not_keep_a_driver_out(tmp_path: Path) -> None:
+def test_looking_neither_keeps_a_driver_out_nor_looks_like_one(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from bam_search.search.lock import read_status
-while True: read_status(Path(sys.argv[1]))
+from bam_search.search.lock import is_locked
+while True: is_locked(Path(sys.argv[1]))
 """
     with locked(tmp_path, "first"):
         looker = subprocess.Popen([sys.executable, "-c", code, tmp_path])
@@ -98,6 +100,7 @@ while True: read_status(Path(sys.argv[1]))
         for _ in range(20):
             with locked(tmp_path, "again"):
                 pass
+            assert not any(is_locked(tmp_path) for _ in range(100))
     finally:
         looker.kill()
         looker.wait()
@@ -125,6 +128,6 @@ def test_a_users_mistake_on_the_way_leaves_the_folder_as_it_was(tmp_path: Path) 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"running": [{}]}'])
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: str) -> None:
-    (tmp_path / "driver.json").write_text(content)
-    with pytest.raises(UserError, match=r"driver\.json cannot be read"):
+    (tmp_path / "status.json").write_text(content)
+    with pytest.raises(UserError, match=r"status\.json cannot be read"):
         read_status(tmp_path)

@@ -1,0 +1,111 @@
+"""What a study is doing: its process, its stage and its trainings under way, in a file.
+
+The file stays when the process has ended, and says how, if the process could say it.
+"""
+
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bam_search.errors import UserError
+from bam_search.files import write
+
+if TYPE_CHECKING:  # `status` and `stop` do without torch
+    from bam_search.score.evaluate import Job, Result
+
+STATUS = "status.json"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A training that is under way, or next in line; `since` is in seconds since 1970."""
+
+    placement: str
+    seed: int
+    epochs: int
+    final: bool
+    since: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """The status of the process that runs a study, or was the last to run it.
+
+    `since` is in seconds since 1970. `done` of `total` trainings of the `stage` are finished.
+    `ended` says how the process ended, once it has.
+    """
+
+    host: str
+    pid: int
+    command: str
+    since: float
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    running: tuple[Running, ...] = ()
+    ended: str = ""
+
+
+class StatusFile:
+    """The status of this process in a study's folder."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self._path = folder / STATUS
+        self._status = Status(platform.node(), os.getpid(), command, time.time())
+        self._writing = threading.Lock()  # jobs end in other threads
+        self._running: dict[int, Running] = {}
+        self.tell()
+
+    def tell(self, **changed: Any) -> None:
+        """Change these fields of the status, and write it."""
+        with self._writing:
+            self._status = replace(self._status, running=tuple(self._running.values()), **changed)
+            write(self._path, json.dumps(asdict(self._status), indent=2))
+
+    def watched(
+        self, submit: "Callable[[Job], Future[Result]]"
+    ) -> "Callable[[Job], Future[Result]]":
+        """The same executor, with its jobs in the status."""
+
+        def watch(job: "Job") -> "Future[Result]":
+            running = Running(job.placement, job.seed, job.epochs, job.final, time.time())
+            with self._writing:
+                self._running[id(job)] = running
+            self.tell()
+            future = submit(job)
+            future.add_done_callback(lambda _done: self._over(job))
+            return future
+
+        return watch
+
+    def _over(self, job: "Job") -> None:
+        with self._writing:
+            del self._running[id(job)]
+
+
+def read_status(folder: Path) -> Status | None:
+    """The status of the last process that ran the study in `folder`; None if there was none.
+
+    Raises UserError if it cannot be read.
+    """
+    path = folder / STATUS
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        table["running"] = tuple(Running(**running) for running in table["running"])
+        return Status(**table)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} cannot be read: {error}", "name a study's folder") from None
+
+
+def when(seconds: float) -> str:
+    """'2026-11-22 12:30:05', local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
