@@ -78,7 +78,7 @@ def _echo_phases(ready: ResolvedRun, expected: Forecast, images: int) -> None:
     for phase, seconds in expected.phases:
         click.echo(f"{phase.name:28} {phase.trainings:5,} trainings {duration(seconds):>12}")
     seen = images * ready.study.recipe.epochs
-    one_training = [speed.seconds(1, seen) for speed in expected.speeds]
+    one_training = [speed.seconds(1, seen) for speed in expected.speeds.of_probes]
     least, most = min(one_training), max(one_training)
     click.echo(
         f"one training of {seen:,} images: {duration(least)} to {duration(most)}, measured just now"
@@ -87,5 +87,5 @@ def _echo_phases(ready: ResolvedRun, expected: Forecast, images: int) -> None:
     click.echo(
         f"the study: about {duration(expected.seconds)} for {total:,} trainings, "
         f"{ready.study.workers} at a time; finalists are estimated, and "
-        "reading the data, starting processes and the report come on top"
+        "reading the data and the report come on top"
     )

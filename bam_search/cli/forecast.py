@@ -10,7 +10,7 @@ import torch
 
 from bam_search.cli.prepare import ResolvedRun
 from bam_search.errors import first_line
-from bam_search.score.estimate import Probe, Speed, speeds
+from bam_search.score.estimate import Probe, Speed, Speeds, speeds
 from bam_search.search.workload import Phase, Sizes, workload
 from bam_search.space.placement import Placement
 
@@ -23,15 +23,15 @@ class Forecast:
     """
 
     phases: tuple[tuple[Phase, float], ...]
-    speeds: tuple[Speed, ...]
+    speeds: Speeds
 
     @property
     def seconds(self) -> float:
-        """Seconds of all phases together.
+        """Seconds of all phases together, and of starting the processes that train.
 
-        Reading the data, starting processes, latency and the report come on top.
+        Reading the data, latency and the report come on top.
         """
-        return sum(seconds for _, seconds in self.phases)
+        return self.speeds.process + sum(seconds for _, seconds in self.phases)
 
 
 def sizes(ready: ResolvedRun, fit: int, validation: int, test: int) -> Sizes:
@@ -60,15 +60,15 @@ def forecast(ready: ResolvedRun, of: Sizes, at_least: float) -> Forecast | str:
         measured = _speeds(ready, at_least)
     except Exception as error:  # whatever the user's model raises, as in `evaluate`
         return f"{type(error).__name__}: {first_line(error)}"
-    start = mean(speed.start for speed in measured)
-    per_image = mean(speed.per_image for speed in measured)
+    start = mean(speed.start for speed in measured.of_probes)
+    per_image = mean(speed.per_image for speed in measured.of_probes)
     typical = Speed(start, per_image)
     at_once = _trainings_at_once(ready)
     phases = tuple(
         (phase, typical.seconds(phase.trainings, phase.images) / at_once)
         for phase in workload(ready.study, of)
     )
-    return Forecast(phases, tuple(measured))
+    return Forecast(phases, measured)
 
 
 def told(expected: Forecast | str) -> str:
@@ -89,7 +89,7 @@ def duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} s"
 
 
-def _speeds(ready: ResolvedRun, at_least: float) -> list[Speed]:
+def _speeds(ready: ResolvedRun, at_least: float) -> Speeds:
     """Return the speeds of the cheapest and the most expensive reference.
 
     They are one speed if those are the same, and the backbone's if there are no references.

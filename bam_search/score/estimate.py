@@ -54,6 +54,17 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Speeds:
+    """The speed of each probe, and the seconds that a process takes to start on the device.
+
+    On a CPU that is not measured, and 0: a training takes much longer there.
+    """
+
+    of_probes: tuple[Speed, ...]
+    process: float = 0.0
+
+
+@dataclass(frozen=True)
 class Probe:
     """What is measured: the placement `text` of the space of this name.
 
@@ -79,7 +90,7 @@ def most_expensive(choice_space: ChoiceSpace, costs: CostTable) -> Placement:
     return Placement.of(largest)
 
 
-def speeds(probes: Sequence[Probe], workers: int, threads: int) -> list[Speed]:
+def speeds(probes: Sequence[Probe], workers: int, threads: int) -> Speeds:
     """The speed of each probe on random images, with `workers` trainings at a time.
 
     Each training has `threads` CPU threads. A GPU is used from a process of its own, which gives
@@ -87,17 +98,27 @@ def speeds(probes: Sequence[Probe], workers: int, threads: int) -> list[Speed]:
     they share the memory's bandwidth. Raises what the training raises.
     """
     if probes[0].device.type == "cuda":
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(_one_after_another, probes).result()
+        return _in_a_process(probes)
     beside = min(workers, cores())
     with _threads(threads), ThreadPoolExecutor(beside) as pool:
-        return [_mean(list(pool.map(measure, [probe] * beside))) for probe in probes]
+        found = [_mean(list(pool.map(measure, [probe] * beside))) for probe in probes]
+    return Speeds(tuple(found))
 
 
-def _one_after_another(probes: Sequence[Probe]) -> list[Speed]:
+def _in_a_process(probes: Sequence[Probe]) -> Speeds:
+    began = time.perf_counter()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found, seconds = pool.submit(_one_after_another, probes).result()
+        whole = time.perf_counter() - began
+    return Speeds(tuple(found), whole - seconds)
+
+
+def _one_after_another(probes: Sequence[Probe]) -> tuple[list[Speed], float]:
+    """The speeds, and the seconds that they took once the libraries were loaded."""
     settle()
     measure(probes[0])  # loads libraries, which a worker does once
-    return [measure(probe) for probe in probes]
+    began = time.perf_counter()
+    return [measure(probe) for probe in probes], time.perf_counter() - began
 
 
 def measure(probe: Probe) -> Speed:

@@ -1,6 +1,8 @@
 """How fast a device trains, measured for a moment."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,7 +39,7 @@ def test_each_worker_trains_beside_the_others_and_threads_are_as_before(
         Probe("small", SITES, text, Recipe(batch=16), choose("cpu"), 0.1)
         for text in ("none", "bottleneck=bam")
     ]
-    found = speeds(probes, workers, threads=1)
+    found = speeds(probes, workers, threads=1).of_probes
     assert len(found) == 2
     assert all(speed.per_image > 0 and speed.start >= 0 for speed in found)
     assert len(taken) == workers
@@ -61,6 +63,32 @@ def test_a_batch_of_a_large_recipe_is_small_on_a_cpu(monkeypatch: pytest.MonkeyP
         threads=1,
     )
     assert sizes == [64]
+
+
+def test_on_a_gpu_it_tells_how_long_a_process_takes_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+
+    def measure(_probe: Probe) -> Speed:
+        clock[0] += 3.0
+        return Speed(0.5, 0.001)
+
+    def thread(workers: int, mp_context: object) -> ThreadPoolExecutor:
+        del mp_context
+        clock[0] += 20.0
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("bam_search.score.estimate.measure", measure)
+    monkeypatch.setattr("bam_search.score.estimate.settle", lambda: None)
+    monkeypatch.setattr("bam_search.score.estimate.ProcessPoolExecutor", thread)
+    gpu = replace(choose("cpu"), type="cuda")
+    probes = [Probe("small", SITES, text, Recipe(), gpu, 0.1) for text in ("none", "layer1=bam")]
+    found = speeds(probes, workers=2, threads=1)
+    assert found.of_probes == (Speed(0.5, 0.001),) * 2
+    # The first measurement, of a process that has yet to load its libraries, counts as its start.
+    assert found.process == 23.0
 
 
 def test_a_placement_that_cannot_be_built_is_its_own_error() -> None:

@@ -145,11 +145,13 @@ def test_latency_is_timed_by_events_over_a_replayed_graph() -> None:
 
 
 def test_the_speed_is_measured_in_a_process_that_leaves_the_gpu_again() -> None:
-    (speed,) = speeds(
+    found = speeds(
         [Probe("small", SITES, "bottleneck=bam", RECIPE, choose("cuda"), 0.2)], workers=1, threads=1
     )
+    (speed,) = found.of_probes
     assert speed.per_image > 0
     assert speed.start > 0
+    assert found.process > 0
 
 
 def test_the_same_seed_is_the_same_training_within_a_tolerance() -> None:
