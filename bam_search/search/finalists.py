@@ -14,27 +14,24 @@ from typing import Any
 
 import numpy as np
 
+from bam_search.analysis.additive import explain
+from bam_search.analysis.pareto import pareto_front
+from bam_search.analysis.statistics import membership, noise
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
-from bam_search.search.additive import explain
 from bam_search.search.executors import Submit
 from bam_search.search.loop import OnResult, SearchContext, max_in_flight, new_record
-from bam_search.search.pareto import pareto_front
-from bam_search.search.record import (
-    ABLATION,
-    FIRST,
-    RANDOM,
-    REFERENCE,
-    SEARCH,
-    Record,
-    best_of,
-    main_records,
-)
-from bam_search.search.statistics import membership, noise
 from bam_search.search.store import Store
 from bam_search.search.study import Study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
+from bam_search.study.record import (
+    ABLATION,
+    Record,
+    ablation_number,
+    best_of,
+    main_records,
+)
 
 FRESH = 1_000_003
 """Added to the study's seed for the finalists, to get seeds that the search has not used.
@@ -54,13 +51,13 @@ def choose_finalists(
     random candidate of least validation error.
     """
     main = main_records(records)
-    members = {r.number: r for r in main if r.origin == REFERENCE and r.complete}
+    members = {r.number: r for r in main if r.is_reference and r.complete}
     measured_front = pareto_front(main, study.objectives)
     for record in (*measured_front, *expected_front(study, choice_space, records)):
-        if record.origin == SEARCH:
+        if record.is_searched:
             members.setdefault(record.number, record)
     finalists = list(members.values())
-    best = best_of(record for record in records if record.origin == RANDOM)
+    best = best_of(record for record in records if record.is_random)
     if best is None or best.id in {record.id for record in finalists}:
         return finalists
     return [*finalists, best]
@@ -84,7 +81,7 @@ def expected_front(
     in_space: dict[int, Record] = {}
     vectors = []
     for record in main_records(records):
-        vector = model.encoder.vector(Placement.parse(record.placement))
+        vector = model.encoder.vector(record.parsed_placement)
         if record.complete and vector is not None:
             in_space[record.number] = record
             vectors.append(vector)
@@ -124,17 +121,17 @@ def ablations(study: Study, context: SearchContext, members: Sequence[Record]) -
     The winner is the searched finalist of least validation error. A placement that is a finalist
     itself is left out.
     """
-    winner = best_of(record for record in members if record.origin == SEARCH)
+    winner = best_of(record for record in members if record.is_searched)
     if winner is None or not study.finalists.leave_one_out:
         return []
-    sites = dict(Placement.parse(winner.placement).choices)
+    sites = dict(winner.parsed_placement.choices)
     known = {record.id for record in members}
     records = []
     for index, site in enumerate(sites):
         others = {name: choice for name, choice in sites.items() if name != site}
         rest = resolve(Placement.of(others), context.sites)
         if rest.id not in known:
-            number = FIRST[ABLATION] + 1000 * winner.number + index
+            number = ablation_number(winner.number, index)
             name = f"#{winner.number} without {site}"
             records.append(new_record(study, context, number, ABLATION, name, rest))
     return records

@@ -12,9 +12,9 @@ from conftest import run_command
 from bam_search.model.attach import attach
 from bam_search.model.build import backbone
 from bam_search.report.tables import read_records
-from bam_search.search.record import ABLATION
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
+from bam_search.study.record import ABLATION
 
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
 BOTTLENECK = 1

@@ -10,9 +10,11 @@ import pytest
 from conftest import make_record
 from invented import PLAN, SITES, Shuffled, memory_store, study, train, with_everything
 
+from bam_search.analysis.additive import explain
+from bam_search.analysis.pareto import pareto_front
+from bam_search.analysis.statistics import membership, noise
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result, Score
-from bam_search.search.additive import explain
 from bam_search.search.executors import _finished
 from bam_search.search.finalists import (
     FRESH,
@@ -23,11 +25,9 @@ from bam_search.search.finalists import (
     train_finalists,
     unclear,
 )
-from bam_search.search.pareto import pareto_front
-from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record
-from bam_search.search.statistics import membership, noise
 from bam_search.search.store import Store
 from bam_search.search.study import FinalistPlan, Study
+from bam_search.study.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record
 
 TEXTS = ("none", "layer1=bam", "layer2=bam", "layer1=bam layer2=bam layer3=bam(r=8)")
 MEANS = {"none": 80.0, "layer1=bam": 76.0, "layer2=bam": 76.0, TEXTS[3]: 70.0}

@@ -29,11 +29,11 @@ from bam_search.model.choice_space import choice_space_of
 from bam_search.score.evaluate import Job
 from bam_search.search.finalists import FRESH, choose_finalists
 from bam_search.search.pruner import should_stop
-from bam_search.search.record import ABLATION, RANDOM, REFERENCE, SEARCH, Record
 from bam_search.search.store import open_store
 from bam_search.search.study import FinalistPlan, Rungs, Study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace
+from bam_search.study.record import ABLATION, RANDOM, REFERENCE, SEARCH, Record
 
 
 def rungs(

@@ -1,0 +1,4 @@
+"""WHAT IS KEPT: the record of a candidate.
+
+No third-party libraries.
+"""
