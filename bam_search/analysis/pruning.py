@@ -45,7 +45,7 @@ def stopping(main: Sequence[Record], front: Sequence[Record]) -> Stopping | None
     budgets = sorted({epochs for record in main for epochs in record.rung_epochs})
     if not budgets:
         return None
-    control = [record for record in main if record.control and record.complete]
+    control = _control_group(main)
     stopped = [record for record in main if record.stopped]
     return Stopping(
         rungs=tuple(_rung(main, epochs) for epochs in budgets),
@@ -55,6 +55,11 @@ def stopping(main: Sequence[Record], front: Sequence[Record]) -> Stopping | None
         spent=search_epochs(main),
         saved=sum(_epochs_left(record, budgets) for record in stopped),
     )
+
+
+def _control_group(records: Sequence[Record]) -> list[Record]:
+    """The records that would have been stopped, and were trained to the end."""
+    return [record for record in records if record.control and record.complete]
 
 
 def _how_many_of(records: Sequence[Record], front: Sequence[Record]) -> int:

@@ -32,7 +32,12 @@ The colours are of Okabe and Ito's palette, which colour-blind readers can tell 
 """
 FRONT = ("circle", "#0072b2")
 DOMINATED = ("circle-open", "#8a8a8a")
-DRAWN = ("cross-thin-open", "#8a8a8a")
+LOOKS = {
+    "random search": ("cross-thin-open", "#8a8a8a"),
+    "searched, dominated": DOMINATED,
+    "searched, on the front": FRONT,
+}
+"""Shape and colour of each group of candidates, in the order in which they are drawn."""
 STOPPED = ("triangle-down-open", "#8a8a8a")
 FAILED = ("x-thin-open", "#d00000")
 SWITCH = {
@@ -60,21 +65,23 @@ def groups(findings: Findings) -> list[Group]:
     First the random search, then dominated and front members of the search, then each reference.
     """
     complete = [record for record in findings.records if record.complete]
-    searched = [record for record in complete if record.is_searched]
     on_front = {record.number for record in findings.front}
+    members: dict[str, list[Record]] = {}
+    for record in complete:
+        members.setdefault(_group_name(record, on_front), []).append(record)
     candidates = [
-        Group("random search", *DRAWN, tuple(r for r in complete if r.is_random)),
-        Group("searched, dominated", *DOMINATED, _by_membership(searched, on_front, False)),
-        Group("searched, on the front", *FRONT, _by_membership(searched, on_front, True)),
+        Group(name, *look, tuple(members[name])) for name, look in LOOKS.items() if name in members
     ]
-    return [group for group in candidates if group.records] + _reference_groups(complete)
+    return candidates + _reference_groups(complete)
 
 
-def _by_membership(
-    records: Sequence[Record], on_front: Collection[int], member: bool
-) -> tuple[Record, ...]:
-    """The records whose number is on the front, or those whose number is not."""
-    return tuple(record for record in records if (record.number in on_front) == member)
+def _group_name(record: Record, on_front: Collection[int]) -> str:
+    """The group of a candidate; empty for a reference or an ablation, which are in none."""
+    if record.is_random:
+        return "random search"
+    if not record.is_searched:
+        return ""
+    return "searched, on the front" if record.number in on_front else "searched, dominated"
 
 
 def _reference_groups(complete: Sequence[Record]) -> list[Group]:
