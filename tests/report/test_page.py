@@ -129,6 +129,17 @@ def test_finalists_have_crosses_and_a_confident_front() -> None:
     assert len(untested.data) == 4  # the front, the point, crosses of nobody, the ring
 
 
+def test_ablations_are_drawn_nowhere() -> None:
+    # Even ones that had a validation error of their own.
+    complete = [replace(record, val_error=50.0, val_images=400) for record in studied.WITHOUT]
+    tags = {record.tag for record in complete}
+    figure = draw(found([*studied.RECORDS[:-2], *complete]))
+    for trace in figure.data:
+        assert not tags & set(trace.customdata or ())
+    (crosses,) = [trace for trace in figure.data if trace.name == "mean test error of finalists"]
+    assert crosses.customdata == ("0", "1", "2", "R1")
+
+
 def test_curves_are_one_trace_with_gaps_and_none_where_nothing_was_measured_twice() -> None:
     figure = draw_curves(found(RECORDS))
     assert figure is not None
@@ -207,6 +218,15 @@ def test_nothing_of_the_study_is_executed() -> None:
         "The winner without each of its sites",
     ):
         assert "&lt;script&gt;" in section(html, heading)
+
+
+def test_a_name_and_a_failure_are_shown_as_text() -> None:
+    name, failure = "<b>bold & brave</b>", "ValueError: <img src=x> 'quoted'"
+    failed = make_record(0, None, 0.0, origin=REFERENCE, name=name, failure=failure)
+    html = html_of([failed], title=name)
+    assert "<title>&lt;b&gt;bold &amp; brave&lt;/b&gt;</title>" in html
+    assert "<td>&lt;b&gt;bold &amp; brave&lt;/b&gt;</td>" in html
+    assert "<pre>ValueError: &lt;img src=x&gt; &#39;quoted&#39;</pre>" in html
 
 
 def test_a_warning_is_on_top() -> None:

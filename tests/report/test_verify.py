@@ -16,9 +16,10 @@ from bam_search.analysis.findings import Findings
 from bam_search.errors import UserError
 from bam_search.report.page import write_report
 from bam_search.report.paper_table import Paper
-from bam_search.report.payload import read
+from bam_search.report.payload import DATA, payload, read
 from bam_search.report.verify import verify
 from bam_search.search.published import PublishedFigure
+from bam_search.space.placement import Choice
 from bam_search.space.sites import Sites
 
 PAPER = Paper(
@@ -84,12 +85,37 @@ def test_costs_are_checked_against_the_backbone(tmp_path: Path) -> None:
 
 
 def test_no_text_ends_the_data(tmp_path: Path) -> None:
-    attack = "</script><script>alert(1)</script><!--"
+    attack = "</script><script>alert(1)</script><!-- & \u2028 \u2029"
     records = [replace(studied.BASE, name=attack, failure=attack), *RECORDS[1:]]
     path = studied.written(tmp_path, records, title=attack)
-    assert "</script><script>alert" not in path.read_text()
+    text = path.read_text()
+    assert "</script><script>alert" not in text
+    (data,) = DATA.findall(text)
+    assert not set("<>&'\u2028\u2029") & set(data)
     about, found, _ = read(path)
     assert (about.title, found) == (attack, records)
+
+
+def test_placements_are_carried_by_site_for_drawing() -> None:
+    unreadable = replace(studied.FAILED, placement="<b>")
+    values = payload(context(), studied.found([studied.BASE, studied.WINNER, unreadable]))
+    assert [record["choices"] for record in values["records"]] == [
+        {},
+        {
+            "layer1": {"module": "bam", "options": {}},
+            "layer2": {"module": "bam", "options": {"r": 8}},
+        },
+        None,
+    ]
+
+
+def test_what_the_space_forbids_is_read_back(tmp_path: Path) -> None:
+    illegal = frozenset(
+        {("layer1", Choice("bam", (("r", 8), ("d", 4)))), ("layer2", Choice("bam"))}
+    )
+    space = replace(studied.CHOICE_SPACE, illegal=illegal)
+    about, _, _ = read(studied.written(tmp_path, RECORDS, choice_space=space))
+    assert about.choice_space == space
 
 
 @pytest.mark.parametrize(
