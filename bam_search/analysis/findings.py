@@ -116,7 +116,7 @@ class Findings:
         front = pareto_front(main, context.objectives)
         finals = FinalErrors.of(records)
         comparisons = _comparisons(records, finals)
-        best = recommended(records)
+        best = _recommended(records)
         lines = progress(records, context.objectives, context.startup)
         return cls(
             records=tuple(records),
@@ -150,7 +150,7 @@ class Findings:
         return next((one for one in compared if one.other is other), None)
 
 
-def recommended(records: Sequence[Record]) -> Record | None:
+def _recommended(records: Sequence[Record]) -> Record | None:
     """The searched finalist of least validation error: chosen before any test."""
     return best_of(record for record in records if record.is_searched and record.is_finalist)
 
