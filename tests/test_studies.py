@@ -18,11 +18,11 @@ from bam_search.model.build import sites_of
 from bam_search.report.paper_table import Paper, paper_table
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device
-from bam_search.search.published import PublishedFigure, beside, minus
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 from bam_search.space.sites import Sites
+from bam_search.study.published import PublishedFigure, beside, minus
 from bam_search.study.record import REFERENCE
 
 DEVICES = {"cpu": Device("cpu", "a CPU", "", True), "gpu": Device("cuda", "a GPU", "", True)}

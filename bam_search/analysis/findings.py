@@ -139,12 +139,12 @@ class Findings:
         """The references among the finalists, in the study's order."""
         return [record for record in self.records if record.is_reference and record.is_finalist]
 
-    def to_references(self, record: Record) -> list[ComparedTo]:
+    def compared_to_references(self, record: Record) -> list[ComparedTo]:
         """The record beside each other tested reference; empty if it is no finalist."""
         compared = self.comparisons.get(record.number, ())
         return [one for one in compared if one.other.is_reference]
 
-    def to(self, record: Record, other: Record) -> ComparedTo | None:
+    def comparison(self, record: Record, other: Record) -> ComparedTo | None:
         """The record beside this reference or random candidate; None where it cannot be."""
         compared = self.comparisons.get(record.number, ())
         return next((one for one in compared if one.other is other), None)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from bam_search.analysis.findings import Findings
 from bam_search.report.tables import difference_text, error_text, test_text
-from bam_search.search.published import MARKS, Marked, PublishedFigure, beside, minus
+from bam_search.study.published import MARKS, Marked, PublishedFigure, beside, minus
 from bam_search.study.record import Record
 
 
@@ -102,7 +102,7 @@ def _our_difference(record: Record | None, first: Record | None, findings: Findi
     """The difference of test errors, paired by seed; of validation errors where one has no test."""
     if record is None or first is None or record is first:
         return ""
-    compared = findings.to(record, first)
+    compared = findings.comparison(record, first)
     if compared is not None:
         return f"{difference_text(compared.difference)} on test"
     if record.val_error is None or first.val_error is None:

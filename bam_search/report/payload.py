@@ -17,10 +17,10 @@ from bam_search.analysis.final_errors import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.errors import UserError
 from bam_search.report.paper_table import Paper
-from bam_search.search.published import PublishedFigure
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
+from bam_search.study.published import PublishedFigure
 from bam_search.study.record import Record, costs_of
 
 
@@ -167,7 +167,7 @@ def _difference_values(findings: Findings) -> list[list[Any]]:
     """Each finalist beside each reference."""
     values = []
     for finalist in findings.finalists:
-        compared = findings.to_references(finalist.record)
+        compared = findings.compared_to_references(finalist.record)
         values += [_compared_values(one) for one in compared]
     return values
 

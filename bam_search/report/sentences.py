@@ -61,7 +61,7 @@ def _reference_lines(findings: Findings) -> list[str]:
     tested = findings.tested_references
     lines = []
     for reference in tested[1:]:
-        compared = findings.to(reference, tested[0])
+        compared = findings.comparison(reference, tested[0])
         if compared is not None:
             lines.append(f"{reference.name}: {_verdict(compared)}")
     return ["The references beside the first one:", *lines] if lines else []

@@ -111,7 +111,7 @@ def difference_table(findings: Findings) -> pd.DataFrame:
     rows = []
     for finalist in findings.finalists:
         record = finalist.record
-        compared = findings.to_references(record)
+        compared = findings.compared_to_references(record)
         texts = {one.other.name: difference_text(one.difference) for one in compared}
         columns = {f"minus {name}": texts.get(name, "") for name in references}
         rows.append({"#": record.tag, "placement": record.label, **columns})

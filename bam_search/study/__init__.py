@@ -1,4 +1,4 @@
-"""WHAT IS KEPT: the record of a candidate.
+"""WHAT IS KEPT: the record of a candidate, and the paper's figures in a study.
 
-No third-party libraries.
+No torch, no optuna.
 """

@@ -75,9 +75,9 @@ def test_differences_are_paired_with_the_noise_of_all() -> None:
     assert first.low == pytest.approx(first.mean - half_width())
     assert first.high == pytest.approx(first.mean + half_width())
     assert [one.difference.word for one in compared] == ["better"] * 3
-    assert findings.to_references(WINNER) == list(compared[:2])
-    assert findings.to(WINNER, LUCKY) is compared[2]
-    assert findings.to(RISKY, BASE) is None
+    assert findings.compared_to_references(WINNER) == list(compared[:2])
+    assert findings.comparison(WINNER, LUCKY) is compared[2]
+    assert findings.comparison(RISKY, BASE) is None
 
 
 def test_ablations_are_beside_the_winner() -> None:

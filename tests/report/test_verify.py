@@ -18,9 +18,9 @@ from bam_search.report.page import write_report
 from bam_search.report.paper_table import Paper
 from bam_search.report.payload import DATA, payload, read
 from bam_search.report.verify import verify
-from bam_search.search.published import PublishedFigure
 from bam_search.space.placement import Choice
 from bam_search.space.sites import Sites
+from bam_search.study.published import PublishedFigure
 
 PAPER = Paper(
     "a claim",
