@@ -38,6 +38,7 @@ from typing import Any
 import optuna
 import torch
 
+from bam_search.analysis.pareto import pareto_front
 from bam_search.config import flat
 from bam_search.errors import ExplainedError
 from bam_search.model.attach import fit, resolve
@@ -51,12 +52,11 @@ from bam_search.score.evaluate import Job, Result, Task
 from bam_search.score.recipe import Recipe
 from bam_search.search.loop import search
 from bam_search.search.on_ray import on_ray
-from bam_search.search.pareto import pareto_front
-from bam_search.search.record import Record, main_records
 from bam_search.search.storage import StudyStorage
 from bam_search.search.store import Store, open_store, read_records
 from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
+from bam_search.study.record import Record, main_records
 from benchmarks.invented import at_once, invented
 from benchmarks.results import deliver
 

@@ -38,28 +38,29 @@ import numpy as np
 import optuna
 import pandas as pd
 
+from bam_search.analysis.additive import PlacementEncoder
+from bam_search.analysis.effects import site_effects
+from bam_search.analysis.pareto import hypervolume, nondominated, pareto_front
+from bam_search.analysis.pruning import stopping
+from bam_search.analysis.statistics import difference, mean, noise
 from bam_search.files import write
 from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
-from bam_search.report.findings import site_effects, stopping
 from bam_search.score.cost import overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.data import CIFAR_INPUTS
 from bam_search.score.device import choose, cores
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
-from bam_search.search.additive import PlacementEncoder
 from bam_search.search.finalists import choose_finalists, train_finalists
 from bam_search.search.loop import SearchContext, candidate_generator, search
-from bam_search.search.pareto import hypervolume, nondominated, pareto_front
-from bam_search.search.record import REFERENCE, Record
 from bam_search.search.sampler import SAMPLERS, _suggest
-from bam_search.search.statistics import difference, mean, noise
 from bam_search.search.study import FinalistPlan, Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
+from bam_search.study.record import Record, main_records
 
 TABLE = Path("benchmarks/results/placement_table.csv")
 KEYS = ("params_overhead", "macs_conv_fc_overhead")
@@ -519,7 +520,8 @@ def _stops(key: str, replay: int, most: int) -> tuple[int, int, int, int]:
     tried = [r for r in records if r.complete or r.stopped]
     on_front = nondominated(np.array([landscape.value(r) for r in tried]))
     wrong = sum(bool(r.stopped) and bool(on) for r, on in zip(tried, on_front, strict=True))
-    found = stopping(records, ("error", *KEYS))
+    main = main_records(records)
+    found = stopping(main, pareto_front(main, ("error", *KEYS)))
     return (
         sum(bool(r.stopped) for r in tried),
         wrong,
@@ -593,8 +595,8 @@ def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
 
 
 def _check_finalists(landscape: Landscape, records: list[Record], hits: Hits) -> None:
-    tested = [r for r in records if r.test_errors]
-    spread, base = noise(tested), next(r for r in tested if r.origin == REFERENCE)
+    tested = [r for r in records if r.is_finalist]
+    spread, base = noise(tested), next(r for r in tested if r.is_reference)
     for record in tested:
         found, true = mean(record.test_errors), landscape.truth(record.placement)
         assert found.low is not None

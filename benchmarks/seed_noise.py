@@ -29,9 +29,9 @@ from bam_search.score.data import locate, split
 from bam_search.score.device import choose, threads_each
 from bam_search.score.evaluate import Job, Task
 from bam_search.search.executors import local
-from bam_search.search.record import standard_error
 from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
+from bam_search.study.record import standard_error
 
 Errors = dict[str, list[float]]
 

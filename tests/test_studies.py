@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_record
+from studied import found, html_of
 
 from bam_search.cli.main import main
 from bam_search.cli.prepare import Request, one_per_space, resolve_run
@@ -14,16 +15,15 @@ from bam_search.config import folder, known
 from bam_search.errors import UserError
 from bam_search.model.attach import fit
 from bam_search.model.build import sites_of
-from bam_search.report.page import ReportContext, page
 from bam_search.report.paper_table import Paper, paper_table
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device
-from bam_search.search.published import PublishedFigure, beside, minus
-from bam_search.search.record import REFERENCE
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import ChoiceSpace, load_space
+from bam_search.space.search_space import load_space
 from bam_search.space.sites import Sites
+from bam_search.study.published import PublishedFigure, beside, minus
+from bam_search.study.record import REFERENCE
 
 DEVICES = {"cpu": Device("cpu", "a CPU", "", True), "gpu": Device("cuda", "a GPU", "", True)}
 STUDIES = known("studies", ".toml")
@@ -236,7 +236,8 @@ def test_the_papers_figures_beside_ours() -> None:
         ),
         make_record(2, 70.0, 1.0),
     ]
-    table = paper_table(Paper("", (BASE, BAM), "small"), records)
+    paper = Paper("", (BASE, BAM), "small")
+    table = paper_table(paper, found(records))
     assert list(table["what"]) == ["no attention", "BAM"]
     assert list(table["its error, %"]) == [
         "21.49 (as our source texts report it)",
@@ -250,11 +251,9 @@ def test_the_papers_figures_beside_ours() -> None:
         make_record(n, 80.0 - 5 * n, 0.0, origin=REFERENCE, name=name)
         for n, name in enumerate(("no attention", "BAM"))
     ]
-    assert (
-        paper_table(Paper("", (BASE, BAM), "small"), untested)["ours minus no attention"][1]
-        == "-5.0 on validation"
-    )
-    assert paper_table(Paper("", (BASE, BAM), "small"), records[:1])["our error, %"][1] == "not run"
+    differences = paper_table(paper, found(untested))["ours minus no attention"]
+    assert differences[1] == "-5.0 on validation"
+    assert paper_table(paper, found(records[:1]))["our error, %"][1] == "not run"
 
 
 def test_nothing_of_the_papers_figures_is_executed() -> None:
@@ -262,12 +261,7 @@ def test_nothing_of_the_papers_figures_is_executed() -> None:
     entry = PublishedFigure(attack, attack, error=(20.0, "M"))
     record = make_record(0, 80.0, 0.0, origin=REFERENCE, name=attack)
     paper = Paper(attack, (entry,), attack, attack, attack)
-    html = page(
-        ReportContext(
-            "a study", ("error", "params_overhead"), "", {}, ChoiceSpace({}, {}), 0, paper
-        ),
-        [record],
-    )
+    html = html_of([record], paper=paper)
     assert "20.00 (from memory" in html
     assert "<script>alert" not in html
 

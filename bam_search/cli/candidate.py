@@ -21,8 +21,8 @@ from bam_search.score.context import TrainingContext
 from bam_search.score.data import CIFAR_INPUTS, Dataset, Split, locate, split
 from bam_search.score.device import Device, choose
 from bam_search.score.recipe import Recipe
-from bam_search.search.record import Record
 from bam_search.space.search_space import SearchSpace
+from bam_search.study.record import Record
 
 
 @dataclass(frozen=True, eq=False)

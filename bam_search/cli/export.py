@@ -16,9 +16,9 @@ from bam_search.cli.candidate import find, load_weights
 from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.model.load import FUNCTION
-from bam_search.search.record import Record
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace, run_file
+from bam_search.study.record import Record
 
 CLOSE = 1e-4
 """How far outputs may lie apart where another runtime computes them."""
@@ -74,7 +74,7 @@ def _candidate(folder: Path, tag: str, weights: Path | None) -> Exported:
 
 
 def _write_placement(candidate: Exported, path: Path) -> None:
-    write(path, Placement.parse(candidate.record.placement).json + "\n")
+    write(path, candidate.record.parsed_placement.json + "\n")
     read_back = Placement.from_json(path.read_text(encoding="utf-8")).text
     same = read_back == candidate.record.placement
     _say(path, same, f"reads back as {candidate.record.placement}")

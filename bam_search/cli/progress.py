@@ -17,8 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bam_search.analysis.statistics import mean
 from bam_search.report.tables import error_text, test_text
-from bam_search.search.record import Record
+from bam_search.study.record import Record
 from bam_search.words import counted
 
 Told = Callable[[Record], None]
@@ -79,7 +80,12 @@ def tested(record: Record) -> str:
     `test 81.63 ± 0.21 (3) %  layer2=bam(r=4,d=1)`
     """
     failed = f"  {reason(record.test_failure)}" if record.test_failure else ""
-    return f"test {test_text(record) or 'failed':>16} %  {record.label}{failed}"
+    return f"test {_test_text(record) or 'failed':>16} %  {record.label}{failed}"
+
+
+def _test_text(record: Record) -> str:
+    """'81.63 ± 0.21 (3)' of the test errors so far, and an empty text for none."""
+    return test_text(mean(record.test_errors) if record.is_tested else None)
 
 
 def _costs(record: Record) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from bam_search.analysis.findings import Findings
 from bam_search.errors import UserError
 from bam_search.report.page import write_report
 from bam_search.report.payload import read
@@ -30,7 +31,7 @@ def show(folder: Path, plotlyjs: str, every: float | None) -> None:
     while True:
         records = read_records(folder)
         if records != before:
-            page = write_report(folder, context, records, plotlyjs)
+            page = write_report(folder, context, Findings.of(records, context), plotlyjs)
             click.echo(f"report: {page}" if before is None else f"{len(records)} candidates")
         if every is None:
             return

@@ -9,7 +9,7 @@ import platform
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -20,16 +20,17 @@ import torch
 from rich.console import Console
 
 from bam_search import __version__
+from bam_search.analysis.findings import Findings, Outcomes
 from bam_search.cli import progress
 from bam_search.cli.compare import check_free, compare
 from bam_search.cli.forecast import forecast, sizes, told
 from bam_search.cli.prepare import Request, ResolvedRun, one_per_space, resolve_run
 from bam_search.errors import ExplainedError, RunError, first_line
 from bam_search.model.build import build
-from bam_search.report.page import answer_line, verdict_lines, write_report
+from bam_search.report.page import write_report
 from bam_search.report.paper_table import Paper
 from bam_search.report.payload import ReportContext
-from bam_search.report.tables import answers
+from bam_search.report.sentences import answer_line, verdict_lines
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
 from bam_search.score.cuda_graphs import NotOneGraph
@@ -45,7 +46,6 @@ from bam_search.search.finalists import (
 )
 from bam_search.search.lock import LOCK, locked
 from bam_search.search.loop import SearchContext, random_baseline, random_size, search
-from bam_search.search.record import RANDOM, SEARCH, Record, main_records
 from bam_search.search.status import STATUS, StatusFile
 from bam_search.search.storage import StudyStorage
 from bam_search.search.store import (
@@ -57,6 +57,7 @@ from bam_search.search.store import (
     read_store,
 )
 from bam_search.search.study import Study
+from bam_search.study.record import Record, main_records
 from bam_search.words import counted
 
 AT_LEAST = 0.2
@@ -300,11 +301,11 @@ def _stages(
     study = ready.study
     _search(study, context, store, submit, stage)
     candidates = main_records(store.records().values())
-    searched = any(record.complete and record.origin == SEARCH for record in candidates)
+    searched = any(record.complete and record.is_searched for record in candidates)
     if ready.searches and not searched:
         return  # there is nothing to compare the references with
     if study.random_baseline and searched:
-        drawn = sum(record.origin == RANDOM for record in store.records().values())
+        drawn = sum(record.is_random for record in store.records().values())
         size = random_size(study, {record.number: record for record in candidates})
         with stage("random search of the same cost", progress.searched, drawn, size) as on_result:
             random_baseline(study, context, store, submit, on_result)
@@ -358,7 +359,7 @@ def _test_finalists(
 def _time(ready: ResolvedRun, store: Store) -> None:
     """Measure the latency of the finalists, now that no worker trains."""
     for record in list(store.records().values()):
-        if record.complete and record.test_errors and record.latency_overhead is None:
+        if record.is_finalist and record.latency_overhead is None:
             _time_finalist(ready, store, record)
 
 
@@ -395,29 +396,28 @@ def _close(ready: ResolvedRun, data: Dataset, data_split: Split, store: Store) -
 
     Returns the exit code: 1 if the study could not deliver.
     """
-    page = _report(ready, data, data_split, store)
-    records = list(store.records().values())
-    failure = _why_no_answer(ready, records, page)
+    page, findings = _report(ready, data, data_split, store)
+    failure = _why_no_answer(ready, findings.records, page)
     if failure is not None:
         _say(f"error: {failure.message}")
         _say(f"hint: {failure.hint}")
         return 1
     click.echo(f"report: {page}")
-    click.echo(_counts_line(records, data))
-    for answer in answers(records):
+    click.echo(_counts_line(findings.outcomes, data))
+    for answer in findings.answers:
         click.echo(f"  {answer_line(answer)}")
-    for i, line in enumerate(verdict_lines(records)):
+    for i, line in enumerate(verdict_lines(findings)):
         click.echo(f"  {line}" if i else line)
     return 0
 
 
-def _why_no_answer(ready: ResolvedRun, records: list[Record], page: Path) -> RunError | None:
+def _why_no_answer(ready: ResolvedRun, records: Sequence[Record], page: Path) -> RunError | None:
     """Return why the study has nothing to report, or None if it has."""
     hint = f"the tracebacks are in {page}"
     if _all_failed(records):
         reason = progress.reason(records[0].failure)
         return RunError(f"no candidate could be trained; the first failed with: {reason}", hint)
-    searched = [record for record in records if record.origin == SEARCH]
+    searched = [record for record in records if record.is_searched]
     if ready.searches and not searched:
         return _nothing_within_limits(ready.study)
     if _all_failed(searched):
@@ -426,7 +426,7 @@ def _why_no_answer(ready: ResolvedRun, records: list[Record], page: Path) -> Run
     return None
 
 
-def _all_failed(records: list[Record]) -> bool:
+def _all_failed(records: Sequence[Record]) -> bool:
     """Return whether there are records and none is complete."""
     return bool(records) and not any(record.complete for record in records)
 
@@ -443,27 +443,35 @@ def _nothing_within_limits(study: Study) -> RunError:
     )
 
 
-def _counts_line(records: list[Record], data: Dataset) -> str:
-    complete = sum(record.complete for record in records)
-    stopped = sum(bool(record.stopped) for record in records)
-    failed = sum(bool(record.failure) for record in records)
-    line = f"{complete} candidates on {data.name}"
-    if stopped:
-        line += f", {stopped} stopped early"
-    if failed:
-        line += f", {failed} failed"
+def _counts_line(outcomes: Outcomes, data: Dataset) -> str:
+    line = f"{outcomes.complete} candidates on {data.name}"
+    if outcomes.stopped:
+        line += f", {outcomes.stopped} stopped early"
+    if outcomes.failed:
+        line += f", {outcomes.failed} failed"
     return line
 
 
-def _report(ready: ResolvedRun, data: Dataset, data_split: Split, store: Store) -> Path:
-    """Write the report of the records so far, and return its page."""
+def _report(
+    ready: ResolvedRun, data: Dataset, data_split: Split, store: Store
+) -> tuple[Path, Findings]:
+    """Write the report of the records so far, and return its page and what was found."""
+    about = _about(ready, data, data_split)
+    store.describe(about)
+    context = _report_context(ready, data, data_split, store.folder, about)
+    findings = Findings.of(list(store.records().values()), context)
+    return write_report(store.folder, context, findings), findings
+
+
+def _report_context(
+    ready: ResolvedRun, data: Dataset, data_split: Split, folder: Path, about: dict[str, str]
+) -> ReportContext:
+    """Return what the report is about, beside the records."""
     warning = ""
     if data.name != CIFAR:
         warning = f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
-    about = _about(ready, data, data_split)
-    store.describe(about)
     paper = _paper(ready.study, data, len(data_split.fit) + len(data_split.validation))
-    context = ReportContext(
+    return ReportContext(
         title=f"bam_search: {ready.name}",
         objectives=ready.study.objectives,
         warning=warning,
@@ -472,10 +480,9 @@ def _report(ready: ResolvedRun, data: Dataset, data_split: Split, store: Store) 
         startup=ready.study.startup,
         paper=paper,
         sites=ready.sites,
-        commands=_commands(ready, store.folder),
+        commands=_commands(ready, folder),
         base={key: getattr(ready.costs.base, key) for key in COUNTS},
     )
-    return write_report(store.folder, context, list(store.records().values()))
 
 
 def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:

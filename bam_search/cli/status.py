@@ -15,9 +15,9 @@ import click
 
 from bam_search.errors import UserError
 from bam_search.search.lock import is_locked
-from bam_search.search.record import Record
 from bam_search.search.status import Status, read_status, when
 from bam_search.search.store import read_records
+from bam_search.study.record import Record
 from bam_search.words import counted
 
 PATIENCE = 60.0
@@ -121,7 +121,7 @@ def _counts(records: list[Record]) -> dict[str, Any]:
         "candidates": dict(Counter(record.origin for record in records)),
         "failed": sum(bool(record.failure or record.test_failure) for record in records),
         "stopped": sum(bool(record.stopped) for record in records),
-        "tested": sum(bool(record.test_errors) for record in records),
+        "tested": sum(record.is_tested for record in records),
     }
 
 

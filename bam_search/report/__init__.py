@@ -1,4 +1,4 @@
-"""What the study learned: tables, figures and the page, from records alone.
+"""WHAT IS SHOWN: tables, figures and the page, from a study's findings.
 
-pandas and plotly; never torch or optuna.
+pandas, plotly and jinja2; never torch or optuna.
 """

@@ -16,15 +16,15 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from bam_search.analysis.final_errors import FinalErrors
+from bam_search.analysis.pareto import nondominated
 from bam_search.config import flat
 from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.report.figures import INK, laid_out, markers
-from bam_search.report.page import document, embedded, html_table, paragraph
+from bam_search.report.render import embedded, render
 from bam_search.report.tables import read_records
-from bam_search.search.pareto import nondominated
-from bam_search.search.record import Record, standard_error
-from bam_search.search.statistics import mean
+from bam_search.study.record import Record, standard_error
 
 COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
 """The costs that studies are compared by, of the whole network.
@@ -57,7 +57,7 @@ class Finished:
     @property
     def tested(self) -> bool:
         """Whether it has finalists: then these alone are compared, by their mean test error."""
-        return any(record.complete and record.test_errors for record in self.records)
+        return any(record.is_finalist for record in self.records)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def read_study(folder: Path, name: str) -> Finished:
             "name the folders of reports, such as reports/placement",
         )
     study = Finished(name, _read_identity(folder), tuple(read_records(folder)))
-    if not _points(study):
+    if not any(record.complete for record in study.records):
         raise UserError(
             f"{folder} has no finished candidate to compare", "continue its study first"
         )
@@ -184,25 +184,15 @@ def page(comparison: Comparison) -> str:
     """The whole page as HTML."""
     names = ", ".join(comparison.points)
     data = " and ".join(dict.fromkeys(study["data"] for study in comparison.studies))
-    banner = ""
-    if comparison.warning:
-        banner = f'<p class="warning">{html.escape(comparison.warning)}.</p>'
-    sections = [
-        ("Error against cost", embedded(draw(comparison)) + paragraph(READING)),
-        ("The joint front", html_table(front_table(comparison))),
-        ("The studies", html_table(pd.DataFrame(comparison.studies))),
-    ]
-    return document(f"bam_search: {names} on {data}", banner, sections)
-
-
-READING = (
-    "Costs are of the whole network. A study's points are its finalists, at their mean test error "
-    "with a bar of one standard deviation over seeds (with one seed, of one binomial standard "
-    "error of the images); a study without finalists shows its candidates' validation errors, "
-    "with a bar of one binomial standard error of the images. Lines are the fronts of each panel "
-    "alone. A member of the joint front below is beaten by no point of any study in error, "
-    "parameters and MACs together. MACs are multiply-adds for one image."
-)
+    return render(
+        "comparison.html",
+        "inline",
+        f"bam_search: {names} on {data}",
+        comparison=comparison,
+        figure=embedded(draw(comparison)),
+        front=front_table(comparison),
+        studies=pd.DataFrame(comparison.studies),
+    )
 
 
 def front_table(comparison: Comparison) -> pd.DataFrame:
@@ -225,26 +215,23 @@ def _row(point: Point) -> dict[str, str]:
 
 def _points(study: Finished) -> tuple[Point, ...]:
     """The finalists, or all finished candidates of a study that has no finalists."""
+    finals = FinalErrors.of(study.records)
     complete = [record for record in study.records if record.complete]
-    if study.tested:
-        complete = [record for record in complete if record.test_errors]
-    return tuple(Point(study.name, record, *_error(record)) for record in complete)
+    compared = [record for record in complete if record.is_finalist] or complete
+    return tuple(Point(study.name, record, *_error(record, finals)) for record in compared)
 
 
-def _error(record: Record) -> tuple[float, float]:
+def _error(record: Record, finals: FinalErrors) -> tuple[float, float]:
     """The mean test error if there is one, else the validation error; and its bar's length."""
-    if not record.test_errors:
-        error = record.objective("error")
+    test, error = finals.mean(record), finals.error(record)
+    if test is None:
         return error, standard_error(error, record.val_images or 1)
-    test = mean(record.test_errors)
-    if test.sd is None:
-        return test.mean, standard_error(test.mean, record.test_images or 1)
-    return test.mean, test.sd
+    return error, standard_error(error, record.test_images or 1) if test.sd is None else test.sd
 
 
 def _error_text(point: Point) -> str:
     """'81.63 ± 0.21 test': the error, its bar, and on which images."""
-    images = "test" if point.record.test_errors else "validation"
+    images = "test" if point.record.is_finalist else "validation"
     return f"{point.error:.2f} ± {point.bar:.2f} {images}"
 
 

@@ -5,25 +5,18 @@ What the page makes of clicks is in assets/page.js.
 
 import html
 import itertools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import plotly.graph_objects as go
 
-from bam_search.report.tables import AXES
-from bam_search.search.pareto import pareto_front
-from bam_search.search.record import (
-    OBJECTIVES,
-    RANDOM,
-    REFERENCE,
-    SEARCH,
-    Record,
-    main_records,
-    standard_error,
-)
-from bam_search.search.statistics import mean
+from bam_search.analysis.answers import AXES
+from bam_search.analysis.final_errors import FinalErrors
+from bam_search.analysis.findings import Findings
+from bam_search.analysis.pareto import front_line
+from bam_search.analysis.statistics import Mean
+from bam_search.study.record import OBJECTIVES, Record, main_records
 
 INK = "#222222"
 REFERENCES = (
@@ -39,7 +32,12 @@ The colours are of Okabe and Ito's palette, which colour-blind readers can tell 
 """
 FRONT = ("circle", "#0072b2")
 DOMINATED = ("circle-open", "#8a8a8a")
-DRAWN = ("cross-thin-open", "#8a8a8a")
+LOOKS = {
+    "random search": ("cross-thin-open", "#8a8a8a"),
+    "searched, dominated": DOMINATED,
+    "searched, on the front": FRONT,
+}
+"""Shape and colour of each group of candidates, in the order in which they are drawn."""
 STOPPED = ("triangle-down-open", "#8a8a8a")
 FAILED = ("x-thin-open", "#d00000")
 SWITCH = {
@@ -61,30 +59,33 @@ class Group:
     records: tuple[Record, ...]
 
 
-def groups(records: Sequence[Record], objectives: Sequence[str]) -> list[Group]:
+def groups(findings: Findings) -> list[Group]:
     """The complete records in groups, none of them empty.
 
     First the random search, then dominated and front members of the search, then each reference.
     """
-    complete = [record for record in records if record.complete]
-    drawn, searched = _of(RANDOM, complete), _of(SEARCH, complete)
-    on_front = {record.number for record in pareto_front(main_records(records), objectives)}
-    members = [record for record in searched if record.number in on_front]
-    dominated = [record for record in searched if record.number not in on_front]
+    complete = [record for record in findings.records if record.complete]
+    on_front = {record.number for record in findings.front}
+    members: dict[str, list[Record]] = {}
+    for record in complete:
+        members.setdefault(_group_name(record, on_front), []).append(record)
     candidates = [
-        Group("random search", *DRAWN, tuple(drawn)),
-        Group("searched, dominated", *DOMINATED, tuple(dominated)),
-        Group("searched, on the front", *FRONT, tuple(members)),
+        Group(name, *look, tuple(members[name])) for name, look in LOOKS.items() if name in members
     ]
-    return [group for group in candidates if group.records] + _reference_groups(complete)
+    return candidates + _reference_groups(complete)
 
 
-def _of(origin: str, records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if record.origin == origin]
+def _group_name(record: Record, on_front: Collection[int]) -> str:
+    """The group of a candidate; empty for a reference or an ablation, which are in none."""
+    if record.is_random:
+        return "random search"
+    if not record.is_searched:
+        return ""
+    return "searched, on the front" if record.number in on_front else "searched, dominated"
 
 
 def _reference_groups(complete: Sequence[Record]) -> list[Group]:
-    references = _of(REFERENCE, complete)
+    references = [record for record in complete if record.is_reference]
     looks = itertools.cycle(REFERENCES)
     return [
         Group(record.name, *look, (record,))
@@ -92,32 +93,16 @@ def _reference_groups(complete: Sequence[Record]) -> list[Group]:
     ]
 
 
-def front_line(records: Sequence[Record], axis: str) -> list[Record]:
-    """The front of error against this one overhead, cheapest first: the line that is drawn."""
-    complete = [record for record in records if record.complete]
-    line: list[Record] = []
-    least = math.inf
-    for record in sorted(complete, key=lambda r: _cost_error_number(r, axis)):
-        error = record.objective("error")
-        if error < least:
-            line.append(record)
-            least = error
-    return line
-
-
-def _cost_error_number(record: Record, axis: str) -> tuple[float, float, int]:
-    return getattr(record, axis), record.objective("error"), record.number
-
-
-def draw(records: Sequence[Record], objectives: Sequence[str]) -> go.Figure:
+def draw(findings: Findings) -> go.Figure:
     """Validation error against an overhead, with a switch to the other overheads.
 
     Where overheads span more than ten times, a second switch has a logarithmic scale. Each point's
     `customdata` is its candidate's tag; the last trace is empty, for the page's ring around the
     selected one.
     """
+    records = findings.records
     axes = _known_axes(records)
-    traces = {axis: _traces(records, objectives, axis) for axis in axes}
+    traces = {axis: _traces(findings, axis) for axis in axes}
     first = next(iter(SWITCH))
     figure = go.Figure(traces[first])
     _add_backbone_line(figure, records)
@@ -140,7 +125,7 @@ def _axis_title(axis: str) -> str:
 
 def _add_backbone_line(figure: go.Figure, records: Sequence[Record]) -> None:
     """A dashed line at the error of the first complete reference, if there is one."""
-    references = [r for r in records if r.origin == REFERENCE and r.complete]
+    references = [r for r in records if r.is_reference and r.complete]
     if not references:
         return
     first = references[0]
@@ -195,16 +180,18 @@ def _at(record: Record, axis: str) -> float | None:
     return overhead
 
 
-def _traces(records: Sequence[Record], objectives: Sequence[str], axis: str) -> list[go.Scatter]:
+def _traces(findings: Findings, axis: str) -> list[go.Scatter]:
     """All traces of the figure over this overhead; as many, and in the same order, for each."""
-    tested = [record for record in records if record.complete and record.test_error is not None]
+    records = findings.records
+    tested = [record for record in records if record.is_finalist]
     lines = [_optimistic(main_records(records), axis)]
     if tested:
-        lines.append(_confident(tested, axis))
-    points = [_points(group, axis) for group in groups(records, objectives)]
+        lines.append(_confident(tested, findings.finals, axis))
+    points = [_points(group, axis) for group in groups(findings)]
     circle = {"symbol": "circle-open", "size": 20, "line": {"width": 3}, "color": INK}
     ring = _ring({"mode": "markers", "marker": circle})
-    return [*lines, *points, *_unfinished(records, axis), _tested(tested, axis), ring]
+    crosses = _tested(tested, findings.finals, axis)
+    return [*lines, *points, *_unfinished(records, axis), crosses, ring]
 
 
 def _unfinished(records: Sequence[Record], axis: str) -> list[go.Scatter]:
@@ -251,13 +238,14 @@ def _optimistic(records: Sequence[Record], axis: str) -> go.Scatter:
     return _line("optimistic front: as measured once", line, axis)
 
 
-def _confident(tested: Sequence[Record], axis: str) -> go.Scatter:
+def _confident(tested: Sequence[Record], finals: FinalErrors, axis: str) -> go.Scatter:
     """The front of the upper ends of the finalists' intervals.
 
     Where there is one seed, and so no interval, it is of the means.
     """
     pessimistic = [
-        replace(record, val_error=_upper_end(record)) for record in _with_overhead(tested, axis)
+        replace(record, val_error=_upper_end(finals.means[record.number]))
+        for record in _with_overhead(tested, axis)
     ]
     line = front_line(pessimistic, axis)
     name = "confident front: upper ends of the finalists' intervals"
@@ -269,8 +257,7 @@ def _with_overhead(records: Sequence[Record], axis: str) -> list[Record]:
     return [record for record in records if _at(record, axis) is not None]
 
 
-def _upper_end(record: Record) -> float:
-    test = mean(record.test_errors)
+def _upper_end(test: Mean) -> float:
     return test.mean if test.high is None else test.high
 
 
@@ -309,12 +296,12 @@ def draw_progress(lines: Mapping[str, Sequence[tuple[int, float]]]) -> go.Figure
     return laid_out(figure, "hypervolume, % of the larger arm's").update_layout(height=340)
 
 
-def draw_curves(records: Sequence[Record]) -> go.Figure | None:
+def draw_curves(findings: Findings) -> go.Figure | None:
     """Validation error after each epoch, a line for each candidate measured more than once.
 
     None if there is no such candidate.
     """
-    measured = [r for r in records if len(r.val_errors) > 1 and r.origin in (REFERENCE, SEARCH)]
+    measured = [r for r in main_records(findings.records) if len(r.val_errors) > 1]
     if not measured:
         return None
     longest = max(len(record.val_errors) for record in measured)
@@ -399,21 +386,18 @@ def _points(group: Group, axis: str) -> go.Scatter:
     records = group.records
     overheads = [_at(record, axis) for record in records]
     errors = [record.objective("error") for record in records]
-    bars = [
-        standard_error(record.val_error, record.val_images)
-        for record in records
-        if record.val_error is not None and record.val_images is not None
-    ]
+    bars = [record.val_standard_error or 0.0 for record in records]
     trace = markers(group.name, group.shape, group.colour, overheads, errors, bars)
     return trace.update(customdata=_tags(records), hoverinfo="none")
 
 
-def _tested(records: Sequence[Record], axis: str) -> go.Scatter:
+def _tested(records: Sequence[Record], finals: FinalErrors, axis: str) -> go.Scatter:
     """Crosses at the mean test errors, with bars of one standard deviation over seeds."""
-    bars = [mean(record.test_errors).sd or 0.0 for record in records]
+    tests = [finals.means[record.number] for record in records]
+    bars = [test.sd or 0.0 for test in tests]
     return go.Scatter(
         x=[_at(record, axis) for record in records],
-        y=[record.test_error for record in records],
+        y=[test.mean for test in tests],
         name="mean test error of finalists",
         visible="legendonly",
         mode="markers",

@@ -1,14 +1,13 @@
 """The paper's figures beside ours: a table of them, and what of ours is not the paper's."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from bam_search.report.findings import compare_to
+from bam_search.analysis.findings import Findings
 from bam_search.report.tables import difference_text, error_text, test_text
-from bam_search.search.published import MARKS, Marked, PublishedFigure, beside, minus
-from bam_search.search.record import REFERENCE, Record
+from bam_search.study.published import MARKS, Marked, PublishedFigure, beside, minus
+from bam_search.study.record import Record
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class Paper:
         )
 
 
-def paper_table(paper: Paper, records: Sequence[Record]) -> pd.DataFrame:
+def paper_table(paper: Paper, findings: Findings) -> pd.DataFrame:
     """A row of text for each of the paper's figures, with the reference of ours that it is for."""
-    ours = {record.name: record for record in records if record.origin == REFERENCE}
+    ours = {record.name: record for record in findings.records if record.is_reference}
     first = next(iter(ours.values()), None)
     first_name = first.name if first else ""
     rows = []
@@ -60,8 +59,8 @@ def paper_table(paper: Paper, records: Sequence[Record]) -> pd.DataFrame:
         row = {
             **_paper_columns(paper, entry, first_name),
             "our net": paper.net,
-            "our error, %": _our_error(record),
-            f"ours minus {first_name}": _our_difference(record, first, records),
+            "our error, %": _our_error(record, findings),
+            f"ours minus {first_name}": _our_difference(record, first, findings),
             **_our_costs(record),
         }
         rows.append(row)
@@ -92,20 +91,20 @@ def _marked(figure: Marked | None, form: str) -> str:
     return "" if figure is None else f"{figure[0]:{form}} ({MARKS[figure[1]]})"
 
 
-def _our_error(record: Record | None) -> str:
+def _our_error(record: Record | None, findings: Findings) -> str:
     if record is None:
         return "not run"
-    return f"{test_text(record)} test" if record.test_errors else f"{error_text(record)} validation"
+    test = findings.finals.mean(record)
+    return f"{error_text(record)} validation" if test is None else f"{test_text(test)} test"
 
 
-def _our_difference(record: Record | None, first: Record | None, records: Sequence[Record]) -> str:
+def _our_difference(record: Record | None, first: Record | None, findings: Findings) -> str:
     """The difference of test errors, paired by seed; of validation errors where one has no test."""
     if record is None or first is None or record is first:
         return ""
-    compared = compare_to(records, record, (REFERENCE,)) if record.test_errors else []
-    for one in compared:
-        if one.other is first:
-            return f"{difference_text(one.difference)} on test"
+    compared = findings.comparison(record, first)
+    if compared is not None:
+        return f"{difference_text(compared.difference)} on test"
     if record.val_error is None or first.val_error is None:
         return ""
     return f"{record.val_error - first.val_error:+.1f} on validation"

@@ -10,27 +10,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bam_search.analysis.additive import PlacementEncoder
+from bam_search.analysis.answers import Answer
+from bam_search.analysis.effects import Effect
+from bam_search.analysis.final_errors import ComparedTo
+from bam_search.analysis.findings import Finalist, Findings
 from bam_search.errors import UserError
-from bam_search.report.findings import (
-    ComparedTo,
-    Finalist,
-    ablations,
-    compare_to,
-    finalists,
-    progress,
-    search_vs_random,
-    site_effects,
-    stopping,
-)
 from bam_search.report.paper_table import Paper
-from bam_search.report.tables import Answer, answers
-from bam_search.search.additive import PlacementEncoder
-from bam_search.search.pareto import pareto_front
-from bam_search.search.published import PublishedFigure
-from bam_search.search.record import REFERENCE, Record, costs_of, main_records
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
+from bam_search.study.published import PublishedFigure
+from bam_search.study.record import Record, costs_of
 
 
 @dataclass(frozen=True)
@@ -65,14 +56,14 @@ class ReportContext:
         return costs_of(self.objectives)
 
 
-def payload(context: ReportContext, records: Sequence[Record]) -> dict[str, Any]:
+def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
     """All that the page carries, as values for JSON.
 
     These are the context, the records, what was derived from them (`found`), and what drawings
     need: sites, axes, colours of effects.
     """
+    records, effects = findings.records, findings.effects
     encoder = PlacementEncoder.of(context.choice_space)
-    derived = found(context, records)
     return {
         "title": context.title,
         "objectives": context.objectives,
@@ -86,18 +77,18 @@ def payload(context: ReportContext, records: Sequence[Record]) -> dict[str, Any]
         "sites": [asdict(site) for site in _drawn_sites(context, records)],
         "blocks": context.sites.blocks,
         "axes": _axes(encoder),
-        "heat": heat(derived["helps"]["effects"]) if derived["helps"] else {},
+        "heat": heat(effects.effects) if effects else {},
         "records": [_record_values(record, encoder) for record in records],
-        "found": derived,
+        "found": found(findings),
     }
 
 
 def _choice_space_values(space: ChoiceSpace) -> dict[str, Any]:
-    illegal = [[site, choice.text] for site, choice in space.illegal]
+    illegal = sorted(space.illegal, key=lambda entry: (entry[0], entry[1].text))
     return {
         "sites": space.sites,
         "defaults": space.defaults,
-        "illegal": sorted(illegal),
+        "illegal": [[site, choice.module, dict(choice.options)] for site, choice in illegal],
         "left_out": space.left_out,
     }
 
@@ -106,7 +97,7 @@ def _drawn_sites(context: ReportContext, records: Sequence[Record]) -> list[Site
     """The sites that a drawing needs: those of any placement or choice, and the blocks."""
     names = {*context.choice_space.sites, *context.sites.blocks}
     for record in records:
-        placement = _readable(record.placement)
+        placement = _readable(record)
         if placement is not None:
             names.update(site for site, _ in placement.choices)
     return [site for site in context.sites if site.name in names]
@@ -122,34 +113,37 @@ def _axes(encoder: PlacementEncoder) -> list[dict[str, Any]]:
 
 
 def _record_values(record: Record, encoder: PlacementEncoder) -> dict[str, Any]:
-    """A record with its tag, and with its place on the axes: None if it is not in the space."""
-    placement = _readable(record.placement)
+    """A record with its tag, its choices by site, and its place on the axes.
+
+    Both are None of a record whose text is no placement; the place also if it is not in the space.
+    """
+    placement = _readable(record)
     vector = None if placement is None else encoder.vector(placement)
-    at = None if vector is None else vector.tolist()
-    return {"tag": record.tag, "at": at, **record.to_dict()}
+    return {
+        "tag": record.tag,
+        "at": None if vector is None else vector.tolist(),
+        "choices": None if placement is None else placement.by_site,
+        **record.to_dict(),
+    }
 
 
-def found(context: ReportContext, records: Sequence[Record]) -> dict[str, Any]:
+def found(findings: Findings) -> dict[str, Any]:
     """Every number of the page that is not a record's own, as values for JSON.
 
     These are fronts, intervals, differences, effects, and what the search was worth.
     """
-    objectives, startup = context.objectives, context.startup
-    tested = finalists(records, context.costs)
-    effects = site_effects(records, context.choice_space)
-    stops = stopping(records, objectives)
-    compared = search_vs_random(records, objectives, startup)
-    lines = progress(records, objectives, startup)
+    effects, stops, compared = findings.effects, findings.stopping, findings.search_vs_random
+    lines = {name: [list(point) for point in line] for name, line in findings.progress.items()}
     return {
-        "front": [record.tag for record in pareto_front(main_records(records), objectives)],
-        "answers": [_answer_values(answer) for answer in answers(records)],
-        "finalists": [_finalist_values(finalist) for finalist in tested],
-        "differences": _difference_values(records, tested),
-        "ablations": [_compared_values(ablation) for ablation in ablations(records)],
+        "front": [record.tag for record in findings.front],
+        "answers": [_answer_values(answer) for answer in findings.answers],
+        "finalists": [_finalist_values(finalist) for finalist in findings.finalists],
+        "differences": _difference_values(findings),
+        "ablations": [_compared_values(ablation) for ablation in findings.ablations],
         "helps": effects and asdict(effects),
         "stopping": stops and asdict(stops),
         "arms": compared and asdict(compared),
-        "progress": {name: [list(point) for point in line] for name, line in lines.items()},
+        "progress": lines,
     }
 
 
@@ -169,11 +163,11 @@ def _finalist_values(finalist: Finalist) -> dict[str, Any]:
     }
 
 
-def _difference_values(records: Sequence[Record], tested: Sequence[Finalist]) -> list[list[Any]]:
+def _difference_values(findings: Findings) -> list[list[Any]]:
     """Each finalist beside each reference."""
     values = []
-    for finalist in tested:
-        compared = compare_to(records, finalist.record, (REFERENCE,))
+    for finalist in findings.finalists:
+        compared = findings.compared_to_references(finalist.record)
         values += [_compared_values(one) for one in compared]
     return values
 
@@ -186,16 +180,16 @@ HELPING, HURTING = "0,114,178", "213,94,0"
 """Blue and orange of Okabe and Ito's palette, as red, green and blue."""
 
 
-def heat(effects: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """A CSS colour by site, from the effects as JSON has them.
+def heat(effects: Sequence[Effect]) -> dict[str, str]:
+    """A CSS colour by site, from the effects of modules at sites.
 
     Blue where attention lowers the error, orange where it raises it; the smaller the effect, the
     fainter.
     """
     means = {}
     for effect in effects:
-        if "(" not in effect["name"]:  # a module at a site, not an option's value
-            means[effect["name"].rpartition("=")[0]] = effect["mean"]
+        if "(" not in effect.name:  # a module at a site, not an option's value
+            means[effect.name.rpartition("=")[0]] = effect.mean
     most = max(map(abs, means.values()), default=0.0) or 1.0
     colours = {}
     for site, mean in means.items():
@@ -204,14 +198,8 @@ def heat(effects: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return colours
 
 
-OPENING = '<script type="application/json" id="study">'
-
-
-def as_script(values: Mapping[str, Any]) -> str:
-    """The values as JSON in a script element, which no text of theirs can end."""
-    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
-    escaped = text.replace("<", "\\u003c")
-    return f"{OPENING}{escaped}</script>"
+DATA = re.compile('<script type="application/json" id="study">(.*?)</script>', re.DOTALL)
+"""Where a page carries its payload; the template report.html writes it."""
 
 
 def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
@@ -221,7 +209,7 @@ def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        match = re.search(f"{OPENING}(.*?)</script>", text, re.DOTALL)
+        match = DATA.search(text)
         values = json.loads(match.group(1) if match else "")
         records = [Record.from_dict(row) for row in values["records"]]
         return _context(values), records, values["found"]
@@ -257,12 +245,10 @@ def _choice_space(values: Mapping[str, Any]) -> ChoiceSpace:
         site: {module: _with_tuples(options) for module, options in modules.items()}
         for site, modules in values["sites"].items()
     }
-    illegal = frozenset(_site_and_choice(site, text) for site, text in values["illegal"])
+    illegal = frozenset(
+        (site, Choice.of(module, options)) for site, module, options in values["illegal"]
+    )
     return ChoiceSpace(choices, values["defaults"], illegal, tuple(values["left_out"]))
-
-
-def _site_and_choice(site: str, text: str) -> tuple[str, Choice]:
-    return Placement.parse(f"{site}={text}").choices[0]
 
 
 def _paper(values: Mapping[str, Any]) -> Paper:
@@ -277,9 +263,9 @@ def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _readable(text: str) -> Placement | None:
-    """The placement; None of a record that failed because its text is not a placement."""
+def _readable(record: Record) -> Placement | None:
+    """The record's placement; None of one that failed because its text is not a placement."""
     try:
-        return Placement.parse(text)
+        return record.parsed_placement
     except UserError:
         return None

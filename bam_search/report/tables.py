@@ -4,87 +4,21 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bam_search.analysis.answers import AXES
+from bam_search.analysis.effects import Effect
+from bam_search.analysis.findings import Finalist, Findings
+from bam_search.analysis.statistics import Difference, Mean
 from bam_search.errors import UserError
-from bam_search.report.findings import ComparedTo, Finalist, compare_to, finalists
-from bam_search.search.additive import Effect
-from bam_search.search.pareto import pareto_front
-from bam_search.search.record import REFERENCE, Record, standard_error
-from bam_search.search.statistics import Difference, mean
-
-BUDGETS = (0.5, 1.0, 2.0, 5.0, 10.0, float("inf"))
-"""Overheads in percent for which the best placement is named."""
-
-AXES = {"params_overhead": "parameters", "macs_conv_fc_overhead": "MACs (conv + fc)"}
-"""The overheads that the figures and the answers are about."""
-
+from bam_search.study.record import Record
 
 TEXTS = tuple(field.name for field in fields(Record) if field.type in (str, "str"))
 """The fields of a record that are text; the others are numbers or JSON."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The record of least error among those whose overhead on `axis` is at most `budget` percent.
-
-    `beside` sets it beside the best other reference within the budget; None where one of the two
-    was not tested.
-    """
-
-    axis: str
-    budget: float
-    record: Record
-    beside: ComparedTo | None
-
-    @property
-    def question(self) -> str:
-        """'at most +2 % parameters'."""
-        if self.budget == float("inf"):
-            return f"at any {AXES[self.axis]}"
-        return f"at most +{self.budget:g} % {AXES[self.axis]}"
-
-
-def answers(records: Sequence[Record]) -> list[Answer]:
-    """For each axis the best record within each budget, a budget that changes nothing left out.
-
-    Best is the least mean test error where there are finalists, else the least validation error.
-    """
-    complete = [record for record in records if record.complete]
-    contestants = [record for record in complete if record.test_errors] or complete
-    found: list[Answer] = []
-    for axis in AXES:
-        last = None
-        for budget in BUDGETS:
-            best = _best_within(contestants, axis, budget)
-            if best is not None and best is not last:
-                found.append(Answer(axis, budget, best, _rival(records, best, axis, budget)))
-            last = best
-    return found
-
-
-def _best_within(records: Sequence[Record], axis: str, budget: float) -> Record | None:
-    """The record of least error with at most this overhead; of equal ones the cheapest."""
-    within = [record for record in records if record.objective(axis) <= budget]
-    return min(within, key=lambda record: _error_cost_number(record, axis), default=None)
-
-
-def _error_cost_number(record: Record, axis: str) -> tuple[float, float, int]:
-    error = record.test_error or record.objective("error")
-    return error, record.objective(axis), record.number
-
-
-def _rival(
-    records: Sequence[Record], record: Record, axis: str, budget: float
-) -> ComparedTo | None:
-    """The record beside the best other reference within the budget; None without a tested one."""
-    compared = compare_to(records, record, (REFERENCE,))
-    within = [one for one in compared if one.other.objective(axis) <= budget]
-    return min(within, key=lambda one: (one.other.test_error, one.other.number), default=None)
 
 
 def records_csv(records: Sequence[Record]) -> str:
@@ -124,11 +58,6 @@ def _record(row: Mapping[str, str]) -> Record:
     return Record.from_dict({key: _parsed(key, cell) for key, cell in row.items()})
 
 
-def front_csv(records: Sequence[Record], objectives: Sequence[str]) -> str:
-    """The front, cheapest first."""
-    return records_csv(pareto_front(records, objectives))
-
-
 def _parsed(key: str, cell: str) -> Any:
     """The value of a cell of records.csv: an empty cell is None, or "" where the field is text."""
     if key in TEXTS:
@@ -136,24 +65,23 @@ def _parsed(key: str, cell: str) -> Any:
     return json.loads(cell) if cell else None
 
 
-def shown(records: Sequence[Record]) -> pd.DataFrame:
-    """The columns that a person compares, as text."""
-    return pd.DataFrame([_row(record) for record in records])
+def record_table(findings: Findings, records: Sequence[Record]) -> pd.DataFrame:
+    """The columns that a person compares, as text, of these records of the findings."""
+    return pd.DataFrame([_row(record, findings.finals.mean(record)) for record in records])
 
 
 def error_text(record: Record) -> str:
     """'81.2 ± 1.0', or why there is none."""
-    if record.val_error is not None and record.val_images is not None:
-        bar = standard_error(record.val_error, record.val_images)
-        return f"{record.val_error:.1f} ± {bar:.1f}"
+    if record.val_error is not None and record.val_standard_error is not None:
+        return f"{record.val_error:.1f} ± {record.val_standard_error:.1f}"
     if record.stopped:
         return "stopped"
     return "failed" if record.failure else "–"
 
 
-def finalist_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFrame:
+def finalist_table(findings: Findings) -> pd.DataFrame:
     """The finalists as text, the cheapest first."""
-    return pd.DataFrame([_finalist_row(finalist) for finalist in finalists(records, costs)])
+    return pd.DataFrame([_finalist_row(finalist) for finalist in findings.finalists])
 
 
 def _finalist_row(finalist: Finalist) -> dict[str, str]:
@@ -177,27 +105,27 @@ def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.2f}"
 
 
-def difference_table(records: Sequence[Record], costs: Sequence[str]) -> pd.DataFrame:
+def difference_table(findings: Findings) -> pd.DataFrame:
     """Each finalist beside each reference."""
-    references = [r.name for r in records if r.origin == REFERENCE and r.test_errors]
+    references = [record.name for record in findings.tested_references]
     rows = []
-    for finalist in finalists(records, costs):
+    for finalist in findings.finalists:
         record = finalist.record
-        compared = compare_to(records, record, (REFERENCE,))
+        compared = findings.compared_to_references(record)
         texts = {one.other.name: difference_text(one.difference) for one in compared}
         columns = {f"minus {name}": texts.get(name, "") for name in references}
         rows.append({"#": record.tag, "placement": record.label, **columns})
     return pd.DataFrame(rows)
 
 
-def ablation_table(compared: Sequence[ComparedTo]) -> pd.DataFrame:
-    """What leaving a site out changes."""
+def ablation_table(findings: Findings) -> pd.DataFrame:
+    """What leaving a site out of the recommended placement changes."""
     rows = [
         {
             "placement": one.record.name,
             "test error minus the winner's": difference_text(one.difference),
         }
-        for one in compared
+        for one in findings.ablations
     ]
     return pd.DataFrame(rows)
 
@@ -220,23 +148,22 @@ def difference_text(difference: Difference) -> str:
     return f"{difference.mean:+.2f}{interval}, n = {difference.n}: {difference.word}"
 
 
-def test_text(record: Record) -> str:
+def test_text(test: Mean | None) -> str:
     """'81.63 ± 0.21 (3)': mean, standard deviation and number of test errors; "" without one."""
-    if not record.test_errors:
+    if test is None:
         return ""
-    test = mean(record.test_errors)
     spread = "" if test.sd is None else f" ± {test.sd:.2f}"
     return f"{test.mean:.2f}{spread} ({test.n})"
 
 
-def _row(record: Record) -> dict[str, str]:
+def _row(record: Record, test: Mean | None) -> dict[str, str]:
     return {
         "#": record.tag,
         "origin": record.origin,
         "name": record.name,
         "placement": record.placement,
         "validation error, %": error_text(record),
-        "test error, % (n)": test_text(record),
+        "test error, % (n)": test_text(test),
         "params, M": f"{record.params / 1e6:.3f}",
         "params, +%": f"{record.params_overhead:+.2f}",
         "MACs conv+fc, M": f"{record.macs_conv_fc / 1e6:.3f}",

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bam_search.analysis.findings import Findings
 from bam_search.report.page import page
 from bam_search.report.payload import ReportContext, found, read
-from bam_search.search.record import Record
+from bam_search.study.record import Record
 
 CLOSE = 1e-9
 """How far two floats may be apart, relatively: numpy's versions differ in the last digits."""
@@ -24,8 +25,9 @@ def verify(path: Path) -> tuple[int, list[str]]:
     Raises UserError if it is no page of this version.
     """
     context, records, on_page = read(path)
+    findings = Findings.of(records, context)
     # By way of JSON, so that tuples are lists as they are on the page.
-    derived = json.loads(json.dumps(found(context, records)))
+    derived = json.loads(json.dumps(found(findings)))
     wrong = [
         f"{name}: {there!r} on the page, {here!r} from its records"
         for name, there, here in _unlike("", on_page, derived)
@@ -33,7 +35,7 @@ def verify(path: Path) -> tuple[int, list[str]]:
     for record in records:
         wrong += _wrong_overheads(context, record)
         wrong += _wrong_sum(record)
-    wrong += _wrong_sections(path.read_text(encoding="utf-8"), page(context, records))
+    wrong += _wrong_sections(path.read_text(encoding="utf-8"), page(context, findings))
     return _count(on_page) + 4 * len(records), wrong
 
 

@@ -1,4 +1,4 @@
-"""WHAT TO TRY NEXT: the study, the samplers, the search loop, the store and the Pareto front.
+"""WHAT TO TRY NEXT: the study, the samplers, the search loop, the finalists and the store.
 
-Third-party libraries: optuna, numpy and scipy.
+Third-party libraries: optuna and numpy.
 """

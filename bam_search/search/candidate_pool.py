@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bam_search.search.additive import PlacementEncoder
+from bam_search.analysis.additive import PlacementEncoder
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import ChoiceSpace
 
@@ -16,7 +16,7 @@ from bam_search.space.search_space import ChoiceSpace
 class CandidatePool:
     """The placements that may be proposed: a choice space, its costs and the limits on these.
 
-    Placements are vectors of choice numbers, as in `bam_search.search.additive.PlacementEncoder`.
+    Placements are vectors of choice numbers, as in `bam_search.analysis.additive.PlacementEncoder`.
 
     Attributes:
         added: one array a site; `added[i][j]` is what choice j at site i adds to each overhead, in

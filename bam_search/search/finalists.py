@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from bam_search.analysis.additive import explain
+from bam_search.analysis.pareto import pareto_front
+from bam_search.analysis.statistics import membership, noise
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
-from bam_search.search.additive import explain
 from bam_search.search.executors import Submit
 from bam_search.search.loop import (
     OnResult,
@@ -25,22 +27,17 @@ from bam_search.search.loop import (
     new_record,
     random_size,
 )
-from bam_search.search.pareto import pareto_front
-from bam_search.search.record import (
-    ABLATION,
-    FIRST,
-    RANDOM,
-    REFERENCE,
-    SEARCH,
-    Record,
-    best_of,
-    main_records,
-)
-from bam_search.search.statistics import membership, noise
 from bam_search.search.store import Store
 from bam_search.search.study import Study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
+from bam_search.study.record import (
+    ABLATION,
+    Record,
+    ablation_number,
+    best_of,
+    main_records,
+)
 
 FRESH = 1_000_003
 """Added to the study's seed for the finalists, to get seeds that the search has not used.
@@ -60,19 +57,15 @@ def choose_finalists(
     random candidate of least validation error.
     """
     main = main_records(records)
-    references = [record for record in _of(REFERENCE, main) if record.complete]
+    references = [record for record in main if record.is_reference and record.complete]
     measured = pareto_front(main, study.objectives)
     expected = expected_front(study, choice_space, records)
-    searched = _of(SEARCH, [*measured, *expected])
+    searched = [record for record in (*measured, *expected) if record.is_searched]
     finalists = list({record.number: record for record in (*references, *searched)}.values())
-    drawn = best_of(_of(RANDOM, records))
+    drawn = best_of(record for record in records if record.is_random)
     if drawn is not None and drawn.id not in {record.id for record in finalists}:
         finalists.append(drawn)
     return finalists
-
-
-def _of(origin: str, records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if record.origin == origin]
 
 
 def expected_front(
@@ -93,7 +86,7 @@ def expected_front(
     in_space: dict[int, Record] = {}
     vectors = []
     for record in main_records(records):
-        vector = model.encoder.vector(Placement.parse(record.placement))
+        vector = model.encoder.vector(record.parsed_placement)
         if record.complete and vector is not None:
             in_space[record.number] = record
             vectors.append(vector)
@@ -143,7 +136,8 @@ def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
     main = {record.number: record for record in main_records(records)}
     if len(main) < study.trials:
         return False
-    if study.random_baseline and len(_of(RANDOM, records)) < random_size(study, main):
+    drawn = sum(record.is_random for record in records)
+    if study.random_baseline and drawn < random_size(study, main):
         return False
     members = choose_finalists(study, context.choice_space, records)
     rounds = _rounds(study, store, members, ablations(study, context, members))
@@ -161,17 +155,17 @@ def ablations(study: Study, context: SearchContext, members: Sequence[Record]) -
     The winner is the searched finalist of least validation error. A placement that is a finalist
     itself is left out.
     """
-    winner = best_of(_of(SEARCH, members))
+    winner = best_of(record for record in members if record.is_searched)
     if winner is None or not study.finalists.leave_one_out:
         return []
-    sites = dict(Placement.parse(winner.placement).choices)
+    sites = dict(winner.parsed_placement.choices)
     known = {record.id for record in members}
     records = []
     for index, site in enumerate(sites):
         others = {name: choice for name, choice in sites.items() if name != site}
         rest = resolve(Placement.of(others), context.sites)
         if rest.id not in known:
-            number = FIRST[ABLATION] + 1000 * winner.number + index
+            number = ablation_number(winner.number, index)
             name = f"#{winner.number} without {site}"
             records.append(new_record(study, context, number, ABLATION, name, rest))
     return records

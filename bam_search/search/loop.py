@@ -22,21 +22,22 @@ from bam_search.score.evaluate import Job, Result
 from bam_search.search.candidate_pool import CandidatePool
 from bam_search.search.executors import Submit
 from bam_search.search.pruner import forecast, in_control_group, should_stop
-from bam_search.search.record import (
-    FIRST,
-    RANDOM,
-    REFERENCE,
-    SEARCH,
-    Record,
-    main_records,
-    startup_of,
-)
 from bam_search.search.sampler import CandidateGenerator, kept_trial
 from bam_search.search.store import Store
 from bam_search.search.study import Study
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Sites
+from bam_search.study.record import (
+    FIRST,
+    RANDOM,
+    REFERENCE,
+    SEARCH,
+    Record,
+    main_records,
+    search_epochs,
+    startup_of,
+)
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def random_size(study: Study, main: Mapping[int, Record]) -> int:
 
     `main` are the references and the search's records, by number.
     """
-    spent = sum(record.trained_epochs for record in main.values() if record.origin == SEARCH)
+    spent = search_epochs(main.values())
     return random_count(study, spent, len(startup_of(main.values(), study.startup)))
 
 
@@ -269,7 +270,7 @@ def _submit(study: Study, submit: Submit, pending: Pending, candidate: Candidate
 
 def _epochs(study: Study, record: Record) -> int:
     """The epochs of a record's next training; the random baseline has the full training only."""
-    if record.origin == RANDOM:
+    if record.is_random:
         return study.recipe.epochs
     return study.budgets[len(record.rung_errors)]
 
@@ -326,8 +327,8 @@ def _judged(study: Study, record: Record, seen: Sequence[Record]) -> Record:
 
     References and the startup are never stopped.
     """
-    searched = sum(other.origin == SEARCH for other in seen)
-    if record.origin != SEARCH or searched < study.startup:
+    searched = sum(other.is_searched for other in seen)
+    if not record.is_searched or searched < study.startup:
         return record
     reason = should_stop(record, seen, study.costs, study.rungs.margin)
     if reason and in_control_group(study.seed, record.number, study.rungs.control):
@@ -341,7 +342,7 @@ def _finish(
     """Keep a finished record in the store, and report it."""
     if record.complete:
         values = [record.objective(key) for key in study.objectives]
-        trial = kept_trial(context.choice_space, Placement.parse(record.placement), values)
+        trial = kept_trial(context.choice_space, record.parsed_placement, values)
         store.add(record, trial, values)
     else:
         store.add(record, None, [])
@@ -356,7 +357,7 @@ def _teach(
     A record that was stopped counts with the error that its last rung forecasts, weighted by how
     much of the errors' variance the forecast explains. `before` are the records before this one.
     """
-    placement = Placement.parse(record.placement)
+    placement = record.parsed_placement
     costs = [record.objective(key) for key in study.costs]
     if record.complete:
         generator.tell(placement, record.objective("error"), costs)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bam_search.search.record import Record
+from bam_search.study.record import Record
 from bam_search.words import counted
 
 MIN_RECORDS = 6
@@ -46,7 +46,7 @@ def forecast(records: Sequence[Record], epochs: int) -> Forecast | None:
     None if these are fewer than MIN_RECORDS.
     """
     complete = [record for record in records if record.complete]
-    both = [(at_rung(record, epochs), record.val_error) for record in complete]
+    both = [(record.rung_error(epochs), record.val_error) for record in complete]
     pairs = np.array([pair for pair in both if pair[0] is not None])
     if len(pairs) < MIN_RECORDS:
         return None
@@ -63,11 +63,6 @@ def forecast(records: Sequence[Record], epochs: int) -> Forecast | None:
         sd=float(np.sqrt(left @ left / (len(pairs) - 2))),
         explained=1 - float(left @ left) / total if total else 0.0,
     )
-
-
-def at_rung(record: Record, epochs: int) -> float | None:
-    """The record's error after a short training of `epochs` epochs; None if it had none."""
-    return dict(zip(record.rung_epochs, record.rung_errors, strict=True)).get(epochs)
 
 
 def should_stop(

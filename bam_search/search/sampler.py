@@ -16,10 +16,10 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
+from bam_search.analysis.additive import AdditiveModel, fit
+from bam_search.analysis.pareto import hypervolume_improvements, nondominated
 from bam_search.errors import UserError
-from bam_search.search.additive import AdditiveModel, fit
 from bam_search.search.candidate_pool import CandidatePool
-from bam_search.search.pareto import hypervolume_improvements, nondominated
 from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.search_space import ChoiceSpace, Options
 

@@ -28,8 +28,8 @@ from optuna.trial import FrozenTrial, TrialState
 from bam_search.config import flat
 from bam_search.errors import RunError, UserError
 from bam_search.files import write
-from bam_search.search.record import Record
 from bam_search.search.storage import BROKEN, DATABASE, StudyStorage, said
+from bam_search.study.record import Record
 
 RECORD = "record"
 FINAL = "final:"

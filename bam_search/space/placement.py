@@ -3,12 +3,12 @@
 It is text: `layer1=bam layer3=bam(r=8,d=2)`.
 """
 
-import functools
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bam_search.errors import UserError
 
@@ -61,7 +61,6 @@ class Placement:
         return cls(tuple(choices.items()))
 
     @classmethod
-    @functools.lru_cache(maxsize=4096)  # a study reads each of its records' texts more than once
     def parse(cls, text: str) -> "Placement":
         """Read a placement.
 
@@ -92,13 +91,17 @@ class Placement:
         return hashlib.sha256(self.text.encode()).hexdigest()[:10]
 
     @property
-    def json(self) -> str:
-        """What `from_json` reads: an object of `{"module": ..., "options": {...}}` by site."""
-        table = {
+    def by_site(self) -> dict[str, dict[str, Any]]:
+        """`{"module": ..., "options": {...}}` by site, for JSON."""
+        return {
             site: {"module": choice.module, "options": dict(choice.options)}
             for site, choice in self.choices
         }
-        return json.dumps(table, indent=2)
+
+    @property
+    def json(self) -> str:
+        """What `from_json` reads: `by_site` as text."""
+        return json.dumps(self.by_site, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Placement":

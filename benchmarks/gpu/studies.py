@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bam_search.report.verify import verify
-from bam_search.search.record import Record
 from bam_search.search.store import read_records
+from bam_search.study.record import Record
 from benchmarks.gpu.commands import lines, started
 from benchmarks.gpu.parts import Absent, Part, Unfinished, Work
 from benchmarks.gpu.plan import HELD_OUT, plan, tiny
@@ -105,7 +105,7 @@ def _left(folder: Path) -> dict[str, Any]:
     trained = [record for record in records if record.seconds is not None]
     return {
         "candidates": len(trained),
-        "finalists": sum(bool(record.test_seeds) for record in records),
+        "finalists": sum(record.is_finalist for record in records),
         "trainings": len(trained) + sum(len(record.test_seeds) for record in records),
         "not_one_graph": any("cannot be one CUDA graph" in failure for failure in last),
         "failures": last,

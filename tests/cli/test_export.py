@@ -12,7 +12,6 @@ from conftest import run_command
 from bam_search.model.attach import attach
 from bam_search.model.build import backbone
 from bam_search.report.tables import read_records
-from bam_search.search.record import ABLATION
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 
@@ -54,7 +53,7 @@ def test_all_that_is_written_is_the_candidate(
 def test_an_ablation_is_exported_by_the_name_that_the_run_and_the_report_give_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ablation = next(record for record in read_records(REPORT) if record.origin == ABLATION)
+    ablation = next(record for record in read_records(REPORT) if record.is_ablation)
     assert ablation.tag.startswith("A")
     args = ("--candidate", ablation.tag, "--out", tmp_path)
     assert run_command(monkeypatch, "export", REPORT, *args) == 0

@@ -19,10 +19,9 @@ from playwright.sync_api import (
     Request,
     sync_playwright,
 )
-from studied import RECORDS, context, measured
+from studied import RECORDS, measured, written
 
-from bam_search.report.page import write_report
-from bam_search.search.record import REFERENCE, Record
+from bam_search.study.record import REFERENCE
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -84,10 +83,6 @@ class Opened:
         last = f"{FIGURE}.data.at(-1)"
         self.page.wait_for_function(f"{last}.x.length")
         return self.page.evaluate(f"[[...{last}.x], [...{last}.y]]")
-
-
-def written(folder: Path, records: list[Record], **about: object) -> Path:
-    return write_report(folder, context(**about), records)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from bam_search.report.comparison import (
     front_table,
     page,
 )
-from bam_search.search.record import Record, standard_error
+from bam_search.study.record import Record, standard_error
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 IDENTITY = {

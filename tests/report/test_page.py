@@ -9,14 +9,13 @@ import plotly.graph_objects as go
 import pytest
 import studied
 from conftest import make_record
-from studied import OBJECTIVES, context, measured
+from studied import OBJECTIVES, found, html_of, measured, written
 
-from bam_search.report.figures import draw, draw_curves, front_line, groups
-from bam_search.report.page import page, write_report
-from bam_search.search.pareto import pareto_front
-from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
-from bam_search.search.statistics import mean
+from bam_search.analysis.pareto import front_line, pareto_front
+from bam_search.analysis.statistics import mean
+from bam_search.report.figures import draw, draw_curves, groups
 from bam_search.space.search_space import ChoiceSpace
+from bam_search.study.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 RECORDS = [
@@ -29,22 +28,22 @@ RECORDS = [
 
 
 def test_groups_tell_references_front_and_dominated_apart() -> None:
-    found = {group.name: group for group in groups(RECORDS, OBJECTIVES)}
-    numbers = {name: [record.number for record in group.records] for name, group in found.items()}
+    by_name = {group.name: group for group in groups(found(RECORDS))}
+    numbers = {name: [record.number for record in group.records] for name, group in by_name.items()}
     assert numbers == {
         "searched, dominated": [3],
         "searched, on the front": [2],
         "no attention": [0],
         "BAM at the bottlenecks": [1],
     }
-    assert len({group.shape for group in found.values()}) == 4
-    assert len({group.colour for group in found.values()}) == 4
+    assert len({group.shape for group in by_name.values()}) == 4
+    assert len({group.colour for group in by_name.values()}) == 4
 
 
 def test_the_random_search_is_a_group_of_its_own_and_takes_nobody_off_the_front() -> None:
     numbers = {
         group.name: [record.tag for record in group.records]
-        for group in groups(studied.RECORDS, OBJECTIVES)
+        for group in groups(found(studied.RECORDS))
     }
     assert numbers == {
         "random search": ["R0", "R1"],
@@ -54,7 +53,7 @@ def test_the_random_search_is_a_group_of_its_own_and_takes_nobody_off_the_front(
         "BAM in front": ["1"],
     }
     better = make_record(FIRST[RANDOM] + 2, 60.0, 0.0, origin=RANDOM)
-    beside = {group.name: group for group in groups([*studied.RECORDS, better], OBJECTIVES)}
+    beside = {group.name: group for group in groups(found([*studied.RECORDS, better]))}
     assert beside["searched, on the front"].records == (studied.WINNER, studied.RISKY)
 
 
@@ -63,7 +62,7 @@ def test_the_line_is_the_front_of_its_panel() -> None:
 
 
 def test_every_axis_can_be_switched_to_and_points_know_their_candidate() -> None:
-    figure = draw(RECORDS, OBJECTIVES)
+    figure = draw(found(RECORDS))
     assert isinstance(figure, go.Figure)
     names = [trace.name for trace in figure.data]
     at = names.index("searched, on the front")
@@ -87,12 +86,12 @@ def test_every_axis_can_be_switched_to_and_points_know_their_candidate() -> None
 
 def test_a_logarithmic_scale_is_offered_where_overheads_span_ten_times() -> None:
     near = [make_record(0, 80.0, 1.0, origin=REFERENCE, name="a"), make_record(1, 79.0, 2.0)]
-    assert len(draw(near, OBJECTIVES).layout.updatemenus) == 1
-    assert len(draw([*near, make_record(2, 79.0, 0.1)], OBJECTIVES).layout.updatemenus) == 2
+    assert len(draw(found(near)).layout.updatemenus) == 1
+    assert len(draw(found([*near, make_record(2, 79.0, 0.1)])).layout.updatemenus) == 2
 
 
 def test_stopped_and_failed_candidates_have_shapes_of_their_own() -> None:
-    traces = {trace.name: trace for trace in draw(studied.RECORDS, OBJECTIVES).data}
+    traces = {trace.name: trace for trace in draw(found(studied.RECORDS)).data}
     stopped, failed = traces["stopped early, after a shorter training"], traces["failed"]
     assert (stopped.customdata, stopped.x, stopped.y) == (("4", "5"), (1.4, 2.0), (94.0, 87.0))
     assert (failed.customdata, failed.x) == (("6",), (0.1,))
@@ -104,18 +103,18 @@ def test_stopped_and_failed_candidates_have_shapes_of_their_own() -> None:
 
 def test_latency_can_be_switched_to_where_it_was_measured() -> None:
     timed = replace(studied.WINNER, latency_overhead=12.0, latency_interval=(10.0, 14.0))
-    figure = draw([studied.BASE, timed, studied.RISKY], OBJECTIVES)
+    figure = draw(found([studied.BASE, timed, studied.RISKY]))
     last = figure.layout.updatemenus[0].buttons[-1]
     assert last.label.startswith("latency")
     at = [trace.name for trace in figure.data].index("searched, on the front")
     latencies = dict(zip(figure.data[at].customdata, last.args[0]["x"][at], strict=True))
     assert latencies == {"2": 12.0, "3": None}
-    unmeasured = draw(studied.RECORDS, OBJECTIVES).layout.updatemenus[0]
+    unmeasured = draw(found(studied.RECORDS)).layout.updatemenus[0]
     assert not any("latency" in button.label for button in unmeasured.buttons)
 
 
 def test_finalists_have_crosses_and_a_confident_front() -> None:
-    figure = draw(studied.RECORDS, OBJECTIVES)
+    figure = draw(found(studied.RECORDS))
     (crosses,) = [trace for trace in figure.data if trace.name == "mean test error of finalists"]
     assert crosses.visible == "legendonly"
     assert crosses.y == pytest.approx((81.3, 76.2, 72.2, 74.2333), abs=1e-3)
@@ -126,23 +125,34 @@ def test_finalists_have_crosses_and_a_confident_front() -> None:
     assert confident.x == (0.0, 1.0, 1.5)
     members = (studied.BASE, studied.PAPER, studied.WINNER)
     assert confident.y == pytest.approx([mean(r.test_errors).high for r in members])
-    untested = draw([make_record(0, 80.0, 0.0)], OBJECTIVES)
+    untested = draw(found([make_record(0, 80.0, 0.0)]))
     assert len(untested.data) == 4  # the front, the point, crosses of nobody, the ring
 
 
+def test_ablations_are_drawn_nowhere() -> None:
+    # Even ones that had a validation error of their own.
+    complete = [replace(record, val_error=50.0, val_images=400) for record in studied.WITHOUT]
+    tags = {record.tag for record in complete}
+    figure = draw(found([*studied.RECORDS[:-2], *complete]))
+    for trace in figure.data:
+        assert not tags & set(trace.customdata or ())
+    (crosses,) = [trace for trace in figure.data if trace.name == "mean test error of finalists"]
+    assert crosses.customdata == ("0", "1", "2", "R1")
+
+
 def test_curves_are_one_trace_with_gaps_and_none_where_nothing_was_measured_twice() -> None:
-    figure = draw_curves(RECORDS)
+    figure = draw_curves(found(RECORDS))
     assert figure is not None
     lines, ring = figure.data
     assert lines.x[:3] == (1, 2, None)
     assert lines.y[:3] == (90.0, 80.0, None)
     assert lines.customdata[:4] == ("0", "0", "0", "1")
     assert ring.meta == "ring"
-    assert draw_curves([RECORDS[4]]) is None
+    assert draw_curves(found([RECORDS[4]])) is None
 
 
 def test_the_page_opens_offline() -> None:
-    html = page(context(about={"Seed": "0"}), RECORDS)
+    html = html_of(RECORDS, about={"Seed": "0"})
     assert html.count("plotly.js v") == 1
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", html)
     assert "ValueError: no" in html
@@ -194,9 +204,8 @@ def test_nothing_of_the_study_is_executed() -> None:
     choice_space = ChoiceSpace(
         {option(i): {"bam": {"r": (8, 16)}} for i in range(10, 16)}, {"bam": {"r": 16}}
     )
-    html = page(
-        context(title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, choice_space=choice_space),
-        records,
+    html = html_of(
+        records, title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, choice_space=choice_space
     )
     assert "<script>alert" not in html
     assert '"><script>' not in html
@@ -211,14 +220,23 @@ def test_nothing_of_the_study_is_executed() -> None:
         assert "&lt;script&gt;" in section(html, heading)
 
 
+def test_a_name_and_a_failure_are_shown_as_text() -> None:
+    name, failure = "<b>bold & brave</b>", "ValueError: <img src=x> 'quoted'"
+    failed = make_record(0, None, 0.0, origin=REFERENCE, name=name, failure=failure)
+    html = html_of([failed], title=name)
+    assert "<title>&lt;b&gt;bold &amp; brave&lt;/b&gt;</title>" in html
+    assert "<td>&lt;b&gt;bold &amp; brave&lt;/b&gt;</td>" in html
+    assert "<pre>ValueError: &lt;img src=x&gt; &#39;quoted&#39;</pre>" in html
+
+
 def test_a_warning_is_on_top() -> None:
-    html = page(context(warning="These are generated images"), RECORDS)
+    html = html_of(RECORDS, warning="These are generated images")
     assert html.index("These are generated images") < html.index("The answer")
 
 
 def test_a_study_without_a_finished_candidate_has_a_page() -> None:
-    assert "ValueError: no" in page(context(), [RECORDS[4]])
-    assert "a study" in page(context(), [])
+    assert "ValueError: no" in html_of([RECORDS[4]])
+    assert "a study" in html_of([])
 
 
 def section(html: str, heading: str) -> str:
@@ -238,7 +256,7 @@ def rows(html: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def whole() -> str:
     """The page of the invented study."""
-    return page(context(), studied.RECORDS)
+    return html_of(studied.RECORDS)
 
 
 def test_the_sections_come_in_order(whole: str) -> None:
@@ -258,7 +276,7 @@ def test_the_sections_come_in_order(whole: str) -> None:
 
 def test_the_answer_has_the_verdicts_and_says_what_it_measures(whole: str) -> None:
     answer = section(whole, "The answer")
-    assert "The search&#x27;s winner, layer1=bam layer2=bam(r=8) (#2), is" in answer
+    assert "The search&#39;s winner, layer1=bam layer2=bam(r=8) (#2), is" in answer
     assert "<li>better than no attention: -9.10 points of test error, 90 % interval" in answer
     assert "Least mean test error of the finalists for each overhead budget" in answer
 
@@ -289,7 +307,8 @@ def test_the_effects_and_ablations_have_their_numbers(whole: str) -> None:
     assert {"layer1=bam", "layer9=bam", "bam(r=8)", "bam(r=16)"} <= set(effects)
     assert effects["layer1=bam"][2] == "2"
     assert re.search(
-        r"predicted to within \d+\.\d\d points; .* to within \d+\.\d\d. 7 records.", part
+        r"predicted to within \d+\.\d\d points; .* to within \d+\.\d\d. 7 records.",
+        " ".join(part.split()),
     )
     assert effects["#2 without layer1"][0].startswith("+3.00 (")
     assert effects["#2 without layer2"][0].endswith("n = 3: tie")
@@ -310,7 +329,7 @@ def test_what_the_search_was_worth(whole: str) -> None:
         "Of 2 candidates that were hopeless and trained on all the same, 1 ended on the front"
         in part
     )
-    assert "Rank correlation of 1 epoch with the full training, Kendall&#x27;s tau: 0.80 (" in part
+    assert "Rank correlation of 1 epoch with the full training, Kendall&#39;s tau: 0.80 (" in part
     assert ", 5 candidates)" in part
 
 
@@ -344,13 +363,13 @@ def test_the_front_of_the_search_has_none_of_the_random_search(whole: str, tmp_p
         "3",
         "2",
     ]
-    write_report(tmp_path, context(), studied.RECORDS)
+    written(tmp_path, studied.RECORDS)
     assert list(pd.read_csv(tmp_path / "front.csv")["number"]) == [0, 1, 3, 2]
 
 
 def test_no_placement_is_cut_short() -> None:
     long = " ".join(f"layer{i}=bam(r=8)" for i in range(1, 10))
-    html = page(context(), [make_record(0, 70.0, 1.0, placement=long, **measured(70.0, 71.0))])
+    html = html_of([make_record(0, 70.0, 1.0, placement=long, **measured(70.0, 71.0))])
     for heading in ("The finalists", "The front of the search", "All candidates"):
         assert long in section(html, heading)
 
@@ -373,7 +392,7 @@ PARTS: dict[str, tuple[list[Record], set[str], set[str]]] = {
         {"Where attention helps", "Was the search worth it?"},
     ),
     "no finalists yet": (
-        [r for r in studied.RECORDS if not r.test_errors],
+        [r for r in studied.RECORDS if not r.is_tested],
         set(),
         {"The finalists", "Against the references"},
     ),
@@ -399,16 +418,16 @@ PARTS: dict[str, tuple[list[Record], set[str], set[str]]] = {
 @pytest.mark.parametrize("name", PARTS)
 def test_a_partial_study_has_a_page_of_what_there_is(name: str, tmp_path: Path) -> None:
     records, there, missing = PARTS[name]
-    html = write_report(tmp_path, context(), records).read_text(encoding="utf-8")
+    html = written(tmp_path, records).read_text(encoding="utf-8")
     headings = set(re.findall(r"<h[23]>(.*?)</h[23]>", html))
     assert there <= headings
     assert not missing & headings
-    tested = any(record.complete and record.test_errors for record in records)
+    tested = any(record.is_finalist for record in records)
     assert ("Least mean test error" in html) == tested
 
 
 def test_ablations_are_shown_even_if_there_are_too_few_records_for_effects() -> None:
-    html = page(context(), [studied.BASE, studied.WINNER, *studied.WITHOUT])
+    html = html_of([studied.BASE, studied.WINNER, *studied.WITHOUT])
     assert "#2 without layer1" in section(html, "Where attention helps")
     assert "additive model" not in html
 
@@ -416,6 +435,6 @@ def test_ablations_are_shown_even_if_there_are_too_few_records_for_effects() -> 
 def test_a_final_training_that_failed_is_shown() -> None:
     traceback = "Traceback\nOSError: full"
     failed = make_record(5, 70.0, 1.0, test_failure=traceback, **measured(71.0))
-    html = page(context(), [studied.BASE, failed])
+    html = html_of([studied.BASE, failed])
     assert "Candidate 5 failed" in html
     assert "OSError: full" in html

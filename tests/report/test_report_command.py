@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 from conftest import make_record, run_command
-from studied import OBJECTIVES, RECORDS, context, measured
+from studied import OBJECTIVES, RECORDS, measured, written
 
-from bam_search.report.page import write_report
-from bam_search.search.record import Record
 from bam_search.search.store import Store, open_store
+from bam_search.study.record import Record
 
 
 def add(store: Store, records: list[Record]) -> None:
@@ -28,7 +27,7 @@ def add(store: Store, records: list[Record]) -> None:
 def store(tmp_path: Path) -> Store:
     """A study with one finished candidate, and a page made before there was any."""
     store = open_store(tmp_path / "study", {"space": "small"}, OBJECTIVES)
-    write_report(store.folder, context(), [])
+    written(store.folder, [])
     add(store, [make_record(1, 80.0, 1.0)])
     return store
 
@@ -68,7 +67,7 @@ def test_watching_writes_again_when_there_is_something_new(
 def test_a_page_that_was_changed_does_not_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = write_report(tmp_path, context(), RECORDS)
+    page = written(tmp_path, RECORDS)
     assert run_command(monkeypatch, "report", page, "--verify") == 0
     assert "follow from its records" in capsys.readouterr().out
     page.write_text(page.read_text().replace("<td>72.20</td>", "<td>62.20</td>"))
@@ -81,7 +80,7 @@ def test_a_page_that_was_changed_does_not_hold(
 def test_mistakes_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_report(tmp_path, context(), RECORDS)
+    written(tmp_path, RECORDS)
     for words, said in (
         ((tmp_path,), "holds no study.db"),
         ((tmp_path / "nowhere",), "is no folder"),
@@ -117,7 +116,7 @@ finally:
     ],
 )
 def test_commands_that_only_look_at_studies_import_no_torch(store: Store, command: str) -> None:
-    write_report(store.folder, context(), list(store.records().values()))
+    written(store.folder, list(store.records().values()))
     shutil.copytree(store.folder, store.folder.with_name("other"))
     code = RUN_AND_NAME_WHAT_IS_IMPORTED
     done = subprocess.run(

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from studied import (
     BASE,
     FAILED,
     LUCKY,
-    OBJECTIVES,
     PAPER,
     RECORDS,
     RISKY,
@@ -20,57 +20,58 @@ from studied import (
     WINNER,
     WITHOUT,
     WORSE,
+    found,
     half_width,
     measured,
 )
 
+from bam_search.analysis.effects import Effect
+from bam_search.analysis.statistics import mean
 from bam_search.report import tables
-from bam_search.report.findings import ablations
-from bam_search.report.page import answer_line, verdict_lines
+from bam_search.report.sentences import answer_line, verdict_lines
 from bam_search.report.tables import (
     ablation_table,
-    answers,
     difference_table,
     effect_table,
     finalist_table,
-    front_csv,
     read_records,
+    record_table,
     records_csv,
-    shown,
 )
-from bam_search.search.additive import Effect
-from bam_search.search.record import standard_error
+from bam_search.study.record import Record, standard_error
 
-COSTS = OBJECTIVES[1:]
+
+def best_by_params(records: Sequence[Record]) -> list[tuple[float, int]]:
+    """Each budget of parameters that has an answer of its own, and the record's number."""
+    best = [answer for answer in found(records).answers if answer.axis == "params_overhead"]
+    return [(answer.budget, answer.record.number) for answer in best]
 
 
 def test_the_best_within_each_budget_by_test_error_where_there_are_finalists() -> None:
-    found = [(a.budget, a.record.number) for a in answers(RECORDS) if a.axis == "params_overhead"]
-    assert found == [(0.5, 0), (1.0, 1), (2.0, 2)]
-    assert answer_line(answers(RECORDS)[2]) == (
+    assert best_by_params(RECORDS) == [(0.5, 0), (1.0, 1), (2.0, 2)]
+    assert answer_line(found(RECORDS).answers[2]) == (
         "at most +2 % parameters: layer1=bam layer2=bam(r=8) (#2), 72.20 ± 0.26 (3) % test error, "
         "better than BAM in front by +4.00 points "
         f"(90 % interval {4 - half_width():+.2f} to {4 + half_width():+.2f}, n = 3)"
     )
     assert (
-        answer_line(answers(RECORDS)[0])
+        answer_line(found(RECORDS).answers[0])
         == "at most +0.5 % parameters: none (no attention), 81.30 ± 0.26 (3) % test error"
     )
-    assert "better than no attention by +5.10" in answer_line(answers(RECORDS)[1])
+    assert "better than no attention by +5.10" in answer_line(found(RECORDS).answers[1])
 
 
 def test_without_finalists_the_best_is_by_validation_error() -> None:
     records = [replace(r, test_errors=(), test_seeds=()) for r in (BASE, RISKY, WORSE, FAILED)]
-    found = [(a.budget, a.record.number) for a in answers(records) if a.axis == "params_overhead"]
-    assert found == [(0.5, 0), (2.0, 3)]
+    assert best_by_params(records) == [(0.5, 0), (2.0, 3)]
     assert (
-        answer_line(answers(records)[1])
+        answer_line(found(records).answers[1])
         == "at most +2 % parameters: layer3=bam (#3), 74.0 ± 2.2 % validation error"
     )
 
 
 def test_the_verdict_is_on_the_test_set_and_knows_a_tie() -> None:
-    first, *rest = verdict_lines(RECORDS)
+    first, *rest = verdict_lines(found(RECORDS))
     assert first == "The search's winner, layer1=bam layer2=bam(r=8) (#2), is"
     interval = f"90 % interval {-9.1 - half_width():+.2f} to {-9.1 + half_width():+.2f}"
     assert rest[0] == (
@@ -80,11 +81,11 @@ def test_the_verdict_is_on_the_test_set_and_knows_a_tie() -> None:
     assert rest[1].startswith("better than BAM in front: -4.00 points")
     assert rest[2].startswith("better than the best random placement, layer9=bam: -2.03 points")
     close = replace(WINNER, **measured(81.1, 81.3, 81.4))
-    assert verdict_lines([BASE, PAPER, close])[1].startswith(
+    assert verdict_lines(found([BASE, PAPER, close]))[1].startswith(
         "a tie with no attention: -0.03 points"
     )
     worse = replace(WINNER, **measured(84.0, 84.5, 84.4))
-    assert verdict_lines([BASE, PAPER, worse])[1].startswith(
+    assert verdict_lines(found([BASE, PAPER, worse]))[1].startswith(
         "worse than no attention: +3.00 points"
     )
 
@@ -94,18 +95,19 @@ def test_one_seed_has_no_interval_and_is_a_tie() -> None:
         replace(r, test_errors=r.test_errors[:1], test_seeds=r.test_seeds[:1])
         for r in (BASE, WINNER)
     ]
-    assert verdict_lines(once)[1] == (
+    assert verdict_lines(found(once))[1] == (
         "a tie with no attention: -9.00 points of test error, no interval with one seed, n = 1; "
         "+1.50 % parameters against +0.00 %"
     )
 
 
 def test_without_a_search_the_references_are_beside_the_first() -> None:
-    first, line = verdict_lines([BASE, PAPER])
+    first, line = verdict_lines(found([BASE, PAPER]))
     assert first == "The references beside the first one:"
     assert line.startswith("BAM in front: better than no attention: -5.10 points")
-    assert verdict_lines([BASE]) == []
-    assert verdict_lines([replace(r, test_errors=(), test_seeds=()) for r in RECORDS]) == []
+    assert verdict_lines(found([BASE])) == []
+    untested = [replace(r, test_errors=(), test_seeds=()) for r in RECORDS]
+    assert verdict_lines(found(untested)) == []
 
 
 def test_references_without_a_common_seed_have_no_verdict() -> None:
@@ -116,12 +118,12 @@ def test_references_without_a_common_seed_have_no_verdict() -> None:
         replace(PAPER, test_errors=(76.0, 76.5), test_seeds=(102, 103)),
         replace(BASE, test_errors=(81.0,), test_seeds=(100,)),
     )
-    assert verdict_lines([apart[1], apart[0]]) == []
-    assert verdict_lines([apart[1], apart[0], third]) == []
+    assert verdict_lines(found([apart[1], apart[0]])) == []
+    assert verdict_lines(found([apart[1], apart[0], third])) == []
 
 
 def test_the_finalists_table() -> None:
-    table = finalist_table(RECORDS, COSTS)
+    table = finalist_table(found(RECORDS))
     assert list(table["#"]) == ["0", "1", "2", "R1"]
     assert table.iloc[2].to_dict() == {
         "#": "2",
@@ -140,13 +142,13 @@ def test_the_finalists_table() -> None:
     assert table.iloc[0]["name"] == "no attention"
     assert table.iloc[0]["promised"] == ""
     assert table.iloc[3]["on the front"] == "0%"
-    once = finalist_table([replace(BASE, test_errors=(81.0,), test_seeds=(100,))], COSTS).iloc[0]
+    once = finalist_table(found([replace(BASE, test_errors=(81.0,), test_seeds=(100,))])).iloc[0]
     assert (once["s.d."], once["90 % interval"], once["n"]) == ("", "", "1")
-    assert len(finalist_table([FAILED], COSTS)) == 0
+    assert len(finalist_table(found([FAILED]))) == 0
 
 
 def test_the_table_of_differences() -> None:
-    table = difference_table(RECORDS, COSTS)
+    table = difference_table(found(RECORDS))
     assert list(table.columns) == ["#", "placement", "minus no attention", "minus BAM in front"]
     half = half_width()
     assert (
@@ -161,7 +163,7 @@ def test_the_table_of_differences() -> None:
 
 
 def test_the_tables_of_ablations_and_effects() -> None:
-    table, half = ablation_table(ablations(RECORDS)), half_width()
+    table, half = ablation_table(found(RECORDS)), half_width()
     assert list(table["placement"]) == ["#2 without layer1", "#2 without layer2"]
     assert list(table.iloc[:, 1]) == [
         f"+3.00 ({3 - half:+.2f} to {3 + half:+.2f}), n = 3: worse",
@@ -176,9 +178,9 @@ def test_the_tables_of_ablations_and_effects() -> None:
 
 
 def test_the_text_of_a_test_error() -> None:
-    assert tables.test_text(WINNER) == "72.20 ± 0.26 (3)"
-    assert tables.test_text(replace(WINNER, test_errors=(72.0,), test_seeds=(100,))) == "72.00 (1)"
-    assert tables.test_text(FAILED) == ""
+    assert tables.test_text(mean(WINNER.test_errors)) == "72.20 ± 0.26 (3)"
+    assert tables.test_text(mean([72.0])) == "72.00 (1)"
+    assert tables.test_text(None) == ""
 
 
 def test_the_binomial_standard_error() -> None:
@@ -193,8 +195,7 @@ def test_csv_files_hold_every_field_and_the_front_alone() -> None:
     assert json.loads(table["by_operator"][1]) == {"conv": 2001, "add": 1000}
     assert json.loads(table["test_errors"][2]) == [72.0, 72.1, 72.5]
     assert set(table["data"]) == {"CIFAR-100"}
-    without_random = [record for record in RECORDS if record.origin != "random"]
-    front = pd.read_csv(io.StringIO(front_csv(without_random, OBJECTIVES)))
+    front = pd.read_csv(io.StringIO(records_csv(found(RECORDS).front)))
     assert list(front["number"]) == [0, 1, 3, 2]
 
 
@@ -204,10 +205,12 @@ def test_records_survive_their_csv_file(tmp_path: Path) -> None:
 
 
 def test_a_failed_and_a_stopped_candidate_are_shown_as_such() -> None:
-    cells = shown([FAILED, STOPPED, WITHOUT[0], LUCKY])["validation error, %"]
-    assert list(cells) == ["failed", "stopped", "–", "73.0 ± 2.2"]
-    assert list(shown([FAILED, STOPPED, WITHOUT[0], LUCKY])["#"]) == ["6", "4", "A2000", "R1"]
+    records = [FAILED, STOPPED, WITHOUT[0], LUCKY]
+    table = record_table(found(records), records)
+    assert list(table["validation error, %"]) == ["failed", "stopped", "–", "73.0 ± 2.2"]
+    assert list(table["#"]) == ["6", "4", "A2000", "R1"]
 
 
 def test_a_front_without_candidates_has_its_columns() -> None:
-    assert list(pd.read_csv(io.StringIO(front_csv([FAILED], OBJECTIVES)))) == list(BASE.to_dict())
+    nothing = records_csv(found([FAILED]).front)
+    assert list(pd.read_csv(io.StringIO(nothing))) == list(BASE.to_dict())

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 import studied
-from studied import RECORDS, context
+from studied import RECORDS, context, html_of
 
+from bam_search.analysis.findings import Findings
 from bam_search.errors import UserError
-from bam_search.report.page import page, write_report
+from bam_search.report.page import write_report
 from bam_search.report.paper_table import Paper
-from bam_search.report.payload import read
+from bam_search.report.payload import DATA, payload, read
 from bam_search.report.verify import verify
-from bam_search.search.published import PublishedFigure
+from bam_search.space.placement import Choice
 from bam_search.space.sites import Sites
+from bam_search.study.published import PublishedFigure
 
 PAPER = Paper(
     "a claim",
@@ -30,13 +32,13 @@ PAPER = Paper(
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
+def page_of(tmp_path: Path) -> Path:
     """A page of the whole invented study."""
-    return write_report(tmp_path, context(paper=PAPER, about={"Question": "where?"}), RECORDS)
+    return studied.written(tmp_path, RECORDS, paper=PAPER, about={"Question": "where?"})
 
 
-def test_what_a_page_carries_is_what_it_was_made_of(written: Path) -> None:
-    about, records, _ = read(written)
+def test_what_a_page_carries_is_what_it_was_made_of(page_of: Path) -> None:
+    about, records, _ = read(page_of)
     assert records == RECORDS
     # Of the sites those that are in the choice space, and the blocks: what a drawing needs.
     used = Sites(
@@ -44,11 +46,12 @@ def test_what_a_page_carries_is_what_it_was_made_of(written: Path) -> None:
         blocks=studied.SITES.blocks,
     )
     assert about == context(paper=PAPER, about={"Question": "where?"}, sites=used)
-    assert read(write_report(written.parent, about, records))[:2] == (about, RECORDS)
+    again = write_report(page_of.parent, about, Findings.of(records, about))
+    assert read(again)[:2] == (about, RECORDS)
 
 
-def test_a_page_follows_from_its_own_records(written: Path) -> None:
-    numbers, wrong = verify(written)
+def test_a_page_follows_from_its_own_records(page_of: Path) -> None:
+    numbers, wrong = verify(page_of)
     assert wrong == []
     assert numbers > 100
 
@@ -62,32 +65,57 @@ def test_a_page_follows_from_its_own_records(written: Path) -> None:
         ("better than no attention: -9.10", "better than no attention: -19.10", "'The answer'"),
     ],
 )
-def test_a_change_anywhere_is_found(written: Path, there: str, instead: str, said: str) -> None:
-    text = written.read_text()
+def test_a_change_anywhere_is_found(page_of: Path, there: str, instead: str, said: str) -> None:
+    text = page_of.read_text()
     assert there in text
-    written.write_text(text.replace(there, instead, 1))
-    _, wrong = verify(written)
+    page_of.write_text(text.replace(there, instead, 1))
+    _, wrong = verify(page_of)
     assert any(said in line for line in wrong)
 
 
 def test_costs_are_checked_against_the_backbone(tmp_path: Path) -> None:
     base = {"params": 1000, "macs_conv_fc": 2000, "macs": 3000, "activations": 400}
     right = replace(studied.BASE, **base, by_operator={"conv": 3000})
-    assert verify(write_report(tmp_path, context(base=base), [right]))[1] == []
+    assert verify(studied.written(tmp_path, [right], base=base))[1] == []
     for change in ({"params": 1010}, {"macs_overhead": 1.0}, {"by_operator": {"conv": 2999}}):
         changed = replace(right, **change)
-        _, wrong = verify(write_report(tmp_path, context(base=base), [changed]))
+        _, wrong = verify(studied.written(tmp_path, [changed], base=base))
         assert len(wrong) == 1
         assert wrong[0].startswith("#0:")
 
 
 def test_no_text_ends_the_data(tmp_path: Path) -> None:
-    attack = "</script><script>alert(1)</script><!--"
+    attack = "</script><script>alert(1)</script><!-- & \u2028 \u2029"
     records = [replace(studied.BASE, name=attack, failure=attack), *RECORDS[1:]]
-    path = write_report(tmp_path, context(title=attack), records)
-    assert "</script><script>alert" not in path.read_text()
+    path = studied.written(tmp_path, records, title=attack)
+    text = path.read_text()
+    assert "</script><script>alert" not in text
+    (data,) = DATA.findall(text)
+    assert not set("<>&'\u2028\u2029") & set(data)
     about, found, _ = read(path)
     assert (about.title, found) == (attack, records)
+
+
+def test_placements_are_carried_by_site_for_drawing() -> None:
+    unreadable = replace(studied.FAILED, placement="<b>")
+    values = payload(context(), studied.found([studied.BASE, studied.WINNER, unreadable]))
+    assert [record["choices"] for record in values["records"]] == [
+        {},
+        {
+            "layer1": {"module": "bam", "options": {}},
+            "layer2": {"module": "bam", "options": {"r": 8}},
+        },
+        None,
+    ]
+
+
+def test_what_the_space_forbids_is_read_back(tmp_path: Path) -> None:
+    illegal = frozenset(
+        {("layer1", Choice("bam", (("r", 8), ("d", 4)))), ("layer2", Choice("bam"))}
+    )
+    space = replace(studied.CHOICE_SPACE, illegal=illegal)
+    about, _, _ = read(studied.written(tmp_path, RECORDS, choice_space=space))
+    assert about.choice_space == space
 
 
 @pytest.mark.parametrize(
@@ -102,7 +130,7 @@ def test_what_is_no_page_is_one_sentence(tmp_path: Path, text: str) -> None:
 
 
 def test_plotly_is_in_the_page_or_its_address_is() -> None:
-    inline, small = page(context(), RECORDS), page(context(), RECORDS, "cdn")
+    inline, small = html_of(RECORDS), html_of(RECORDS, "cdn")
     assert len(inline) > 10 * len(small)
     (address,) = re.findall(r'<script src="([^"]+)"', small)
     assert re.fullmatch(r"https://cdn\.plot\.ly/plotly-[\d.]+\.min\.js", address)

@@ -10,9 +10,11 @@ import pytest
 from conftest import make_record
 from invented import PLAN, SITES, Shuffled, memory_store, study, train, with_everything
 
+from bam_search.analysis.additive import explain
+from bam_search.analysis.pareto import pareto_front
+from bam_search.analysis.statistics import membership, noise
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result, Score
-from bam_search.search.additive import explain
 from bam_search.search.executors import _finished
 from bam_search.search.finalists import (
     FRESH,
@@ -24,11 +26,9 @@ from bam_search.search.finalists import (
     train_finalists,
     unclear,
 )
-from bam_search.search.pareto import pareto_front
-from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE, SEARCH, Record
-from bam_search.search.statistics import membership, noise
 from bam_search.search.store import Store
 from bam_search.search.study import FinalistPlan, Study
+from bam_search.study.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
 
 TEXTS = ("none", "layer1=bam", "layer2=bam", "layer1=bam layer2=bam layer3=bam(r=8)")
 MEANS = {"none": 80.0, "layer1=bam": 76.0, "layer2=bam": 76.0, TEXTS[3]: 70.0}
@@ -204,8 +204,8 @@ def test_all_finalists_and_ablations_have_the_same_first_seeds() -> None:
     context, pool = study(finalists=FinalistPlan(seeds=3, most=3)), Exact()
     records = final(context, filled(context, crafted()), pool)
     tested = {number: record for number, record in records.items() if record.test_seeds}
-    assert [r.number for r in tested.values() if r.origin != ABLATION] == [0, 1, 2, 3]
-    assert len([r for r in tested.values() if r.origin == ABLATION]) == 3
+    assert [r.number for r in tested.values() if not r.is_ablation] == [0, 1, 2, 3]
+    assert len([r for r in tested.values() if r.is_ablation]) == 3
     assert all(
         record.test_seeds == tuple(context.seed + FRESH + i for i in range(3))
         for record in tested.values()
@@ -362,9 +362,7 @@ def test_an_ablation_is_no_candidate_of_a_continued_search() -> None:
     context = replace(with_everything(14), random_baseline=False)
     store = memory_store(context)
     before = train(context, store, Shuffled())
-    assert any(record.origin == ABLATION for record in before.values())
+    assert any(record.is_ablation for record in before.values())
     after = train(replace(context, trials=18), store, Shuffled(), with_finals=False)
     assert {number: after[number] for number in before} == before
-    assert [
-        record.number for record in after.values() if record.origin in (REFERENCE, SEARCH)
-    ] == list(range(18))
+    assert [record.number for record in after.values() if record.is_main] == list(range(18))

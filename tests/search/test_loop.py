@@ -29,11 +29,11 @@ from bam_search.model.choice_space import choice_space_of
 from bam_search.score.evaluate import Job
 from bam_search.search.finalists import FRESH, choose_finalists
 from bam_search.search.pruner import should_stop
-from bam_search.search.record import ABLATION, RANDOM, REFERENCE, SEARCH, Record
 from bam_search.search.store import open_store
 from bam_search.search.study import FinalistPlan, Rungs, Study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace
+from bam_search.study.record import ABLATION, RANDOM, REFERENCE, SEARCH, Record
 
 
 def rungs(
@@ -191,7 +191,7 @@ def test_the_search_ends_when_the_space_does() -> None:
         Shuffled(),
         replace(PLAN, choice_space=choice_space_of(few, SITES)),
     )
-    assert [record.placement for record in records.values() if record.origin == "search"] != []
+    assert [record.placement for record in records.values() if record.is_searched] != []
     assert len(records) == 4 + 3  # four placements of which "none" is a reference
 
 
@@ -256,7 +256,7 @@ def test_references_and_the_startup_are_never_stopped() -> None:
         sum(
             bool(should_stop(record, first[: record.number], context.costs, 0.0))
             for record in short
-            if record.origin == SEARCH
+            if record.is_searched
         )
         >= 3
     )
@@ -313,7 +313,7 @@ def test_the_random_arm_trains_nothing_again_that_the_search_has_trained() -> No
     records = train(context, store, pool, about)
     drawn, own = (
         of(records, RANDOM),
-        {record.id: record for record in records.values() if record.origin != RANDOM},
+        {record.id: record for record in records.values() if not record.is_random},
     )
     assert len(drawn) == 4
     repeated = [record for record in drawn if record.id in own]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import make_record
 
-from bam_search.search.pruner import MIN_RECORDS, at_rung, forecast, in_control_group, should_stop
-from bam_search.search.record import Record
+from bam_search.search.pruner import MIN_RECORDS, forecast, in_control_group, should_stop
+from bam_search.study.record import Record
 
 COSTS = ("params_overhead", "macs_conv_fc_overhead")
 CONTROL = [23, 27, 33, 37]
@@ -76,7 +76,7 @@ def test_few_candidates_forecast_nothing() -> None:
 
 def test_the_error_at_a_rung() -> None:
     record = make_record(0, None, 1.0, rung_epochs=(1, 3), rung_errors=(90.0, 80.0))
-    assert [at_rung(record, epochs) for epochs in (1, 2, 3)] == [90.0, None, 80.0]
+    assert [record.rung_error(epochs) for epochs in (1, 2, 3)] == [90.0, None, 80.0]
 
 
 def stops_at(

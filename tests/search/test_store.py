@@ -75,16 +75,15 @@ def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_p
     again = open_store(tmp_path, IDENTITY, OBJECTIVES)
     assert again.final_seeds() == {(10, 9), (10, 10), (10, 11), (0, 9)}
     first, second = again.records().values()
-    assert (second.test_seeds, second.test_errors, second.test_error) == (
+    assert (second.test_seeds, second.test_errors) == (
         (9, 10),
         (72.0, 73.0),
-        72.5,
     )
     assert (second.test_images, second.test_seconds, second.test_micro_batches) == (100, 4.0, 2)
     assert second.test_failure == "Traceback: déjà vu"
-    assert (first.test_seeds, first.test_error, first.test_seconds, first.test_failure) == (
+    assert (first.test_seeds, first.test_errors, first.test_seconds, first.test_failure) == (
         (),
-        None,
+        (),
         None,
         "Traceback: nothing",
     )

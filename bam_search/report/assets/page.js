@@ -28,15 +28,6 @@
 
   const COLOURS = { bam: "#0072b2", se: "#d55e00" };
 
-  function parsed(placement) {
-    const found = new Map();
-    for (const part of placement === "none" ? [] : placement.split(" ")) {
-      const [, site, module, , options] = part.match(/^(.+?)=([^=(]+)(\((.*)\))?$/) || [];
-      if (site) found.set(site, { module, options: options ? options.split(",").map((one) => one.replace("=", "")) : [] });
-    }
-    return found;
-  }
-
   function slots() {
     // Sites in a block share its slot; any other site has a slot of its own, and so has the end of a stage.
     const found = [];
@@ -50,10 +41,11 @@
   }
   const layout = slots();
 
-  function strip(placement, { colourOf = null, scale = 1.8 } = {}) {
-    const placed = parsed(placement), width = 26, height = 46;
+  // `choices` are by site, each with its module and options; null where a record's text is no placement.
+  function strip(choices, label, { colourOf = null, scale = 1.8 } = {}) {
+    const placed = new Map(Object.entries(choices || {})), width = 26, height = 46;
     const top = scale > 1 ? 0 : 8; // small drawings have no sizes above them
-    const svg = element("svg", { class: "strip", role: "img", "aria-label": placement,
+    const svg = element("svg", { class: "strip", role: "img", "aria-label": label,
       width: scale * width * layout.length, height: scale * (height - top),
       viewBox: `0 ${top} ${width * layout.length} ${height - top}` });
     svg.append(element("line", { class: "trunk", x1: 0, x2: width * layout.length, y1: 17, y2: 17 }));
@@ -74,11 +66,13 @@
         svg.append(element("rect", shape, element("title", {}, name)));
         if (!choice) return;
         svg.append(element("text", { x: left + 3, y: 20, style: "fill:#fff" }, choice.module[0].toUpperCase()));
-        choice.options.forEach((option, k) => svg.append(element("text", { x: left - 1, y: 33 + 9 * k }, option)));
+        Object.entries(choice.options).forEach(([name, value], k) => svg.append(element("text", { x: left - 1, y: 33 + 9 * k }, `${name}${value}`)));
       });
     });
     return svg;
   }
+
+  const drawing = (record, options) => strip(record.choices, record.placement, options);
 
   // ---- what is known of a candidate
 
@@ -121,7 +115,7 @@
     const tests = record.test_errors.map((error, i) => [`seed ${record.test_seeds[i]}`, `${points(error)} %`]);
     const trace = record.failure || record.test_failure;
     document.getElementById("detail").replaceChildren(...[
-      element("h3", {}, title), element("p", {}, element("code", {}, record.placement)), strip(record.placement),
+      element("h3", {}, title), element("p", {}, element("code", {}, record.placement)), drawing(record),
       element("div", { class: "columns" },
         titled("What is known", table(facts(record))),
         costs.length ? titled("MACs by operator", table(costs)) : null,
@@ -177,7 +171,7 @@
     const record = records.get(event.points[0].customdata);
     if (!record) return;
     tip.replaceChildren(element("b", {}, `#${record.tag} ${record.name || record.origin}`), element("br"), record.placement, element("br"),
-      strip(record.placement, { scale: 1.2 }), table(facts(record)));
+      drawing(record, { scale: 1.2 }), table(facts(record)));
     tip.hidden = false;
     const at = event.event, left = Math.min(at.clientX + 14, innerWidth - tip.offsetWidth - 8);
     tip.style.left = `${Math.max(left, 4)}px`;
@@ -363,7 +357,7 @@
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
       seen.unobserve(target);
-      target.append(strip(recordOf(target).placement, { scale: 1 }));
+      target.append(drawing(recordOf(target), { scale: 1 }));
     }
   });
   for (const cell of document.querySelectorAll("td.drawn")) seen.observe(cell);
@@ -383,7 +377,7 @@
   if (lined && lines.length) parallel(lined);
 
   const heat = document.getElementById("heat");
-  if (heat) heat.append(strip("none", { colourOf: (name) => study.heat[name] || null }));
+  if (heat) heat.append(strip({}, "none", { colourOf: (name) => study.heat[name] || null }));
 
   const linked = () => { const found = location.hash.match(/^#candidate-(\w+)$/); if (found) choose(found[1], true); };
   addEventListener("hashchange", linked);

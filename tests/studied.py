@@ -4,14 +4,19 @@ It has references, rungs, a random baseline, finalists on three seeds, and the w
 site.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from conftest import make_record
 from scipy import stats
 
+from bam_search.analysis.findings import Findings
+from bam_search.report.page import page, write_report
 from bam_search.report.payload import ReportContext
-from bam_search.search.record import ABLATION, FIRST, RANDOM, REFERENCE
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
+from bam_search.study.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
 
 OBJECTIVES = ("error", "params_overhead", "macs_conv_fc_overhead")
 CHOICE_SPACE = ChoiceSpace(
@@ -52,6 +57,23 @@ def context(**fields: object) -> ReportContext:
         "commands": ("export DIR --candidate {tag}", "count --placement '{placement}'"),
     }
     return ReportContext(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def found(records: Sequence[Record], **fields: object) -> Findings:
+    """The findings of these records, in the context of these fields."""
+    return Findings.of(records, context(**fields))
+
+
+def written(folder: Path, records: Sequence[Record], **fields: object) -> Path:
+    """The page of these records, written into the folder, in the context of these fields."""
+    about = context(**fields)
+    return write_report(folder, about, Findings.of(records, about))
+
+
+def html_of(records: Sequence[Record], plotlyjs: str = "inline", **fields: object) -> str:
+    """The page of these records as HTML, in the context of these fields."""
+    about = context(**fields)
+    return page(about, Findings.of(records, about), plotlyjs)
 
 
 def measured(*errors: float) -> dict[str, object]:

@@ -6,7 +6,7 @@ from conftest import make_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bam_search.search.pareto import (
+from bam_search.analysis.pareto import (
     hypervolume,
     hypervolume_improvements,
     nondominated,

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bam_search.search.record import Record
-from bam_search.space.placement import Choice, Option, Placement
+from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import ChoiceSpace
+from bam_search.study.record import Record
 
 MIN_RECORDS = 6
 """With fewer records `explain` says nothing about where attention helps."""
@@ -222,7 +222,7 @@ def explain(
     by_id = {record.id: record for record in records if record.complete}
     vectors, errors = [], []
     for record in by_id.values():
-        vector = encoder.vector(Placement.parse(record.placement))
+        vector = encoder.vector(record.parsed_placement)
         if vector is not None:
             vectors.append(vector)
             errors.append(record.val_error)
@@ -230,89 +230,3 @@ def explain(
         return None
     placements = np.array(vectors)
     return fit(encoder, placements, np.array(errors)), placements
-
-
-@dataclass(frozen=True)
-class Effect:
-    """The change of the error that something makes, in points, with its interval.
-
-    `records` counts the records that have it.
-    """
-
-    name: str
-    mean: float
-    low: float
-    high: float
-    records: int
-
-
-def effects_of(
-    learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, draws: int = 4000
-) -> list[Effect]:
-    """The effects of all modules at all sites, then those of all option values.
-
-    A module's effect at a site is that of its average setting; an option value's effect is over all
-    sites.
-
-    Args:
-        learned: the fitted model.
-        vectors: the (n, sites) placements that it was fitted to.
-        level: the probability of the intervals.
-        draws: how many draws from the posterior the intervals are made of.
-    """
-    encoder = learned.encoder
-    samples = learned.sample(draws, np.random.default_rng(0))
-    column = {name: i for i, name in enumerate(encoder.names)}
-    effects = []
-    for i, site in enumerate(encoder.sites):
-        for module in dict.fromkeys(choice.module for choice in encoder.choices[i]):
-            name = f"{site}={module}"
-            count = _count_module(encoder, vectors, i, module)
-            values = samples[:, column[module]] + samples[:, column[name]]
-            effects.append(_effect(name, values, level, count))
-    options = _options(encoder)
-    for module, option, value in options:
-        name = f"{module}({option}={value})"
-        siblings = [column[f"{m}({o}={v})"] for m, o, v in options if (m, o) == (module, option)]
-        values = OPTION * (samples[:, column[name]] - samples[:, siblings].mean(1))
-        count = _count_option(encoder, vectors, module, (option, value))
-        effects.append(_effect(name, values, level, count))
-    return effects
-
-
-def _count_module(encoder: PlacementEncoder, vectors: np.ndarray, i: int, module: str) -> int:
-    """How many of the (n, sites) placements have the module at site i."""
-    numbered = enumerate(encoder.choices[i], start=1)
-    chosen = [j for j, choice in numbered if choice.module == module]
-    return int(np.isin(vectors[:, i], chosen).sum())
-
-
-def _count_option(
-    encoder: PlacementEncoder, vectors: np.ndarray, module: str, setting: tuple[str, Option]
-) -> int:
-    """How many of the (n, sites) placements have the module with this (option, value) anywhere."""
-    has = np.zeros(len(vectors), dtype=bool)
-    for i, choices in enumerate(encoder.choices):
-        for j, choice in enumerate(choices, start=1):
-            if choice.module == module and setting in choice.options:
-                has |= vectors[:, i] == j
-    return int(has.sum())
-
-
-def _options(encoder: PlacementEncoder) -> list[tuple[str, str, Option]]:
-    """Every (module, option, value) that has an effect, the values of an option together."""
-    grouped: dict[tuple[str, str], dict[Option, None]] = {}
-    for choice in itertools.chain.from_iterable(encoder.choices):
-        for option, value in choice.options:
-            grouped.setdefault((choice.module, option), {})[value] = None
-    return [
-        (module, option, value)
-        for (module, option), values in grouped.items()
-        for value in values
-        if f"{module}({option}={value})" in encoder.names
-    ]
-
-
-def _effect(name: str, values: Sequence[float] | np.ndarray, level: float, records: int) -> Effect:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Effect(name, float(np.mean(values)), float(low), float(high), records)

@@ -5,7 +5,10 @@ No torch, no optuna.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
+
+from bam_search.space.placement import Placement
 
 REFERENCE = "reference"
 SEARCH = "search"
@@ -16,6 +19,8 @@ FIRST = {RANDOM: 1_000_000, ABLATION: 2_000_000}
 
 The references and the searched candidates are numbered from 0.
 """
+ABLATIONS = 1000
+"""How many numbers of ablations belong to one candidate: one for each of its sites."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,65 @@ class Record:
         return self.val_error is not None
 
     @property
-    def test_error(self) -> float | None:
-        """The mean of the test errors; None if there are none."""
-        return sum(self.test_errors) / len(self.test_errors) if self.test_errors else None
+    def is_reference(self) -> bool:
+        """Whether the study pinned it."""
+        return self.origin == REFERENCE
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the search proposed it."""
+        return self.origin == SEARCH
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it belongs to the random baseline."""
+        return self.origin == RANDOM
+
+    @property
+    def is_ablation(self) -> bool:
+        """Whether it is a recommended candidate without one of its sites."""
+        return self.origin == ABLATION
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is a reference or was searched."""
+        return self.is_reference or self.is_searched
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it has a test error: a finalist or an ablation."""
+        return bool(self.test_errors)
+
+    @property
+    def is_finalist(self) -> bool:
+        """Whether it competes by its test errors, after a search that trained it to the end."""
+        return self.is_tested and self.complete and not self.is_ablation
+
+    @property
+    def ablation_of(self) -> int | None:
+        """The number of the candidate that it is without a site; None if it is no ablation."""
+        if not self.is_ablation:
+            return None
+        return (self.number - FIRST[ABLATION]) // ABLATIONS
+
+    @cached_property
+    def parsed_placement(self) -> Placement:
+        """The placement, parsed once.
+
+        Raises UserError for a record whose text is no placement.
+        """
+        return Placement.parse(self.placement)
+
+    @property
+    def val_standard_error(self) -> float | None:
+        """The binomial standard error of `val_error`, in points; None where it is not known."""
+        if self.val_error is None or self.val_images is None:
+            return None
+        return standard_error(self.val_error, self.val_images)
+
+    def rung_error(self, epochs: int) -> float | None:
+        """The error after a short training of `epochs` epochs; None if it had none."""
+        return dict(zip(self.rung_epochs, self.rung_errors, strict=True)).get(epochs)
 
     @property
     def trained_epochs(self) -> int:
@@ -147,16 +208,26 @@ def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
     return tuple(key for key in objectives if key != "error")
 
 
+def ablation_number(number: int, index: int) -> int:
+    """The number of the ablation that leaves out site `index` of candidate `number`."""
+    return FIRST[ABLATION] + ABLATIONS * number + index
+
+
 def main_records(records: Iterable[Record]) -> list[Record]:
     """The references and the searched records: all but the random baseline and the ablations."""
-    return [record for record in records if record.origin in (REFERENCE, SEARCH)]
+    return [record for record in records if record.is_main]
 
 
 def startup_of(records: Iterable[Record], startup: int) -> list[Record]:
     """The first `startup` searched records, which were drawn at random."""
     main = main_records(records)
-    end = startup + sum(record.origin == REFERENCE for record in main)
-    return [record for record in main if record.origin == SEARCH and record.number < end]
+    end = startup + sum(record.is_reference for record in main)
+    return [record for record in main if record.is_searched and record.number < end]
+
+
+def search_epochs(records: Iterable[Record]) -> int:
+    """The epochs that the search has trained its own candidates, references not counted."""
+    return sum(record.trained_epochs for record in records if record.is_searched)
 
 
 def best_of(records: Iterable[Record]) -> Record | None:

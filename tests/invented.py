@@ -26,10 +26,10 @@ from bam_search.search import finalists as finals_room
 from bam_search.search import loop
 from bam_search.search.finalists import train_finalists
 from bam_search.search.loop import SearchContext, random_baseline, search
-from bam_search.search.record import Record
 from bam_search.search.store import Store
 from bam_search.search.study import FinalistPlan, Rungs, Study, load_study
 from bam_search.space.search_space import SearchSpace, load_space
+from bam_search.study.record import Record
 
 CPU = Device("cpu", "", "", False)
 SPACE = load_space("small")

@@ -11,8 +11,7 @@ import pytest
 from conftest import make_record
 from scipy import stats
 
-from bam_search.search.record import Record
-from bam_search.search.statistics import (
+from bam_search.analysis.statistics import (
     LEVEL,
     Difference,
     Noise,
@@ -22,6 +21,7 @@ from bam_search.search.statistics import (
     noise,
     rank_correlation,
 )
+from bam_search.study.record import Record
 
 COSTS = ("params_overhead", "macs_conv_fc_overhead")
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from invented import PLAN, SITES
 
-from bam_search.model.attach import resolve
-from bam_search.search.additive import (
+from bam_search.analysis.additive import (
     OPTION,
     SCALES,
     AdditiveModel,
     PlacementEncoder,
-    effects_of,
     fit,
 )
+from bam_search.analysis.effects import effects_of
+from bam_search.model.attach import resolve
 from bam_search.space.placement import Choice, Placement
 
 CHOICE_SPACE = PLAN.choice_space

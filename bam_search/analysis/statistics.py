@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from bam_search.search.pareto import nondominated
-from bam_search.search.record import Record
+from bam_search.analysis.pareto import nondominated
+from bam_search.study.record import Record
 
 LEVEL = 0.9
 """The probability of all intervals."""
@@ -72,8 +72,20 @@ def mean(errors: Sequence[float], level: float = LEVEL) -> Mean:
     if n < 2:
         return Mean(centre, None, None, None, n)
     sd = float(np.std(errors, ddof=1))
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / n**0.5
-    return Mean(centre, sd, centre - half, centre + half, n)
+    low, high = _student_interval(centre, sd / n**0.5, n - 1, level)
+    return Mean(centre, sd, low, high, n)
+
+
+def _student_interval(
+    centre: float, standard_error: float, degrees: int, level: float
+) -> tuple[float, float]:
+    """Student's t interval of probability `level`.
+
+    Equal errors have a standard error of 0 and an interval without width, where
+    `scipy.stats.t.interval` has none.
+    """
+    half = float(stats.t.ppf((1 + level) / 2, degrees)) * standard_error
+    return centre - half, centre + half
 
 
 def noise(records: Sequence[Record]) -> Noise | None:
@@ -116,8 +128,8 @@ def difference(
     n, centre = len(values), float(np.mean(values))
     if spread is None:
         return Difference(centre, None, None, n)
-    half = float(stats.t.ppf((1 + level) / 2, spread.degrees)) * spread.sd * (2 / n) ** 0.5
-    return Difference(centre, centre - half, centre + half, n)
+    low, high = _student_interval(centre, spread.sd * (2 / n) ** 0.5, spread.degrees, level)
+    return Difference(centre, low, high, n)
 
 
 def membership(
@@ -150,6 +162,10 @@ def rank_correlation(
     """Kendall's tau of two rankings, with a bootstrap interval over candidates.
 
     None for fewer than 4 candidates, or where one of the rankings is constant.
+
+    A resample in which a ranking is constant has no tau and is left out of the interval. With few
+    candidates there is nearly always one, and `scipy.stats.bootstrap` then gives no interval; with
+    many the two are the same, draw by draw.
     """
     pairs = np.array([short, full]).T
     if len(pairs) < 4 or len(np.unique(pairs[:, 0])) < 2 or len(np.unique(pairs[:, 1])) < 2:

@@ -1,10 +1,11 @@
 """The Pareto front, and its hypervolume. numpy only."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from bam_search.search.record import Record, costs_of
+from bam_search.study.record import Record, costs_of
 
 
 def nondominated(values: np.ndarray) -> np.ndarray:
@@ -25,7 +26,7 @@ def nondominated(values: np.ndarray) -> np.ndarray:
 def pareto_front(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
     """The complete records on the Pareto front, cheapest first, then best first.
 
-    `objectives` are keys of `bam_search.search.record.OBJECTIVES`.
+    `objectives` are keys of `bam_search.study.record.OBJECTIVES`.
     """
     complete = [record for record in records if record.complete]
     if not complete:
@@ -38,6 +39,23 @@ def pareto_front(records: Sequence[Record], objectives: Sequence[str]) -> list[R
         return [record.objective(key) for key in costs], record.objective("error"), record.number
 
     return sorted(front, key=order)
+
+
+def front_line(records: Sequence[Record], axis: str) -> list[Record]:
+    """The Pareto front of error against the one overhead `axis`, cheapest first."""
+    complete = [record for record in records if record.complete]
+    line: list[Record] = []
+    least = math.inf
+    for record in sorted(complete, key=lambda r: _cost_error_number(r, axis)):
+        error = record.objective("error")
+        if error < least:
+            line.append(record)
+            least = error
+    return line
+
+
+def _cost_error_number(record: Record, axis: str) -> tuple[float, float, int]:
+    return getattr(record, axis), record.objective("error"), record.number
 
 
 def hypervolume(values: np.ndarray, worst: np.ndarray) -> float:

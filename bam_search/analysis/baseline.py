@@ -1,0 +1,108 @@
+"""What the search was worth: its front beside that of a random search of equal training cost.
+
+The only library is numpy.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bam_search.analysis.pareto import hypervolume, nondominated
+from bam_search.study.record import Record, search_epochs, startup_of
+
+Line = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class SearchVsRandom:
+    """The search and the random search beside it.
+
+    Of each: epochs spent, least validation error, and hypervolume of its front. The hypervolume is
+    of validation error and the costs, up to the worst of either, as a share of the larger one.
+    """
+
+    search: tuple[int, float, float]
+    random: tuple[int, float, float]
+
+
+def search_vs_random(
+    records: Sequence[Record], startup: int, lines: Mapping[str, Line]
+) -> SearchVsRandom | None:
+    """The search beside the random search of equal cost; None if there was none.
+
+    `lines` are their hypervolumes, from `progress`.
+    """
+    if len(lines) < 2:
+        return None
+    searched, random = _arms(records, startup)
+    random_spent = sum(record.epochs for record in random if record.complete)
+    search_line, random_line = lines.values()
+    return SearchVsRandom(
+        search=(search_epochs(searched), _least_error(searched), search_line[-1][1]),
+        random=(random_spent, _least_error(random), random_line[-1][1]),
+    )
+
+
+def _least_error(records: Sequence[Record]) -> float:
+    return min(record.objective("error") for record in records if record.complete)
+
+
+def progress(records: Sequence[Record], objectives: Sequence[str], startup: int) -> dict[str, Line]:
+    """The hypervolume of what was found by so many epochs, for "the search" and "random search".
+
+    Without a random search that completed a candidate it has no line, and without a search that did
+    there are none. The hypervolume is of validation error and the costs, up to the worst of either,
+    as a share of the larger one at its end.
+    """
+    searched, random = _arms(records, startup)
+    if not any(record.complete for record in searched):
+        return {}
+    worst = _worst([*searched, *random], objectives)
+    # The random search has no rungs, and the startup that it shares counts as if trained without.
+    lines = {"the search": _volumes(searched, objectives, worst, rungs=True)}
+    if any(record.complete for record in random):
+        lines["random search"] = _volumes(random, objectives, worst, rungs=False)
+    most = max(line[-1][1] for line in lines.values()) or 1.0
+    return {name: _scaled(line, most) for name, line in lines.items()}
+
+
+def _worst(records: Sequence[Record], objectives: Sequence[str]) -> np.ndarray:
+    """(objectives,): just above the greatest value of each, so that every record adds volume."""
+    complete = [record for record in records if record.complete]
+    greatest = [max(record.objective(key) for record in complete) for key in objectives]
+    return np.array(greatest) + 1e-9
+
+
+def _scaled(line: Line, most: float) -> Line:
+    return [(spent, volume / most) for spent, volume in line]
+
+
+def _arms(records: Sequence[Record], startup: int) -> tuple[list[Record], list[Record]]:
+    """The searched candidates, and those of the random search.
+
+    The random search begins with the search's startup; the second list is empty without one.
+    """
+    searched = [record for record in records if record.is_searched]
+    drawn = [record for record in records if record.is_random]
+    if not drawn:
+        return searched, []
+    return searched, [*startup_of(records, startup), *drawn]
+
+
+def _volumes(
+    arm: Sequence[Record], objectives: Sequence[str], worst: np.ndarray, rungs: bool
+) -> Line:
+    """Epochs spent and the front's hypervolume up to `worst`, after each complete record.
+
+    `rungs` says whether the epochs of shorter trainings count.
+    """
+    line: Line = []
+    spent, front = 0, np.zeros((0, len(objectives)))
+    for record in arm:
+        spent += record.trained_epochs if rungs else record.epochs * record.complete
+        if record.complete:
+            front = np.vstack([front, [record.objective(key) for key in objectives]])
+            front = front[nondominated(front)]
+            line.append((spent, hypervolume(front, worst)))
+    return line

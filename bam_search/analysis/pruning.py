@@ -1,0 +1,83 @@
+"""What stopping candidates early did: the epochs that it saved, and how often it was wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bam_search.analysis.statistics import Mean, rank_correlation
+from bam_search.study.record import Record, search_epochs
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What trainings of `epochs` epochs were worth.
+
+    `agreement` is Kendall's tau between their errors and those of the full training.
+    """
+
+    epochs: int
+    agreement: Mean | None
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """What stopping candidates early did.
+
+    stopped: how many were stopped.
+    control: how many would have been stopped, and were trained to the end all the same.
+    wrong: how many of the control group ended on the front.
+    spent: the epochs of the search.
+    saved: the epochs that the stopped candidates had still before them.
+    """
+
+    rungs: tuple[Rung, ...]
+    stopped: int
+    control: int
+    wrong: int
+    spent: int
+    saved: int
+
+
+def stopping(main: Sequence[Record], front: Sequence[Record]) -> Stopping | None:
+    """What the rungs did; None if there are none.
+
+    `main` are the references and searched records, and `front` is their Pareto front.
+    """
+    budgets = sorted({epochs for record in main for epochs in record.rung_epochs})
+    if not budgets:
+        return None
+    control = _control_group(main)
+    stopped = [record for record in main if record.stopped]
+    return Stopping(
+        rungs=tuple(_rung(main, epochs) for epochs in budgets),
+        stopped=len(stopped),
+        control=len(control),
+        wrong=_how_many_of(control, front),
+        spent=search_epochs(main),
+        saved=sum(_epochs_left(record, budgets) for record in stopped),
+    )
+
+
+def _control_group(records: Sequence[Record]) -> list[Record]:
+    """The records that would have been stopped, and were trained to the end."""
+    return [record for record in records if record.control and record.complete]
+
+
+def _how_many_of(records: Sequence[Record], front: Sequence[Record]) -> int:
+    on_front = {record.number for record in front}
+    return sum(record.number in on_front for record in records)
+
+
+def _rung(records: Sequence[Record], epochs: int) -> Rung:
+    short_errors, full_errors = [], []
+    for record in records:
+        short = record.rung_error(epochs)
+        if record.complete and short is not None:
+            short_errors.append(short)
+            full_errors.append(record.objective("error"))
+    return Rung(epochs, rank_correlation(short_errors, full_errors))
+
+
+def _epochs_left(record: Record, budgets: Sequence[int]) -> int:
+    """The epochs that a stopped candidate had before it: the later rungs and the full training."""
+    reached = record.rung_epochs[-1]
+    return record.epochs + sum(budget for budget in budgets if budget > reached)

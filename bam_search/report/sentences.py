@@ -1,0 +1,151 @@
+"""The findings in sentences, for the page and for the closing lines of a run."""
+
+from collections.abc import Sequence
+
+from bam_search.analysis.answers import Answer
+from bam_search.analysis.final_errors import ComparedTo
+from bam_search.analysis.findings import Findings, Outcomes
+from bam_search.analysis.pruning import Rung, Stopping
+from bam_search.analysis.statistics import Difference
+from bam_search.report.tables import error_text, test_text
+from bam_search.study.record import Record
+from bam_search.words import counted
+
+VERDICTS = {"tie": "a tie with", "better": "better than", "worse": "worse than"}
+
+
+def answer_line(answer: Answer) -> str:
+    """The answer in a sentence, with the best other reference beside it.
+
+    'at most +2 % parameters: layer1=bam (#7), 81.63 ± 0.21 (3) % test error, better than BAM in
+    every block by +0.60 points (...)'.
+    """
+    record = answer.record
+    name = record.name or f"#{record.tag}"
+    sentence = f"{answer.question}: {record.placement} ({name}), {_measured_error(answer)}"
+    if answer.beside is None:
+        return sentence
+    rival, difference = answer.beside.other, answer.beside.difference
+    verdict = f"{VERDICTS[difference.word]} {rival.name} by {-difference.mean:+.2f} points"
+    return f"{sentence}, {verdict} ({_improvement(difference)}, n = {difference.n})"
+
+
+def _measured_error(answer: Answer) -> str:
+    """'81.63 ± 0.21 (3) % test error', or the validation error where no test was made."""
+    if answer.test is not None:
+        return f"{test_text(answer.test)} % test error"
+    return f"{error_text(answer.record)} % validation error"
+
+
+def _improvement(difference: Difference) -> str:
+    """The interval of how much better, which is the difference's with its signs turned."""
+    if difference.low is None or difference.high is None:
+        return "one seed"
+    return f"90 % interval {-difference.high:+.2f} to {-difference.low:+.2f}"
+
+
+def verdict_lines(findings: Findings) -> list[str]:
+    """Sentences that compare the recommended record to each reference and to the random search.
+
+    Without a search the other references are compared to the first one. Empty without finalists.
+    """
+    best = findings.recommended
+    if best is None:
+        return _reference_lines(findings)
+    first = f"The search's winner, {best.placement} (#{best.tag}), is"
+    return [first, *map(_verdict, findings.comparisons[best.number])]
+
+
+def _reference_lines(findings: Findings) -> list[str]:
+    """The other references beside the first one; empty where none can be compared to it."""
+    tested = findings.tested_references
+    lines = []
+    for reference in tested[1:]:
+        compared = findings.comparison(reference, tested[0])
+        if compared is not None:
+            lines.append(f"{reference.name}: {_verdict(compared)}")
+    return ["The references beside the first one:", *lines] if lines else []
+
+
+def _verdict(compared: ComparedTo) -> str:
+    """One comparison in a sentence.
+
+    'better than SE in every block: -0.61 points of test error, 90 % interval -1.02 to -0.20,
+    n = 3; ...'.
+    """
+    difference, record, other = compared.difference, compared.record, compared.other
+    verdict = f"{VERDICTS[difference.word]} {_rival_name(other)}"
+    points = f"{difference.mean:+.2f} points of test error"
+    interval = _test_interval(difference)
+    costs = f"{record.params_overhead:+.2f} % parameters against {other.params_overhead:+.2f} %"
+    return f"{verdict}: {points}, {interval}, n = {difference.n}; {costs}"
+
+
+def _rival_name(record: Record) -> str:
+    return record.name or f"the best random placement, {record.placement}"
+
+
+def _test_interval(difference: Difference) -> str:
+    if difference.low is None:
+        return "no interval with one seed"
+    return f"90 % interval {difference.low:+.2f} to {difference.high:+.2f}"
+
+
+def worth_lines(findings: Findings) -> list[str]:
+    """What the search found beside the random search, and what the rungs saved."""
+    lines: list[str] = []
+    compared, stops = findings.search_vs_random, findings.stopping
+    if compared:
+        lines += [
+            _arm_line("The search", compared.search),
+            _arm_line("Random search", compared.random),
+        ]
+    if stops:
+        lines += _stopping_lines(stops)
+    return lines
+
+
+def _arm_line(name: str, arm: tuple[int, float, float]) -> str:
+    spent, error, volume = arm
+    return (
+        f"{name}: {counted(spent, 'epoch')} of training, "
+        f"least validation error {error:.2f} %, hypervolume {100 * volume:.0f} %"
+    )
+
+
+def _stopping_lines(stops: Stopping) -> list[str]:
+    without_rungs = stops.spent + stops.saved
+    share = stops.saved / without_rungs if stops.saved else 0
+    stopped, epochs = counted(stops.stopped, "candidate"), counted(without_rungs, "epoch")
+    return [
+        f"Rungs stopped {stopped}, and saved {stops.saved} of {epochs} ({share:.0%})",
+        f"Of {counted(stops.control, 'candidate')} that were hopeless and trained on all the same, "
+        f"{stops.wrong} ended on the front",
+        *map(_rung_line, stops.rungs),
+    ]
+
+
+def _rung_line(rung: Rung) -> str:
+    tau, text = rung.agreement, "too few"
+    if tau is not None:
+        text = f"{tau.mean:.2f} ({tau.low:.2f} to {tau.high:.2f}, {tau.n} candidates)"
+    epochs = counted(rung.epochs, "epoch")
+    return f"Rank correlation of {epochs} with the full training, Kendall's tau: {text}"
+
+
+def stopped_lines(records: Sequence[Record]) -> list[str]:
+    """The candidates that were stopped, and why."""
+    return [
+        f"#{record.tag} {record.placement}: stopped {record.stopped}"
+        for record in records
+        if record.stopped
+    ]
+
+
+def outcomes_line(outcomes: Outcomes) -> str:
+    """'12 references and searched ones, 4 beside the search, 9 trained to the end, ...'."""
+    return (
+        f"{outcomes.main} references and searched ones, {outcomes.others} beside the search, "
+        f"{outcomes.complete} trained to the end, {outcomes.stopped} stopped early, "
+        f"{outcomes.failed} failed"
+    )
