@@ -232,12 +232,10 @@ def test_a_study_is_stopped_continued_extended_and_reported(
         "interrupted by SIGTERM\nto continue: python -m bam_search run" in capsys.readouterr().out
     )
 
-    done = run(tmp_path, small_npz, "--trials", 8)
-    assert done.returncode == 0, done.stderr
-    assert (
-        f"continuing in reports/placement: {len(before)} of 8 candidates are finished"
-        in done.stderr
-    )
+    # One worker goes on, in this process, where two have begun.
+    words = command(small_npz, "--trials", 8, "--workers", 1)
+    out, err = here(words, monkeypatch, capsys)
+    assert f"continuing in reports/placement: {len(before)} of 8 candidates are finished" in err
     after = table(folder)
     assert list(after["number"]) == list(range(8))
     kept = after[after["number"].isin(before["number"])].reset_index(drop=True)
@@ -257,7 +255,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert all(low <= high for low, high in map(json.loads, after["latency_interval"][timed]))
     assert set(after["origin"]) == {"reference", "search"}
     assert set(table(folder, "front.csv")["number"]) <= set(after["number"])
-    assert done.stdout.startswith("report: reports/placement/index.html")
+    assert out.startswith("report: reports/placement/index.html")
     assert "plotly" in (folder / "index.html").read_text()
     assert verify(folder / "index.html")[1] == []
 
@@ -276,10 +274,12 @@ def test_a_study_is_stopped_continued_extended_and_reported(
         {"reference": 4, "search": 4},
     )
 
-    # One worker trains the same candidates as two did.
+    # One worker trains the same candidates as two did, and without an interruption.
     here(command(small_npz, "--trials", 5, "--workers", 1, "--out", "one"), monkeypatch, capsys)
     same = ["placement", "params", "macs", "val_images", "val_errors", "train_losses"]
-    pd.testing.assert_frame_equal(table(Path("one"))[same], after[:5][same])
+    one = table(Path("one"))
+    pd.testing.assert_frame_equal(one[same], after[:5][same])
+    assert set(before["number"]) & set(one["number"])
 
     # Another question is never mixed in; both ways out are open.
     other = [
