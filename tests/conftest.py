@@ -85,7 +85,7 @@ def _postgresql_binaries() -> Path | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest test, so that no process is left with it at the end."""
-    items.sort(key=lambda item: "test_whatever_dies" not in item.nodeid)
+    items.sort(key=lambda item: "test_gpu_benchmark.py::test_stages" not in item.nodeid)
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:

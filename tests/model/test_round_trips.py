@@ -164,9 +164,7 @@ def test_training_and_evaluation_modes_reach_the_attention(attended: nn.Module) 
     assert torch.equal(model(images()), model(images()))
 
 
-def test_pretrained_keys_stay_and_load(
-    make: Callable[[], nn.Module], attended: nn.Module
-) -> None:
+def test_pretrained_keys_stay_and_load(make: Callable[[], nn.Module], attended: nn.Module) -> None:
     pretrained = make().state_dict()
     assert [key for key in attended.state_dict() if ".attention." not in key] == list(pretrained)
     missing, unexpected = copy.deepcopy(attended).load_state_dict(pretrained, strict=False)
