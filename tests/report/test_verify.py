@@ -29,10 +29,19 @@ PAPER = Paper(
 )
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page of the whole invented study."""
-    return write_report(tmp_path, context(paper=PAPER, about={"Question": "where?"}), RECORDS)
+    about = context(paper=PAPER, about={"Question": "where?"})
+    return write_report(tmp_path_factory.mktemp("page"), about, RECORDS).read_text()
+
+
+@pytest.fixture
+def written(tmp_path: Path, text: str) -> Path:
+    """That page, as a file of the test's own."""
+    path = tmp_path / "index.html"
+    path.write_text(text)
+    return path
 
 
 def test_what_a_page_carries_is_what_it_was_made_of(written: Path) -> None:
@@ -62,8 +71,9 @@ def test_a_page_follows_from_its_own_records(written: Path) -> None:
         ("better than no attention: -9.10", "better than no attention: -19.10", "'The answer'"),
     ],
 )
-def test_a_change_anywhere_is_found(written: Path, there: str, instead: str, said: str) -> None:
-    text = written.read_text()
+def test_a_change_anywhere_is_found(
+    written: Path, text: str, there: str, instead: str, said: str
+) -> None:
     assert there in text
     written.write_text(text.replace(there, instead, 1))
     _, wrong = verify(written)
