@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import torch
+from conftest import without_values
 
 from bam_search.config import known
 from bam_search.model.attach import attach, fit, resolve
@@ -65,13 +66,13 @@ TABLE = [
 
 @cache
 def sites(space: str) -> Sites:
-    return sites_of(load_space(space))
+    return sites_of(without_values(load_space(space)))
 
 
 @cache
 def table(space: str) -> CostTable:
     """The counts of a study's candidates, which `test_formula.py` compares with fvcore's."""
-    return cost_table(load_space(space), sites(space))
+    return cost_table(without_values(load_space(space)), sites(space))
 
 
 def cost(space: str, placement: str) -> Cost:
@@ -107,7 +108,7 @@ def test_every_space_builds_and_trains_a_step_with_attention(space: str) -> None
     loaded = load_space(space)
     assert loaded.name == space
     assert len(sites(space).select("bottleneck")) in (2, 3, 4)
-    with torch.device("meta"):  # no values: shapes and gradients are there without
+    with torch.device("meta"):
         net = backbone(loaded, seed=0)
         attach(net, fit("bottleneck=bam", sites(space))[0], sites=sites(space))
         side = 64 if loaded.input_shape[1] == 224 else 16  # any size must do
