@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -109,13 +108,6 @@ def here(
     out, err = capsys.readouterr()
     assert found == code, err
     return out, err
-
-
-def run(cwd: Path, *args: object, **study: Any) -> subprocess.CompletedProcess[str]:
-    """Run `command` of these arguments to its end."""
-    return subprocess.run(
-        command(*args, **study), cwd=cwd, capture_output=True, text=True, timeout=250
-    )  # type: ignore[arg-type]
 
 
 MINE = """
@@ -421,18 +413,15 @@ def test_when_every_candidate_fails_the_study_says_so(
 
 
 @pytest.mark.slow
-def test_a_small_net_learns_the_real_cifar100(real_cifar: Path, tmp_path: Path) -> None:
-    options = (
-        "--trials",
-        1,
-        "--epochs",
-        20,
-        "--set",
-        "data.images='all'",
-        "--set",
-        "data.validation=0.1",
-    )
-    done = run(tmp_path, real_cifar, *options, study=plain_study(tmp_path, "small"))
-    assert done.returncode == 0, done.stderr
+def test_a_small_net_learns_the_real_cifar100(
+    tmp_path: Path,
+    real_cifar: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = ("--set", "data.images='all'", "--set", "data.validation=0.1")
+    options = ("--trials", 1, "--workers", 1, "--epochs", 20, *images)
+    here(command(real_cifar, *options, study=plain_study(tmp_path, "small")), monkeypatch, capsys)
     # 2,000 images are few; chance is 99 %.
-    assert json.loads(table(tmp_path / "reports" / "plain")["test_errors"][0])[0] < 93
+    assert json.loads(table(Path("reports/plain"))["test_errors"][0])[0] < 93

@@ -90,17 +90,23 @@ def test_looking_does_not_keep_a_driver_out(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from bam_search.search.lock import read_status
+read_status(Path(sys.argv[1]))
+print("looked", flush=True)
 while True: read_status(Path(sys.argv[1]))
 """
     with locked(tmp_path, "first"):
-        looker = subprocess.Popen([sys.executable, "-c", code, tmp_path])
+        looker = subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True
+        )
     try:
-        for _ in range(20):
+        assert looker.stdout is not None
+        assert looker.stdout.readline() == "looked\n"
+        for _ in range(100):
             with locked(tmp_path, "again"):
-                pass
+                assert read_status(tmp_path)[1]
     finally:
         looker.kill()
-        looker.wait()
+        looker.communicate()
 
 
 def test_a_users_mistake_on_the_way_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
