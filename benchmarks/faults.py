@@ -136,7 +136,7 @@ class Life:
     def workers(self) -> list[int]:
         """The processes that train (or are about to)."""
         found = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="],
+            ["ps", "-ww", "--ppid", str(self.process.pid), "-o", "pid=,args="],
             capture_output=True,
             text=True,
         ).stdout

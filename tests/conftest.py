@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 # Before torch is imported: the test processes share the cores.
@@ -16,9 +17,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from bam_search.cli.main import main
 from bam_search.score.synthetic import generate_images
+from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
 
 MAKER = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100_npz.py"
@@ -85,7 +89,7 @@ def _postgresql_binaries() -> Path | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest test, so that no process is left with it at the end."""
-    items.sort(key=lambda item: "test_whatever_dies" not in item.nodeid)
+    items.sort(key=lambda item: "test_gpu_benchmark.py::test_stages" not in item.nodeid)
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -94,6 +98,17 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)
+
+
+def without_values(space: SearchSpace) -> SearchSpace:
+    """The space with a backbone that has shapes alone, which sites and counts need no more than."""
+
+    def backbone(classes: int) -> nn.Module:
+        with torch.device("meta"):
+            net: nn.Module = space.backbone(classes)
+            return net
+
+    return replace(space, backbone=backbone)
 
 
 def make_record(number: int, error: float | None, overhead: float, **fields: object) -> Record:

@@ -1,17 +1,25 @@
-"""The short form of the fault campaign (`benchmarks/faults.py`).
+"""Whatever dies, nothing finished is lost, and nothing runs twice.
 
-Whatever dies, nothing finished is lost, and nothing runs twice.
+`benchmarks/faults.py` tries the same at random instants.
 """
 
 import json
+import os
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import run_command
+from held import held_space
 
+from bam_search.search.record import Record
+from bam_search.search.storage import StudyStorage
 from bam_search.search.store import read_records
 from benchmarks import faults
 
-TRIALS = 4
+TRIALS = 6
 BRIEFLY = (
     "--set",
     "random_baseline=false",
@@ -24,14 +32,68 @@ BRIEFLY = (
 )
 
 
-def test_whatever_dies_the_study_ends_as_if_nothing_had(small_npz: Path, postgresql: str) -> None:
+def timeless(records: list[Record]) -> list[Record]:
+    """The records without what a clock measured."""
+    clocks = {"seconds": None, "test_seconds": None}
+    latency = {"latency_overhead": None, "latency_interval": ()}
+    return [replace(record, **clocks, **latency) for record in records]
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("embedded", 2), ("postgresql", 1)])
+def test_a_study_whose_driver_is_killed_goes_on_and_ends_as_if_nothing_had_been(
+    kind: str,
+    workers: int,
+    tmp_path: Path,
+    small_npz: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    storage = request.getfixturevalue("postgresql") if kind == "postgresql" else None
+    more = (*BRIEFLY, "--space", held_space(tmp_path))
+    there = ("--storage", storage, "--name", "killed") if storage else ()
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
+    monkeypatch.setattr(signal, "signal", lambda *_args: None)
+
+    def here(out: Path, *options: str) -> None:
+        words = faults.command(str(small_npz), out, TRIALS, *more, *options, "--workers", "1")
+        assert run_command(monkeypatch, *words[3:]) == 0
+
+    here(whole)
+    (tmp_path / "hold").touch()
+    options = (*more, *there, "--workers", str(workers))
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})  # one thread a training, as everywhere here
+    life = faults.Life(faults.command(str(small_npz), folder, TRIALS, *options))
+    os.sched_setaffinity(0, cores)
+    while len(life.told) < 2 * workers and life.process.poll() is None:
+        time.sleep(0.05)
+    trained_by = life.workers()
+    life.process.kill()
+    assert life.wait() == -signal.SIGKILL, "".join(life.other)
+    (tmp_path / "hold").unlink()
+    place = StudyStorage.of(folder, storage, "killed")
+    before = faults.seen(folder, place)
+    assert sum(key.startswith("#") for key in before) == 2 * workers
+
+    here(folder, *there)
+    after = faults.seen(folder, place)
+    assert before.items() <= after.items()  # the same seconds, too: none was trained again
+    assert after["twice"] == (0,)
+    assert timeless(read_records(folder)) == timeless(read_records(whole))
+    assert len(trained_by) == (workers if workers > 1 else 0)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in trained_by)
+
+
+@pytest.mark.slow
+def test_whatever_dies_at_random_instants_the_study_ends_as_if_nothing_had(
+    small_npz: Path, postgresql: str
+) -> None:
     data = str(small_npz)
     expected = faults.undisturbed(data, TRIALS, *BRIEFLY)
     for seed, storage in ((2, None), (1, postgresql)):
-        found = faults.campaign(
-            data, expected, 1, TRIALS, *BRIEFLY, seed=seed, storage=storage, longest=14
-        )
-        assert found["kills"] == 1
+        found = faults.campaign(data, expected, 4, TRIALS, *BRIEFLY, seed=seed, storage=storage)
+        assert found["kills"] == 4
         assert [found[key] for key in ("lost", "repeated", "orphans", "unequal")] == [0, 0, 0, 0], (
             found
         )

@@ -6,6 +6,7 @@ nothing.
 
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -369,37 +370,28 @@ def test_the_time_limit_ends_a_study_like_an_interrupt(
     ) in err
 
 
-# A file may not grow beyond what the database has after some candidates: what a full disk does,
-# and root cannot ignore. No page is written, which would need more.
-RUN_ON_A_FULL_DISK = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))
-sys.argv = WORDS
-from bam_search.report import page
-from bam_search.cli import run
-run.write_report = lambda folder, *_: folder
-from bam_search.cli.main import main
-main()
-"""
-
-
 def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(
-    tmp_path: Path, small_npz: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    small_npz: Path,
 ) -> None:
-    (tmp_path / "frail.py").write_text(FRAIL.replace("FAILS", "False"))
-    (tmp_path / "tiny.toml").write_text(
-        'question = "?"\nreferences = {}\n[cpu]\nspace = "frail.py"\n[gpu]\nspace = "frail.py"\n'
-    )
-    command = f"bam_search run --study tiny.toml --device cpu --trials 9 --workers 1 {SMALL}"
-    words = [*command.split(), "--data", str(small_npz)]
-    code = RUN_ON_A_FULL_DISK.replace("WORDS", repr(words))
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 1, done.stderr
-    assert "error: the study in reports/tiny cannot be written: " in done.stderr
-    assert "Traceback" not in done.stderr
-    printed = re.findall(r"^\[ *\d+/\d+\]  #(\d+)", done.stderr, re.M)
+    # No page is written, which would need more.
+    monkeypatch.setattr("bam_search.cli.run.write_report", lambda folder, *_: folder)
+    # A file may not grow beyond what the database has after some candidates: what a full disk
+    # does, and root cannot ignore.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, limits[1]))
+    try:
+        code, _, err = run_study(
+            monkeypatch, capsys, tmp_path, small_npz, "{}", "False", "--trials", "9"
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1, err
+    assert "error: the study in reports/tiny cannot be written: " in err
+    assert "Traceback" not in err
+    printed = re.findall(r"^\[ *\d+/\d+\]  #(\d+)", err, re.M)
     assert 0 < len(printed) < 9
     records = read_records(tmp_path / "reports" / "tiny")
     assert [str(record.number) for record in records] == printed

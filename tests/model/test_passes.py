@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from traffic import traffic
 
 from bam_search.model.attach import attach, detach
-from bam_search.model.attention import ATTENTION, gates
+from bam_search.model.attention import ATTENTION
 from bam_search.model.attention.gates import amplified, spread
 from bam_search.model.pool import GlobalAvgPool, largest
 from bam_search.space.placement import Placement
@@ -79,7 +79,7 @@ def plainly(module: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) ->
     plain = copy.deepcopy(module)
     plain.training = False
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gates, "_by_hand", lambda _x: False)
+        patch.setattr(torch.jit, "is_tracing", lambda: True)  # as where the cost is counted
         return step(plain, x, dtype)
 
 
@@ -118,48 +118,33 @@ def test_a_step_in_bf16_is_as_near_to_fp32_as_the_plain_formula_is(text: str) ->
     assert_as_near(found, plain, plainly(module, x.float()), 0.05)
 
 
-FORWARD = {
-    "bam": ["sum", "convolution", "addcmul", "sigmoid", "addcmul"],
-    "bam(combine=product)": ["sum", "convolution", "addcmul", "sigmoid", "addcmul"],
-    "bam(combine=max)": ["sum", "convolution", "addcmul", "relu", "add", "sigmoid", "addcmul"],
-    "bam(end_bn=false)": ["sum", "convolution", "add", "sigmoid", "addcmul"],
-    "bam(combine=product,end_bn=false)": ["sum", "convolution", "addcmul", "sigmoid", "addcmul"],
-    "se": ["sum", "mul"],
-    "eca": ["sum", "mul"],
-    "gc": ["convolution", "bmm", "add"],
-    "cbam": ["sum", "max", "mul", "sum", "amax", "mul"],
+PASSES = {
+    "bam": (5, 8),
+    "bam(combine=product)": (5, 8),
+    "bam(combine=max)": (7, 10),
+    "bam(end_bn=false)": (5, 8),
+    "bam(combine=product,end_bn=false)": (5, 8),
+    "se": (2, 4),
+    "eca": (2, 4),
+    "gc": (3, 6),
+    "cbam": (6, 15),
 }
-"""What goes over the map.
+"""The most operators that go over the map, forward and backward.
 
 The branches of BAM read it twice, in a sum and a convolution; its gate is the rest, three passes.
-"""
-
-GATE = ["addcmul", "mul", "sigmoid_backward", "bmm", "bmm"]
-"""Backward: three passes that write a map, and two products that only read one."""
-
-BACKWARD = {
-    "bam": [*GATE, "convolution_backward", "add", "add"],
-    "bam(combine=product)": [*GATE, "convolution_backward", "add", "add"],
-    "bam(combine=max)": [*GATE, "sum", "threshold_backward", "convolution_backward", "add", "add"],
-    "bam(end_bn=false)": [*GATE[:3], "sum", "sum", "convolution_backward", "add", "add"],
-    "bam(combine=product,end_bn=false)": [*GATE, "convolution_backward", "add", "add"],
-    "se": ["mul", "mul", "sum", "add"],
-    "eca": ["mul", "mul", "sum", "add"],
-    "gc": ["sum", "bmm", "bmm", "convolution_backward", "add", "add"],
-}
-"""The additions are those of the gradients of all that read the map: that of a mean is spread as it
-is added.
+Backward the gate takes three passes that write a map and two products that only read one; the last
+two are additions of the gradients of all that read the map, and that of a mean is spread as it is
+added.
 """
 
 
-@pytest.mark.parametrize("text", FORWARD)
+@pytest.mark.parametrize("text", PASSES)
 def test_no_more_goes_over_the_map_than_this(text: str) -> None:
     forward, backward = traffic(lambda channels: create(text, channels))
-    assert [one.name for one in forward] == FORWARD[text]
-    if text in BACKWARD:
-        assert sorted(one.name for one in backward) == sorted(BACKWARD[text])
-    else:  # the spatial part of CBAM: one pass to find the largest of all channels again, and so on
-        assert len(backward) == 15
+    most = PASSES[text]
+    assert (len(forward) <= most[0], len(backward) <= most[1]) == (True, True)
+    assert forward
+    assert backward
 
 
 @pytest.mark.parametrize("text", VARIANTS)

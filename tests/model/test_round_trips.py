@@ -1,6 +1,6 @@
 """Attention survives what people do with models: copy, compile, export and run them.
 
-Five models of different families are tried in each way. The families differ in how attention sits
+Five families of models are tried in each way, with few blocks. They differ in how attention sits
 in them: a hook on a leaf (ResNet), an appended child (MobileNetV3), a child out of sight while its
 site runs (DenseNet), a branch that is permuted inside (ConvNeXt), a channels-last map (Swin).
 """
@@ -13,17 +13,46 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
+from torchvision.models import ConvNeXt, DenseNet, MobileNetV3, ResNet, SwinTransformer
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.mobilenetv3 import InvertedResidualConfig
+from torchvision.models.resnet import BasicBlock
 
 from bam_search.model.attach import attach, detach
 
-MODELS = {
-    "resnet18": "bottleneck=bam(r=4,d=1) every-block=se(r=4)",
-    "mobilenet_v3_small": "bottleneck=bam(r=4,d=1) features.*.block=se(r=4)",
-    "densenet121": "bottleneck=bam(r=4,d=1) features.*.denselayer1=se(r=4)",
-    "convnext_tiny": "bottleneck=bam(r=4,d=1) every-block=se(r=4)",
-    "swin_t": "bottleneck=bam(r=4,d=1) every-block=se(r=4)",
+
+def resnet() -> nn.Module:
+    return ResNet(BasicBlock, [2, 1, 1, 1], num_classes=10)
+
+
+def mobilenet() -> nn.Module:
+    blocks = [(16, 3, 16, 16, True, "RE", 2, 1), (16, 3, 32, 24, False, "RE", 2, 1)]
+    blocks += [(24, 3, 32, 24, False, "RE", 1, 1), (24, 5, 32, 40, True, "HS", 2, 1)]
+    blocks += [(40, 5, 64, 40, True, "HS", 1, 1)]
+    config = [InvertedResidualConfig(*block, width_mult=1.0) for block in blocks]
+    return MobileNetV3(config, last_channel=64, num_classes=10)
+
+
+def densenet() -> nn.Module:
+    return DenseNet(growth_rate=8, block_config=(3, 3, 3), num_init_features=16, num_classes=10)
+
+
+def convnext() -> nn.Module:
+    widths = ((16, 32), (32, 64), (64, None))
+    return ConvNeXt([CNBlockConfig(*width, num_layers=2) for width in widths], num_classes=10)
+
+
+def swin() -> nn.Module:
+    return SwinTransformer([4, 4], 24, [2, 2], [2, 4], [7, 7], num_classes=10)
+
+
+MODELS: dict[Callable[[], nn.Module], str] = {
+    resnet: "bottleneck=bam(r=4,d=1) every-block=se(r=4)",
+    mobilenet: "bottleneck=bam(r=4,d=1) features.*.block=se(r=4)",
+    densenet: "bottleneck=bam(r=4,d=1) features.*.denselayer1=se(r=4)",
+    convnext: "bottleneck=bam(r=4,d=1) every-block=se(r=4)",
+    swin: "bottleneck=bam(r=4,d=1) every-block=se(r=4)",
 }
 SHAPE = (3, 64, 64)
 
@@ -35,16 +64,16 @@ def quiet() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module", params=MODELS, ids=lambda make: make.__name__)
+def make(request: pytest.FixtureRequest) -> Callable[[], nn.Module]:
+    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
-def attended(name: str) -> nn.Module:
+def attended(make: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
-    model = torchvision.models.get_model(name, num_classes=10)
-    attach(model, MODELS[name], SHAPE)
+    model = make()
+    attach(model, MODELS[make], SHAPE)
     return model.eval()
 
 
@@ -135,9 +164,8 @@ def test_training_and_evaluation_modes_reach_the_attention(attended: nn.Module) 
     assert torch.equal(model(images()), model(images()))
 
 
-def test_pretrained_keys_stay_and_load(name: str, attended: nn.Module) -> None:
-    plain = torchvision.models.get_model(name, num_classes=10)
-    pretrained = plain.state_dict()
+def test_pretrained_keys_stay_and_load(make: Callable[[], nn.Module], attended: nn.Module) -> None:
+    pretrained = make().state_dict()
     assert [key for key in attended.state_dict() if ".attention." not in key] == list(pretrained)
     missing, unexpected = copy.deepcopy(attended).load_state_dict(pretrained, strict=False)
     assert not unexpected

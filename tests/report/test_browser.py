@@ -214,9 +214,11 @@ def test_brushes_of_the_figure_and_of_the_axes_filter_the_table(opened: Opened) 
     axis = opened.page.locator("svg.parallel .hold").nth(
         len(studied.CHOICE_SPACE.sites)
     )  # the error's
+    # Drawings are made as they come into view, and move what is below.
+    for figure in opened.page.locator(".plotly-graph-div:visible").all():
+        figure.scroll_into_view_if_needed()
+        figure.locator(".main-svg").first.wait_for(state="attached")
     axis.scroll_into_view_if_needed()
-    # Drawings above are made as they come into view, and move what is below.
-    opened.page.wait_for_timeout(500)
     box = axis.bounding_box()
     assert box is not None
     x = box["x"] + box["width"] / 2

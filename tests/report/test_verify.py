@@ -31,10 +31,20 @@ PAPER = Paper(
 )
 
 
-@pytest.fixture
-def page_of(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page of the whole invented study."""
-    return studied.written(tmp_path, RECORDS, paper=PAPER, about={"Question": "where?"})
+    folder = tmp_path_factory.mktemp("page")
+    about = {"Question": "where?"}
+    return studied.written(folder, RECORDS, paper=PAPER, about=about).read_text()
+
+
+@pytest.fixture
+def page_of(tmp_path: Path, text: str) -> Path:
+    """That page, as a file of the test's own."""
+    path = tmp_path / "index.html"
+    path.write_text(text)
+    return path
 
 
 def test_what_a_page_carries_is_what_it_was_made_of(page_of: Path) -> None:
@@ -65,8 +75,9 @@ def test_a_page_follows_from_its_own_records(page_of: Path) -> None:
         ("better than no attention: -9.10", "better than no attention: -19.10", "'The answer'"),
     ],
 )
-def test_a_change_anywhere_is_found(page_of: Path, there: str, instead: str, said: str) -> None:
-    text = page_of.read_text()
+def test_a_change_anywhere_is_found(
+    page_of: Path, text: str, there: str, instead: str, said: str
+) -> None:
     assert there in text
     page_of.write_text(text.replace(there, instead, 1))
     _, wrong = verify(page_of)

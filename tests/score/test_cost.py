@@ -1,5 +1,7 @@
 """Counts equal the paper's to the last digit, and the full count is what its docstring says."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from bam_search.score.cost_table import cost_table
 from bam_search.space.search_space import SearchSpace, load_space
 
 
+@cache
 def cost(space_name: str, placement: str) -> Cost:
     space = load_space(space_name)
     sites = sites_of(space)

@@ -98,11 +98,11 @@ def test_a_process_that_should_train_no_more_is_replaced_and_its_result_kept(
     with local(task, 2, "") as submit:
         failures = [
             future.result(100).failure
-            for future in [submit(Job("none", seed, 1)) for seed in range(4)]
+            for future in [submit(Job("none", seed, 1)) for seed in range(3)]
         ]
     said = [failure.splitlines()[-1] for failure in failures]
     assert all("NotOneGraph: in process" in line for line in said)
-    assert len(set(said)) == 4
+    assert len(set(said)) == 3  # more than there are workers
 
 
 def test_a_worker_that_dies_or_hangs_takes_nobody_along(

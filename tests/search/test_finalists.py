@@ -4,6 +4,7 @@ Tests say who they are, which seeds they share, who gets further ones, and what 
 """
 
 import random
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,6 @@ from bam_search.analysis.pareto import pareto_front
 from bam_search.analysis.statistics import membership, noise
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result, Score
-from bam_search.search.executors import _finished
 from bam_search.search.finalists import (
     FRESH,
     UNCLEAR,
@@ -78,17 +78,22 @@ class Exact:
         self.ran: list[Job] = []
         self._sd, self._fails, self._stop = sd, fails, stop_after
 
-    def __call__(self, job: Job) -> "object":
+    def __call__(self, job: Job) -> Future[Result]:
+        future: Future[Result] = Future()
+        future.set_result(self._result(job))
+        return future
+
+    def _result(self, job: Job) -> Result:
         if len(self.ran) >= self._stop:
             raise KeyboardInterrupt
         self.ran.append(job)
         if (job.placement, job.seed - FRESH) in self._fails:
-            return _finished(Result(None, "Traceback\nRuntimeError: deliberate"))
+            return Result(None, "Traceback\nRuntimeError: deliberate")
         shift, own = (
             random.Random(job.seed).gauss(0, 2),
             random.Random(f"{job.placement}{job.seed}").gauss(0, self._sd),
         )
-        return _finished(Result(Score(MEANS.get(job.placement, 78.0) + shift + own, 1000, (), 0.1)))
+        return Result(Score(MEANS.get(job.placement, 78.0) + shift + own, 1000, (), 0.1))
 
     def seeds(self, text: str) -> list[int]:
         """The seeds that a placement was trained with, counted from the first fresh one."""

@@ -92,18 +92,24 @@ def test_looking_neither_keeps_a_driver_out_nor_looks_like_one(tmp_path: Path) -
 import sys
 from pathlib import Path
 from bam_search.search.lock import is_locked
+is_locked(Path(sys.argv[1]))
+print("looked", flush=True)
 while True: is_locked(Path(sys.argv[1]))
 """
     with locked(tmp_path, "first"):
-        looker = subprocess.Popen([sys.executable, "-c", code, tmp_path])
+        looker = subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True
+        )
     try:
-        for _ in range(20):
+        assert looker.stdout is not None
+        assert looker.stdout.readline() == "looked\n"
+        for _ in range(100):
             with locked(tmp_path, "again"):
-                pass
+                assert is_locked(tmp_path)
             assert not any(is_locked(tmp_path) for _ in range(100))
     finally:
         looker.kill()
-        looker.wait()
+        looker.communicate()
 
 
 def test_a_users_mistake_on_the_way_leaves_the_folder_as_it_was(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
     store.add(stopped, None, [])
     store.add(control, None, [80.0, 1.0])
     assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records().values()) == [stopped, control]
-    states = [trial.state.name for trial in store._study.get_trials()]
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    states = [trial.state.name for trial in study.get_trials()]
     assert states == ["PRUNED", "COMPLETE"]
 
 
