@@ -20,8 +20,8 @@ from bam_search.search.store import read_records
 from bam_search.study.record import Record
 from bam_search.words import counted
 
-PATIENCE = 60.0
-"""Seconds that a study gets to end: it writes its report once more."""
+STOP_TIMEOUT = 60.0
+"""Seconds that `stop` waits for the process to end; it still has to write its report."""
 
 
 def status_text(folder: Path) -> str:
@@ -44,7 +44,7 @@ def status_json(folder: Path) -> str:
 def stop(folder: Path) -> int:
     """End the process that runs the study, and return the exit code once it has ended.
 
-    The code is 1 if the process still runs after `PATIENCE`.
+    The code is 1 if the process still runs after `STOP_TIMEOUT`.
 
     Raises UserError if no process runs the study on this machine.
     """
@@ -57,11 +57,11 @@ def stop(folder: Path) -> int:
         )
     with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.kill(last.pid, signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + STOP_TIMEOUT
     while is_locked(folder):
         if time.monotonic() > deadline:
             click.echo(
-                f"error: process {last.pid} still runs, {PATIENCE:g} s after it was asked to end",
+                f"error: process {last.pid} is still running {STOP_TIMEOUT:g} s after SIGTERM",
                 err=True,
             )
             return 1
@@ -82,9 +82,14 @@ def _process_lines(last: Status | None, runs: bool) -> list[str]:
     return _running_lines(last) if runs else _ended_lines(last)
 
 
+def _progress(last: Status) -> str:
+    """Return the stage and how much of it is done; an empty string before the first stage."""
+    done = f": {last.done} of {last.total} done" if last.total else ""
+    return f"{last.stage}{done}"
+
+
 def _ended_lines(last: Status) -> list[str]:
-    died = f"died, the last that is known of it being {last.done} of {last.total} of: {last.stage}"
-    end = last.ended or died
+    end = last.ended or f"died; last known progress: {_progress(last) or 'none'}"
     line = f"not running; process {last.pid} on {last.host}, since {when(last.since)}: {end}"
     if last.ended == "finished":
         return [line]
@@ -98,8 +103,7 @@ def _running_lines(last: Status) -> list[str]:
         f"{_span(now - last.since)}: {last.command}"
     ]
     if last.stage:
-        done = f": {last.done} of {last.total} done" if last.total else ""
-        lines.append(f"{last.stage}{done}")
+        lines.append(_progress(last))
     for running in last.running:
         what = "final training" if running.final else counted(running.epochs, "epoch")
         span = _span(now - running.since)

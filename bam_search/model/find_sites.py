@@ -35,22 +35,25 @@ IMAGE: Shape = (3, 224, 224)
 
 
 def find_sites(model: nn.Module, input_shape: Shape = IMAGE) -> Sites:
-    """The sites of `model`: every submodule that is called once and returns a feature map.
+    """The sites of `model`: the submodules that are called exactly once and return a feature map.
 
-    The result also has the reason for each submodule that is no site. `input_shape` is (C, H, W) of
-    one image. The model is not changed, and attention that is attached already is ignored. A
-    feature map is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W follow the image's. A
-    second pass on a larger image of another aspect shows that; for a model that takes one size
-    only, H and W must divide the image's. Raises UserError if the model cannot run.
+    The result also says of every other submodule why it is no site. `input_shape` is (C, H, W) of
+    one image. The model is not changed. Attention that is already attached is ignored.
+
+    A feature map is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W grow with the
+    image's. To check this, the model also runs on an image twice as high and three times as wide.
+    If it cannot run on that image, H and W must divide the image's by one common factor instead.
+
+    Raises UserError if the model cannot run on `input_shape`.
     """
     if len(input_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in input_shape):
         raise UserError(
             f"input_shape = {input_shape} is not (C, H, W)", "for example (3, 224, 224)"
         )
     traced = traced_model(trace(model, input_shape))
-    larger = _shapes_on_larger(model, input_shape)
+    larger = _calls_on_larger_image(model, input_shape)
     sites: dict[str, Site] = {}
-    refused = _uncalled(traced)
+    refused = _not_called_exactly_once(traced)
     for name, call in traced.once.items():
         layout = _layout(call, larger, input_shape, traced.module(name))
         if layout in (MAP, CHANNELS_LAST):
@@ -130,8 +133,8 @@ def _site(call: Call, layout: str) -> Site:
     return Site(call.name, channels, height, width, layout)
 
 
-def _uncalled(traced: TracedModel) -> dict[str, str]:
-    """The submodules that are not called once, and how often they are called instead."""
+def _not_called_exactly_once(traced: TracedModel) -> dict[str, str]:
+    """The submodules that are called never or more than once, each with that reason."""
     reasons: dict[str, str] = {}
     for name, _ in traced.trace.model.named_modules():
         if not name or name in traced.once:
@@ -200,7 +203,8 @@ def _divides(sides: tuple[int, ...], height: int, width: int) -> bool:
     return height % h == 0 and width % w == 0 and height // h == width // w
 
 
-def _shapes_on_larger(model: nn.Module, input_shape: Shape) -> dict[str, Call] | None:
+def _calls_on_larger_image(model: nn.Module, input_shape: Shape) -> dict[str, Call] | None:
+    """The calls on an image of another size, by name; None if the model cannot run on it."""
     channels, height, width = input_shape
     try:
         larger: Trace = trace(model, (channels, 2 * height, 3 * width))

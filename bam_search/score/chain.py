@@ -1,9 +1,11 @@
 """Batch normalisation, perhaps an addition, and ReLU as one function, for training.
 
-torch's own operators read a map for its statistics, then read and write it again to normalise, to
-add and to rectify, and memory traffic is nearly all that these cost. Here one pass takes the
-statistics and one does the rest; backward likewise. The passes are pure functions of tensors,
-compiled by torch.compile once a process for each kind of tensors, whatever model they come from.
+torch's own operators read a feature map for its statistics, then read and write it again for each
+of normalisation, addition and ReLU. Nearly all of their cost is memory traffic. Here one pass
+computes the statistics and one pass does the rest; the backward pass works likewise. The passes are
+functions of tensors, not of modules; `_forward` also updates the running statistics in place.
+torch.compile compiles each pass once per process for each combination of device, dtype, shape and
+strides, whichever model the tensors come from.
 """
 
 import functools
@@ -19,7 +21,10 @@ from torch.nn import functional
 Backend = str | Callable[..., Any]
 """What compiles: a name that torch.compile knows, or a function."""
 OPTIONS: dict[str, Any] = {"realize_reads_threshold": 8}
-"""For inductor: what is made of up to so many tensors is not written down, as a float32 map."""
+"""For inductor: an intermediate result that reads at most 8 buffers (default 4) is not stored.
+
+So the normalised map is never written to memory in float32.
+"""
 OVER = (0, 2, 3)
 """The dimensions of (B, C, H, W) that batch normalisation takes its statistics over."""
 
@@ -60,7 +65,7 @@ class _NormaliseAddRelu(torch.autograd.Function):
     ) -> Tensor:
         arguments = (x, residual, weight, bias, running_mean, running_var, momentum, eps)
         y, mean, rstd = _run(_forward, backend, *arguments)
-        # Where nothing was added, y is known from x: one map less to keep and to read.
+        # Without a residual, backward recomputes the ReLU mask from x: y need not be saved.
         ctx.save_for_backward(x, None if residual is None else y, weight, bias, mean, rstd)
         ctx.backend = backend
         return y
@@ -73,12 +78,12 @@ class _NormaliseAddRelu(torch.autograd.Function):
         if gradient.stride() != x.stride():
             gradient = torch.empty_like(x).copy_(gradient)
         if y is None:
-            to_x, to_weight, to_bias = _run(_backward, ctx.backend, gradient, x, *per_channel)
-            to_residual = None
+            grad_x, grad_weight, grad_bias = _run(_backward, ctx.backend, gradient, x, *per_channel)
+            grad_residual = None
         else:
             gradients = _run(_backward_of_sum, ctx.backend, gradient, x, y, *per_channel)
-            to_x, to_weight, to_bias, to_residual = gradients
-        return to_x, to_residual, to_weight, to_bias, None, None, None, None, None
+            grad_x, grad_weight, grad_bias, grad_residual = gradients
+        return grad_x, grad_residual, grad_weight, grad_bias, None, None, None, None, None
 
 
 class _AddRelu(torch.autograd.Function):
@@ -143,8 +148,8 @@ def _forward(
     y = _affine(x, weight, bias, mean, rstd)
     if residual is not None:
         y = y + residual.float()
-    # The scale is not among the results: Triton 3.6 cannot compile a sum over pixels whose kernel
-    # both writes `rstd` down and goes on with it ("operand does not dominate this use").
+    # The scale is recomputed in backward, not returned: Triton 3.6 fails to compile a reduction
+    # kernel that both stores `rstd` and reads it again ("operand does not dominate this use").
     return y.relu().to(x.dtype), mean, rstd
 
 
@@ -186,12 +191,12 @@ def _through_norm(
     """
     n = x.numel() // x.shape[1]
     scale = weight * rstd
-    to_bias = gradient.float().sum(OVER)
-    to_weight = (gradient.float() * (x.float() - _map(mean))).sum(OVER) * rstd
-    slope = -scale * rstd * to_weight / n
-    level = -scale * to_bias / n - mean * slope
-    to_x = gradient.float() * _map(scale) + x.float() * _map(slope) + _map(level)
-    return to_x.to(x.dtype), to_weight, to_bias
+    grad_bias = gradient.float().sum(OVER)
+    grad_weight = (gradient.float() * (x.float() - _map(mean))).sum(OVER) * rstd
+    slope = -scale * rstd * grad_weight / n
+    level = -scale * grad_bias / n - mean * slope
+    grad_x = gradient.float() * _map(scale) + x.float() * _map(slope) + _map(level)
+    return grad_x.to(x.dtype), grad_weight, grad_bias
 
 
 def _map(per_channel: Tensor) -> Tensor:

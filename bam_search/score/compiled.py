@@ -20,9 +20,9 @@ from bam_search.errors import first_line
 from bam_search.model.insert import CHILD, attended
 
 GRAPHS = 10_000
-"""The most graphs that all blocks of all placements may need in a process.
+"""Dynamo's recompile limit: the most graphs that all placements may need in one process.
 
-Beyond torch's default limit of 8 it would go on uncompiled.
+Dynamo's default is 8. More than the limit is an error here (`_settings`), never eager execution.
 """
 
 
@@ -34,11 +34,10 @@ class NotCompiled(Exception):
 def compiled(
     model: nn.Module, blocks: Sequence[str], backend: str | Callable[..., Any] = "inductor"
 ) -> Iterator[None]:
-    """While the model trains in the context, its blocks and attention modules run compiled.
+    """Within the context, run the named blocks and the attention outside them compiled.
 
-    These are the named blocks, and the attention modules outside of all of them. Measuring runs
-    them uncompiled: it would need more graphs, one for each number of images. A block that cannot
-    be one graph is an error, never silently left as it is. Raises NotCompiled.
+    Only in training mode. In eval mode they run uncompiled, because each batch size would need
+    another graph. Raises NotCompiled if a block cannot be compiled as one graph.
     """
     modules = [model.get_submodule(name) for name in _compiled_names(model, blocks)]
     with quiet(), _settings():
@@ -76,8 +75,8 @@ def _settings() -> contextlib.AbstractContextManager[object]:
         recompile_limit=GRAPHS,
         accumulated_recompile_limit=GRAPHS,
         fail_on_recompile_limit_hit=True,
-        # Not guarded by default: then a block would run without the attention of a later placement,
-        # the code of an earlier one.
+        # Attention runs in a forward hook, and by default Dynamo does not guard on hooks: a block
+        # that was compiled without attention would be reused where attention is attached.
         skip_nnmodule_hook_guards=False,
     )
 

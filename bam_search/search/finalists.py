@@ -40,9 +40,9 @@ from bam_search.study.record import (
 )
 
 FRESH = 1_000_003
-"""Added to the study's seed for the finalists, to get seeds that the search has not used.
+"""The offset from the study's seed to the seeds of the final trainings.
 
-A test error is thus none that the search selected by luck.
+The search never uses these seeds, so its selection does not bias the test errors.
 """
 UNCLEAR = (0.05, 0.95)
 """Between these probabilities it is unclear whether a finalist is on the front."""
@@ -73,9 +73,9 @@ def expected_front(
 ) -> list[Record]:
     """The references and searched records on the front of expected errors, cheapest first.
 
-    Where noise is as large as the differences, luck decides who is on the front as measured. The
-    errors that the additive model expects average the noise of all records out. Empty where the
-    model predicts no better than the plain mean.
+    Where noise is as large as the differences, luck decides which records are on the measured
+    front. The additive model averages the noise over all records. The list is empty if the model
+    predicts no better than the plain mean (leave-one-out).
     """
     explained = explain(records, choice_space)
     if explained is None:
@@ -110,16 +110,18 @@ def train_finalists(
     for record in without:
         if record.number not in records:
             store.add(record, None, [])
-    for trainings in _rounds(study, store, members, without):
-        _round(study, store, submit, on_result, trainings)
+    # Lazy: each round is planned only when the rounds before it are in the store.
+    for trainings in _planned_rounds(study, store, members, without):
+        _train_round(study, store, submit, on_result, trainings)
 
 
-def _rounds(
+def _planned_rounds(
     study: Study, store: Store, members: Sequence[Record], without: Sequence[Record]
 ) -> Iterator[list[tuple[Record, int]]]:
-    """The trainings of each round, as (record, index of its seed), those in the store included.
+    """Yield the trainings of each round as (record, seed index), also those in the store already.
 
-    A round follows from what the store has of the rounds before it.
+    Train each round before you ask for the next: later rounds depend on the stored results of the
+    earlier ones.
     """
     first = range(study.finalists.seeds)
     yield [(record, index) for index in first for record in (*members, *without)]
@@ -140,8 +142,9 @@ def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
     if study.random_baseline and drawn < random_size(study, main):
         return False
     members = choose_finalists(study, context.choice_space, records)
-    rounds = _rounds(study, store, members, ablations(study, context, members))
+    rounds = _planned_rounds(study, store, members, ablations(study, context, members))
     done = store.final_seeds()
+    # `all` stops at the first missing training, so no round is planned before its time.
     return all(
         (record.number, study.seed + FRESH + index) in done
         for trainings in rounds
@@ -199,9 +202,9 @@ def _trainings_before(study: Study, store: Store, index: int) -> Counter[int]:
 
 
 def _before(study: Study, record: Record, index: int) -> Record:
-    """The record as it was before the seed `index`.
+    """The record with only the test errors of the seeds before `index`.
 
-    With it an interrupted study decides as it would have without the interruption.
+    An interrupted study then decides as an uninterrupted one does.
     """
     limit = study.seed + FRESH + index
     seeds, errors = [], []
@@ -212,7 +215,7 @@ def _before(study: Study, record: Record, index: int) -> Record:
     return replace(record, test_seeds=tuple(seeds), test_errors=tuple(errors))
 
 
-def _round(
+def _train_round(
     study: Study,
     store: Store,
     submit: Submit,
