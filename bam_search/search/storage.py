@@ -97,11 +97,18 @@ class StudyStorage:
             return [json.loads(row[0]) for row in rows]
 
     def create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
-        """Make the study; in a database of its own it is made completely or not at all."""
+        """Create the study; in a database of its own it is created completely or not at all.
+
+        Raises UserError where that database's file is there already, made by another program.
+        """
         if not self.embedded:
             self._create(objectives, attributes)
             return
         final = Path(str(self.url.database))
+        if final.exists():
+            raise UserError(
+                f"{final} is a database that bam_search did not create", "try another --out"
+            )
         beside = final.with_suffix(".new")
         beside.unlink(missing_ok=True)
         try:

@@ -147,3 +147,13 @@ def test_odd_folder_names_are_no_trouble(tmp_path: Path) -> None:
     open_store(folder, IDENTITY, OBJECTIVES).add(make_record(0, 80.0, 1.5), None, [80.0, 1.5])
     assert list(open_store(folder, IDENTITY, OBJECTIVES).records()) == [0]
     assert (folder / "study.db").is_file()
+
+
+def test_the_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    theirs = optuna.create_study(storage=f"sqlite:///{path}", study_name="theirs")
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="a database that bam_search did not create"):
+        open_store(tmp_path, {"space": "small"}, OBJECTIVES)
+    assert path.read_bytes() == before
