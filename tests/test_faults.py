@@ -14,9 +14,9 @@ import pytest
 from conftest import run_command
 from held import held_space
 
-from bam_search.search.record import Record
 from bam_search.search.storage import StudyStorage
 from bam_search.search.store import read_records
+from bam_search.study.record import Record
 from benchmarks import faults
 
 TRIALS = 6
