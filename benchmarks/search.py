@@ -52,10 +52,10 @@ from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
 from bam_search.search.additive import PlacementEncoder
 from bam_search.search.finalists import choose_finalists, train_finalists
+from bam_search.search.generator import SAMPLERS, _suggest
 from bam_search.search.loop import SearchContext, candidate_generator, search
 from bam_search.search.pareto import hypervolume, nondominated, pareto_front
 from bam_search.search.record import REFERENCE, Record
-from bam_search.search.sampler import SAMPLERS, _suggest
 from bam_search.search.statistics import difference, mean, noise
 from bam_search.search.study import FinalistPlan, Study, load_study
 from bam_search.space.placement import Placement
@@ -112,7 +112,11 @@ class Memory:
             for n, r in self.kept.items()
         }
 
-    def add(self, record: Record, _trial: object, _values: object) -> None:
+    def is_running(self, _number: int) -> bool:
+        """Yes: it keeps nothing of candidates under way."""
+        return True
+
+    def add(self, record: Record, _values: object) -> None:
         """As Store.add."""
         self.kept[record.number] = record
 

@@ -116,7 +116,7 @@ def train_finalists(
     without = ablations(study, context, members)
     for record in without:
         if record.number not in records:
-            store.add(record, None, [])
+            store.add(record, [])
     for trainings in _rounds(study, store, members, without):
         _round(study, store, submit, on_result, trainings)
 
