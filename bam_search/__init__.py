@@ -12,6 +12,7 @@ For use in Python, on any nn.Module:
     with disabled(model): ...           the backbone, for as long as the context lasts
     count(model, input_shape)           parameters, activations and multiply-adds
     load("torchvision:resnet50")        a search space from a name
+    AdditiveSampler(sites, overheads)   the search's sampler, for a study of Optuna's
 """
 
 import importlib
@@ -23,13 +24,25 @@ if TYPE_CHECKING:
     from bam_search.model.find_sites import find_sites
     from bam_search.model.load import load
     from bam_search.score.cost import count
+    from bam_search.search.sampler import AdditiveSampler
     from bam_search.space.placement import Placement
 
 __version__ = "0.1.0"
 
-__all__ = ["Placement", "UserError", "attach", "count", "detach", "disabled", "find_sites", "load"]
+__all__ = [
+    "AdditiveSampler",
+    "Placement",
+    "UserError",
+    "attach",
+    "count",
+    "detach",
+    "disabled",
+    "find_sites",
+    "load",
+]
 
 _HOMES = {
+    "AdditiveSampler": "search.sampler",
     "Placement": "space.placement",
     "UserError": "errors",
     "attach": "model.attach",

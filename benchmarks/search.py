@@ -55,8 +55,8 @@ from bam_search.score.device import choose, cores
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
 from bam_search.search.finalists import choose_finalists, train_finalists
+from bam_search.search.generator import SAMPLERS, _suggest
 from bam_search.search.loop import SearchContext, candidate_generator, search
-from bam_search.search.sampler import SAMPLERS, _suggest
 from bam_search.search.study import FinalistPlan, Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
@@ -113,7 +113,11 @@ class Memory:
             for n, r in self.kept.items()
         }
 
-    def add(self, record: Record, _trial: object, _values: object) -> None:
+    def is_running(self, _number: int) -> bool:
+        """Yes: it keeps nothing of candidates under way."""
+        return True
+
+    def add(self, record: Record, _values: object) -> None:
         """As Store.add."""
         self.kept[record.number] = record
 

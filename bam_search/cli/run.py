@@ -209,6 +209,8 @@ def _drive(
         return code
     except KeyboardInterrupt as interrupt:
         workers.close()
+        with contextlib.suppress(RunError):
+            store.leave()
         _report(ready, data, task.split, store)
         status.tell(ended=f"interrupted by {interrupt}")
         _say(
@@ -218,6 +220,7 @@ def _drive(
         return 130
     except (RunError, OSError) as error:
         with contextlib.suppress(ExplainedError, OSError):  # the disk may be full
+            store.leave()
             status.tell(ended=f"failed: {error}")
             _report(ready, data, task.split, store)
         raise

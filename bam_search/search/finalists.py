@@ -109,7 +109,7 @@ def train_finalists(
     without = ablations(study, context, members)
     for record in without:
         if record.number not in records:
-            store.add(record, None, [])
+            store.add(record, [])
     # Lazy: each round is planned only when the rounds before it are in the store.
     for trainings in _planned_rounds(study, store, members, without):
         _train_round(study, store, submit, on_result, trainings)

@@ -8,6 +8,7 @@ whatever order these finished. So a study with the same seed and number of worke
 proposals, also when it was interrupted.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -21,8 +22,8 @@ from bam_search.score.cost_table import CostTable
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.candidate_pool import CandidatePool
 from bam_search.search.executors import Submit
+from bam_search.search.generator import CandidateGenerator, running_trial
 from bam_search.search.pruner import forecast, in_control_group, should_stop
-from bam_search.search.sampler import CandidateGenerator, kept_trial
 from bam_search.search.store import Store
 from bam_search.search.study import Study
 from bam_search.space.placement import Choice, Placement
@@ -95,7 +96,7 @@ def search(
         if new is None:
             break
         taken.add(new.id)
-        _submit(study, submit, pending, Candidate(new, tuple(seen)))
+        _submit(study, context, store, submit, pending, Candidate(new, tuple(seen)))
     while pending:
         _collect(study, context, store, submit, pending, records, on_result)
 
@@ -140,7 +141,7 @@ def random_baseline(
         if len(pending) == max_in_flight(study):
             _collect(study, context, store, submit, pending, {}, on_result)
         record = new_record(study, context, number, RANDOM, "", placement)
-        _submit(study, submit, pending, Candidate(record, ()))
+        _submit(study, context, store, submit, pending, Candidate(record, ()))
     while pending:
         _collect(study, context, store, submit, pending, {}, on_result)
 
@@ -261,11 +262,27 @@ def _main_records(store: Store) -> dict[int, Record]:
     return {record.number: record for record in main_records(store.records().values())}
 
 
-def _submit(study: Study, submit: Submit, pending: Pending, candidate: Candidate) -> None:
-    """Submit the next training of a candidate."""
+def _submit(
+    study: Study,
+    context: SearchContext,
+    store: Store,
+    submit: Submit,
+    pending: Pending,
+    candidate: Candidate,
+) -> None:
+    """Submit the next training of a candidate, which begins now if a worker is free."""
     record = candidate.record
+    if len(pending) < study.workers:
+        _begin(context, store, record)
     job = Job(record.placement, study.seed, _epochs(study, record))
     pending[submit(job)] = candidate
+
+
+def _begin(context: SearchContext, store: Store, record: Record) -> None:
+    """Keep in the store that a candidate is under way, unless it was already."""
+    if not store.is_running(record.number):
+        placement = Placement.parse(record.placement)
+        store.begin(record, running_trial(context.choice_space, placement))
 
 
 def _epochs(study: Study, record: Record) -> int:
@@ -291,10 +308,12 @@ def _collect(
         if result.score is not None and not record.complete:
             record = _judged(study, record, candidate.seen)
             if not record.stopped:
-                _submit(study, submit, pending, Candidate(record, candidate.seen))
+                _submit(study, context, store, submit, pending, Candidate(record, candidate.seen))
                 continue
         records[record.number] = record
         _finish(study, context, store, record, on_result)
+    for candidate in itertools.islice(pending.values(), study.workers):
+        _begin(context, store, candidate.record)  # the first of them have a worker each
 
 
 def _trained(study: Study, record: Record, result: Result) -> Record:
@@ -340,12 +359,9 @@ def _finish(
     study: Study, context: SearchContext, store: Store, record: Record, on_result: OnResult
 ) -> None:
     """Keep a finished record in the store, and report it."""
-    if record.complete:
-        values = [record.objective(key) for key in study.objectives]
-        trial = kept_trial(context.choice_space, record.parsed_placement, values)
-        store.add(record, trial, values)
-    else:
-        store.add(record, None, [])
+    _begin(context, store, record)  # it may have ended before this process saw it begin
+    values = [record.objective(key) for key in study.objectives] if record.complete else []
+    store.add(record, values)
     on_result(record)
 
 

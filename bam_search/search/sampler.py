@@ -1,389 +1,200 @@
-"""What to try next: the samplers, and the candidate generator that uses one.
+"""The search's default sampler, for any Optuna study.
 
-They see names and options of choices, never a model. Each proposal depends only on the records that
-the sampler was told of, the seed and the candidate's number. So a study that was interrupted makes
-the same proposals as one that was not.
+The search itself asks the generator beneath it, which proposes the same.
 """
 
 import math
-import warnings
-import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol, cast
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
-from bam_search.analysis.additive import AdditiveModel, fit
-from bam_search.analysis.pareto import hypervolume_improvements, nondominated
-from bam_search.errors import UserError
 from bam_search.search.candidate_pool import CandidatePool
-from bam_search.space.placement import Choice, Option, Placement
+from bam_search.search.generator import OFF, CandidateGenerator
+from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import ChoiceSpace, Options
 
-OFF = "off"
-DRAWS = (8, 100)
-"""After how many duplicate or illegal draws the sampler, and then the generator, gives up.
 
-Draws between the two are at random; after the last the space counts as exhausted.
-"""
-SEEN = 0.9
-"""The share of the untried placements that one draw considers."""
-EXHAUSTIVE = 4096
-"""In a space of at most so many placements each draw considers all of them."""
-POPULATION = 20
-"""Population size of NSGA-II.
+class AdditiveSampler(BaseSampler):
+    """A sampler for Optuna: it proposes placements by the additive model.
 
-Optuna's default of 50 would leave a short study in its first, random generation.
-"""
+    The study minimises an error, its first objective, and overheads that are known without
+    training: each choice at a site adds its own. Each site is a categorical parameter, whose values
+    are "off" and the texts of its choices, such as "bam(r=16)"; `space` has them all. Parameters
+    of other names are drawn at random.
 
-Canonical = Callable[[Placement], Placement]
+        >>> import optuna
+        >>> from bam_search import AdditiveSampler
+        >>> sites = {f"layer{i}": {"bam": {"r": (4, 16)}} for i in (1, 2, 3)}
+        >>> def overheads(site, choice):
+        ...     return [16 / dict(choice.options)["r"]]
+        >>> sampler = AdditiveSampler(sites, overheads, seed=0)
+        >>> def objective(trial):
+        ...     placement = sampler.placement(trial)
+        ...     error = 30 - 5 * ("layer2" in placement.text)  # train it here
+        ...     return error, *sampler.overheads(placement)
+        >>> study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+        >>> study.optimize(objective, n_trials=20)
+        >>> sorted(trial.values for trial in study.best_trials)
+        [[25.0, 1.0]]
 
+    With ask and tell it is `trial = study.ask(sampler.space)`.
 
-class Sampler(Protocol):
-    """The interface of a sampler: it is told of records and proposes placements."""
-
-    def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float
-    ) -> None:
-        """Learn the error and the overheads, in percent, of a canonical placement.
-
-        A `weight` below 1 marks an error that was forecast from a shorter training.
-        """
-
-    def sample(self, seed: int) -> Placement:
-        """A placement to try; it need not be new."""
-
-
-class AdditiveSampler:
-    """Proposes by the additive model: the untried placement of largest hypervolume improvement.
-
-    Only the error is modelled, as costs are known before training. Placements that were trained
-    count with their expected error as well, so that luck in one training does not make the front.
-    Effects sampled from their posterior instead of their means did worse (LOG.md).
-    """
-
-    def __init__(self, pool: CandidatePool) -> None:
-        self._pool = pool
-        self._vectors: list[np.ndarray] = []
-        self._errors: list[float] = []
-        self._weights: list[float] = []
-        self._learned: AdditiveModel | None = None
-        self._all = pool.everything() if pool.choice_space.size <= EXHAUSTIVE else None
-
-    def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float
-    ) -> None:
-        """See Sampler.
-
-        A placement outside the choice space (SE where BAM is searched) is ignored. Overheads are
-        known without training.
-        """
-        del overheads
-        vector = self._pool.encoder.vector(placement)
-        if vector is not None:
-            self._vectors.append(vector)
-            self._errors.append(error)
-            self._weights.append(weight)
-            self._learned = None
-
-    def sample(self, seed: int) -> Placement:
-        """See Sampler."""
-        if len(self._vectors) < 4:
-            return self._pool.spread(seed)
-        vectors = np.array(self._vectors)
-        if self._learned is None:
-            errors, weights = np.array(self._errors), np.array(self._weights)
-            self._learned = fit(self._pool.encoder, vectors, errors, weights)
-        rng = np.random.default_rng(seed)
-        values = self._values(self._learned, vectors)
-        on_front = nondominated(values)
-        untried = self._untried(vectors[on_front], rng)
-        if not len(untried):
-            return self._pool.spread(seed)
-        best = _most_hypervolume(values[on_front], self._values(self._learned, untried))
-        return self._pool.encoder.placement(untried[best])
-
-    def _values(self, learned: AdditiveModel, vectors: np.ndarray) -> np.ndarray:
-        """The expected errors and the overheads: (n, sites) -> (n, objectives)."""
-        errors = learned.predict(self._pool.encoder.features(vectors))
-        overheads = self._pool.overheads(vectors)[:, : self._pool.objectives]
-        return np.column_stack([errors, overheads])
-
-    def _untried(self, front: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(n, sites) untried placements within the limits, in random order.
-
-        A share of them is left out, so that further draws differ. `front` are the (m, sites)
-        placements on the expected front.
-        """
-        vectors = self._all
-        if vectors is None:
-            vectors = np.concatenate([self._pool.some(500, rng), self._pool.near(front, 500, rng)])
-        tried = {vector.tobytes() for vector in self._vectors}
-        fresh = np.array([vector.tobytes() not in tried for vector in vectors])
-        left = vectors[fresh & self._pool.within(vectors)]
-        return rng.permutation(left)[: math.ceil(SEEN * len(left))]
-
-
-def _most_hypervolume(front: np.ndarray, values: np.ndarray) -> int:
-    """The row of (n, m) `values` to minimise that adds most to the hypervolume of a front."""
-    worst = np.concatenate([front, values]).max(0) + 1e-9
-    rows = np.flatnonzero(nondominated(values))  # a dominated row adds less
-    return int(rows[np.argmax(hypervolume_improvements(front, values[rows], worst))])
-
-
-class OptunaSampler:
-    """One of Optuna's samplers, on the conditional space site -> module -> options.
-
-    It is made anew for each proposal, from the proposal's seed.
-    """
-
-    def __init__(self, pool: CandidatePool, make: Callable[[int], BaseSampler]) -> None:
-        self._choice_space = pool.choice_space
-        self._make = make
-        self._study = optuna.create_study(directions=["minimize"] * (1 + pool.objectives))
-        self._count = 0
-
-    def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float
-    ) -> None:
-        """See Sampler; Optuna knows no weights."""
-        del weight
-        # NSGA-II writes the generation on the trials that it proposes itself. It would ignore these
-        # added trials without it.
-        generation = {NSGAIISampler._get_generation_key(): self._count // POPULATION}
-        trial = trial_of(self._choice_space, placement, [error, *overheads], generation)
-        if trial is not None:
-            self._study.add_trial(trial)
-            self._count += 1
-
-    def sample(self, seed: int) -> Placement:
-        """See Sampler."""
-        self._study.sampler = self._make(seed)
-        trial = self._study.ask()
-        placement = _suggest(self._choice_space, trial)
-        # This trial only served to propose; the finished candidate is added as a new trial.
-        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return placement
-
-
-class UniformSampler:
-    """One of Optuna's samplers that needs a space without conditions: one parameter a site.
-
-    The parameter's categories are the numbers of the site's choices, each with its options.
-    """
-
-    def __init__(self, pool: CandidatePool, make: Callable[[int], BaseSampler]) -> None:
-        self._pool = pool
-        self._make = make
-        self._study = optuna.create_study(directions=["minimize"] * (1 + pool.objectives))
-        self._space = {
-            site: CategoricalDistribution(range(len(added)))
-            for site, added in zip(pool.encoder.sites, pool.added, strict=True)
-        }
-
-    def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float
-    ) -> None:
-        """See Sampler; Optuna knows no weights."""
-        del weight
-        vector = self._pool.encoder.vector(placement)
-        if vector is None:
-            return
-        trial = optuna.create_trial(
-            params=dict(zip(self._pool.encoder.sites, vector.tolist(), strict=True)),
-            distributions=cast("dict[str, BaseDistribution]", self._space),
-            values=[error, *overheads],
-        )
-        self._study.add_trial(trial)
-
-    def sample(self, seed: int) -> Placement:
-        """See Sampler."""
-        self._study.sampler = self._make(seed)
-        trial = self._study.ask()
-        vector = [
-            cast("int", trial.suggest_categorical(site, space.choices))
-            for site, space in self._space.items()
-        ]
-        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return self._pool.encoder.placement(vector)
-
-
-def _quiet(make: Callable[..., BaseSampler], **options: Any) -> Callable[[int], BaseSampler]:
-    """A function from a seed to the sampler, without Optuna's warning that it is experimental."""
-
-    def made(seed: int) -> BaseSampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return make(seed=seed, **options)
-
-    return made
-
-
-TPE = _quiet(TPESampler, multivariate=True, group=True, n_startup_trials=1, constant_liar=False)
-
-SAMPLERS: Mapping[str, Callable[[CandidatePool], Sampler]] = {
-    "additive": AdditiveSampler,
-    "tpe": lambda pool: OptunaSampler(pool, TPE),
-    "nsga2": lambda pool: OptunaSampler(pool, _quiet(NSGAIISampler, population_size=POPULATION)),
-    "gp": lambda pool: UniformSampler(pool, _quiet(GPSampler, n_startup_trials=1)),
-    "random": lambda pool: OptunaSampler(pool, _quiet(RandomSampler)),
-}
-"""Samplers by name; `benchmarks/search.py` compares them, and the first is the best measured."""
-
-
-class CandidateGenerator:
-    """Proposes new placements within the limits of a candidate pool, by a sampler.
+    A proposal depends on the seed, the trial's number and the trials before it, of which the
+    complete ones teach. None that a trial of smaller number has is proposed again while another is
+    left within the limits; after that proposals are random, and repeat. No attention anywhere is
+    not proposed: `study.enqueue_trial(dict.fromkeys(sampler.space, "off"))` asks for it.
 
     Args:
-        pool: the placements that may be proposed.
-        canonical: turns a placement into its canonical form; equal ids mean duplicates.
-        sampler: a key of SAMPLERS.
-        seed: the study's seed.
-        first: the number of the first candidate that is searched.
-        startup: how many proposals, from `first` on, are random. These are uniform over the number
-            of sites; to choose each site by a coin would almost never give a sparse placement.
+        sites: for each site its modules, and for each of these the values of its options.
+        overheads: what a choice adds at a site, one number for each objective after the first, then
+            one for each overhead that only has a limit; infinite if the choice is not possible.
+        limits: the largest overheads allowed, in this order; those that are left out are infinite.
+        seed: makes proposals repeatable; None draws one.
+        startup: how many proposals are random at first.
     """
 
     def __init__(
         self,
-        pool: CandidatePool,
-        canonical: Canonical,
-        sampler: str,
-        seed: int,
-        first: int,
-        startup: int,
+        sites: Mapping[str, Mapping[str, Options]],
+        overheads: Callable[[str, Choice], Sequence[float]],
+        limits: Sequence[float] = (),
+        *,
+        seed: int | None = None,
+        startup: int = 10,
     ) -> None:
-        self._pool = pool
-        self._canonical = canonical
-        self._sampler = SAMPLERS[sampler](pool)
-        self._seed = seed
-        self._random_until = first + startup
+        self._seed = random.SystemRandom().randrange(2**31) if seed is None else seed
+        self._startup = startup
+        self._pool = _pool(ChoiceSpace(sites, defaults={}), overheads, limits)
+        self._others = RandomSampler(self._seed)
+        self._choices = {
+            site: {choice.text: choice for choice in choices}
+            for site, choices in zip(
+                self._pool.encoder.sites, self._pool.encoder.choices, strict=True
+            )
+        }
+        self._told: list[FrozenTrial] = []
+        self._generator: CandidateGenerator | None = None
 
-    def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float = 1.0
-    ) -> None:
-        """Learn the error and the overheads of a canonical placement; see Sampler."""
-        self._sampler.tell(placement, error, overheads, weight)
+    @property
+    def space(self) -> dict[str, BaseDistribution]:
+        """The parameter of each site, for `study.ask`."""
+        return {
+            site: CategoricalDistribution((OFF, *choices))
+            for site, choices in self._choices.items()
+        }
 
-    def ask(self, number: int, taken: Collection[str]) -> Placement | None:
-        """The canonical placement for candidate `number`, its id not among `taken`.
+    def placement(self, trial: optuna.Trial) -> Placement:
+        """The placement that a trial suggests."""
+        params = {
+            site: trial.suggest_categorical(site, (OFF, *choices))
+            for site, choices in self._choices.items()
+        }
+        return self._placement(params)
 
-        None if none could be found.
+    def overheads(self, placement: Placement) -> list[float]:
+        """What a placement's choices add together, in the order of the sampler's `overheads`."""
+        vector = self._pool.encoder.vector(placement)
+        assert vector is not None, f"{placement.text} is not in the sampler's sites"
+        return cast("list[float]", self._pool.overheads(vector[None])[0].tolist())
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameter of each site. Raises ValueError if the study has other objectives."""
+        del trial
+        most = len(self._pool.limits)
+        directions = set(study.directions) == {StudyDirection.MINIMIZE}
+        if not (directions and 2 <= len(study.directions) <= 1 + most):
+            raise ValueError(
+                f"AdditiveSampler minimises an error and at most {most} overheads: the directions "
+                f"of the study are {[direction.name for direction in study.directions]}"
+            )
+        return self.space
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The value of each site's parameter for this trial."""
+        generator = self._taught(study)
+        before = [
+            other for other in study.get_trials(deepcopy=False) if other.number < trial.number
+        ]
+        taken = {self._placement(other.params).id for other in before}
+        placement = generator.ask(trial.number, taken)
+        if placement is None:
+            placement = self._pool.spread(self._seed + trial.number)
+        chosen = {site: choice.text for site, choice in placement.choices}
+        return {site: chosen.get(site, OFF) for site in search_space}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A random value for a parameter that is not a site's."""
+        return self._others.sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        """Draw a new seed for parameters that are not a site's.
+
+        Proposals differ by the number of their trial, also where trials run in parallel.
         """
+        self._others.reseed_rng()
 
-        def draw(attempt: int, seed: int) -> Placement:
-            at_random = number < self._random_until or attempt >= DRAWS[0]
-            return self._pool.spread(seed) if at_random else self._sampler.sample(seed)
+    def _taught(self, study: optuna.Study) -> CandidateGenerator:
+        """The generator, told of the study's complete trials in the order of their numbers.
 
-        return self._new(str(number), draw, taken)
-
-    def at_random(self, index: int, taken: Collection[str]) -> Placement | None:
-        """Placement `index` of the random baseline, its id not among `taken`.
-
-        None if none could be found.
+        One that was told of some of them before, and of no other, is told of the rest.
         """
-        return self._new(f"random:{index}", lambda _, seed: self._pool.spread(seed), taken)
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        known = len(self._told)
+        first = zip(self._told, complete, strict=False)
+        same = known <= len(complete) and all(old is new for old, new in first)
+        generator = self._generator
+        if generator is None or not same:
+            pool = replace(self._pool, objectives=len(study.directions) - 1)
+            generator = CandidateGenerator(
+                pool, _itself, "additive", self._seed, first=0, startup=self._startup
+            )
+            known = 0
+        for trial in complete[known:]:
+            error, *overheads = trial.values
+            generator.tell(self._placement(trial.params), error, overheads)
+        self._told, self._generator = complete, generator
+        return generator
 
-    def _new(
-        self, name: str, draw: Callable[[int, int], Placement], taken: Collection[str]
-    ) -> Placement | None:
-        """The first legal and new placement that `draw` gives; None if it gives none.
-
-        `draw` is called with the attempt's number and a seed, which depends on `name`.
-        """
-        for attempt in range(DRAWS[1]):
-            seed = zlib.crc32(f"{self._seed}:{name}:{attempt}".encode())
-            placement = self._legal(draw(attempt, seed))
-            if placement is not None and placement.id not in taken:
-                return placement
-        return None
-
-    def _legal(self, placement: Placement) -> Placement | None:
-        """The canonical form of a placement; None if it may not be proposed."""
-        try:
-            canonical = self._canonical(placement)
-        except UserError:
-            # Values that are legal one by one can be illegal together.
-            return None
-        vector = self._pool.encoder.vector(canonical)
-        if not canonical.choices or vector is None:
-            return None
-        return canonical if self._pool.within(vector[None])[0] else None
-
-
-def trial_of(
-    choice_space: ChoiceSpace,
-    placement: Placement,
-    values: Sequence[float],
-    system_attrs: Mapping[str, Any] | None = None,
-) -> optuna.trial.FrozenTrial | None:
-    """The finished Optuna trial of a canonical placement; None if it is not in the choice space.
-
-    It has a parameter for each site, and one for each option of the module there.
-    """
-    params: dict[str, Option] = dict.fromkeys(choice_space.sites, OFF)
-    distributions: dict[str, BaseDistribution] = {
-        site: CategoricalDistribution([OFF, *modules])
-        for site, modules in choice_space.sites.items()
-    }
-    for site, choice in placement.choices:
-        allowed = choice_space.sites.get(site, {}).get(choice.module)
-        options = dict(choice_space.written_out(choice).options)
-        if allowed is None or not _allows(allowed, choice_space.defaults[choice.module], options):
-            return None
-        params[site] = choice.module
-        for option, values_allowed in allowed.items():
-            name = f"{site}.{choice.module}.{option}"
-            params[name] = options[option]
-            distributions[name] = CategoricalDistribution(values_allowed)
-    return optuna.create_trial(
-        params=params,
-        distributions=distributions,
-        values=list(values),
-        system_attrs=dict(system_attrs or {}),
-    )
-
-
-def kept_trial(
-    choice_space: ChoiceSpace, placement: Placement, values: Sequence[float]
-) -> optuna.trial.FrozenTrial:
-    """The finished Optuna trial of a canonical placement, for the study's storage.
-
-    It has one parameter for each site with attention, as each parameter is a row of the database;
-    `trial_of` has one for every site and option. A choice outside the choice space has none.
-    """
-    params: dict[str, str] = {}
-    distributions: dict[str, BaseDistribution] = {}
-    for site, choice in placement.choices:
-        if site not in choice_space.sites:
-            continue
-        allowed = choice_space.choices(site)
-        texts = {choice_space.written_out(other): other.text for other in allowed}
-        text = texts.get(choice_space.written_out(choice))
-        if text:
-            params[site] = text
-            distributions[site] = CategoricalDistribution(tuple(texts.values()))
-    return optuna.create_trial(params=params, distributions=distributions, values=list(values))
-
-
-def _allows(allowed: Options, default: Mapping[str, Option], options: Mapping[str, Option]) -> bool:
-    """Whether all options have an allowed value; one that is not searched stays at its default."""
-    return all(value in allowed.get(name, (default[name],)) for name, value in options.items())
-
-
-def _suggest(choice_space: ChoiceSpace, trial: optuna.Trial) -> Placement:
-    """A placement that the trial suggests on the conditional space site -> module -> options."""
-    choices = {}
-    for site, modules in choice_space.sites.items():
-        module = trial.suggest_categorical(site, [OFF, *modules])
-        if module != OFF:
-            name = f"{site}.{module}"
-            options = {
-                option: trial.suggest_categorical(f"{name}.{option}", values)
-                for option, values in modules[module].items()
+    def _placement(self, params: Mapping[str, Any]) -> Placement:
+        """The placement of a trial's parameters, without those that are no choice at a site."""
+        return Placement.of(
+            {
+                site: choices[params[site]]
+                for site, choices in self._choices.items()
+                if params.get(site) in choices
             }
-            choices[site] = Choice.of(module, cast("dict[str, Option]", options))
-    return Placement.of(choices)
+        )
+
+
+def _pool(
+    choice_space: ChoiceSpace,
+    overheads: Callable[[str, Choice], Sequence[float]],
+    limits: Sequence[float],
+) -> CandidatePool:
+    """The candidate pool of a choice space, with a limit for each overhead."""
+    site = next(iter(choice_space.sites))
+    width = len(overheads(site, choice_space.choices(site)[0]))
+    every = [*limits, *[math.inf] * (width - len(limits))]
+    return CandidatePool.of(choice_space, overheads, every, width)
+
+
+def _itself(placement: Placement) -> Placement:
+    """A placement of choices whose options are all written out is canonical."""
+    return placement

@@ -10,11 +10,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from sqlalchemy import URL, NullPool, create_engine, make_url, text  # Optuna's own storage library
+
+# Optuna's own storage library
+from sqlalchemy import URL, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from bam_search.errors import RunError, UserError, first_line
@@ -28,6 +31,12 @@ ATTRIBUTES = (
     "JOIN trials t ON t.study_id = s.study_id "
     "JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
     "WHERE s.study_name = :name AND a.key = :key ORDER BY t.trial_id"
+)
+UNFINISHED = (
+    "SELECT t.trial_id, a.key, a.value_json FROM studies s "
+    "JOIN trials t ON t.study_id = s.study_id "
+    "JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
+    "WHERE s.study_name = :name AND t.state IN ('RUNNING', 'WAITING') ORDER BY t.trial_id"
 )
 LOCKS = {"postgresql": "SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"}
 """Statements that lock a study in its database, until the connection ends.
@@ -91,10 +100,20 @@ class StudyStorage:
         It is read straight from Optuna's tables: Optuna itself builds whole trials, which takes
         seconds and 300 MiB for 10,000 of them.
         """
+        return [json.loads(row[0]) for row in self._rows(ATTRIBUTES, key=key)]
+
+    def unfinished(self) -> dict[int, dict[str, Any]]:
+        """The user attributes of each trial that runs or waits, by Optuna's id of it."""
+        found: dict[int, dict[str, Any]] = {}
+        for trial_id, key, value in self._rows(UNFINISHED):
+            found.setdefault(trial_id, {})[key] = json.loads(value)
+        return found
+
+    def _rows(self, statement: str, **values: str) -> Sequence[Sequence[Any]]:
+        """The rows that an SQL statement about the study finds."""
         engine = create_engine(self.url, poolclass=NullPool)
         with engine.connect() as connection:
-            rows = connection.execute(text(ATTRIBUTES), {"name": self.name, "key": key})
-            return [json.loads(row[0]) for row in rows]
+            return connection.execute(text(statement), {"name": self.name, **values}).all()
 
     def create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
         """Create the study; in a database of its own it is created completely or not at all.

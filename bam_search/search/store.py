@@ -1,8 +1,8 @@
 """The store: a study's finished candidates, kept as trials of an Optuna study in its folder.
 
-    study.db      one finished trial a candidate, with its record as an attribute, in Optuna's
-                  SQLite storage, which optuna-dashboard opens; with --storage the trials are in
-                  the database that it names
+    study.db      one trial a candidate, with its record as an attribute once it is finished, in
+                  Optuna's SQLite storage, which optuna-dashboard opens; with --storage the trials
+                  are in the database that it names
     study.json    the resolved question, the data and the machine, with which a continued run must
                   agree
     records.csv   every record
@@ -11,6 +11,10 @@
     checkpoints/  trainings that were cut off
 
 The other files are made from the trials, and each is written atomically.
+
+A trial runs for as long as its candidate does. One that was cut off waits, and runs again, as the
+same trial, when its candidate is trained again. Trials are written to Optuna's storage, not by its
+`ask`, which takes a transaction for each parameter and first reads all trials (LOG.md).
 """
 
 import contextlib
@@ -18,11 +22,12 @@ import errno
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from bam_search.config import flat
@@ -32,6 +37,8 @@ from bam_search.search.storage import BROKEN, DATABASE, StudyStorage, said
 from bam_search.study.record import Record
 
 RECORD = "record"
+CANDIDATE = "candidate"
+PLACEMENT = "placement"
 FINAL = "final:"
 LATENCY = "latency:"
 IDENTITY = "identity"
@@ -41,6 +48,18 @@ HINT = (
     "continue it with its own settings, give this one a --name of its own, "
     "or set the old one aside with --force-new"
 )
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A candidate that was begun and is not finished.
+
+    `trial_id` is Optuna's id of its trial, which `runs` if this process has begun it.
+    """
+
+    trial_id: int
+    placement: str
+    runs: bool
 
 
 class Store:
@@ -56,6 +75,7 @@ class Store:
         identity: Mapping[str, Any],
         storage: StudyStorage | None = None,
         texts: Iterable[str] = (),
+        begun: Mapping[int, Begun] | None = None,
     ) -> None:
         self.folder = folder
         self._study = study
@@ -63,6 +83,7 @@ class Store:
         self._storage = storage
         records = [Record.from_dict(json.loads(text)) for text in texts]
         self._records = {record.number: record for record in records}
+        self._begun = dict(begun or {})
         self._finals: dict[int, dict[int, Mapping[str, Any]]] = {}
         for key, value in study.user_attrs.items():
             if key.startswith(FINAL):
@@ -81,21 +102,58 @@ class Store:
         """The final trainings that are done, also those that failed, as (number, seed)."""
         return {(number, seed) for number, by_seed in self._finals.items() for seed in by_seed}
 
-    def add(self, record: Record, trial: FrozenTrial | None, values: Sequence[float]) -> None:
-        """Keep a finished candidate as an attribute of `trial`.
+    def is_running(self, number: int) -> bool:
+        """Whether this process has begun a candidate, and not finished it."""
+        return number in self._begun and self._begun[number].runs
 
-        If `trial` is None, or the record is not complete, it is kept in a trial without parameters.
-        `values` are those of the objectives. Raises RunError if the study cannot be written.
+    def begin(self, record: Record, trial: FrozenTrial) -> None:
+        """Keep that a candidate is under way from now on, in a running `trial`.
+
+        One that was cut off goes on in the trial that it had, unless it has another placement now.
+        Raises RunError if the study cannot be written.
         """
-        if not record.complete:
-            state = TrialState.FAIL if record.failure else TrialState.PRUNED
-            trial = optuna.create_trial(state=state)
-        elif trial is None:
-            trial = optuna.create_trial(values=list(values))
-        trial.set_user_attr(RECORD, json.dumps(record.to_dict()))
-        trial.set_user_attr("placement", record.placement)
+        left = self._begun.get(record.number)
         with self._writing():
-            self._study.add_trial(trial)
+            if left and left.placement == record.placement:
+                trial_id = left.trial_id
+                self._set_state(trial_id, TrialState.RUNNING)  # Optuna notes the time
+            else:
+                if left:
+                    self._set_state(left.trial_id, TrialState.FAIL)
+                trial.set_user_attr(CANDIDATE, record.number)
+                trial.set_user_attr(PLACEMENT, record.placement)
+                trial_id = self._trials.create_new_trial(self._study._study_id, trial)
+        self._begun[record.number] = Begun(trial_id, record.placement, True)
+
+    def leave(self) -> None:
+        """Keep that candidates under way are trained no more for now: their trials wait.
+
+        Raises RunError if the study cannot be written.
+        """
+        with self._writing():
+            for number, begun in self._begun.items():
+                self._set_state(begun.trial_id, TrialState.WAITING)
+                self._begun[number] = replace(begun, runs=False)
+
+    def add(self, record: Record, values: Sequence[float]) -> None:
+        """Keep a finished candidate as an attribute of its trial.
+
+        One that was not begun gets a trial without parameters. `values` are those of the objectives
+        if it is complete. Raises RunError if the study cannot be written.
+        """
+        begun, text = self._begun.get(record.number), json.dumps(record.to_dict())
+        with self._writing():
+            if begun:
+                self._trials.set_trial_user_attr(begun.trial_id, RECORD, text)
+                self._set_state(begun.trial_id, _state_of(record), values)
+            else:
+                attributes = {PLACEMENT: record.placement, RECORD: text}
+                self._study.add_trial(
+                    optuna.create_trial(
+                        state=_state_of(record), values=list(values) or None, user_attrs=attributes
+                    )
+                )
+        self._begun.pop(record.number, None)
         self._records[record.number] = record
 
     def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
@@ -123,6 +181,15 @@ class Store:
         table = {"identity": self._identity, **_storage_of(self._storage), "about": about}
         write(self.folder / STUDY, json.dumps(table, indent=2))
 
+    @property
+    def _trials(self) -> BaseStorage:
+        """Optuna's storage of the trials."""
+        return self._study._storage
+
+    def _set_state(self, trial_id: int, state: TrialState, values: Sequence[float] = ()) -> None:
+        """Change a trial's state; Optuna notes the time at which it starts or is finished."""
+        self._trials.set_trial_state_values(trial_id, state, list(values) or None)
+
     def _tested(self, number: int) -> None:
         """Bring a record up to date with its final trainings."""
         by_seed = dict(sorted(self._finals[number].items()))
@@ -147,6 +214,13 @@ class Store:
                 f"the study in {where} cannot be written: {said(error)}",
                 "what was finished before is kept",
             ) from None
+
+
+def _state_of(record: Record) -> TrialState:
+    """The state of a finished candidate's trial."""
+    if record.complete:
+        return TrialState.COMPLETE
+    return TrialState.FAIL if record.failure else TrialState.PRUNED
 
 
 def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -217,7 +291,7 @@ def open_store(
         if described:
             _check_described(folder, described, identity, storage)
         _create_if_missing(storage, identity, objectives)
-        store = _opened(folder, identity, storage)
+        store = _opened(folder, identity, objectives, storage)
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         if not described:
             store.describe({})
@@ -255,13 +329,37 @@ def _ours(storage: StudyStorage, hint: str) -> Iterator[None]:
         raise UserError(message, hint) from None
 
 
-def _opened(folder: Path, identity: Mapping[str, Any], storage: StudyStorage) -> Store:
+def _opened(
+    folder: Path, identity: Mapping[str, Any], objectives: Sequence[str], storage: StudyStorage
+) -> Store:
     """The store of a study that exists. Raises UserError if it was run with another identity."""
     with storage.usable():
         study = storage.open()
         where = folder if storage.embedded else storage.text
         _check(where, _identity_of(study, storage), identity)
-        return Store(folder, study, identity, storage, storage.attributes(RECORD))
+        left = {
+            trial_id: attributes
+            for trial_id, attributes in storage.unfinished().items()
+            if CANDIDATE in attributes  # others were asked for by hand
+        }
+        begun = {
+            attributes[CANDIDATE]: Begun(trial_id, attributes[PLACEMENT], False)
+            for trial_id, attributes in left.items()
+        }
+        store = Store(folder, study, identity, storage, storage.attributes(RECORD), begun)
+        _put_in_order(store, [kept[RECORD] for kept in left.values() if RECORD in kept], objectives)
+        return store
+
+
+def _put_in_order(store: Store, texts: Sequence[str], objectives: Sequence[str]) -> None:
+    """Finish the trials of the records in `texts`, and have those of other candidates wait.
+
+    They run for ever where a driver died, with their record if it died while it wrote it.
+    """
+    for text in texts:
+        record = Record.from_dict(json.loads(text))
+        store.add(record, [record.objective(key) for key in objectives] if record.complete else [])
+    store.leave()
 
 
 def _create_if_missing(

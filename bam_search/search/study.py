@@ -15,7 +15,7 @@ from bam_search.config import Table, assignment, build, find, overlay, read_toml
 from bam_search.errors import UserError, nearest
 from bam_search.score.device import Device
 from bam_search.score.recipe import Recipe
-from bam_search.search.sampler import SAMPLERS
+from bam_search.search.generator import SAMPLERS
 from bam_search.study.published import PublishedFigure
 from bam_search.study.record import OBJECTIVES, costs_of
 

@@ -20,7 +20,7 @@ from bam_search.study.record import Record
 def add(store: Store, records: list[Record]) -> None:
     for record in records:
         values = [record.objective(key) for key in OBJECTIVES] if record.complete else []
-        store.add(record, None, values)
+        store.add(record, values)
 
 
 @pytest.fixture

@@ -60,7 +60,6 @@ def filled(context: Study, records: list[Record]) -> Store:
     for record in records:
         store.add(
             record,
-            None,
             [record.objective(key) for key in context.objectives] if record.complete else [],
         )
     return store

@@ -24,6 +24,7 @@ from invented import (
     train,
     with_everything,
 )
+from optuna.trial import TrialState
 
 from bam_search.model.choice_space import choice_space_of
 from bam_search.score.evaluate import Job
@@ -142,6 +143,34 @@ def test_rungs_random_arm_and_finals_interrupted_at_any_job_end_the_same(workers
         ]
         assert train(context, store, second, MIDDLE) == expected
         assert not set(done) & set(second.ran)  # nothing that was finished ran again
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("staged", [False, True])
+def test_as_many_trials_run_as_there_are_workers(workers: int, staged: bool) -> None:
+    context = replace(rungs(trials=24), workers=workers, random_baseline=True)
+    context = replace(context, rungs=Rungs((1, 2) if staged else (), 0.5, 0.0))
+    store, most = memory_store(context), []
+
+    class Watched(Shuffled):
+        def finish_one(self) -> None:
+            states = Counter(trial.state for trial in store._study.get_trials(deepcopy=False))
+            most.append((states[TrialState.RUNNING], len(self._waiting)))
+            super().finish_one()
+
+    records = train(context, store, Watched(), with_finals=False)
+    # A candidate whose next rung is in line runs on.
+    for running, jobs in most:
+        assert min(workers, jobs) <= running <= (jobs if staged else workers)
+    trials = store._study.get_trials()
+    assert {trial.user_attrs["candidate"] for trial in trials} == set(records)
+    assert [trial.user_attrs["candidate"] for trial in trials[:24]] == list(range(24))
+    ended = {TrialState.COMPLETE, TrialState.FAIL}
+    assert {trial.state for trial in trials} == ended | ({TrialState.PRUNED} if staged else set())
+    for trial in trials:
+        assert trial.datetime_start is not None
+        assert trial.datetime_complete is not None
+        assert trial.datetime_start <= trial.datetime_complete
 
 
 def test_more_trials_extend_a_study() -> None:

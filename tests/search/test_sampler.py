@@ -1,217 +1,182 @@
-"""Proposals are new and in the choice space.
+"""The search's sampler in plain Optuna: legal, new, repeatable, better than chance."""
 
-They depend on nothing but the records told, the seed and the number.
-"""
-
+import doctest
 import math
-from collections import Counter
+import pickle
+import random
 
+import numpy as np
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import TrialState
 
-from bam_search.model.attach import resolve
-from bam_search.model.build import sites_of
-from bam_search.model.choice_space import choice_space_of
+from bam_search.analysis.pareto import hypervolume, nondominated
+from bam_search.search import sampler as sampler_room
 from bam_search.search.candidate_pool import CandidatePool
-from bam_search.search.sampler import SAMPLERS, CandidateGenerator, kept_trial, trial_of
-from bam_search.space.placement import Placement
-from bam_search.space.search_space import ChoiceSpace, SearchSpace, load_space
+from bam_search.search.generator import CandidateGenerator
+from bam_search.search.sampler import AdditiveSampler
+from bam_search.space.placement import Choice, Placement
+from bam_search.space.search_space import ChoiceSpace
 
-SPACE = load_space("small")
-SITES = sites_of(SPACE)
-CHOICE_SPACE = choice_space_of(SPACE, SITES)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-
-def generator(
-    sampler: str = "tpe",
-    startup: int = 0,
-    seed: int = 0,
-    choice_space: ChoiceSpace = CHOICE_SPACE,
-    limit: float = math.inf,
-) -> CandidateGenerator:
-    """A candidate generator of a choice space where each site costs one."""
-    pool = CandidatePool.of(choice_space, lambda _site, _choice: [1.0], [limit], 1)
-    return CandidateGenerator(
-        pool, lambda p: resolve(p, SITES), sampler=sampler, seed=seed, first=0, startup=startup
-    )
+SITES = {f"layer{i}": {"bam": {"r": (4, 16), "d": (1, 4)}, "se": {"r": (8,)}} for i in range(8)}
+FEW = {f"layer{i}": {"se": {"r": (4, 16)}} for i in range(2)}
 
 
-def values(placement: Placement) -> list[float]:
-    """A landscape of known truth: attention at layer2 with r = 8 is good, each site costs one."""
-    text = placement.text
-    return [10.0 - 5 * ("layer2=bam(r=8" in text), float(len(placement.choices))]
+def overheads(site: str, choice: Choice) -> list[float]:
+    """Attention in later layers costs more, with a smaller r too."""
+    options = dict(choice.options)
+    return [8.0 * (1 + int(site[-1])) / float(options["r"]), 0.1]
 
 
-def tell(candidates: CandidateGenerator, placement: Placement, weight: float = 1.0) -> None:
-    """Tell what the landscape says of a placement."""
-    error, cost = values(placement)
-    candidates.tell(placement, error, [cost], weight)
+def sampler(limits: tuple[float, ...] = (), seed: int = 0, startup: int = 6) -> AdditiveSampler:
+    return AdditiveSampler(SITES, overheads, limits, seed=seed, startup=startup)
 
 
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_proposals_are_legal_and_new(sampler: str) -> None:
-    candidates, taken = generator(sampler, startup=5), set()
-    for number in range(8 if sampler == "gp" else 40):  # a Gaussian process takes its time
-        placement = candidates.ask(number, taken)
-        assert placement is not None
-        assert placement.id not in taken
-        assert trial_of(CHOICE_SPACE, placement, values(placement)) is not None
-        assert placement == resolve(placement, SITES)
-        taken.add(placement.id)
-        tell(candidates, placement)
+def study(by: BaseSampler, objectives: int = 3) -> optuna.Study:
+    return optuna.create_study(directions=["minimize"] * objectives, sampler=by)
 
 
-@pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
-def test_proposals_depend_on_what_was_told_the_seed_and_the_number(sampler: str) -> None:
-    first = [generator(sampler, startup=2).ask(number, set()) for number in range(4)]
-    assert first == [generator(sampler, startup=2).ask(number, set()) for number in range(4)]
-    assert first != [
-        generator(sampler, startup=2, seed=1).ask(number, set()) for number in range(4)
+def error(placement: Placement) -> float:
+    """An additive truth: each choice at each site has an effect of its own, of either sign."""
+    effects = [
+        random.Random(f"{site} {choice.text}").gauss(1, 2) for site, choice in placement.choices
     ]
-    # A generator that was asked before, as in an uninterrupted run, proposes like a fresh one that
-    # was told the same.
-    asked, fresh = generator(sampler), generator(sampler)
-    for number in range(12):
-        placement = asked.ask(number, set())
+    return 60 - sum(effects)
+
+
+def values(by: AdditiveSampler, trial: optuna.Trial) -> tuple[float, ...]:
+    """The objectives of the placement that a trial suggests."""
+    placement = by.placement(trial)
+    return (error(placement), *by.overheads(placement))
+
+
+def ran(by: AdditiveSampler, trials: int = 25) -> optuna.Study:
+    made = study(by)
+    made.optimize(lambda trial: values(by, trial), n_trials=trials)
+    return made
+
+
+def params(made: optuna.Study) -> list[dict[str, object]]:
+    return [trial.params for trial in made.trials]
+
+
+def test_the_example_runs() -> None:
+    failed, tried = doctest.testmod(sampler_room)
+    assert (failed, tried > 5) == (0, True)
+
+
+def test_it_beats_random_search_on_an_additive_truth() -> None:
+    def volume(made: optuna.Study) -> float:
+        found = np.array([trial.values for trial in made.trials])
+        return hypervolume(found[nondominated(found)], np.array([80.0, 100.0, 1.0]))
+
+    by_chance = []
+    for seed in range(5):
+        reference = sampler()
+        made = study(RandomSampler(seed))
+        made.optimize(lambda trial, by=reference: values(by, trial), n_trials=40)
+        by_chance.append(volume(made))
+    modelled = [volume(ran(sampler(seed=seed), 40)) for seed in range(5)]
+    assert min(modelled) > max(by_chance)
+
+
+def test_proposals_are_new_and_those_of_the_search_itself() -> None:
+    by = sampler(seed=3)
+    made = ran(by)
+    designs = [tuple(trial.params.values()) for trial in made.trials]
+    assert len(set(designs)) == len(designs) == 25
+    space = ChoiceSpace(SITES, defaults={})
+    pool = CandidatePool.of(space, overheads, [math.inf, math.inf], 2)
+    own = CandidateGenerator(pool, lambda p: p, "additive", seed=3, first=0, startup=6)
+    taken: set[str] = set()
+    for trial in made.trials:
+        placement = own.ask(trial.number, taken)
         assert placement is not None
-        for candidates in (asked, fresh):
-            tell(candidates, placement)
-    assert asked.ask(99, set()) == fresh.ask(99, set())
-
-
-def test_tpe_and_the_additive_model_learn() -> None:
-    def late_mean(sampler: str) -> float:
-        """The mean of both objectives over the proposals after the startup, two seeds together."""
-        found = []
-        for seed in range(2):
-            candidates, taken = generator(sampler, startup=10, seed=seed), set()
-            for number in range(40):
-                placement = candidates.ask(number, taken)
-                assert placement is not None
-                taken.add(placement.id)
-                tell(candidates, placement)
-                found += [sum(values(placement))] * (number >= 10)
-        return sum(found) / len(found)
-
-    assert max(late_mean("tpe"), late_mean("additive")) < late_mean("random") - 1
-
-
-def test_startup_spreads_over_the_number_of_sites() -> None:
-    candidates = generator(startup=300)
-    sizes = Counter(
-        len(placement.choices)
-        for number in range(300)
-        if (placement := candidates.ask(number, set()))
-    )
-    assert set(sizes) == {1, 2, 3, 4, 5, 6}
-    assert min(sizes.values()) > 25
-
-
-@pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
-def test_a_small_space_is_exhausted_without_a_duplicate(sampler: str) -> None:
-    space = SearchSpace(
-        "s", SPACE.backbone, sites=("layer1", "layer2"), modules={"se": {"r": (4, 16)}}
-    )
-    candidates, taken = (
-        generator(sampler, startup=2, choice_space=choice_space_of(space, SITES)),
-        set(),
-    )
-    for number in range(20):
-        placement = candidates.ask(number, taken)
-        if placement is None:
-            break
+        assert {site: choice.text for site, choice in placement.choices} == {
+            site: text for site, text in trial.params.items() if text != "off"
+        }
         taken.add(placement.id)
-        tell(candidates, placement)
-    # The backbone alone is a reference, and never proposed.
-    assert len(taken) == 8 == choice_space_of(space, SITES).size - 1
+        own.tell(placement, error(placement), by.overheads(placement))
 
 
-@pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
-def test_proposals_stay_within_the_limit(sampler: str) -> None:
-    candidates, taken = generator(sampler, startup=3, limit=2.0), set()
-    for number in range(20):
-        placement = candidates.ask(number, taken)
-        assert placement is not None
-        assert 1 <= len(placement.choices) <= 2
-        taken.add(placement.id)
-        tell(candidates, placement)
+def test_a_study_that_goes_on_proposes_as_one_that_was_not_interrupted() -> None:
+    whole, first = ran(sampler()), ran(sampler(), 14)
+    again = study(sampler())  # another process: nothing is known but the trials
+    again.add_trials(first.trials)
+    used = sampler()
+    ran(used, 5)  # and a sampler that served another study
+    other = study(used)
+    other.add_trials(first.trials)
+    for made in (again, other):
+        by = made.sampler
+        assert isinstance(by, AdditiveSampler)
+        made.optimize(lambda trial, by=by: values(by, trial), n_trials=11)
+        assert params(made) == params(whole)
+    assert params(ran(sampler(seed=1))) != params(whole)
+    copied = study(pickle.loads(pickle.dumps(used)))
+    assert copied.ask(used.space).params == first.trials[0].params
 
 
-def test_with_a_limit_below_everything_there_is_no_proposal() -> None:
-    for startup in (0, 5):
-        assert generator("additive", startup=startup, limit=0.5).ask(0, set()) is None
-    assert generator("additive", limit=0.5).at_random(0, set()) is None
+def test_ask_and_tell_with_trials_that_fail_run_and_were_given() -> None:
+    by = sampler()
+    made = study(by)
+    made.enqueue_trial(dict.fromkeys(by.space, "off"))
+    under_way = []
+    for number in range(30):
+        trial = made.ask(by.space)
+        assert set(trial.params) == set(SITES)
+        if number % 5 == 1:
+            made.tell(trial, state=TrialState.FAIL)
+        elif number % 5 == 2:
+            under_way.append(trial)
+        else:
+            made.tell(trial, values(by, trial))
+    assert set(made.trials[0].params.values()) == {"off"}
+    assert len({tuple(trial.params.values()) for trial in made.trials}) == 30
+    assert len(under_way) == 6
 
 
-def test_the_random_search_is_legal_new_and_its_own() -> None:
-    candidates, taken = generator(startup=5), set()
+def test_limits_hold_also_on_what_is_no_objective() -> None:
+    by = sampler(limits=(6.0, 0.25))
+    made = study(by, objectives=2)
+    made.optimize(lambda trial: values(by, trial)[:2], n_trials=20)
+    for trial in made.trials:
+        assert trial.values[1] <= 6.0
+        assert sum(text != "off" for text in trial.params.values()) <= 2
+
+
+def test_an_exhausted_space_repeats() -> None:
+    by = AdditiveSampler(FEW, overheads, seed=0, startup=2)
+    made = ran(by, 12)
+    designs = [tuple(trial.params.values()) for trial in made.trials]
+    assert len(set(designs[:8])) == 8  # all but no attention
+    assert set(designs[8:]) <= set(designs[:8])
+    nothing = ran(AdditiveSampler(FEW, overheads, (0.0, 0.0), seed=0), 2)
+    assert {text for trial in nothing.trials for text in trial.params.values()} == {"off"}
+
+
+def test_other_parameters_are_drawn_at_random() -> None:
     drawn = []
-    for index in range(60):
-        placement = candidates.at_random(index, taken)
-        assert placement is not None
-        assert placement.id not in taken
-        assert placement == resolve(placement, SITES)
-        taken.add(placement.id)
-        drawn.append(placement)
-        tell(candidates, placement)  # it learns nothing
-    assert drawn[:5] != [candidates.ask(number, set()) for number in range(5)]
-    again: set[str] = set()
-    for placement in drawn:
-        assert generator(startup=5).at_random(len(again), again) == placement
-        again.add(placement.id)
-
-
-def test_an_error_of_little_weight_says_little() -> None:
-    def proposed(error: float, weight: float) -> list[Placement | None]:
-        """What is proposed after a placement was told with this error and weight."""
-        candidates = generator("additive")
-        for number, site in enumerate(("layer1", "layer2", "layer3")):
-            candidates.tell(Placement.parse(f"{site}.0.bn2=bam"), 10.0 + number, [1.0])
-        candidates.tell(Placement.parse("layer3=bam"), error, [1.0], weight)
-        return [candidates.ask(n, set()) for n in range(5)]
-
-    assert proposed(5.0, 1e-9) == proposed(15.0, 1e-9)
-    assert proposed(5.0, 1.0) != proposed(15.0, 1.0)
-
-
-def test_options_that_are_illegal_together_are_drawn_again() -> None:
-    space = SearchSpace(
-        "s", SPACE.backbone, modules={"bam": {"branches": ("channel", "spatial"), "d": (2, 4)}}
-    )
-    candidates = generator("random", startup=10, choice_space=choice_space_of(space, SITES))
-    for number in range(20):
-        placement = candidates.ask(number, set())
-        assert placement is not None
-        assert placement == resolve(placement, SITES)
+    for _ in range(2):
+        by = sampler()
+        made = study(by)
+        space = {**by.space, "rate": FloatDistribution(0.0, 1.0)}
+        drawn.append([made.ask(space).params["rate"] for _ in range(5)])
+        by.reseed_rng()
+        assert made.ask(space).params["rate"] not in drawn[0]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 5
 
 
 @pytest.mark.parametrize(
-    ("text", "in_space"),
-    [
-        ("none", True),
-        ("bottleneck=bam", True),
-        ("bottleneck=bam(r=8,d=2)", True),
-        ("layer1=bam(n=2)", True),
-        ("layer1=bam(n=3)", False),
-        ("layer1=bam(r=2)", False),
-        ("layer1=se", False),
-        ("layer1.0.bn1=bam", False),
-    ],
+    "directions", [["minimize"], ["minimize", "maximize"], ["minimize"] * 4], ids=str
 )
-def test_only_what_is_in_the_choice_space_becomes_a_trial(text: str, in_space: bool) -> None:
-    assert (trial_of(CHOICE_SPACE, resolve(text, SITES), [1.0, 2.0]) is not None) == in_space
-
-
-def test_what_is_kept_has_a_parameter_for_each_site_with_attention() -> None:
-    trial = kept_trial(CHOICE_SPACE, resolve("layer1=bam layer2=bam(r=8,d=1)", SITES), [70.0, 1.0])
-    assert trial.params == {"layer1": "bam(r=16,d=4)", "layer2": "bam(r=8,d=1)"}
-    assert trial.values == [70.0, 1.0]
-    assert kept_trial(CHOICE_SPACE, resolve("none", SITES), [70.0, 1.0]).params == {}
-    assert kept_trial(
-        CHOICE_SPACE, resolve("layer1=se layer2=bam(n=3) layer3=bam", SITES), [70.0, 1.0]
-    ).params == {"layer3": "bam(r=16,d=4)"}
-    # Optuna takes them all in one study: a site's values are the same in each.
-    study = optuna.create_study(directions=["minimize"] * 2)
-    for text in ("layer1=bam", "layer1=bam(r=4,d=1)", "none", "layer1.0.bn2=bam(d=6)"):
-        study.add_trial(kept_trial(CHOICE_SPACE, resolve(text, SITES), [70.0, 1.0]))
-    assert [len(found.params) for found in study.trials] == [1, 1, 0, 1]
+def test_other_objectives_are_refused(directions: list[str]) -> None:
+    by = sampler()
+    made = optuna.create_study(directions=directions, sampler=by)
+    with pytest.raises(ValueError, match="minimises an error and at most 2 overheads"):
+        made.ask(by.space)

@@ -43,8 +43,8 @@ def store(study_storage: StudyStorage, tmp_path: Path) -> Store:
 
 
 def test_what_goes_in_comes_out(store: Store, study_storage: StudyStorage, tmp_path: Path) -> None:
-    store.add(make_record(0, 80.0, 0.0), None, [80.0, 0.0, 0.0])
-    store.add(make_record(1, None, 0.5, failure="Traceback: déjà vu"), None, [])
+    store.add(make_record(0, 80.0, 0.0), [80.0, 0.0, 0.0])
+    store.add(make_record(1, None, 0.5, failure="Traceback: déjà vu"), [])
     store.add_final(0, 1000, {"error": 71.0, "images": 100, "seconds": 2.0, "micro_batches": 1})
     store.add_latency(0, 12.5, (10.0, 15.0))
     again = open_store(tmp_path / "study", IDENTITY, OBJECTIVES, study_storage)
@@ -101,7 +101,7 @@ def test_a_folder_whose_trials_are_elsewhere_is_not_begun_anew(
 def test_a_study_set_aside_is_whole_under_its_new_name(
     store: Store, study_storage: StudyStorage, tmp_path: Path
 ) -> None:
-    store.add(make_record(0, 80.0, 0.0), None, [80.0, 0.0, 0.0])
+    store.add(make_record(0, 80.0, 0.0), [80.0, 0.0, 0.0])
     moved = archive(tmp_path / "study", study_storage)
     assert len(moved) == (1 if study_storage.embedded else 2)
     assert (
@@ -169,8 +169,8 @@ def test_a_database_that_cannot_be_had_is_one_sentence(
 
 def test_a_database_that_goes_away_is_a_breakdown(tmp_path: Path) -> None:
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
-    store.add(make_record(0, 80.0, 0.0), None, [80.0, 0.0, 0.0])
+    store.add(make_record(0, 80.0, 0.0), [80.0, 0.0, 0.0])
     (tmp_path / "study.db").write_bytes(b"no database any more" * 1000)
     with pytest.raises(RunError, match="cannot be written"):
-        store.add(make_record(1, 80.0, 0.0), None, [80.0, 0.0, 0.0])
+        store.add(make_record(1, 80.0, 0.0), [80.0, 0.0, 0.0])
     assert list(store.records()) == [0]

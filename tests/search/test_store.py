@@ -2,14 +2,19 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import optuna
 import pytest
 from conftest import make_record
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from bam_search.errors import UserError
-from bam_search.search.store import open_store, read_records
+from bam_search.search.store import Store, open_store, read_records
+from bam_search.study.record import Record
 
 OBJECTIVES = ("error", "params_overhead")
 IDENTITY = {
@@ -28,9 +33,7 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
         make_record(1, None, 0.5, failure="Traceback: déjà vu"),
     )
     for record in (late, failed, early):
-        store.add(
-            record, None, [record.val_error, record.params_overhead] if record.complete else []
-        )  # type: ignore[list-item]
+        store.add(record, [record.val_error, record.params_overhead] if record.complete else [])  # type: ignore[list-item]
     store.add_final(2, 1000, {"error": 71.0, "images": 100, "seconds": 2.0, "micro_batches": 1})
     store.add_latency(2, 12.5, (10.0, 15.0))
     again = open_store(tmp_path, IDENTITY, OBJECTIVES).records()
@@ -56,8 +59,8 @@ def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
         0, None, 1.0, stopped="after 1 epoch: no", rung_epochs=(1,), rung_errors=(93.5,)
     )
     control = make_record(1, 80.0, 1.0, control=True, rung_epochs=(1, 2), rung_errors=(93.5, 90.25))
-    store.add(stopped, None, [])
-    store.add(control, None, [80.0, 1.0])
+    store.add(stopped, [])
+    store.add(control, [80.0, 1.0])
     assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records().values()) == [stopped, control]
     study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}")
     states = [trial.state.name for trial in study.get_trials()]
@@ -66,8 +69,8 @@ def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
 
 def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_path: Path) -> None:
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
-    store.add(make_record(0, 80.0, 0.0), None, [80.0, 0.0])
-    store.add(make_record(10, 70.0, 1.0), None, [70.0, 1.0])
+    store.add(make_record(0, 80.0, 0.0), [80.0, 0.0])
+    store.add(make_record(10, 70.0, 1.0), [70.0, 1.0])
     done = {"images": 100, "seconds": 2.0}
     store.add_final(10, 10, {"error": 73.0, "micro_batches": 2, **done})
     store.add_final(10, 9, {"error": 72.0, "micro_batches": 1, **done})
@@ -93,13 +96,105 @@ def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_p
 def test_optuna_reads_the_folder(tmp_path: Path) -> None:
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
     record = make_record(0, 80.0, 1.5)
-    store.add(
-        record, optuna.create_trial(params={}, distributions={}, values=[80.0, 1.5]), [80.0, 1.5]
-    )
+    store.add(record, [80.0, 1.5])
     study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert [trial.values for trial in study.best_trials] == [[80.0, 1.5]]
     assert study.metric_names == list(OBJECTIVES)
     assert study.trials[0].user_attrs["placement"] == record.placement
+
+
+def running(text: str = "bam(r=16)") -> FrozenTrial:
+    """A trial with attention at one site."""
+    return optuna.create_trial(
+        state=TrialState.RUNNING,
+        params={"layer1": text},
+        distributions={"layer1": CategoricalDistribution(("bam(r=16)", "bam(r=4)"))},
+    )
+
+
+def trials(folder: Path) -> list[FrozenTrial]:
+    """What Optuna itself finds in a study's folder."""
+    return optuna.load_study(study_name="study", storage=f"sqlite:///{folder / 'study.db'}").trials
+
+
+def test_a_trial_runs_from_its_candidate_s_beginning_to_its_end(tmp_path: Path) -> None:
+    store = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    whole, stopped = make_record(0, 80.0, 1.5), make_record(1, None, 1.0, stopped="no")
+    failed = make_record(2, None, 1.0, failure="Traceback: déjà vu")
+    times = [datetime.now()]
+    for record in (whole, stopped, failed):
+        store.begin(record, running())
+        times.append(datetime.now())
+    assert store.is_running(0)
+    assert [trial.state.name for trial in trials(tmp_path)] == ["RUNNING"] * 3
+    assert read_records(tmp_path) == []
+    for record in (failed, whole, stopped):
+        store.add(record, [80.0, 1.5] if record.complete else [])
+        times.append(datetime.now())
+    assert not store.is_running(0)
+    found = trials(tmp_path)
+    assert [trial.state.name for trial in found] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert [trial.values for trial in found] == [[80.0, 1.5], None, None]
+    for number, (trial, ended) in enumerate(zip(found, (4, 5, 3), strict=True)):
+        assert trial.params == {"layer1": "bam(r=16)"}
+        assert trial.datetime_start is not None
+        assert trial.datetime_complete is not None
+        assert times[number] <= trial.datetime_start <= times[number + 1]
+        assert times[ended] <= trial.datetime_complete <= times[ended + 1]
+    assert read_records(tmp_path) == [whole, stopped, failed]
+
+
+def test_a_candidate_that_was_cut_off_goes_on_in_its_trial(tmp_path: Path) -> None:
+    record, other = make_record(0, 80.0, 1.5), make_record(1, 70.0, 1.5)
+    store = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    store.begin(record, running())
+    store.begin(other, running())
+    (before, _) = trials(tmp_path)
+    store.leave()  # Ctrl-C
+    assert [trial.state.name for trial in trials(tmp_path)] == ["WAITING"] * 2
+    again = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    again.begin(record, running())
+    # The driver is killed, and the next one has other ideas of candidate 1.
+    again = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    assert [trial.state.name for trial in trials(tmp_path)] == ["WAITING"] * 2
+    continued = datetime.now()
+    again.begin(record, running())
+    again.begin(replace(other, placement="layer1=bam(r=4)"), running("bam(r=4)"))
+    found = trials(tmp_path)
+    assert [trial.state.name for trial in found] == ["RUNNING", "FAIL", "RUNNING"]
+    assert before.datetime_start is not None
+    assert found[0].datetime_start is not None
+    assert before.datetime_start < continued < found[0].datetime_start
+    again.add(record, [80.0, 1.5])
+    assert (trials(tmp_path)[0].number, trials(tmp_path)[0].state.name) == (0, "COMPLETE")
+    assert read_records(tmp_path) == [record]
+
+
+@pytest.mark.parametrize("record", [make_record(0, 80.0, 1.5), make_record(0, None, 1.0)])
+def test_a_driver_that_dies_between_the_record_and_the_trial_s_end(
+    tmp_path: Path, record: Record
+) -> None:
+    store = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    store.begin(record, running())
+    killed = pytest.raises(KeyboardInterrupt)
+    with killed, patch.object(Store, "_set_state", side_effect=KeyboardInterrupt):
+        store.add(record, [80.0, 1.5])
+    assert read_records(tmp_path) == [record]
+    assert [trial.state.name for trial in trials(tmp_path)] == ["RUNNING"]
+    assert open_store(tmp_path, IDENTITY, OBJECTIVES).records() == {0: record}
+    (trial,) = trials(tmp_path)
+    assert (trial.state.name, trial.values) == (
+        ("COMPLETE", [80.0, 1.5]) if record.complete else ("PRUNED", None)
+    )
+
+
+def test_a_trial_that_somebody_asked_for_by_hand_is_left_alone(tmp_path: Path) -> None:
+    open_store(tmp_path, IDENTITY, OBJECTIVES)
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    study.ask()
+    study.ask().set_user_attr("mine", 1)
+    assert open_store(tmp_path, IDENTITY, OBJECTIVES).records() == {}
+    assert [trial.state.name for trial in trials(tmp_path)] == ["RUNNING"] * 2
 
 
 def test_a_study_that_was_run_differently_is_refused_with_the_differences(tmp_path: Path) -> None:
@@ -128,7 +223,7 @@ def test_a_damaged_database_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_database_without_its_study_json_is_known_all_the_same(tmp_path: Path) -> None:
-    open_store(tmp_path, IDENTITY, OBJECTIVES).add(make_record(0, 80.0, 1.5), None, [80.0, 1.5])
+    open_store(tmp_path, IDENTITY, OBJECTIVES).add(make_record(0, 80.0, 1.5), [80.0, 1.5])
     (tmp_path / "study.json").unlink()
     with pytest.raises(UserError, match="seed: 0 there, 1 now"):
         open_store(tmp_path, {**IDENTITY, "seed": 1}, OBJECTIVES)
@@ -144,7 +239,7 @@ def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
 
 def test_odd_folder_names_are_no_trouble(tmp_path: Path) -> None:
     folder = tmp_path / "größe & 50 % ?x=1#y"
-    open_store(folder, IDENTITY, OBJECTIVES).add(make_record(0, 80.0, 1.5), None, [80.0, 1.5])
+    open_store(folder, IDENTITY, OBJECTIVES).add(make_record(0, 80.0, 1.5), [80.0, 1.5])
     assert list(open_store(folder, IDENTITY, OBJECTIVES).records()) == [0]
     assert (folder / "study.db").is_file()
 
