@@ -281,7 +281,7 @@ def _submit(
 def _begin(context: SearchContext, store: Store, record: Record) -> None:
     """Keep in the store that a candidate is under way, unless it was already."""
     if not store.is_running(record.number):
-        placement = Placement.parse(record.placement)
+        placement = record.parsed_placement
         store.begin(record, running_trial(context.choice_space, placement))
 
 
