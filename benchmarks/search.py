@@ -46,7 +46,6 @@ from bam_search.model.load import load
 from bam_search.report.findings import site_effects, stopping
 from bam_search.score.cost import overheads
 from bam_search.score.cost_table import cost_table
-from bam_search.score.data import CIFAR_INPUTS
 from bam_search.score.device import choose, cores
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
@@ -60,6 +59,7 @@ from bam_search.search.statistics import difference, mean, noise
 from bam_search.search.study import FinalistPlan, Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 
 TABLE = Path("benchmarks/results/placement_table.csv")
 KEYS = ("params_overhead", "macs_conv_fc_overhead")

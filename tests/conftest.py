@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from bam_search.cli.main import main
-from bam_search.score.synthetic import generate_images
 from bam_search.search.record import Record
+from bam_search.tasks.classification.synthetic import generate_images
 
 MAKER = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100_npz.py"
 
