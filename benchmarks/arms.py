@@ -16,11 +16,14 @@ from dataclasses import dataclass
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.score.data import CIFAR_INPUTS, Images, Split, locate, split
 from bam_search.score.device import choose, threads_each
-from bam_search.score.evaluate import Job, Task
+from bam_search.score.evaluate import Experiment, Job
 from bam_search.search.executors import local
 from bam_search.search.study import Study, load_study
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, locate
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.task import Split
 from benchmarks import usual_loop
 
 SEEDS = 4
@@ -63,18 +66,21 @@ class Setting:
     def split(self) -> Split:
         """The images, split by the first seed, whatever this one is."""
         study = self.study()
-        return split(locate(self.data).load(), study.data.limit, study.data.validation, seed=0)
+        return cifar100.task().split(
+            locate(self.data).load(), study.data.limit, study.data.validation, seed=0
+        )
 
     def some(self, images: int) -> Images:
         """The first images that train."""
-        return self.split().fit.take(slice(0, images))  # type: ignore[arg-type]
+        return self.split().fit.take(slice(0, images))
 
 
 def ours(setting: Setting) -> list[float]:
     """The validation errors of the references, trained by the engine as a study trains them."""
     study = setting.study()
     sites = sites_of(load(study.space, CIFAR_INPUTS))
-    task = Task(
+    task = Experiment(
+        "classification",
         study.space,
         sites,
         setting.split(),
@@ -90,7 +96,7 @@ def ours(setting: Setting) -> list[float]:
         results = [future.result() for future in futures]
     if failures := [result.failure for result in results if not result.score]:
         raise RuntimeError(failures[0])
-    return [result.score.error for result in results if result.score]
+    return [result.score.value for result in results if result.score]
 
 
 def usual(setting: Setting) -> list[float]:

@@ -40,11 +40,11 @@ import torch
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
 from bam_search.score.cuda_graphs import EAGER
-from bam_search.score.data import CIFAR_INPUTS
 from bam_search.score.device import choose, claim, cores, threads_each
-from bam_search.score.evaluate import Job, Result, Score, Task, evaluate
+from bam_search.score.evaluate import Experiment, Job, Result, Score, evaluate
 from bam_search.search.loop import search
 from bam_search.search.store import open_store
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from benchmarks.arms import ARMS, Setting
 from benchmarks.invented import at_once, invented
 from benchmarks.ladder import IMAGES, Rung, alone, best, bound, environment, ladder, service, speed
@@ -132,7 +132,8 @@ def _firsts(setting: Setting, how: dict[str, Any]) -> list[float]:
     images = parts.fit.take(np.arange(len(parts.fit))[: (EAGER + 4) * study.recipe.batch])
     few = replace(parts, fit=images, validation=images.take(np.arange(100)))
     recipe = replace(study.recipe, **how)
-    task = Task(
+    task = Experiment(
+        "classification",
         study.space,
         sites_of(load(study.space, CIFAR_INPUTS)),
         few,
@@ -162,7 +163,8 @@ def goal(setting: Setting, epochs: int = 30, seeds: int = 3) -> dict[str, float]
     """
     study = setting.study(own_batch=True)
     whole = replace(setting, images=None).split()
-    task = Task(
+    task = Experiment(
+        "classification",
         study.space,
         sites_of(load(study.space, CIFAR_INPUTS)),
         whole,
@@ -172,7 +174,7 @@ def goal(setting: Setting, epochs: int = 30, seeds: int = 3) -> dict[str, float]
     )
     return spread(
         [
-            _score(evaluate(task, Job("none", seed, epochs, final=True))).error
+            _score(evaluate(task, Job("none", seed, epochs, final=True))).value
             for seed in range(seeds)
         ]
     )

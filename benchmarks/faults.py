@@ -46,10 +46,8 @@ from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
 from bam_search.score.cost_table import cost_table
-from bam_search.score.data import CIFAR_INPUTS, split, synthetic
 from bam_search.score.device import choose
-from bam_search.score.evaluate import Job, Result, Task
-from bam_search.score.recipe import Recipe
+from bam_search.score.evaluate import Experiment, Job, Result
 from bam_search.search.loop import search
 from bam_search.search.on_ray import on_ray
 from bam_search.search.storage import StudyStorage
@@ -57,6 +55,9 @@ from bam_search.search.store import Store, open_store, read_records
 from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
 from bam_search.study.record import Record, main_records
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, synthetic
+from bam_search.tasks.recipe import Recipe
 from benchmarks.invented import at_once, invented
 from benchmarks.results import deliver
 
@@ -455,8 +456,9 @@ def ray_speedup(jobs: int = 24) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "sleepy.py").write_text(SLEEPY)
         name = f"{Path(folder) / 'sleepy.py'}:Net"
-        parts = split(synthetic("asked for"), 400, 0.25, 0)
-        task = Task(
+        parts = cifar100.task().split(synthetic("asked for"), 400, 0.25, 0)
+        task = Experiment(
+            "classification",
             name,
             sites_of(load(name, CIFAR_INPUTS)),
             parts,

@@ -8,13 +8,13 @@ from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
 from bam_search.score.cost_table import cost_table
-from bam_search.score.data import CIFAR_INPUTS
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
 from bam_search.search.loop import SearchContext
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 
 
 def invented(records: int, startup: int = 12) -> tuple[Study, SearchContext]:

@@ -25,15 +25,16 @@ from torch.nn import functional
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.score.batches import EpochPlan
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost import count
 from bam_search.score.cuda_graphs import stream
-from bam_search.score.data import CIFAR_INPUTS, Images
 from bam_search.score.device import MEMORY, Device, choose, cores, threads_each
 from bam_search.score.evaluate import faster
-from bam_search.score.recipe import Recipe
 from bam_search.score.step import TrainingStep
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.recipe import Recipe
 from benchmarks import usual_loop
 from benchmarks.arms import Setting
 from benchmarks.results import say, spread
@@ -258,13 +259,13 @@ def trained(
 
 
 def _engine(net: nn.Module, images: Images, recipe: Recipe, device: Device) -> Iterator[object]:
-    context = TrainingContext.of(device, recipe, images)
+    context = TrainingContext.of(cifar100.task(), device, recipe, images)
     model = net.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with stream(device.type):
         step = TrainingStep.first(model.train(), context, recipe)
         take = step.make_step()
         for epoch in range(recipe.epochs):
-            step.batches.load(EpochPlan.of(len(images), 0, epoch, recipe))
+            step.batches.load(0, epoch)
             for _ in range(len(step.batches)):
                 take()
             yield float(step.loss)

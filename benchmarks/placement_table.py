@@ -33,15 +33,17 @@ from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
-from bam_search.score.data import CIFAR_INPUTS, Dataset, Split, locate, split
 from bam_search.score.device import Device, choose, threads_each
-from bam_search.score.evaluate import Job, Score, Task
-from bam_search.score.recipe import Recipe
+from bam_search.score.evaluate import Experiment, Job, Score
 from bam_search.search.executors import local
 from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import Sites
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, locate
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Dataset, Split
 
 COLUMNS = ("placement", "seed", "epochs", "error", "loss", "train_losses", "seconds")
 
@@ -89,10 +91,10 @@ def _train(asked: argparse.Namespace) -> None:
     sites = sites_of(space)
     dataset = locate(asked.data).load()
     wanted = asked.images + asked.held_out
-    parts = split(dataset, wanted, asked.held_out / wanted, seed=0)
+    parts = cifar100.task().split(dataset, wanted, asked.held_out / wanted, seed=0)
     # As finalists are: measured once, at the end, here on what the split holds out instead of the
     # test set.
-    once = Split(parts.fit, parts.validation.take(slice(0, 0)), parts.validation)  # type: ignore[arg-type]
+    once = Split(parts.fit, parts.validation.take(slice(0, 0)), parts.validation)
     _agree(asked.out.with_suffix(".json"), _about(asked.space, dataset, parts, recipe, device))
     done = _done(asked.out)
     texts = _placements(asked.placements, space, sites)
@@ -101,7 +103,9 @@ def _train(asked: argparse.Namespace) -> None:
         f"{len(texts)} placements, {len(done)} trainings in {asked.out}, {len(jobs)} to come",
         file=sys.stderr,
     )
-    task = Task(asked.space, sites, once, recipe, device, threads_each(workers))
+    task = Experiment(
+        "classification", asked.space, sites, once, recipe, device, threads_each(workers)
+    )
     _append(asked.out, jobs, task, workers)
 
 
@@ -138,7 +142,7 @@ def _jobs(asked: argparse.Namespace, texts: Sequence[str]) -> Iterator[Job]:
         yield Job(text, seed, epochs, final=True)
 
 
-def _append(path: Path, jobs: Sequence[Job], task: Task, workers: int) -> None:
+def _append(path: Path, jobs: Sequence[Job], task: Experiment, workers: int) -> None:
     """Train the jobs, and write a row of the table as each ends."""
     with local(task, workers, "") as submit, path.open("a", newline="") as file:
         futures = {submit(job): job for job in jobs}
@@ -155,7 +159,7 @@ def _row(job: Job, score: Score) -> tuple[object, ...]:
         job.placement,
         job.seed,
         job.epochs,
-        round(score.error, 4),
+        round(score.value, 4),
         round(score.loss, 5),
         losses,
         round(score.seconds, 2),

@@ -50,7 +50,6 @@ from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
 from bam_search.score.cost import overheads
 from bam_search.score.cost_table import cost_table
-from bam_search.score.data import CIFAR_INPUTS
 from bam_search.score.device import choose, cores
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import Epoch
@@ -61,6 +60,7 @@ from bam_search.search.study import FinalistPlan, Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import Record, main_records
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 
 TABLE = Path("benchmarks/results/placement_table.csv")
 KEYS = ("params_overhead", "macs_conv_fc_overhead")

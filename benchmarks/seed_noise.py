@@ -25,13 +25,14 @@ import torch
 
 from bam_search.files import write
 from bam_search.model.build import sites_of
-from bam_search.score.data import locate, split
 from bam_search.score.device import choose, threads_each
-from bam_search.score.evaluate import Job, Task
+from bam_search.score.evaluate import Experiment, Job
 from bam_search.search.executors import local
 from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
 from bam_search.study.record import standard_error
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.cifar100 import locate
 
 Errors = dict[str, list[float]]
 
@@ -41,9 +42,17 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
     device = choose(device_name)
     study = load_study("placement", device, {}, [])
     dataset = locate(data).load()
-    parts = split(dataset, study.data.limit, study.data.validation, study.seed)
+    parts = cifar100.task().split(dataset, study.data.limit, study.data.validation, study.seed)
     sites = sites_of(load_space(study.space))
-    task = Task(study.space, sites, parts, study.recipe, device, threads_each(study.workers))
+    task = Experiment(
+        "classification",
+        study.space,
+        sites,
+        parts,
+        study.recipe,
+        device,
+        threads_each(study.workers),
+    )
     errors: Errors = {name: [] for name in study.references}
     with local(task, study.workers, "") as submit:
         # Seeds outside, references inside: a drift of the machine meets all references alike.
@@ -56,9 +65,9 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
         for name, future in jobs:
             result = future.result()
             assert result.score is not None, result.failure
-            errors[name].append(result.score.error)
+            errors[name].append(result.score.value)
             print(
-                f"{name:28} {result.score.error:6.2f} %  {result.score.seconds:6.1f} s", flush=True
+                f"{name:28} {result.score.value:6.2f} %  {result.score.seconds:6.1f} s", flush=True
             )
     return {
         "variant": device.variant,

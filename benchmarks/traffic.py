@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 
 from bam_search.model.load import load
 from bam_search.model.trace import BATCH, Shape, Trace, trace
-from bam_search.score.data import CIFAR_INPUTS
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 
 IMAGE: Shape = (3, 32, 32)
 BYTES = 2

@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from bam_search.score.data import Images
-from bam_search.score.recipe import Recipe
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.recipe import Recipe
 
 BATCH = 128
 _NORMALISED = [

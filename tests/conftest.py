@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 from bam_search.cli.main import main
-from bam_search.score.synthetic import generate_images
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
+from bam_search.tasks.classification.synthetic import generate_images
 
 MAKER = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100_npz.py"
 

@@ -18,8 +18,8 @@ from conftest import run_command
 from held import held_space
 
 from bam_search.report.verify import verify
-from bam_search.score.synthetic import generate_images
 from bam_search.search.lock import locked
+from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.words import counted
 
 TINY = [
@@ -368,7 +368,10 @@ def test_generated_images_are_said_to_be_no_cifar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bam_search.score.data.generate_images", lambda: generate_images(600, 300))
+    monkeypatch.setattr(
+        "bam_search.tasks.classification.cifar100.generate_images",
+        lambda: generate_images(600, 300),
+    )
     out, err = here(
         command("generated", "--trials", 2, study=plain_study(tmp_path, "small")),
         monkeypatch,

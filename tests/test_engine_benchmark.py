@@ -14,9 +14,9 @@ from torch import nn
 
 from bam_search.model.build import build, sites_of
 from bam_search.score.device import choose
-from bam_search.score.synthetic import generate_images
 from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
+from bam_search.tasks.classification.synthetic import generate_images
 from benchmarks import arms, engine, ladder, usual_loop
 
 

@@ -19,7 +19,7 @@ import torch
 
 from bam_search.cli.forecast import duration
 from bam_search.errors import UserError
-from bam_search.score.synthetic import generate_images
+from bam_search.tasks.classification.synthetic import generate_images
 from benchmarks import ladder, usual_loop
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import goals, runner

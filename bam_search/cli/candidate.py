@@ -18,11 +18,12 @@ from bam_search.model.build import backbone
 from bam_search.model.load import load
 from bam_search.report.tables import read_records
 from bam_search.score.context import TrainingContext
-from bam_search.score.data import CIFAR_INPUTS, Dataset, Split, locate, split
 from bam_search.score.device import Device, choose
-from bam_search.score.recipe import Recipe
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
+from bam_search.tasks.load import load_task
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Dataset, Split, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,7 @@ class Setup:
     The data, split, recipe and seed are the study's; the device is the one asked for now.
     """
 
+    task: Task
     data: Dataset
     parts: Split
     recipe: Recipe
@@ -55,8 +57,8 @@ class Setup:
 
     @property
     def context(self) -> TrainingContext:
-        """The training context of final trainings, which see all training images."""
-        return TrainingContext.of(self.device, self.recipe, self.parts.train)
+        """The training context of final trainings, which see all training samples."""
+        return TrainingContext.of(self.task, self.device, self.recipe, self.parts.train)
 
 
 def find(folder: Path, tag: str) -> Candidate:
@@ -68,8 +70,9 @@ def find(folder: Path, tag: str) -> Candidate:
     if tag not in records:
         hint = nearest(tag, records) if records else "it has none"
         raise UserError(f"{folder} has no candidate {tag}", hint)
-    name = str(_identity(folder)["space"])
-    return Candidate(records[tag], name, load(name, CIFAR_INPUTS))
+    identity = _identity(folder)
+    name, task = str(identity["space"]), load_task(str(identity["task"]))
+    return Candidate(records[tag], name, load(name, task.inputs))
 
 
 def setup(folder: Path, source: str, device: str) -> Setup:
@@ -86,14 +89,16 @@ def setup(folder: Path, source: str, device: str) -> Setup:
         validation = float(identity["data"]["validation"])
     except (KeyError, TypeError, ValueError):
         raise _unknown(folder) from None
-    data = locate(source).load()
+    task = load_task(str(identity["task"]))
+    data = task.locate(source).load()
     if data.digest != digest:
         raise UserError(
             f"{data.name} ({data.origin}) is not what the study was run on: "
             f"sha256 {data.digest}, not {digest}",
             "name it with --data",
         )
-    return Setup(data, split(data, images, validation, seed), recipe, choose(device), seed)
+    parts = task.split(data, None if images == "all" else images, validation, seed)
+    return Setup(task, data, parts, recipe, choose(device), seed)
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
@@ -112,14 +117,14 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 
 def _identity(folder: Path) -> Mapping[str, Any]:
-    """Return what identifies the study in `folder`, which names at least its space.
+    """Return what identifies the study in `folder`, which names its task and its space.
 
     Raises UserError.
     """
     path = folder / "study.json"
     try:
         identity: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["identity"]
-        identity["space"]
+        identity["task"], identity["space"]
     except (OSError, ValueError, KeyError, TypeError):
         raise _unknown(folder) from None
     return identity
@@ -127,6 +132,6 @@ def _identity(folder: Path) -> Mapping[str, Any]:
 
 def _unknown(folder: Path) -> UserError:
     return UserError(
-        f"{folder / 'study.json'} does not say which space the study searched",
+        f"{folder / 'study.json'} does not say what the study searched, and on which task",
         "name the folder of a report",
     )

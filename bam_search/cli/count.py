@@ -15,13 +15,13 @@ from bam_search.model.load import load
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS, Cost, count, overheads
 from bam_search.score.cost_table import cost_table
-from bam_search.score.data import SHAPE
 from bam_search.score.device import choose
 from bam_search.score.latency import Latency, LatencySetting, latency, training_memory
-from bam_search.score.recipe import Recipe
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace, load_space
 from bam_search.space.sites import Sites
+from bam_search.tasks.load import CLASSIFICATION, load_task
+from bam_search.tasks.recipe import Recipe
 
 HEADS = {
     "params": "params",
@@ -36,7 +36,7 @@ HEADS = {
 class Asked:
     """What the command line asked for.
 
-    No spaces mean all that ship for CIFAR-100, no placements the paper's four.
+    No spaces mean all that ship for the default task, no placements the paper's four.
     """
 
     spaces: tuple[str, ...]
@@ -82,7 +82,7 @@ def rows(asked: Asked) -> Iterator[Row]:
     """
     as_written = bool(asked.placements or asked.module)
     texts = written_placements(asked.placements, asked.module)
-    for name in asked.spaces or cifar_spaces():
+    for name in asked.spaces or default_spaces():
         space = load(name)
         sites = sites_of(space)
         costs = cost_table(space, sites)
@@ -134,9 +134,10 @@ def _with_module(text: str, module: str | None) -> str:
     return text
 
 
-def cifar_spaces() -> list[str]:
-    """Return the names of the spaces that ship for CIFAR-100."""
-    return [name for name in known("search_spaces", ".py") if load_space(name).input_shape == SHAPE]
+def default_spaces() -> list[str]:
+    """Return the names of the spaces that ship for the task of a study that names none."""
+    shape = load_task(CLASSIFICATION).inputs.shape
+    return [name for name in known("search_spaces", ".py") if load_space(name).input_shape == shape]
 
 
 def as_json(rows: list[Row]) -> str:

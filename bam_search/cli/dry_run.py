@@ -8,9 +8,8 @@ from bam_search.config import flat
 from bam_search.score.cost import Cost, overhead
 from bam_search.score.estimate import most_expensive
 from bam_search.search.workload import trainings
+from bam_search.words import counted
 
-TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
-"""Of CIFAR-100: a dry run does not read the data."""
 AT_LEAST = 1.0
 """Seconds for which each speed is measured."""
 
@@ -63,9 +62,10 @@ def _cost_line(name: str, cost: Cost, backbone: Cost) -> str:
 
 
 def _echo_time(ready: ResolvedRun) -> None:
-    images = ready.study.data.limit or TRAIN_IMAGES
+    # Of the data set as it is defined: a dry run does not read the data.
+    images = ready.study.data.limit or ready.source.train
     held_out = round(images * ready.study.data.validation)
-    of = sizes(ready, images - held_out, held_out, TEST_IMAGES)
+    of = sizes(ready, images - held_out, held_out, ready.source.test)
     expected = forecast(ready, of, AT_LEAST)
     click.echo("")
     if isinstance(expected, str):
@@ -81,7 +81,8 @@ def _echo_phases(ready: ResolvedRun, expected: Forecast, images: int) -> None:
     one_training = [speed.seconds(1, seen) for speed in expected.speeds.of_probes]
     least, most = min(one_training), max(one_training)
     click.echo(
-        f"one training of {seen:,} images: {duration(least)} to {duration(most)}, measured just now"
+        f"one training of {counted(seen, ready.task.sample)}: "
+        f"{duration(least)} to {duration(most)}, measured just now"
     )
     total = trainings([phase for phase, _ in expected.phases])
     click.echo(

@@ -61,8 +61,8 @@ def forecast(ready: ResolvedRun, of: Sizes, at_least: float) -> Forecast | str:
     except Exception as error:  # whatever the user's model raises, as in `evaluate`
         return f"{type(error).__name__}: {first_line(error)}"
     start = mean(speed.start for speed in measured.of_probes)
-    per_image = mean(speed.per_image for speed in measured.of_probes)
-    typical = Speed(start, per_image)
+    per_sample = mean(speed.per_sample for speed in measured.of_probes)
+    typical = Speed(start, per_sample)
     at_once = _trainings_at_once(ready)
     phases = tuple(
         (phase, typical.seconds(phase.trainings, phase.images) / at_once)
@@ -103,7 +103,7 @@ def _speeds(ready: ResolvedRun, at_least: float) -> Speeds:
     texts = list(dict.fromkeys(placement.text for placement in extremes)) or ["none"]
     study = ready.study
     probes = [
-        Probe(study.space, ready.sites, text, study.recipe, ready.device, at_least)
+        Probe(study.task, study.space, ready.sites, text, study.recipe, ready.device, at_least)
         for text in texts
     ]
     return speeds(probes, study.workers, ready.threads)

@@ -12,6 +12,7 @@ from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.model.attention_gain import attention_gains
 from bam_search.report.gallery import gallery
+from bam_search.tasks.task import Gallery
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -28,7 +29,7 @@ def show(
 ) -> None:
     """Write a page of the attention gains of the candidate `tag` to `out`.
 
-    It shows `count` test images, or as many of the folder `pictures` if that is given.
+    It shows `count` test samples, or as many of the folder `pictures` if that is given.
 
     Raises UserError.
     """
@@ -38,28 +39,26 @@ def show(
         raise UserError(f"candidate {tag} has no attention", "choose another one")
     height, width = candidate.space.input_shape[1:]
     if pictures:
-        names, pixels = _user_pictures(pictures, (width, height), count)
+        shown = _user_pictures(pictures, (width, height), count)
+        samples = how.task.from_pictures(shown.pixels)
     else:
-        names, pixels = _test_images(how.parts.test.x[:count])
+        samples = how.parts.test.first(count)
+        shown = how.task.gallery(samples)
     net = candidate.net(how.seed)
     load_weights(net, weights)
     net.to(how.device.type).eval()
     context = how.context
     with torch.inference_mode():
-        images = torch.from_numpy(pixels).to(how.device.type)
-        gains = attention_gains(net, lambda: context.forward(net, images))
+        inputs = context.data.inputs(samples)
+        gains = attention_gains(net, lambda: context.model(net)(inputs))
     gain_maps = {site: gain.cpu().numpy() for site, gain in gains.items()}
     title = f"Attention of #{tag}, {candidate.record.placement}"
-    write(out, gallery(title, names, pixels, gain_maps))
+    write(out, gallery(title, shown.captions, shown.pixels, gain_maps))
     click.echo(f"maps: {out}")
 
 
-def _test_images(pixels: np.ndarray) -> tuple[list[str], np.ndarray]:
-    return [f"test image {i}" for i in range(len(pixels))], np.ascontiguousarray(pixels)
-
-
-def _user_pictures(folder: Path, size: tuple[int, int], count: int) -> tuple[list[str], np.ndarray]:
-    """Return the names and pixels (n, H, W, 3) of the first `count` pictures in a folder.
+def _user_pictures(folder: Path, size: tuple[int, int], count: int) -> Gallery:
+    """Return the first `count` pictures in a folder, with their names.
 
     They are scaled, and cropped in the middle, to `size`, which is (width, height).
 
@@ -78,4 +77,4 @@ def _user_pictures(folder: Path, size: tuple[int, int], count: int) -> tuple[lis
             pixels.append(np.asarray(ImageOps.fit(image, size)))
         except (OSError, UnidentifiedImageError) as error:
             raise UserError(f"{path} cannot be read as a picture: {error}") from None
-    return [path.name for path in paths], np.stack(pixels)
+    return Gallery(np.stack(pixels), [path.name for path in paths])

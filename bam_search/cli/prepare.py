@@ -18,13 +18,14 @@ from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
 from bam_search.score.cost_table import CostTable, cost_table
-from bam_search.score.data import CIFAR_INPUTS, Source, locate
 from bam_search.score.device import Device, choose, threads_each
 from bam_search.search.storage import StudyStorage
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
+from bam_search.tasks.load import load_task
+from bam_search.tasks.task import Source, Task
 
 COMPILING = (
     "recipe.compile: nearly every candidate of a search compiles anew, "
@@ -93,6 +94,7 @@ class ResolvedRun:
     options: RunOptions
     device: Device
     study: Study
+    task: Task
     source: Source
     space: SearchSpace
     sites: Sites
@@ -138,10 +140,12 @@ def resolve_run(request: Request) -> ResolvedRun:
     """Resolve and check a request. Raises UserError."""
     device = choose(request.device)
     study = load_study(request.study, device, request.flags, request.assignments)
-    source = locate(study.data.source)
+    task = load_task(study.task)
+    study.recipe.check_keys(task.name, task.recipe_keys)
+    source = task.locate(study.data.source)
     _check_options(request.options)
-    space = load(study.space, CIFAR_INPUTS)
-    _check_inputs(space, study.space)
+    space = load(study.space, task.inputs)
+    _check_inputs(space, study.space, task)
     sites = sites_of(space)
     choice_space = choice_space_of(space, sites)
     costs = cost_table(space, sites)
@@ -160,6 +164,7 @@ def resolve_run(request: Request) -> ResolvedRun:
         request.options,
         device,
         study,
+        task,
         source,
         space,
         sites,
@@ -187,11 +192,12 @@ def _check_options(options: RunOptions) -> None:
         )
 
 
-def _check_inputs(space: SearchSpace, name: str) -> None:
-    if (space.input_shape, space.classes) != (CIFAR_INPUTS.shape, CIFAR_INPUTS.classes):
+def _check_inputs(space: SearchSpace, name: str, task: Task) -> None:
+    inputs = task.inputs
+    if (space.input_shape, space.classes) != (inputs.shape, inputs.classes):
         raise UserError(
-            f"space {name!r} is for images of shape {space.input_shape} in {space.classes} classes",
-            "a study trains on CIFAR-100",
+            f"space {name!r} takes {space.input_shape} and has {space.classes} outputs",
+            f"the study's task, {task.name}, needs {inputs.shape} and {inputs.classes}",
         )
 
 
@@ -229,13 +235,13 @@ def _equal(references: Mapping[str, Placement]) -> Iterator[str]:
 
 
 def _check_logits(net: nn.Module, space: SearchSpace) -> None:
-    """Raise UserError if the backbone does not return one tensor (images, classes)."""
+    """Raise UserError if the backbone does not return one tensor (samples, outputs)."""
     with torch.no_grad():
         output = net.eval()(torch.zeros(2, *space.input_shape))
     is_tensor = isinstance(output, torch.Tensor)
     returned = tuple(output.shape) if is_tensor else type(output).__name__
     if returned != (2, space.classes):
         raise UserError(
-            f"the backbone of {space.name} returns {returned} for 2 images",
-            f"a study needs logits, one tensor (2, {space.classes})",
+            f"the backbone of {space.name} returns {returned} for 2 samples",
+            f"a study needs one tensor (2, {space.classes})",
         )

@@ -34,8 +34,7 @@ from bam_search.report.sentences import answer_line, verdict_lines
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
 from bam_search.score.cuda_graphs import NotOneGraph
-from bam_search.score.data import CIFAR, Dataset, Split, split
-from bam_search.score.evaluate import Task
+from bam_search.score.evaluate import Experiment
 from bam_search.score.latency import LatencySetting, latency
 from bam_search.search.executors import EXECUTORS, Submit
 from bam_search.search.finalists import (
@@ -58,6 +57,8 @@ from bam_search.search.store import (
 )
 from bam_search.search.study import Study
 from bam_search.study.record import Record, main_records
+from bam_search.tasks.recipe import TASK_KEYS
+from bam_search.tasks.task import Dataset, Split
 from bam_search.words import counted
 
 AT_LEAST = 0.2
@@ -90,7 +91,7 @@ def execute(request: Request) -> int:
     # The status is shown on a terminal only: the first line that stays says what the data are.
     with console.status("reading the data"):
         data = readies[0].source.load()
-    default_name = request.name if data.name == CIFAR else f"{request.name}-generated"
+    default_name = f"{request.name}-generated" if data.stands_in_for else request.name
     folder = request.options.out or Path("reports") / default_name
     if len(readies) == 1:
         return _run(readies[0], data, folder / readies[0].part)
@@ -135,10 +136,10 @@ def _run(ready: ResolvedRun, data: Dataset, folder: Path) -> int:
     """
     options = ready.options
     storage = StudyStorage.of(folder, options.storage, ready.name)
-    task = _task(ready, data, folder)
+    experiment = _experiment(ready, data, folder)
     context = _context(ready, data)
     identity = _identity(ready, data)
-    time = _time_words(ready, context, identity, task.split, folder, storage)
+    time = _time_words(ready, context, identity, experiment.split, folder, storage)
     _say(f"{ready.first_line}; data: {data.name} ({data.origin}); {time}")
     for note in (*ready.notes, *ready.advice):
         _say(note)
@@ -146,16 +147,15 @@ def _run(ready: ResolvedRun, data: Dataset, folder: Path) -> int:
     with contextlib.ExitStack() as workers:
         executor = EXECUTORS[options.executor]
         submit = workers.enter_context(
-            executor(task, ready.study.workers, options.address or "auto")
+            executor(experiment, ready.study.workers, options.address or "auto")
         )
         with locked(folder, _command()) as status, storage.reserved():
             if options.force_new:
                 for name in archive(folder, storage, but=(LOCK, STATUS)):
                     _say(f"the study that was there is now {name}")
             store = open_store(folder, identity, ready.study.objectives, storage)
-            return _drive(
-                ready, data, context, task, store, status, status.watched(submit), workers
-            )
+            watched = status.watched(submit)
+            return _drive(ready, data, context, experiment, store, status, watched, workers)
 
 
 def _context(ready: ResolvedRun, data: Dataset) -> SearchContext:
@@ -186,7 +186,7 @@ def _drive(
     ready: ResolvedRun,
     data: Dataset,
     context: SearchContext,
-    task: Task,
+    experiment: Experiment,
     store: Store,
     status: StatusFile,
     submit: Submit,
@@ -198,20 +198,20 @@ def _drive(
 
     Raises RunError and OSError.
     """
-    _report(ready, data, task.split, store)  # `report` can then show the study while it runs
+    _report(ready, data, experiment.split, store)  # `report` can then show the study while it runs
     try:
-        _train(ready, context, task, store, status, submit)
+        _train(ready, context, experiment, store, status, submit)
         workers.close()  # they would disturb what is timed now
         status.tell(stage="latency of the finalists", done=0, total=0)
         _time(ready, store)
-        code = _close(ready, data, task.split, store)
+        code = _close(ready, data, experiment.split, store)
         status.tell(ended="finished" if code == 0 else "could not deliver")
         return code
     except KeyboardInterrupt as interrupt:
         workers.close()
         with contextlib.suppress(RunError):
             store.leave()
-        _report(ready, data, task.split, store)
+        _report(ready, data, experiment.split, store)
         status.tell(ended=f"interrupted by {interrupt}")
         _say(
             f"interrupted by {interrupt}; finished candidates are kept, "
@@ -222,18 +222,20 @@ def _drive(
         with contextlib.suppress(ExplainedError, OSError):  # the disk may be full
             store.leave()
             status.tell(ended=f"failed: {error}")
-            _report(ready, data, task.split, store)
+            _report(ready, data, experiment.split, store)
         raise
 
 
-def _task(ready: ResolvedRun, data: Dataset, folder: Path) -> Task:
-    data_split = split(data, ready.study.data.limit, ready.study.data.validation, ready.study.seed)
+def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
+    study = ready.study
+    data_split = ready.task.split(data, study.data.limit, study.data.validation, study.seed)
     checkpoints = (folder / CHECKPOINTS).absolute()
-    return Task(
-        ready.study.space,
+    return Experiment(
+        study.task,
+        study.space,
         ready.sites,
         data_split,
-        ready.study.recipe,
+        study.recipe,
         ready.device,
         ready.threads,
         checkpoints,
@@ -243,7 +245,7 @@ def _task(ready: ResolvedRun, data: Dataset, folder: Path) -> Task:
 def _train(
     ready: ResolvedRun,
     context: SearchContext,
-    task: Task,
+    experiment: Experiment,
     store: Store,
     status: StatusFile,
     submit: Submit,
@@ -269,7 +271,7 @@ def _train(
 
             yield on_result
 
-    _stages(ready, context, task, store, submit, stage)
+    _stages(ready, context, experiment, store, submit, stage)
 
 
 def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
@@ -295,7 +297,7 @@ Stage = Callable[[str, progress.Line, int, int], contextlib.AbstractContextManag
 def _stages(
     ready: ResolvedRun,
     context: SearchContext,
-    task: Task,
+    experiment: Experiment,
     store: Store,
     submit: Submit,
     stage: Stage,
@@ -312,7 +314,7 @@ def _stages(
         size = random_size(study, {record.number: record for record in candidates})
         with stage("random search of the same cost", progress.searched, drawn, size) as on_result:
             random_baseline(study, context, store, submit, on_result)
-    _test_finalists(study, context, task, store, submit, stage)
+    _test_finalists(ready, context, experiment, store, submit, stage)
 
 
 def _search(
@@ -336,14 +338,15 @@ def _search(
 
 
 def _test_finalists(
-    study: Study,
+    ready: ResolvedRun,
     context: SearchContext,
-    task: Task,
+    experiment: Experiment,
     store: Store,
     submit: Submit,
     stage: Stage,
 ) -> None:
-    """Choose the finalists, train them on all training images, and test them."""
+    """Choose the finalists, train them on all training samples, and test them."""
+    study = ready.study
     finalists = choose_finalists(study, context.choice_space, list(store.records().values()))
     trained = len(finalists) + len(ablations(study, context, finalists))
     total = trained * study.finalists.seeds
@@ -351,8 +354,8 @@ def _test_finalists(
     more = f", and at most {extra:.0%} more where they cannot be told apart" if extra else ""
     _say(
         f"finalists: {len(finalists)}, {total} trainings "
-        f"on all {len(task.split.train):,} training images with fresh seeds{more}; "
-        "each is tested once"
+        f"on all {len(experiment.split.train):,} training {ready.task.sample}s "
+        f"with fresh seeds{more}; each is tested once"
     )
     most = total + round(extra * len(finalists) * study.finalists.seeds)
     with stage("finalists", progress.tested, len(store.final_seeds()), most) as on_result:
@@ -471,9 +474,11 @@ def _report_context(
 ) -> ReportContext:
     """Return what the report is about, beside the records."""
     warning = ""
-    if data.name != CIFAR:
-        warning = f"These are {data.name}: {data.origin}. Errors say nothing about CIFAR-100."
-    paper = _paper(ready.study, data, len(data_split.fit) + len(data_split.validation))
+    if data.stands_in_for:
+        warning = (
+            f"These are {data.name}: {data.origin}. Errors say nothing about {data.stands_in_for}."
+        )
+    paper = _paper(ready, data, len(data_split.fit) + len(data_split.validation))
     return ReportContext(
         title=f"bam_search: {ready.name}",
         objectives=ready.study.objectives,
@@ -506,12 +511,13 @@ def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:
     return tuple(shlex.join(["python", "-m", "bam_search", *words]) for words in commands)
 
 
-def _paper(study: Study, data: Dataset, images: int) -> Paper:
+def _paper(ready: ResolvedRun, data: Dataset, samples: int) -> Paper:
     """Return the paper's figures, and how the data of this study differ from the paper's."""
-    if data.name != CIFAR:
+    study = ready.study
+    if data.stands_in_for:
         ours = data.name
-    elif images != 50_000:
-        ours = f"{images:,} training images of {data.name}"
+    elif samples != ready.source.train:
+        ours = f"{samples:,} training {ready.task.sample}s of {data.name}"
     else:
         ours = ""
     return Paper(
@@ -539,10 +545,11 @@ def _identity(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
     }
     table["recipe"]["precision"] = _precision(ready)
     identity = {"bam_search": __version__, "variant": ready.device.variant}
-    # A user's file may change between runs, and with it the space.
-    file = Path(ready.study.space.partition(":")[0])
-    if file.suffix == ".py":
-        identity["space_file"] = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    # A user's file may change between runs, and with it the space or the task.
+    files = {"space_file": ready.study.space.partition(":")[0], "task_file": ready.study.task}
+    for key, name in files.items():
+        if name.endswith(".py"):
+            identity[key] = hashlib.sha256(Path(name).read_bytes()).hexdigest()[:12]
     return {**identity, **table}
 
 
@@ -551,7 +558,6 @@ def _about(ready: ResolvedRun, data: Dataset, data_split: Split) -> dict[str, st
     study = ready.study
     device = ready.device
     date = datetime.datetime.now().astimezone()
-    recipe = ", ".join(f"{key} {value}" for key, value in study.to_dict()["recipe"].items())
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
         "Question": study.question,
@@ -559,22 +565,31 @@ def _about(ready: ResolvedRun, data: Dataset, data_split: Split) -> dict[str, st
         "Date": date.isoformat(timespec="seconds"),
         "Variant": f"{device.variant}, on {device.name}, because {device.reason}",
         "Data": f"{data.name} ({data.origin}), sha256 {data.digest}",
-        "Split": _split_words(data_split, study.seed),
+        "Task": f"{ready.task.name}, measured by {ready.task.metric.name}",
+        "Split": _split_words(ready, data_split),
         "Backbone": _backbone_words(ready),
         "Space": f"{len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements",
         "Search": _search_words(study),
         "References": "; ".join(ready.notes) or "as the study writes them",
-        "Recipe": f"{recipe}, which is {_precision(ready)} here",
+        "Recipe": _recipe_words(ready),
         "Latency": _latency_words(ready),
         "Versions": f"bam_search {__version__}, Python {platform.python_version()}, {packages}",
     }
 
 
-def _split_words(data_split: Split, seed: int) -> str:
+def _recipe_words(ready: ResolvedRun) -> str:
+    unused = set(TASK_KEYS).difference(ready.task.recipe_keys)
+    recipe = ready.study.to_dict()["recipe"].items()
+    keys = ", ".join(f"{key} {value}" for key, value in recipe if key not in unused)
+    return f"{keys}, which is {_precision(ready)} here"
+
+
+def _split_words(ready: ResolvedRun, data_split: Split) -> str:
     fit, validation, test = len(data_split.fit), len(data_split.validation), len(data_split.test)
     return (
-        f"{fit:,} images train and {validation:,} validate in the search; "
-        f"{fit + validation:,} train and {test:,} test the finalists; stratified, seed {seed}"
+        f"{counted(fit, ready.task.sample)} train and {validation:,} validate in the search; "
+        f"{fit + validation:,} train and {test:,} test the finalists; "
+        f"{data_split.how}, seed {ready.study.seed}"
     )
 
 
@@ -598,8 +613,9 @@ def _search_words(study: Study) -> str:
 def _latency_words(ready: ResolvedRun) -> str:
     has_graph = ready.device.type == "cuda" and ready.study.recipe.cuda_graph
     graph = ", one CUDA graph timed by the GPU's events" if has_graph else ""
+    batch = counted(LATENCY_BATCH, ready.task.sample)
     return (
-        f"of finalists: forward passes of {LATENCY_BATCH} images on {ready.device.name}, "
+        f"of finalists: forward passes of {batch} on {ready.device.name}, "
         f"{_precision(ready)}, channels-last{graph}, in turn with the backbone's"
     )
 

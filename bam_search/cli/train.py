@@ -11,7 +11,7 @@ import torch
 from bam_search.cli.candidate import find, setup
 from bam_search.model.build import sites_of
 from bam_search.score.evaluate import faster
-from bam_search.score.measure import top1_error
+from bam_search.score.measure import measured
 from bam_search.score.train import Epoch, train
 from bam_search.search.finalists import FRESH
 from bam_search.words import counted
@@ -33,14 +33,14 @@ def train_candidate(
     net = candidate.net(seed).to(how.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     click.echo(
         f"training #{tag}, {candidate.record.placement}, "
-        f"on {len(how.parts.train):,} images of {how.data.name}, seed {seed}",
+        f"on {counted(len(how.parts.train), how.task.sample)} of {how.data.name}, seed {seed}",
         err=True,
     )
     context = how.context
     blocks = sites_of(candidate.space).blocks
     with faster(net, blocks, how.recipe):
         epochs: tuple[Epoch, ...] = train(net, context, how.recipe, seed)
-    error = top1_error(net, how.parts.test, context)
+    error = measured(net, how.parts.test, context).value
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
     trained = counted(len(epochs), "epoch")

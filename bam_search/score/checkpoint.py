@@ -55,7 +55,7 @@ class Checkpoint:
         if time.monotonic() - self._last < self.every:
             return
         table = {
-            "epochs": [(e.loss, e.error) for e in saved.epochs],
+            "epochs": [(e.loss, e.value) for e in saved.epochs],
             "seconds": saved.seconds,
             "model": saved.model,
             "optimizer": saved.optimizer,

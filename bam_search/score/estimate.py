@@ -11,29 +11,27 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import mean
 
-import numpy as np
 import torch
 
 from bam_search.model.build import build
 from bam_search.model.load import load
-from bam_search.score.batches import EpochPlan
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
-from bam_search.score.data import CIFAR_INPUTS, CLASSES, Images
 from bam_search.score.device import Device, cores
-from bam_search.score.recipe import Recipe
 from bam_search.score.step import TrainingStep
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Sites
+from bam_search.tasks.load import load_task
+from bam_search.tasks.recipe import Recipe
 
 WARM = {"cpu": 1, "cuda": 2 * EAGER}
 """Steps before the clock runs: on a GPU the eager ones, the capture, and some replays."""
-MOST_IMAGES = {"cpu": 64, "cuda": 65_536}
+MOST_SAMPLES = {"cpu": 64, "cuda": 65_536}
 """The largest batch while a speed is measured.
 
-On a CPU a whole batch of a large net takes minutes, and the time of an image is the same.
+On a CPU a whole batch of a large net takes minutes, and the time of a sample is the same.
 """
 
 
@@ -41,16 +39,16 @@ On a CPU a whole batch of a large net takes minutes, and the time of an image is
 class Speed:
     """How long trainings take.
 
-    `start` is the seconds before a training is at full speed, `per_image` the seconds for each
-    image from then on.
+    `start` is the seconds before a training is at full speed, `per_sample` the seconds for each
+    sample from then on.
     """
 
     start: float
-    per_image: float
+    per_sample: float
 
-    def seconds(self, trainings: float, images: float) -> float:
-        """Seconds of so many trainings of `images` images together."""
-        return trainings * self.start + images * self.per_image
+    def seconds(self, trainings: float, samples: float) -> float:
+        """Seconds of so many trainings of `samples` samples together."""
+        return trainings * self.start + samples * self.per_sample
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,12 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Probe:
-    """What is measured: the placement `text` of the space of this name.
+    """What is measured: the placement `text` of the space of this name, on the task of this name.
 
     It holds all that a separate process needs to know. `at_least` is the seconds to measure for.
     """
 
+    task: str
     space: str
     sites: Sites
     text: str
@@ -91,7 +90,7 @@ def most_expensive(choice_space: ChoiceSpace, costs: CostTable) -> Placement:
 
 
 def speeds(probes: Sequence[Probe], workers: int, threads: int) -> Speeds:
-    """The speed of each probe on random images, with `workers` trainings at a time.
+    """The speed of each probe on random samples, with `workers` trainings at a time.
 
     Each training has `threads` CPU threads. A GPU is used from a process of its own, which gives
     all of its memory back. On a CPU as many trainings run at the same time as workers would, for
@@ -125,13 +124,14 @@ def measure(probe: Probe) -> Speed:
     """The speed of a probe, here and now, over `at_least` seconds after a warm-up."""
     device = probe.device
     began = time.perf_counter()
-    model = build(load(probe.space, CIFAR_INPUTS), probe.sites, probe.text, seed=0)
+    task = load_task(probe.task)
+    model = build(load(probe.space, task.inputs), probe.sites, probe.text, seed=0)
     model.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = _noise(min(probe.recipe.batch, MOST_IMAGES[device.type]))
-    context = TrainingContext.of(device, probe.recipe, images)
+    samples = task.noise(min(probe.recipe.batch, MOST_SAMPLES[device.type]))
+    context = TrainingContext.of(task, device, probe.recipe, samples)
     step = TrainingStep.first(model.train(), context, probe.recipe)
     taken = 0
-    step.batches.load(EpochPlan.of(len(images), 0, 0, probe.recipe))
+    step.batches.load(0, 0)
     with stream(device.type):
         take = step.make_step()
 
@@ -148,13 +148,13 @@ def measure(probe: Probe) -> Speed:
             taken += 1
             float(step.loss)
         each = (time.perf_counter() - warm) / taken
-    return Speed(max(0.0, warm - began - WARM[device.type] * each), each / len(images))
+    return Speed(max(0.0, warm - began - WARM[device.type] * each), each / len(samples))
 
 
 def _mean(measured: Sequence[Speed]) -> Speed:
     start = mean(speed.start for speed in measured)
-    per_image = mean(speed.per_image for speed in measured)
-    return Speed(start, per_image)
+    per_sample = mean(speed.per_sample for speed in measured)
+    return Speed(start, per_sample)
 
 
 @contextlib.contextmanager
@@ -165,8 +165,3 @@ def _threads(each: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _noise(n: int) -> Images:
-    rng = np.random.default_rng(0)
-    return Images(rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, CLASSES, n))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,25 +24,28 @@ from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import NotOneGraph, settle
-from bam_search.score.data import CIFAR_INPUTS, Images, Split
 from bam_search.score.device import Device
 from bam_search.score.fused import fused
-from bam_search.score.measure import HeldOut, Meter
-from bam_search.score.recipe import Recipe
+from bam_search.score.measure import Meter
 from bam_search.score.train import Epoch, train
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
+from bam_search.tasks.load import load_task
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import HeldOut, Split
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Experiment:
     """What all jobs of a study share.
 
-    It is sent to each worker once, so it names the space instead of holding its functions.
+    It is sent to each worker once, so it names the task and the space instead of holding their
+    functions. A process that receives it has loaded the task: the samples are of its classes.
 
     `checkpoints` is the folder for trainings in progress, that of one study only; None keeps none.
     """
 
+    task: str
     space: str
     sites: Sites
     split: Split
@@ -69,14 +73,14 @@ class Job:
 class Score:
     """How good a trained placement is.
 
-    `error` is in percent, on `images` images; `per_epoch` is the training curve; `seconds` is the
-    wall time of training and measuring. `micro_batches` is 2 where the memory was too small for
-    whole batches: normalisations then saw halves. `loss` is the mean cross-entropy on the images
-    that were measured.
+    `value` is that of the task's metric on `samples` samples; `per_epoch` is the training curve;
+    `seconds` is the wall time of training and measuring. `micro_batches` is 2 where the memory was
+    too small for whole batches: normalisations then saw halves. `loss` is the mean loss on the
+    samples that were measured.
     """
 
-    error: float
-    images: int
+    value: float
+    samples: int
     per_epoch: tuple[Epoch, ...]
     seconds: float
     micro_batches: int = 1
@@ -105,43 +109,45 @@ def worker_died(said: str) -> Result:
     return Result(None, f"WorkerDied: {failure}")
 
 
-def prepare(task: Task) -> None:
+def prepare(experiment: Experiment) -> None:
     """Load what all jobs share.
 
-    Raises UserError if the space cannot be loaded (here): no candidate's fault.
+    Raises UserError if the task or the space cannot be loaded (here): no candidate's fault.
     """
-    _space(task.space)
-    if task.device.type == "cuda":
+    _space(experiment)
+    if experiment.device.type == "cuda":
         settle()
 
 
-def evaluate(task: Task, job: Job) -> Result:
+def evaluate(experiment: Experiment, job: Job) -> Result:
     """Build, train and measure one placement.
 
     A crash is a result with its traceback; raises only what the device itself raises.
 
     Where the device's memory is too small, once more with batches in two halves.
     """
-    torch.set_num_threads(task.threads)
-    prepare(task)
-    result = _attempt(task, job, micro_batches=1)
+    torch.set_num_threads(experiment.threads)
+    prepare(experiment)
+    result = _attempt(experiment, job, micro_batches=1)
     if result is None:
-        if task.device.type == "cuda":
+        if experiment.device.type == "cuda":
             gc.collect()  # the model that did not fit
             torch.cuda.empty_cache()
-        result = _attempt(task, job, micro_batches=2)
+        result = _attempt(experiment, job, micro_batches=2)
     if result is not None:
         return result
-    half = f"half a batch of {task.recipe.batch}"
-    return Result(None, f"OutOfMemoryError: {task.device.name} has too little memory for {half}")
+    half = f"half a batch of {experiment.recipe.batch}"
+    return Result(
+        None, f"OutOfMemoryError: {experiment.device.name} has too little memory for {half}"
+    )
 
 
-def _attempt(task: Task, job: Job, micro_batches: int) -> Result | None:
+def _attempt(experiment: Experiment, job: Job, micro_batches: int) -> Result | None:
     """The result; None if the device's memory is too small."""
-    checkpoint = _checkpoint(task, job, micro_batches)
+    checkpoint = _checkpoint(experiment, job, micro_batches)
     try:
-        model = build(_space(task.space), task.sites, job.placement, job.seed)
-        result = Result(_score(task, job, model, micro_batches, checkpoint))
+        model = build(_space(experiment), experiment.sites, job.placement, job.seed)
+        result = Result(_score(experiment, job, model, micro_batches, checkpoint))
     except torch.OutOfMemoryError:
         result = None
     except NotOneGraph:
@@ -156,50 +162,56 @@ def _attempt(task: Task, job: Job, micro_batches: int) -> Result | None:
     return result
 
 
-def _checkpoint(task: Task, job: Job, micro_batches: int) -> Checkpoint | None:
-    if task.checkpoints is None:
+def _checkpoint(experiment: Experiment, job: Job, micro_batches: int) -> Checkpoint | None:
+    if experiment.checkpoints is None:
         return None
     name = hashlib.sha256(repr((job, micro_batches)).encode()).hexdigest()[:16]
-    return Checkpoint(task.checkpoints / f"{name}.pt")
+    return Checkpoint(experiment.checkpoints / f"{name}.pt")
 
 
-@functools.cache  # so that a user's file is run once, not for each candidate
-def _space(name: str) -> SearchSpace:
-    return load(name, CIFAR_INPUTS)
+def _space(experiment: Experiment) -> SearchSpace:
+    return _load(experiment.space, load_task(experiment.task).inputs)
 
 
-# One is enough: finalists, which train on other images, come last. Making a training context takes
+_load = functools.cache(load)  # so that a user's file is run once, not for each candidate
+
+
+# One is enough: finalists, which train on other samples, come last. Making a training context takes
 # as long as training on some 2,000 images.
 @functools.lru_cache(maxsize=1)
-def _training_context(device: Device, recipe: Recipe, images: Images) -> TrainingContext:
-    return TrainingContext.of(device, recipe, images)
+def _training_context(task: str, device: Device, recipe: Recipe, samples: Any) -> TrainingContext:
+    return TrainingContext.of(load_task(task), device, recipe, samples)
 
 
 @functools.lru_cache(maxsize=1)  # likewise
-def _held_out(device: Device, images: Images) -> HeldOut:
-    return HeldOut.of(images, device.type)
+def _held_out(context: TrainingContext, samples: Any) -> HeldOut:
+    return context.data.held_out(samples)
 
 
 def _score(
-    task: Task, job: Job, model: nn.Module, micro_batches: int, checkpoint: Checkpoint | None
+    experiment: Experiment,
+    job: Job,
+    model: nn.Module,
+    micro_batches: int,
+    checkpoint: Checkpoint | None,
 ) -> Score:
     saved = checkpoint.load() if checkpoint else None
     keep = checkpoint.save if checkpoint else None
     started = time.perf_counter() - (saved.seconds if saved else 0)
-    split = task.split
-    images, held_out = (split.train, split.test) if job.final else (split.fit, split.validation)
-    context = _training_context(task.device, task.recipe, images)
-    model.to(task.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    meter = Meter.of(model, context, _held_out(task.device, held_out), task.recipe.cuda_graph)
+    split = experiment.split
+    samples, held_out = (split.train, split.test) if job.final else (split.fit, split.validation)
+    context = _training_context(experiment.task, experiment.device, experiment.recipe, samples)
+    model.to(experiment.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    meter = Meter.of(model, context, _held_out(context, held_out), experiment.recipe.cuda_graph)
     measure = meter.start()
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
-    each_epoch = None if job.final else lambda: measure().error
-    recipe = replace(task.recipe, epochs=job.epochs)
-    with faster(model, task.sites.blocks, recipe):
+    each_epoch = None if job.final else lambda: measure().value
+    recipe = replace(experiment.recipe, epochs=job.epochs)
+    with faster(model, experiment.sites.blocks, recipe):
         epochs = train(model, context, recipe, job.seed, each_epoch, micro_batches, saved, keep)
     last = measure() if job.final else meter.measured()
     seconds = time.perf_counter() - started
-    return Score(last.error, len(held_out), epochs, seconds, micro_batches, last.loss)
+    return Score(last.value, len(held_out), epochs, seconds, micro_batches, last.loss)
 
 
 def faster(

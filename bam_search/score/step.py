@@ -8,29 +8,28 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from bam_search.score.batches import Batches
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import cuda_graph, replayed
-from bam_search.score.recipe import Recipe
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Batches
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingStep:
     """Forward, backward and optimizer on the next batch.
 
-    The batch goes through in `micro_batches` parts whose gradients add up. `number`, (1,) int64, is
-    the steps taken so far, `rates`, (steps,), the learning rate of each and `rate` that of this
-    one; `loss` adds up the mean loss of each batch. `replays` says whether steps are to be one CUDA
-    graph.
+    A batch of `batch` samples goes through in `micro_batches` parts whose gradients add up.
+    `number`, (1,) int64, is the steps taken so far, `rates`, (steps,), the learning rate of each
+    and `rate` that of this one; `loss` adds up the mean loss of each batch. `replays` says whether
+    steps are to be one CUDA graph.
     """
 
     model: nn.Module
     context: TrainingContext
     batches: Batches
+    batch: int
     optimizer: torch.optim.SGD
-    label_smoothing: float
     micro_batches: int
     number: Tensor
     rates: Tensor
@@ -42,8 +41,9 @@ class TrainingStep:
     def first(
         cls, model: nn.Module, context: TrainingContext, recipe: Recipe, micro_batches: int = 1
     ) -> "TrainingStep":
-        """The first of a training of the recipe's epochs on the images of the training context."""
-        batches = Batches.of(context.device_images, min(recipe.batch, len(context.device_images)))
+        """The first of a training of the recipe's epochs on the samples of the training context."""
+        batch = min(recipe.batch, len(context.data))
+        batches = context.data.batches(batch)
         steps = recipe.epochs * len(batches)
         schedule = [recipe.lr_at(number, steps) for number in range(steps)]
         rates = torch.tensor(schedule, device=context.device.type)
@@ -55,8 +55,8 @@ class TrainingStep:
             model,
             context,
             batches,
+            batch,
             optimizer,
-            recipe.label_smoothing,
             micro_batches,
             number,
             rates,
@@ -73,15 +73,11 @@ class TrainingStep:
         """Take the step."""
         self.rate.copy_(self.rates.index_select(0, self.number)[0])
         self.optimizer.zero_grad(set_to_none=True)
-        batch = self.batches.labels.shape[1]
-        smoothing = self.label_smoothing
-        for pixels, labels in self.batches.parts(
-            self.number % len(self.batches), self.micro_batches
-        ):
-            logits = self.context.forward(self.model, pixels)
-            mean_loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        data, model = self.context.data, self.context.model(self.model)
+        number = self.number % len(self.batches)
+        for part in self.batches.parts(number, self.micro_batches):
             # Weighted, so that the parts' losses and gradients add up to those of the batch.
-            loss = mean_loss * (len(labels) / batch)
+            loss = data.loss(model, part) * (len(part) / self.batch)
             loss.backward()
             self.loss.add_(loss.detach())
         self.optimizer.step()

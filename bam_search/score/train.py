@@ -1,4 +1,4 @@
-"""Train a model on images that are on its device.
+"""Train a model on samples that are on its device.
 
 Takes an nn.Module: knows no placement. The host waits for the device once an epoch.
 """
@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from bam_search.score.batches import EpochPlan
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import stream
-from bam_search.score.recipe import Recipe
 from bam_search.score.step import TrainingStep
+from bam_search.tasks.recipe import Recipe
 
 
 class Diverged(Exception):
@@ -31,10 +30,10 @@ class TooSlow(Exception):
 
 @dataclass(frozen=True)
 class Epoch:
-    """The mean training loss of one epoch, and the error in percent after it, if measured."""
+    """The mean training loss of one epoch, and the value of the metric after it, if measured."""
 
     loss: float
-    error: float | None
+    value: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,16 +59,16 @@ def train(
     saved: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
 ) -> tuple[Epoch, ...]:
-    """Train `model` in place on the images of the training context, and return its epochs.
+    """Train `model` in place on the samples of the training context, and return its epochs.
 
-    `measure`, if given, is called after each epoch for the error. The order of the images, their
-    crops and flips, and torch's own random numbers (dropout) depend on (seed, epoch) only. So a
-    training can go on from one that was `saved`; `keep` is called with the state after each epoch
-    but the last. Trained again on the same device with the same versions, it is the same bit for
-    bit on a CPU; on a GPU, which adds in no fixed order, each epoch's loss is held to 1 %
-    (tests/score/test_gpu.py). With more than one of `micro_batches` a batch goes through in that
-    many parts whose gradients add up; normalisations then see the parts. Raises Diverged, TooSlow,
-    NotOneGraph, and ValueError if a batch cannot be filled with two images.
+    `measure`, if given, is called after each epoch for the value of the metric. The batches, and
+    torch's own random numbers (dropout), depend on (seed, epoch) only. So a training can go on from
+    one that was `saved`; `keep` is called with the state after each epoch but the last. Trained
+    again on the same device with the same versions, it is the same bit for bit on a CPU; on a GPU,
+    which adds in no fixed order, each epoch's loss is held to 1 % (tests/score/test_gpu.py). With
+    more than one of `micro_batches` a batch goes through in that many parts whose gradients add up;
+    normalisations then see the parts. Raises Diverged, TooSlow, NotOneGraph, and ValueError if a
+    batch cannot be filled with two samples.
     """
     with stream(context.device.type), _cudnn(recipe):
         return _train(model, context, recipe, seed, measure, micro_batches, saved, keep)
@@ -96,7 +95,7 @@ def _train(
     for number in range(len(epochs), recipe.epochs):
         model.train()
         torch.manual_seed(zlib.crc32(f"{seed}:{number}:model".encode()))
-        batches.load(EpochPlan.of(len(context.device_images), seed, number, recipe))
+        batches.load(seed, number)
         loss = _mean_loss(step, take, began, number, recipe)
         epochs.append(Epoch(loss, measure() if measure else None))
         if keep and len(epochs) < recipe.epochs:

@@ -22,11 +22,20 @@ from multiprocessing.context import SpawnProcess
 
 from bam_search.errors import RunError
 from bam_search.score.device import MEMORY, claim
-from bam_search.score.evaluate import ATTEMPTS, Job, Result, Task, evaluate, prepare, worker_died
+from bam_search.score.evaluate import (
+    ATTEMPTS,
+    Experiment,
+    Job,
+    Result,
+    evaluate,
+    prepare,
+    worker_died,
+)
 from bam_search.search.on_ray import on_ray
+from bam_search.tasks.load import load_task
 
 Submit = Callable[[Job], "Future[Result]"]
-Executor = Callable[[Task, int, str], contextlib.AbstractContextManager[Submit]]
+Executor = Callable[[Experiment, int, str], contextlib.AbstractContextManager[Submit]]
 
 KEPT = "finished candidates are kept, and the same command continues"
 GRACE = 60.0
@@ -37,7 +46,7 @@ They cover building the model, measuring it and answering.
 
 
 @contextlib.contextmanager
-def local(task: Task, workers: int, address: str) -> Iterator[Submit]:
+def local(experiment: Experiment, workers: int, address: str) -> Iterator[Submit]:
     """A function that takes jobs and evaluates them on this machine.
 
     With one worker on a CPU it evaluates in this process, at once; otherwise in `workers`
@@ -45,10 +54,10 @@ def local(task: Task, workers: int, address: str) -> Iterator[Submit]:
     also those that are still training.
     """
     del address
-    if workers == 1 and task.device.type == "cpu":
-        yield lambda job: _finished(evaluate(task, job))
+    if workers == 1 and experiment.device.type == "cpu":
+        yield lambda job: _finished(evaluate(experiment, job))
         return
-    pool = _Pool(task, workers)
+    pool = _Pool(experiment, workers)
     try:
         yield pool.submit
     finally:
@@ -75,8 +84,8 @@ class _Pool:
     A worker that dies affects no other.
     """
 
-    def __init__(self, task: Task, workers: int) -> None:
-        self._task = task
+    def __init__(self, experiment: Experiment, workers: int) -> None:
+        self._experiment = experiment
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Result]] | None] = queue.SimpleQueue()
         self._processes: dict[int, SpawnProcess] = {}
         self._starting = threading.Lock()
@@ -85,7 +94,8 @@ class _Pool:
         # the signals there.
         multiprocessing.resource_tracker.ensure_running()
         # Read as a process starts, so these reach the workers alone.
-        for name, value in {**MEMORY, "TORCHINDUCTOR_COMPILE_THREADS": str(task.threads)}.items():
+        compiling = {"TORCHINDUCTOR_COMPILE_THREADS": str(experiment.threads)}
+        for name, value in {**MEMORY, **compiling}.items():
             os.environ.setdefault(name, value)
         self._threads = [
             threading.Thread(target=self._serve, args=(number,), daemon=True)
@@ -165,10 +175,7 @@ class _Pool:
                 self._processes[number] = process
             theirs.close()
             try:
-                # Not as an argument of the process: that is sent while the pipe's other end is
-                # still open here, and a death would go unnoticed.
-                self._send(number, ours, self._task)
-                problem = self._answer(number, ours, None)
+                problem = self._hand_over(number, ours)
             except _Died as died:
                 problem = str(died)
             if not problem:
@@ -177,9 +184,22 @@ class _Pool:
         last_line = str(problem).strip().splitlines()[-1]
         raise RunError(f"a worker process cannot start: {last_line}", KEPT)
 
+    def _hand_over(self, number: int, connection: Connection) -> Result | str | None:
+        """Send the experiment to a process; return what it says, "" if it is ready. Raises _Died.
+
+        Not as an argument of the process: that is sent while the pipe's other end is still open
+        here, and a death would go unnoticed. The task comes first: it has the samples' classes.
+        """
+        self._send(number, connection, self._experiment.task)
+        problem = self._answer(number, connection, None)
+        if problem:
+            return problem
+        self._send(number, connection, self._experiment)
+        return self._answer(number, connection, None)
+
     def _ask(self, number: int, connection: Connection, job: Job) -> Result:
         """The result of a job. Raises _Died."""
-        limit = self._task.recipe.seconds
+        limit = self._experiment.recipe.seconds
         # A training may be tried a second time, with half batches.
         patience = None if limit is None else 2 * limit + GRACE
         self._send(number, connection, job)
@@ -203,7 +223,7 @@ class _Pool:
         self._processes[number].join(10)
         connection.close()
 
-    def _send(self, number: int, connection: Connection, message: Task | Job) -> None:
+    def _send(self, number: int, connection: Connection, message: str | Experiment | Job) -> None:
         """Send a message to the process. Raises _Died."""
         try:
             connection.send(message)
@@ -233,18 +253,21 @@ class _Pool:
 
 
 def _work(connection: Connection, number: int) -> None:
-    """A worker process: it receives its task, then answers each job with a Result.
+    """A worker process: it receives its experiment, then answers each job with a Result.
 
-    It says "" when it is ready. Any other text says why it cannot go on, and is its last message.
+    It says "" when it has the task, and when it is ready. Any other text says why it cannot go on,
+    and is its last message.
     """
     threading.Thread(target=_end_with_driver, daemon=True).start()
     try:
-        task: Task = connection.recv()
-        claim(task.device, number)
-        prepare(task)
+        load_task(connection.recv())
+        connection.send("")
+        experiment: Experiment = connection.recv()
+        claim(experiment.device, number)
+        prepare(experiment)
         connection.send("")
         while True:
-            connection.send(evaluate(task, connection.recv()))
+            connection.send(evaluate(experiment, connection.recv()))
     except (EOFError, OSError):  # the driver has closed the pipe
         return
     except Exception as error:

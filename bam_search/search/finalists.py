@@ -253,8 +253,8 @@ def _fields(result: Result) -> Mapping[str, Any]:
         return {"failure": result.failure}
     score = result.score
     return {
-        "error": score.error,
-        "images": score.images,
+        "error": score.value,
+        "images": score.samples,
         "seconds": score.seconds,
         "micro_batches": score.micro_batches,
     }

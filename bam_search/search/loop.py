@@ -327,14 +327,14 @@ def _trained(study: Study, record: Record, result: Result) -> Record:
         return replace(
             record,
             rung_epochs=(*record.rung_epochs, epochs),
-            rung_errors=(*record.rung_errors, score.error),
+            rung_errors=(*record.rung_errors, score.value),
             seconds=seconds,
         )
     return replace(
         record,
-        val_error=score.error,
-        val_images=score.images,
-        val_errors=tuple(epoch.error for epoch in score.per_epoch if epoch.error is not None),
+        val_error=score.value,
+        val_images=score.samples,
+        val_errors=tuple(epoch.value for epoch in score.per_epoch if epoch.value is not None),
         train_losses=tuple(epoch.loss for epoch in score.per_epoch),
         seconds=seconds,
         micro_batches=score.micro_batches,

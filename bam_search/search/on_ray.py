@@ -22,14 +22,25 @@ from typing import TYPE_CHECKING, Any
 
 from bam_search.errors import RunError, UserError, first_line
 from bam_search.score.device import claim
-from bam_search.score.evaluate import ATTEMPTS, Job, Result, Task, evaluate, prepare, worker_died
+from bam_search.score.evaluate import (
+    ATTEMPTS,
+    Experiment,
+    Job,
+    Result,
+    evaluate,
+    prepare,
+    worker_died,
+)
+from bam_search.tasks.load import load_task
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
 
 @contextlib.contextmanager
-def on_ray(task: Task, workers: int, address: str) -> Iterator[Callable[[Job], "Future[Result]"]]:
+def on_ray(
+    experiment: Experiment, workers: int, address: str
+) -> Iterator[Callable[[Job], "Future[Result]"]]:
     """A function that takes jobs, of which `workers` run at once on the cluster at `address`.
 
     "auto" is the cluster that this machine belongs to; "local" is a cluster that is started here
@@ -39,16 +50,18 @@ def on_ray(task: Task, workers: int, address: str) -> Iterator[Callable[[Job], "
     ray = _connected(address)
     try:
         share = 0.0
-        if task.device.type == "cuda":
+        if experiment.device.type == "cuda":
             share = _share(ray.cluster_resources().get("GPU", 0), workers)
-        task_ref = ray.put(replace(task, threads=1))
+        experiment_ref = ray.put(replace(experiment, threads=1))
         remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=ATTEMPTS - 1)(_on_node)
 
         def submit(job: Job) -> "Future[Result]":
             future: Future[Result] = Future()
-            # In a list: otherwise Ray would fetch the task for each job, and each job would prepare
-            # the images anew.
-            remote_result: Future[Result] = remote.remote([task_ref], job, str(Path.cwd())).future()
+            # In a list: otherwise Ray would fetch the experiment for each job, and each job would
+            # prepare the samples anew.
+            remote_result: Future[Result] = remote.remote(
+                [experiment_ref], experiment.task, job, str(Path.cwd())
+            ).future()
             remote_result.add_done_callback(lambda done: _settle(future, done))
             return future
 
@@ -133,18 +146,21 @@ def _settle(future: "Future[Result]", done: "Future[Result]") -> None:
         future.set_exception(RunError(message, "finished candidates are kept"))
 
 
-def _on_node(task_refs: "list[ObjectRef[Task]]", job: Job, folder: str) -> Result:
-    """Evaluate a job in a worker of the cluster; `task_refs` has one element."""
-    # The space may be a file named relative to the folder; one that ships needs no folder.
+def _on_node(
+    experiment_refs: "list[ObjectRef[Experiment]]", task: str, job: Job, folder: str
+) -> Result:
+    """Evaluate a job in a worker of the cluster; `experiment_refs` has one element."""
+    # The task and the space may be files named relative to the folder; those that ship need none.
     with contextlib.suppress(OSError):
         os.chdir(folder)
     # Ray's arrays are read-only, as all workers of a node share them: nothing here writes to them.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    task = _fetched(task_refs[0])
-    claim(task.device, 0)  # of the GPUs that Ray lets this process see
-    prepare(task)
+    load_task(task)  # before the experiment, whose samples are of its classes
+    experiment = _fetched(experiment_refs[0])
+    claim(experiment.device, 0)  # of the GPUs that Ray lets this process see
+    prepare(experiment)
     try:
-        return evaluate(task, job)
+        return evaluate(experiment, job)
     except Exception:
         # The device failed, not the candidate: Ray starts the task again in a fresh process.
         traceback.print_exc()
@@ -152,8 +168,8 @@ def _on_node(task_refs: "list[ObjectRef[Task]]", job: Job, folder: str) -> Resul
 
 
 @functools.lru_cache(maxsize=1)
-def _fetched(task_ref: "ObjectRef[Task]") -> Task:
-    """The task, fetched once a worker."""
+def _fetched(experiment_ref: "ObjectRef[Experiment]") -> Experiment:
+    """The experiment, fetched once a worker."""
     import ray
 
-    return ray.get(task_ref)
+    return ray.get(experiment_ref)

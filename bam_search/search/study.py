@@ -14,10 +14,10 @@ from annotated_types import Ge, Gt, Le, Lt
 from bam_search.config import Table, assignment, build, find, overlay, read_toml, strict
 from bam_search.errors import UserError, nearest
 from bam_search.score.device import Device
-from bam_search.score.recipe import Recipe
 from bam_search.search.generator import SAMPLERS
 from bam_search.study.published import PublishedFigure
 from bam_search.study.record import OBJECTIVES, costs_of
+from bam_search.tasks.recipe import Recipe
 
 VARIANTS = ("cpu", "gpu")
 
@@ -78,6 +78,8 @@ class Study:
     """A question, resolved for one device.
 
     Attributes:
+        task: what models are trained for: a name in `bam_search.tasks.load.TASKS`, or the path of a
+            Python file.
         space: the search space; empty in a study of several `spaces`, which runs once on each.
         references: pinned placements by name, trained before the search.
         claim, paper: what the paper says, for the report.
@@ -93,6 +95,7 @@ class Study:
     question: str
     space: str
     references: dict[str, str]
+    task: str = "classification"
     spaces: tuple[str, ...] = ()
     claim: str = ""
     paper: tuple[PublishedFigure, ...] = ()

@@ -99,14 +99,15 @@ def load_space(name: str) -> SearchSpace:
     return loaded
 
 
-def run_file(path: Path) -> Any:
+def run_file(path: Path, kind: str = "file") -> Any:
     """The module of a Python file, which is executed as if it were run from its folder.
 
-    Raises UserError if the file does not exist or cannot be imported.
+    The module is named by `kind`, so that one file can be run as two. Raises UserError if the file
+    does not exist or cannot be imported.
     """
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r}")
-    spec = importlib.util.spec_from_file_location(f"bam_search_file_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"bam_search_{kind}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

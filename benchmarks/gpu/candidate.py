@@ -18,15 +18,16 @@ from torch.profiler import ProfilerActivity
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.score.batches import EpochPlan
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import EAGER, cuda_graph, settle, stream
-from bam_search.score.data import CIFAR_INPUTS, Split
 from bam_search.score.device import Device, choose
-from bam_search.score.measure import HeldOut, Meter
-from bam_search.score.recipe import Recipe
+from bam_search.score.measure import Meter
 from bam_search.score.step import TrainingStep
 from bam_search.search.study import load_study
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import HeldOut, Split
 from benchmarks.gpu.parity import images
 from benchmarks.gpu.parts import Part, Work
 
@@ -77,9 +78,9 @@ def ground(work: Work, images_of: Split, net: str) -> Ground:
         settle()  # as a worker does
     recipe = load_study("placement", device, {"space": net}, []).recipe
     recipe = replace(recipe, epochs=STEPS // max(1, len(images_of.fit) // recipe.batch) or 1)
-    context = TrainingContext.of(device, recipe, images_of.fit)
+    context = TrainingContext.of(cifar100.task(), device, recipe, images_of.fit)
     held_out, test = (
-        HeldOut.of(part, device.type) for part in (images_of.validation, images_of.test)
+        context.data.held_out(part) for part in (images_of.validation, images_of.test)
     )
     return Ground(device, images_of, recipe, context, held_out, test, work.tiny)
 
@@ -175,14 +176,10 @@ def _begin(on: Ground, net: str, text: str, seconds: dict[str, float]) -> Traini
     seconds["prepare"], step = _clock(
         kind, lambda: TrainingStep.first(model.train(), on.context, on.recipe)
     )
-    seconds["order"], _ = _clock(kind, lambda: step.batches.load(_order(on)))
+    seconds["order"], _ = _clock(kind, lambda: step.batches.load(0, 0))
     for number in range(EAGER):
         seconds[f"eager_{number + 1}"], _ = _clock(kind, step.step)
     return step
-
-
-def _order(on: Ground) -> EpochPlan:
-    return EpochPlan.of(len(on.parts.fit), 0, 0, on.recipe)
 
 
 def _clock(kind: str, work: Callable[[], Any]) -> tuple[float, Any]:
@@ -226,12 +223,12 @@ def _evaluation(on: Ground, model: nn.Module) -> dict[str, float]:
     first_test, _ = _clock(kind, test)
     later_test = statistics.median(_clock(kind, test)[0] for _ in range(3))
     return {
-        "images": on.held_out.n,
+        "images": len(on.parts.validation),
         "first_s": first,
         "later_s": later,
-        "images_per_s": on.test.n / later_test,
-        "s_for_10000_first": first_test * 10_000 / on.test.n,
-        "s_for_10000": later_test * 10_000 / on.test.n,
+        "images_per_s": len(on.parts.test) / later_test,
+        "s_for_10000_first": first_test * 10_000 / len(on.parts.test),
+        "s_for_10000": later_test * 10_000 / len(on.parts.test),
     }
 
 

@@ -10,12 +10,15 @@ import torch
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.score.batches import Batches, EpochPlan
 from bam_search.score.context import TrainingContext
-from bam_search.score.data import CIFAR_INPUTS, Images, Split, locate, split
 from bam_search.score.device import choose
-from bam_search.score.recipe import Recipe
 from bam_search.score.train import train
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.batches import LabelledPart
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, locate
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Split
 from benchmarks.gpu.parts import SMALL, Part, Work
 
 EVERYTHING = "layer1=cbam layer2=eca layer3=gc every-block=bam"
@@ -34,26 +37,27 @@ def parts(work: Work) -> list[Part]:
 
 def images(work: Work) -> Split:
     """The images, split as a study splits them."""
-    return split(locate(work.data).load(), None, 0.1, seed=0)
+    return cifar100.task().split(locate(work.data).load(), None, 0.1, seed=0)
 
 
 def batches(work: Work) -> dict[str, Any]:
     """The last batch of an epoch there and here. Raises if a byte differs."""
     fit = images(work).fit
-    order = EpochPlan.of(len(fit), 0, 0, RECIPE)
-    here, there = (_last(fit, order, kind) for kind in ("cpu", work.device))
+    here, there = (_last(fit, kind) for kind in ("cpu", work.device))
     if not all(torch.equal(one, other) for one, other in zip(here, there, strict=True)):
         raise RuntimeError("the batches on the device are not those on the CPU")
     return {"equal": True, "images": len(here[1])}
 
 
-def _last(fit: Images, order: EpochPlan, kind: str) -> tuple[torch.Tensor, ...]:
-    """Pixels and labels of the last batch that the order gives on a device."""
-    context = TrainingContext.of(choose(kind), RECIPE, fit)
-    dealt = Batches.of(context.device_images, RECIPE.batch)
-    dealt.load(order)
-    number = torch.tensor([len(dealt) - 1], device=kind)
-    return tuple(part.cpu() for part in dealt.parts(number, 1)[0])
+def _last(fit: Images, kind: str) -> tuple[torch.Tensor, ...]:
+    """Pixels, normalised, and labels of the last batch of an epoch on a device."""
+    context = TrainingContext.of(cifar100.task(), choose(kind), RECIPE, fit)
+    batches = context.data.batches(RECIPE.batch)
+    batches.load(0, 0)
+    number = torch.tensor([len(batches) - 1], device=kind)
+    (part,) = batches.parts(number, 1)
+    assert isinstance(part, LabelledPart)
+    return part.inputs.cpu(), part.labels.cpu()
 
 
 def losses(work: Work) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def losses(work: Work) -> dict[str, Any]:
     `largest_relative_difference` is of those without TF32.
     """
     steps = 4 if work.tiny else STEPS
-    few = images(work).fit.take(slice(0, steps * BATCH))  # type: ignore[arg-type]
+    few = images(work).fit.take(slice(0, steps * BATCH))
     found = {"CPU": _loss(few, "cpu", RECIPE), work.device: _loss(few, work.device, RECIPE)}
     if work.device == "cuda":
         found["cuda, one graph"] = _loss(few, "cuda", replace(RECIPE, cuda_graph=True))
@@ -80,4 +84,6 @@ def _loss(few: Images, kind: str, recipe: Recipe, tf32: bool = False) -> float:
     space = load(SMALL, CIFAR_INPUTS)
     net = build(space, sites_of(space), EVERYTHING, 0)
     net.to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return train(net, TrainingContext.of(choose(kind), recipe, few), recipe, 0)[0].loss
+    return train(net, TrainingContext.of(cifar100.task(), choose(kind), recipe, few), recipe, 0)[
+        0
+    ].loss

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bam_search.score.recipe import Recipe
 from bam_search.search.study import FinalistPlan, Study
 from bam_search.search.workload import Sizes, trainings, workload
+from bam_search.tasks.recipe import Recipe
 from benchmarks.gpu.parts import SMALL, Known
 from benchmarks.gpu.suite import PART
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from bam_search.score.data import Images
 from bam_search.score.device import cores
+from bam_search.tasks.classification.images import Images
 from benchmarks import ladder, usual_loop
 from benchmarks.arms import Setting
 from benchmarks.gpu.candidate import ground, phase_part, references

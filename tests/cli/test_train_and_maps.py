@@ -12,9 +12,9 @@ import torch
 from conftest import run_command
 from PIL import Image
 
-from bam_search.score.data import locate
 from bam_search.score.fused import fused
-from bam_search.score.synthetic import generate_images
+from bam_search.tasks.classification.cifar100 import locate
+from bam_search.tasks.classification.synthetic import generate_images
 
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
 BOTTLENECK = 1
@@ -122,7 +122,10 @@ def test_mistakes_are_one_sentence_and_write_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("bam_search.score.data.generate_images", lambda: generate_images(500, 200))
+    monkeypatch.setattr(
+        "bam_search.tasks.classification.cifar100.generate_images",
+        lambda: generate_images(500, 200),
+    )
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_text("no picture")

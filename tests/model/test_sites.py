@@ -13,9 +13,9 @@ from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.find_sites import find_sites
 from bam_search.model.load import load
-from bam_search.score.data import CIFAR_INPUTS
 from bam_search.space.search_space import SearchSpace, load_space
 from bam_search.space.sites import Sites
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 
 
 @pytest.mark.parametrize(

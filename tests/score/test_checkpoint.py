@@ -9,16 +9,18 @@ import torch
 from torch import nn
 
 from bam_search.model.build import sites_of
-from bam_search.score.batches import EpochPlan
 from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.context import TrainingContext
-from bam_search.score.data import Dataset, Images, split
 from bam_search.score.device import choose
-from bam_search.score.evaluate import Job, Task, evaluate
-from bam_search.score.recipe import Recipe
-from bam_search.score.synthetic import generate_images
+from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.score.train import Epoch, TrainingState, train
 from bam_search.space.search_space import load_space
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.batches import EpochPlan
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Dataset
 
 CPU = choose("cpu")
 IMAGES = Images(*generate_images(200, 0)[:2])
@@ -53,7 +55,14 @@ def trained(
     keep: Callable[[TrainingState], None] | None = None,
 ) -> tuple[Epoch, ...]:
     recipe = Recipe(epochs=4, batch=50, precision="fp32")
-    return train(net, TrainingContext.of(CPU, recipe, IMAGES), recipe, 3, saved=saved, keep=keep)
+    return train(
+        net,
+        TrainingContext.of(cifar100.task(), CPU, recipe, IMAGES),
+        recipe,
+        3,
+        saved=saved,
+        keep=keep,
+    )
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
@@ -123,11 +132,18 @@ def test_a_folder_that_is_gone_does_not_stop_a_training(tmp_path: Path) -> None:
 
 def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, x_test, y_test = generate_images(400, 100)
-    parts = split(
+    parts = cifar100.task().split(
         Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
     )
-    task = Task(
-        "small", sites_of(load_space("small")), parts, Recipe(epochs=3, batch=100), CPU, 1, tmp_path
+    task = Experiment(
+        "classification",
+        "small",
+        sites_of(load_space("small")),
+        parts,
+        Recipe(epochs=3, batch=100),
+        CPU,
+        1,
+        tmp_path,
     )
     job = Job("layer1=bam", 0, 3)
     expected = evaluate(task, job).score
@@ -152,6 +168,6 @@ def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(EpochPlan, "of", lambda *args: began.append(args[2]) or of(*args))  # type: ignore[func-returns-value]
     again = evaluate(task, job).score
     assert again is not None
-    assert (again.per_epoch, again.error) == (expected.per_epoch, expected.error)
+    assert (again.per_epoch, again.value) == (expected.per_epoch, expected.value)
     assert began == [1, 2]
     assert not list(tmp_path.iterdir())

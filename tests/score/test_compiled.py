@@ -13,6 +13,7 @@ from torch import nn
 from bam_search.model.build import build, sites_of
 from bam_search.score.compiled import NotCompiled, compiled
 from bam_search.space.search_space import load_space
+from bam_search.tasks.classification import cifar100
 
 SMALL = load_space("small")
 SITES = sites_of(SMALL)
@@ -88,20 +89,22 @@ def test_a_block_that_is_not_one_graph_is_an_error() -> None:
 @pytest.mark.slow
 def test_compiled_blocks_train_as_the_blocks_do() -> None:
     from bam_search.score.context import TrainingContext
-    from bam_search.score.data import Images
     from bam_search.score.device import choose
-    from bam_search.score.measure import top1_error
-    from bam_search.score.recipe import Recipe
-    from bam_search.score.synthetic import generate_images
+    from bam_search.score.measure import measured
     from bam_search.score.train import train
+    from bam_search.tasks.classification.images import Images
+    from bam_search.tasks.classification.synthetic import generate_images
+    from bam_search.tasks.recipe import Recipe
 
     x, y, _, _ = generate_images(200, 0)
     recipe = Recipe(epochs=2, batch=50, precision="fp32", lr=0.02)
-    context = TrainingContext.of(choose("cpu"), recipe, Images(x, y))
+    context = TrainingContext.of(cifar100.task(), choose("cpu"), recipe, Images(x, y))
     plain, fast = net("bottleneck=bam"), net("bottleneck=bam")
-    expected = train(plain, context, recipe, 0, lambda: top1_error(plain, Images(x, y), context))
+    expected = train(
+        plain, context, recipe, 0, lambda: measured(plain, Images(x, y), context).value
+    )
     with compiled(fast, SITES.blocks):
-        got = train(fast, context, recipe, 0, lambda: top1_error(fast, Images(x, y), context))
+        got = train(fast, context, recipe, 0, lambda: measured(fast, Images(x, y), context).value)
     assert [epoch.loss for epoch in got] == pytest.approx(
         [epoch.loss for epoch in expected], rel=1e-3
     )

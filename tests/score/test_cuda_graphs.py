@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from recorded import recorded
@@ -19,14 +20,15 @@ from torch import nn
 from bam_search.model.build import build, sites_of
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import EAGER, NotOneGraph, cuda_graph, replayed
-from bam_search.score.data import Images
 from bam_search.score.device import choose
-from bam_search.score.measure import HeldOut, Meter, top1_error
-from bam_search.score.recipe import Recipe
+from bam_search.score.measure import Meter, measured
 from bam_search.score.step import TrainingStep
-from bam_search.score.synthetic import generate_images
 from bam_search.score.train import Epoch, train
 from bam_search.space.search_space import load_space
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.recipe import Recipe
 
 SMALL = load_space("small")
 SITES = sites_of(SMALL)
@@ -37,6 +39,11 @@ RECIPE = Recipe(epochs=2, batch=25, precision="bf16")
 def images(n: int = 200) -> Images:
     x, y, _, _ = generate_images(n, 0)
     return Images(x, y)
+
+
+def batched(some: Images, n: int) -> list[Images]:
+    places = np.split(np.arange(len(some)), range(n, len(some), n))
+    return [some.take(index) for index in places]
 
 
 class Dropping(nn.Module):
@@ -77,9 +84,9 @@ def net(text: str) -> nn.Module:
 
 
 def trained(text: str, micro_batches: int) -> tuple[tuple[Epoch, ...], torch.Tensor]:
-    model, context = net(text), TrainingContext.of(CPU, RECIPE, images())
+    model, context = net(text), TrainingContext.of(cifar100.task(), CPU, RECIPE, images())
     epochs = train(
-        model, context, RECIPE, 3, lambda: top1_error(model, images(60), context), micro_batches
+        model, context, RECIPE, 3, lambda: measured(model, images(60), context).value, micro_batches
     )
     return epochs, torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
@@ -111,7 +118,7 @@ def test_a_step_that_waits_for_the_device_cannot_be_recorded(
 ) -> None:
     monkeypatch.setattr(TrainingStep, "make_step", lambda self: replayed(self.step, recorded))
     with pytest.raises(RuntimeError, match="not permitted"):
-        train(Waiting(), TrainingContext.of(CPU, RECIPE, images()), RECIPE, 0)
+        train(Waiting(), TrainingContext.of(cifar100.task(), CPU, RECIPE, images()), RECIPE, 0)
 
 
 @pytest.mark.parametrize("n", [625, 640])
@@ -119,7 +126,10 @@ def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(
     n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
-    model, context = net("bottleneck=bam"), TrainingContext.of(CPU, RECIPE, images())
+    model, context = (
+        net("bottleneck=bam"),
+        TrainingContext.of(cifar100.task(), CPU, RECIPE, images()),
+    )
     held_out = images(n)
     expected = []
     # The weights change between two measurements, as they do from epoch to epoch.
@@ -128,8 +138,8 @@ def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(
         with torch.inference_mode():
             logits = torch.cat(
                 [
-                    context.forward(model.eval(), part)
-                    for part in torch.from_numpy(held_out.x).split(125)
+                    context.model(model.eval())(context.data.inputs(part)).float()
+                    for part in batched(held_out, 125)
                 ]
             )
         labels = torch.from_numpy(held_out.y)
@@ -140,11 +150,11 @@ def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(
     model = net("bottleneck=bam")
     taken = calls_of(Meter, monkeypatch)
     monkeypatch.setattr(Meter, "make_step", lambda self: replayed(self.step, recorded))
-    measure, found = Meter.of(model, context, HeldOut.of(held_out, "cpu")).start(), []
+    measure, found = Meter.of(model, context, context.data.held_out(held_out)).start(), []
     for seed in (0, 1):
         train(model, context, RECIPE, seed)
-        measured = measure()
-        found.append((measured.error, measured.loss))
+        result = measure()
+        found.append((result.value, result.loss))
     assert found == expected
     assert len(taken) == EAGER + 1  # of 10 to 12 batches
 

@@ -11,13 +11,15 @@ from torch import nn
 from bam_search.model.build import sites_of
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import settle
-from bam_search.score.data import Images, Split
 from bam_search.score.device import Device, choose
-from bam_search.score.evaluate import Task, prepare
-from bam_search.score.recipe import Recipe
-from bam_search.score.synthetic import generate_images
+from bam_search.score.evaluate import Experiment, prepare
 from bam_search.score.train import train
 from bam_search.space.search_space import load_space
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Split
 
 SAYS = "#!/bin/sh\nprintf '{}'\n"
 
@@ -67,7 +69,8 @@ def test_what_a_worker_has_loaded_is_no_garbage_to_look_for_before_each_capture(
     settle.cache_clear()
     gc.unfreeze()
     x, y, _, _ = generate_images(100, 0)
-    task = Task(
+    task = Experiment(
+        "classification",
         "small",
         sites_of(load_space("small")),
         Split(*[Images(x, y)] * 3),
@@ -102,6 +105,8 @@ def test_cudnn_chooses_by_trial_while_a_recipe_trains_that_says_so(wanted: bool)
     x, y, _, _ = generate_images(100, 0)
     recipe = Recipe(epochs=1, batch=50, cudnn_benchmark=wanted)
     before = torch.backends.cudnn.benchmark
-    train(Probe(), TrainingContext.of(choose("cpu"), recipe, Images(x, y)), recipe, 0)
+    train(
+        Probe(), TrainingContext.of(cifar100.task(), choose("cpu"), recipe, Images(x, y)), recipe, 0
+    )
     assert seen == [wanted, wanted]
     assert torch.backends.cudnn.benchmark == before

@@ -10,15 +10,19 @@ import torch
 from bam_search.model.build import sites_of
 from bam_search.score.device import choose
 from bam_search.score.estimate import Probe, Speed, speeds
-from bam_search.score.recipe import Recipe
 from bam_search.score.step import TrainingStep
 from bam_search.space.search_space import load_space
+from bam_search.tasks.recipe import Recipe
 
 SITES = sites_of(load_space("small"))
 
 
+def probe(text: str, recipe: Recipe, at_least: float) -> Probe:
+    return Probe("classification", "small", SITES, text, recipe, choose("cpu"), at_least)
+
+
 def test_a_speed_adds_what_each_training_takes_to_begin_and_what_each_image_takes() -> None:
-    assert Speed(start=2.0, per_image=0.001).seconds(10, 50_000) == pytest.approx(70)
+    assert Speed(start=2.0, per_sample=0.001).seconds(10, 50_000) == pytest.approx(70)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -35,13 +39,10 @@ def test_each_worker_trains_beside_the_others_and_threads_are_as_before(
     monkeypatch.setattr(TrainingStep, "step", counted)
     monkeypatch.setattr("bam_search.score.estimate.cores", lambda: 2)
     before = torch.get_num_threads()
-    probes = [
-        Probe("small", SITES, text, Recipe(batch=16), choose("cpu"), 0.1)
-        for text in ("none", "bottleneck=bam")
-    ]
+    probes = [probe(text, Recipe(batch=16), 0.1) for text in ("none", "bottleneck=bam")]
     found = speeds(probes, workers, threads=1).of_probes
     assert len(found) == 2
-    assert all(speed.per_image > 0 and speed.start >= 0 for speed in found)
+    assert all(speed.per_sample > 0 and speed.start >= 0 for speed in found)
     assert len(taken) == workers
     assert set(taken.values()) == {1}
     assert torch.get_num_threads() == before
@@ -54,11 +55,11 @@ def test_a_batch_of_a_large_recipe_is_small_on_a_cpu(monkeypatch: pytest.MonkeyP
         TrainingStep,
         "first",
         lambda model, context, recipe: (
-            sizes.append(len(context.images)) or first(model, context, recipe)
+            sizes.append(len(context.data)) or first(model, context, recipe)
         ),
     )
     speeds(
-        [Probe("small", SITES, "none", Recipe(batch=4096), choose("cpu"), 0.0)],
+        [probe("none", Recipe(batch=4096), 0.0)],
         workers=1,
         threads=1,
     )
@@ -84,7 +85,7 @@ def test_on_a_gpu_it_tells_how_long_a_process_takes_to_start(
     monkeypatch.setattr("bam_search.score.estimate.settle", lambda: None)
     monkeypatch.setattr("bam_search.score.estimate.ProcessPoolExecutor", thread)
     gpu = replace(choose("cpu"), type="cuda")
-    probes = [Probe("small", SITES, text, Recipe(), gpu, 0.1) for text in ("none", "layer1=bam")]
+    probes = [replace(probe(text, Recipe(), 0.1), device=gpu) for text in ("none", "layer1=bam")]
     found = speeds(probes, workers=2, threads=1)
     assert found.of_probes == (Speed(0.5, 0.001),) * 2
     # The first measurement, of a process that has yet to load its libraries, counts as its start.
@@ -94,7 +95,17 @@ def test_on_a_gpu_it_tells_how_long_a_process_takes_to_start(
 def test_a_placement_that_cannot_be_built_is_its_own_error() -> None:
     with pytest.raises(Exception, match="no site is named 'layer9'"):
         speeds(
-            [Probe("small", SITES, "layer9=bam", Recipe(batch=16), choose("cpu"), 0.1)],
+            [
+                Probe(
+                    "classification",
+                    "small",
+                    SITES,
+                    "layer9=bam",
+                    Recipe(batch=16),
+                    choose("cpu"),
+                    0.1,
+                )
+            ],
             workers=1,
             threads=1,
         )

@@ -7,19 +7,24 @@ import torch
 from torch import nn
 
 from bam_search.model.build import sites_of
-from bam_search.score.data import Dataset, Images, split
 from bam_search.score.device import choose
-from bam_search.score.evaluate import Job, Task, evaluate
-from bam_search.score.recipe import Recipe
-from bam_search.score.synthetic import generate_images
+from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.space.search_space import load_space
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Dataset
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> Experiment:
     x, y, x_test, y_test = generate_images(1000, 300)
-    parts = split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.1, seed=0)
-    return Task(
+    parts = cifar100.task().split(
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.1, seed=0
+    )
+    return Experiment(
+        "classification",
         "small",
         sites_of(load_space("small")),
         parts,
@@ -29,7 +34,7 @@ def task() -> Task:
     )
 
 
-def test_search_measures_validation_and_final_measures_test(task: Task) -> None:
+def test_search_measures_validation_and_final_measures_test(task: Experiment) -> None:
     searched, final = (
         evaluate(task, Job("layer1=bam", 0, 2)),
         evaluate(task, Job("layer1=bam", 0, 2, final=True)),
@@ -38,12 +43,12 @@ def test_search_measures_validation_and_final_measures_test(task: Task) -> None:
     assert final.score is not None
     assert searched.score.images == 100
     assert final.score.images == 300
-    assert [epoch.error is None for epoch in searched.score.per_epoch] == [False, False]
-    assert [epoch.error is None for epoch in final.score.per_epoch] == [True, True]
-    assert searched.score.error == searched.score.per_epoch[-1].error
+    assert [epoch.value is None for epoch in searched.score.per_epoch] == [False, False]
+    assert [epoch.value is None for epoch in final.score.per_epoch] == [True, True]
+    assert searched.score.value == searched.score.per_epoch[-1].value
 
 
-def test_a_crash_is_a_result_with_its_traceback(task: Task) -> None:
+def test_a_crash_is_a_result_with_its_traceback(task: Experiment) -> None:
     result = evaluate(task, Job("layer9=bam", 0, 2))
     assert result.score is None
     assert "no site is named 'layer9'" in result.failure
@@ -66,7 +71,7 @@ class Tight(nn.Module):
 
 @pytest.mark.parametrize("most", [100, 60, 40])
 def test_too_little_memory_is_tried_once_more_with_halves(
-    task: Task, monkeypatch: pytest.MonkeyPatch, most: int
+    task: Experiment, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr("bam_search.score.evaluate.build", lambda *_args: Tight(most))
     result = evaluate(task, Job("none", 0, 2))
@@ -78,7 +83,7 @@ def test_too_little_memory_is_tried_once_more_with_halves(
         assert result.score.micro_batches == (1 if most == 100 else 2)
 
 
-def test_a_training_over_its_time_limit_is_a_result_with_the_reason(task: Task) -> None:
+def test_a_training_over_its_time_limit_is_a_result_with_the_reason(task: Experiment) -> None:
     limited = replace(task, recipe=replace(task.recipe, seconds=1e-6))
     assert (
         evaluate(limited, Job("none", 0, 2))

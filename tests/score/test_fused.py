@@ -27,19 +27,21 @@ from bam_search.model.insert import insert
 from bam_search.score import chain
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import replayed
-from bam_search.score.data import Dataset, Images, split
 from bam_search.score.deferred import NotFused
 from bam_search.score.device import choose
-from bam_search.score.evaluate import Job, Task, evaluate
+from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.score.fused import fused
-from bam_search.score.measure import top1_error
-from bam_search.score.recipe import Recipe
+from bam_search.score.measure import measured
 from bam_search.score.step import TrainingStep
-from bam_search.score.synthetic import generate_images
 from bam_search.score.train import train
 from bam_search.search.study import load_study
 from bam_search.space.placement import Choice
 from bam_search.space.search_space import load_space
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Dataset
 
 SMALL = load_space("small")
 SITES = sites_of(SMALL)
@@ -323,14 +325,14 @@ def test_the_step_can_be_recorded_and_replayed(
         model = build(SMALL, SITES, "bottleneck=bam layer3.0.bn2=se", 0).to(
             memory_format=torch.channels_last
         )  # type: ignore[call-overload]
-        context = TrainingContext.of(CPU, recipe, Images(x, y))
+        context = TrainingContext.of(cifar100.task(), CPU, recipe, Images(x, y))
         with fused(model, counting):
             epochs = train(
                 model,
                 context,
                 recipe,
                 3,
-                lambda: top1_error(model, Images(x, y), context),
+                lambda: measured(model, Images(x, y), context).value,
                 micro_batches,
             )
         return epochs, torch.cat(
@@ -635,7 +637,7 @@ def test_a_recipe_says_which_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError, match=r"recipe\.compile and recipe\.fuse are both true"):
         load_study("placement", CPU, {}, ["recipe.compile=true", "recipe.fuse=true"])
     x, y, x_test, y_test = generate_images(400, 100)
-    parts = split(
+    parts = cifar100.task().split(
         Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
     )
     recipe = Recipe(epochs=2, batch=50, precision="fp32", lr=0.02)
@@ -643,7 +645,8 @@ def test_a_recipe_says_which_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None
     losses = []
     for how in (recipe, Recipe(epochs=2, batch=50, precision="fp32", lr=0.02, fuse=True)):
         result = evaluate(
-            Task("small", SITES, parts, how, CPU, threads=1), Job("bottleneck=bam", 0, 2)
+            Experiment("classification", "small", SITES, parts, how, CPU, threads=1),
+            Job("bottleneck=bam", 0, 2),
         )
         assert result.score is not None, result.failure
         losses.append([epoch.loss for epoch in result.score.per_epoch])

@@ -18,18 +18,20 @@ from torch.nn import functional
 from bam_search.model.build import build, sites_of
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import NotOneGraph
-from bam_search.score.data import Dataset, Images, split
 from bam_search.score.device import choose, cores
 from bam_search.score.estimate import Probe, speeds
-from bam_search.score.evaluate import Job, Task, evaluate
+from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.score.fused import fused
 from bam_search.score.latency import LatencySetting, latency
-from bam_search.score.measure import HeldOut, Meter
-from bam_search.score.recipe import Recipe
-from bam_search.score.synthetic import generate_images
+from bam_search.score.measure import Meter
 from bam_search.score.train import train
 from bam_search.search.executors import local
 from bam_search.space.search_space import load_space
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Dataset
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU"),
@@ -43,12 +45,12 @@ RECIPE = Recipe(epochs=3, batch=50, lr=0.02)
 EVERYTHING = "layer1=cbam layer2=eca layer3=gc every-block=bam"
 
 
-def task(recipe: Recipe) -> Task:
+def task(recipe: Recipe) -> Experiment:
     x, y, x_test, y_test = generate_images(1000, 200)
-    parts = split(
+    parts = cifar100.task().split(
         Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
     )
-    return Task("small", SITES, parts, recipe, choose("cuda"), cores())
+    return Experiment("classification", "small", SITES, parts, recipe, choose("cuda"), cores())
 
 
 def losses(recipe: Recipe, text: str = EVERYTHING, seed: int = 0) -> list[float]:
@@ -120,8 +122,8 @@ def test_a_batch_that_is_measured_as_one_graph_gives_the_error_and_the_loss_of_t
     None
 ):
     x, y, _, _ = generate_images(10_500, 0)
-    context = TrainingContext.of(choose("cuda"), RECIPE, Images(x, y))
-    held_out = HeldOut.of(Images(x, y), "cuda")
+    context = TrainingContext.of(cifar100.task(), choose("cuda"), RECIPE, Images(x, y))
+    held_out = context.data.held_out(Images(x, y))
     model = build(SMALL, SITES, EVERYTHING, 0).to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain, graph = (
         Meter.of(model, context, held_out, replays).start() for replays in (False, True)
@@ -129,7 +131,7 @@ def test_a_batch_that_is_measured_as_one_graph_gives_the_error_and_the_loss_of_t
     for seed in (0, 1):  # the graph sees the weights as they are at each time
         train(model, context, replace(RECIPE, epochs=1), seed)
         expected, found = plain(), graph()
-        assert found.error == pytest.approx(expected.error, abs=0.05)
+        assert found.value == pytest.approx(expected.value, abs=0.05)
         assert found.loss == pytest.approx(expected.loss, rel=1e-3)
 
 
@@ -146,10 +148,12 @@ def test_latency_is_timed_by_events_over_a_replayed_graph() -> None:
 
 def test_the_speed_is_measured_in_a_process_that_leaves_the_gpu_again() -> None:
     found = speeds(
-        [Probe("small", SITES, "bottleneck=bam", RECIPE, choose("cuda"), 0.2)], workers=1, threads=1
+        [Probe("classification", "small", SITES, "bottleneck=bam", RECIPE, choose("cuda"), 0.2)],
+        workers=1,
+        threads=1,
     )
     (speed,) = found.of_probes
-    assert speed.per_image > 0
+    assert speed.per_sample > 0
     assert speed.start > 0
     assert found.process > 0
 
@@ -175,7 +179,10 @@ def test_random_numbers_of_a_graph_are_new_in_each_step() -> None:
     x, y, _, _ = generate_images(500, 0)
     net = Noisy().cuda()
     train(
-        net, TrainingContext.of(choose("cuda"), RECIPE, Images(x, y)), replace(RECIPE, epochs=1), 0
+        net,
+        TrainingContext.of(cifar100.task(), choose("cuda"), RECIPE, Images(x, y)),
+        replace(RECIPE, epochs=1),
+        0,
     )
     assert len(set(net.seen[:10].tolist())) == 10  # type: ignore[index]
 
@@ -204,7 +211,7 @@ def test_a_model_that_waits_for_the_device_is_told_what_to_do_and_trains_without
             return self.fc(x.flatten(1)) * (2.0 if x.mean().item() > 0 else 1.0)
 
     x, y, _, _ = generate_images(500, 0)
-    context = TrainingContext.of(choose("cuda"), RECIPE, Images(x, y))
+    context = TrainingContext.of(cifar100.task(), choose("cuda"), RECIPE, Images(x, y))
     train(Waiting().cuda(), context, replace(RECIPE, cuda_graph=False), 0)
     with pytest.raises(NotOneGraph, match=r"not permitted.*recipe\.cuda_graph = false"):
         train(Waiting().cuda(), context, RECIPE, 0)

@@ -11,14 +11,17 @@ import pytest
 from bam_search.errors import RunError, UserError
 from bam_search.model.build import sites_of
 from bam_search.model.load import load
-from bam_search.score.data import CIFAR_INPUTS, Dataset, Images, Split, split
 from bam_search.score.device import Device, choose
-from bam_search.score.evaluate import Job, Task, evaluate
-from bam_search.score.recipe import Recipe
-from bam_search.score.synthetic import generate_images
+from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.search import executors
 from bam_search.search.executors import local
 from bam_search.search.on_ray import on_ray
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Dataset, Split
 
 FRAIL = """
 import os, pathlib, signal, time
@@ -65,14 +68,17 @@ class Net(nn.Sequential):
 @pytest.fixture(scope="module")
 def parts() -> Split:
     x, y, x_test, y_test = generate_images(400, 100)
-    return split(Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0)
+    return cifar100.task().split(
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
+    )
 
 
 @pytest.fixture
-def task(tmp_path: Path, parts: Split) -> Task:
+def task(tmp_path: Path, parts: Split) -> Experiment:
     (tmp_path / "frail.py").write_text(FRAIL)
     name = f"{tmp_path / 'frail.py'}:Net"
-    return Task(
+    return Experiment(
+        "classification",
         name,
         sites_of(load(name, CIFAR_INPUTS)),
         parts,
@@ -87,7 +93,8 @@ def test_a_process_that_should_train_no_more_is_replaced_and_its_result_kept(
 ) -> None:
     (tmp_path / "discard_process.py").write_text(ONE_JOB_EACH)
     name = f"{tmp_path / 'discard_process.py'}:Net"
-    task = Task(
+    task = Experiment(
+        "classification",
         name,
         sites_of(load(name, CIFAR_INPUTS)),
         parts,
@@ -106,7 +113,7 @@ def test_a_process_that_should_train_no_more_is_replaced_and_its_result_kept(
 
 
 def test_a_worker_that_dies_or_hangs_takes_nobody_along(
-    task: Task, monkeypatch: pytest.MonkeyPatch
+    task: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executors, "GRACE", 0.0)
     limited = replace(task, recipe=replace(task.recipe, seconds=5.0))
@@ -132,7 +139,9 @@ def test_a_worker_that_dies_or_hangs_takes_nobody_along(
         assert mine.per_epoch == theirs.per_epoch  # begun again, it is the same training
 
 
-def test_signals_are_the_drivers_to_answer_and_leaving_ends_workers_that_train(task: Task) -> None:
+def test_signals_are_the_drivers_to_answer_and_leaving_ends_workers_that_train(
+    task: Experiment,
+) -> None:
     with local(task, 2, "") as submit:
         submit(Job("one=se(r=2) two=se(r=2)", 0, 1))
         assert submit(Job("none", 0, 1)).result(100).score is not None
@@ -161,7 +170,7 @@ def _children() -> list[int]:
 
 
 def test_a_worker_that_cannot_start_is_a_breakdown_and_no_result(
-    task: Task, monkeypatch: pytest.MonkeyPatch
+    task: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executors, "ATTEMPTS", 1)
     lost = Device("cuda", "a GPU that fell off", "", True)
@@ -172,7 +181,7 @@ def test_a_worker_that_cannot_start_is_a_breakdown_and_no_result(
         submit(Job("none", 0, 1)).result(100)
 
 
-def test_a_cluster_that_is_not_there_is_one_sentence(task: Task) -> None:
+def test_a_cluster_that_is_not_there_is_one_sentence(task: Experiment) -> None:
     pytest.importorskip("ray")
     with (
         pytest.raises(UserError, match=r"--address '127\.0\.0\.1:1'"),

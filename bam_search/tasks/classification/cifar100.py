@@ -1,18 +1,14 @@
-"""The images, and their split for the search.
+"""CIFAR-100, from a Keras-style npz or torchvision's folder, or the generated stand-in.
 
-They are CIFAR-100, from a Keras-style npz or torchvision's folder, or the generated stand-in.
 CIFAR-100: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009;
 downloaded through torchvision.
 """
 
 import contextlib
-import functools
-import hashlib
 import socket
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +16,15 @@ from torchvision.datasets import CIFAR100
 
 from bam_search.errors import UserError, first_line
 from bam_search.model.load import Inputs
-from bam_search.score.synthetic import generate_images
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.classification.task import Classification
+from bam_search.tasks.task import Dataset, Source
 
 CLASSES = 100
-SHAPE = (3, 32, 32)
-CIFAR_INPUTS = Inputs(SHAPE, CLASSES)
+CIFAR_INPUTS = Inputs((3, 32, 32), CLASSES)
+TRAIN, TEST = 50_000, 10_000
+"""How many images CIFAR-100 has."""
 FOLDER = "cifar-100-python"
 DATA_FOLDER = Path("data")
 CIFAR = "CIFAR-100"
@@ -32,68 +32,9 @@ SYNTHETIC = "generated images, NOT CIFAR-100"
 BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
-    """`x`: (N, 32, 32, 3) uint8 RGB; `y`: (N,) int64 labels from 0."""
-
-    x: np.ndarray
-    y: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, index: np.ndarray) -> "Images":
-        """The images at `index`."""
-        return Images(self.x[index], self.y[index])
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set with its official split.
-
-    `name` is what every record says; `origin` is where it came from, and why.
-    """
-
-    name: str
-    origin: str
-    train: Images
-    test: Images
-
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits of the contents."""
-        sha = hashlib.sha256()
-        for part in (self.train.x, self.train.y, self.test.x, self.test.y):
-            sha.update(np.ascontiguousarray(part).data)
-        return sha.hexdigest()[:12]
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The images that candidates train on and are scored on.
-
-    In the search, `fit` trains and `validation` scores. For finalists, `fit` and `validation` train
-    and `test` scores.
-    """
-
-    fit: Images
-    validation: Images
-    test: Images
-
-    @functools.cached_property
-    def train(self) -> Images:
-        """All training images: `fit` and `validation`."""
-        x = np.concatenate([self.fit.x, self.validation.x])
-        y = np.concatenate([self.fit.y, self.validation.y])
-        return Images(x, y)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the data will come from, found without reading it, so that a dry run can say so."""
-
-    text: str
-    load: Callable[[], Dataset]
+def task() -> Classification:
+    """Classification on CIFAR-100."""
+    return Classification(CIFAR_INPUTS, locate)
 
 
 def locate(wanted: str) -> Source:
@@ -104,15 +45,15 @@ def locate(wanted: str) -> Source:
     kind.
     """
     if wanted == "generated":
-        return Source(SYNTHETIC, lambda: synthetic("asked for"))
+        return _source(SYNTHETIC, lambda: synthetic("asked for"))
     if wanted not in ("auto", "cifar100"):
         return _at(Path(wanted))
     for path in (DATA_FOLDER / "cifar100.npz", DATA_FOLDER / FOLDER):
         if path.exists():
             return _at(path)
     if wanted == "cifar100":
-        return Source(f"{CIFAR}, to be downloaded to {DATA_FOLDER}/", _download)
-    return Source(
+        return _source(f"{CIFAR}, to be downloaded to {DATA_FOLDER}/", _download)
+    return _source(
         f"{CIFAR}, to be downloaded to {DATA_FOLDER}/, or else {SYNTHETIC}", _download_or_generate
     )
 
@@ -120,58 +61,25 @@ def locate(wanted: str) -> Source:
 def synthetic(reason: str) -> Dataset:
     """The stand-in data set, for a machine without CIFAR-100 and without a network."""
     train_x, train_y, test_x, test_y = generate_images()
-    return Dataset(SYNTHETIC, reason, Images(train_x, train_y), Images(test_x, test_y))
+    train, test = Images(train_x, train_y), Images(test_x, test_y)
+    return Dataset(SYNTHETIC, reason, train, test, stands_in_for=CIFAR)
 
 
-def split(data: Dataset, images: int | None, validation: float, seed: int) -> Split:
-    """The split of `images` of the training set (None: all), with the share `validation` held out.
-
-    Stratified: each class has its share to within one image. `seed` fixes the choice. Raises
-    UserError if there are too few images.
-    """
-    wanted = len(data.train) if images is None else images
-    held_out = round(wanted * validation)
-    if wanted > len(data.train):
-        raise UserError(
-            f"data.images = {wanted}, but the training set has {len(data.train)}",
-            'use a smaller number, or "all"',
-        )
-    if held_out < CLASSES or wanted - held_out < CLASSES:
-        raise UserError(
-            f"data.images = {wanted} with data.validation = {validation} "
-            f"leaves {wanted - held_out} to train and {held_out} to validate",
-            f"each part needs at least {CLASSES} images, one a class",
-        )
-    order = _stratified_order(data.train.y, np.random.default_rng(seed))
-    fit = data.train.take(order[held_out:wanted])
-    held_out_images = data.train.take(order[:held_out])
-    return Split(fit, held_out_images, data.test)
-
-
-def _stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random order of the images in which every prefix is balanced over the classes.
-
-    First comes one image of each class, then a second of each, and so on.
-    """
-    order = rng.permutation(len(labels))
-    rank = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels[order] == label)
-        rank[members] = np.arange(len(members))
-    return order[np.argsort(rank, kind="stable")]
+def _source(text: str, load: Callable[[], Dataset]) -> Source:
+    return Source(text, TRAIN, TEST, load)
 
 
 def _at(path: Path) -> Source:
     if path.is_dir():
         root = path.parent if path.name == FOLDER else path
         if (root / FOLDER).is_dir():
-            return Source(f"{CIFAR} from {root / FOLDER}", lambda: _torchvision(root))
+            return _source(f"{CIFAR} from {root / FOLDER}", lambda: _torchvision(root))
         raise UserError(
             f"--data {str(path)!r} is a folder without {FOLDER}/",
             f"give {FOLDER}/ itself, its parent, or a cifar100.npz",
         )
     if path.is_file():
-        return Source(f"{CIFAR} from {path}", lambda: _keras(path))
+        return _source(f"{CIFAR} from {path}", lambda: _keras(path))
     raise UserError(
         f"--data {str(path)!r}: there is no such file or folder", "or: auto, cifar100, generated"
     )

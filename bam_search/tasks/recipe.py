@@ -1,5 +1,6 @@
 """How a candidate is trained: one dataclass, read from the `[recipe]` table of a study."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -7,6 +8,9 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from bam_search.config import strict
 from bam_search.errors import UserError
+
+TASK_KEYS = ("label_smoothing", "augment", "alternate")
+"""The keys that a task may have a use for, or not; all others are the training's own."""
 
 
 @strict
@@ -49,6 +53,17 @@ class Recipe:
         if self.compile and self.fuse:
             hint = "compiled blocks are fused already; set one of the two to false"
             raise UserError("recipe.compile and recipe.fuse are both true", hint)
+
+    def check_keys(self, task: str, used: Iterable[str]) -> None:
+        """Raise UserError for a key in TASK_KEYS that is set, and that `task` does not use."""
+        untouched = Recipe()
+        for key in set(TASK_KEYS).difference(used):
+            if getattr(self, key) != getattr(untouched, key):
+                raise UserError(
+                    f"recipe.{key} = {getattr(self, key)!r} does nothing: "
+                    f"the task {task!r} has no use for it",
+                    "leave it out",
+                )
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of step `step` (from 0) of `steps`."""

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from bam_search.errors import UserError
-from bam_search.score import data
-from bam_search.score.data import CIFAR, SYNTHETIC, Dataset, Images, locate, split
-from bam_search.score.synthetic import generate_images
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification.cifar100 import CIFAR, SYNTHETIC, locate
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.task import Dataset
 
 Arrays = dict[str, np.ndarray]
 
@@ -120,8 +122,8 @@ def test_without_a_network_only_auto_falls_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "CIFAR100", _no_network)
-    monkeypatch.setattr(data, "generate_images", lambda: generate_images(200, 100))
+    monkeypatch.setattr(cifar100, "CIFAR100", _no_network)
+    monkeypatch.setattr(cifar100, "generate_images", lambda: generate_images(200, 100))
     fallen = locate("auto").load()
     assert fallen.name == SYNTHETIC
     assert "no network" in fallen.origin
@@ -180,15 +182,15 @@ def test_the_split_is_disjoint_stratified_and_fixed_by_the_seed(
     images: int | None, fit: int, validation: int
 ) -> None:
     whole = tagged(5000)
-    parts = split(whole, images, 0.1, seed=1)
+    parts = cifar100.task().split(whole, images, 0.1, seed=1)
     assert (len(parts.fit), len(parts.validation)) == (fit, validation)
     inside = numbers(parts.fit) + numbers(parts.validation)
     assert len(set(inside)) == len(inside)
     assert sorted(numbers(parts.train)) == sorted(inside)
     for part in (parts.fit, parts.validation, parts.train):
         assert np.ptp(np.bincount(part.y, minlength=100)) <= 2
-    assert numbers(split(whole, images, 0.1, seed=1).fit) == numbers(parts.fit)
-    assert numbers(split(whole, images, 0.1, seed=2).fit) != numbers(parts.fit)
+    assert numbers(cifar100.task().split(whole, images, 0.1, seed=1).fit) == numbers(parts.fit)
+    assert numbers(cifar100.task().split(whole, images, 0.1, seed=2).fit) != numbers(parts.fit)
     assert all(
         whole.train.y[number] == label
         for number, label in zip(numbers(parts.fit), parts.fit.y, strict=True)
@@ -201,7 +203,7 @@ def test_the_split_is_disjoint_stratified_and_fixed_by_the_seed(
 )
 def test_a_split_that_cannot_be_is_refused(images: int, share: float, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        split(tagged(5000), images, share, seed=0)
+        cifar100.task().split(tagged(5000), images, share, seed=0)
 
 
 def test_the_real_cifar100(real_cifar: Path) -> None:

@@ -1,12 +1,19 @@
 """What a batch holds: each image once an epoch, cropped and flipped as the recipe says."""
 
+import numpy as np
 import pytest
 import torch
 
-from bam_search.score.batches import Batches, DeviceImages, EpochPlan
-from bam_search.score.data import Images
-from bam_search.score.recipe import Recipe
-from bam_search.score.synthetic import generate_images
+from bam_search.tasks.classification.batches import (
+    DeviceImages,
+    EpochPlan,
+    ImageBatches,
+    LabelledPart,
+)
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.normalisation import Normalisation
+from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.recipe import Recipe
 
 
 def images(n: int) -> Images:
@@ -14,18 +21,35 @@ def images(n: int) -> Images:
     return Images(x, y)
 
 
-def loaded(some: Images, batch: int, plan: EpochPlan) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def loaded(
+    some: Images, batch: int, seed: int, epoch: int, recipe: Recipe
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Pixels and labels of the epoch's batches."""
-    batches = Batches.of(DeviceImages.of(some, "cpu"), batch)
-    batches.load(plan)
-    return [part for step in range(len(batches)) for part in batches.parts(torch.tensor([step]), 1)]
+    batches = batches_of(some, batch, recipe)
+    batches.load(seed, epoch)
+    return [
+        (pixels(part), part.labels)
+        for step in range(len(batches))
+        for part in batches.parts(torch.tensor([step]), 1)
+    ]
+
+
+def batches_of(some: Images, batch: int, recipe: Recipe) -> ImageBatches:
+    """Batches whose inputs are the pixels as they are."""
+    plain = Normalisation(torch.zeros(1), torch.ones(1))
+    return ImageBatches.of(DeviceImages.of(some, "cpu"), plain, recipe, batch)
+
+
+def pixels(part: LabelledPart) -> torch.Tensor:
+    return part.inputs.permute(0, 2, 3, 1).to(torch.uint8)
 
 
 @pytest.mark.parametrize("augment", ["crop-flip", "flip", "none"])
 def test_a_batch_is_what_padding_cropping_and_flipping_one_by_one_gives(augment: str) -> None:
     some = images(100)
-    plan = EpochPlan.of(100, 7, 1, Recipe(augment=augment))  # type: ignore[arg-type]
-    got = loaded(some, 30, plan)
+    recipe = Recipe(augment=augment)  # type: ignore[arg-type]
+    plan = EpochPlan.of(100, 7, 1, recipe)
+    got = loaded(some, 30, 7, 1, recipe)
     assert [len(labels) for _, labels in got] == [30, 30, 30]
     expected = []
     for i in range(90):
@@ -66,10 +90,17 @@ def test_the_order_depends_on_seed_and_epoch_only() -> None:
 
 
 def test_the_parts_of_a_batch_are_the_batch() -> None:
-    batches = Batches.of(DeviceImages.of(images(50), "cpu"), 25)
-    batches.load(EpochPlan.of(50, 0, 0, Recipe()))
-    ((whole, labels),) = batches.parts(torch.tensor([1]), 1)
-    halves = batches.parts(torch.tensor([1]), 2)
-    assert [len(known) for _, known in halves] == [13, 12]
-    assert torch.equal(whole, torch.cat([pixels for pixels, _ in halves]))
-    assert torch.equal(labels, torch.cat([known for _, known in halves]))
+    batches = batches_of(images(50), 25, Recipe())
+    batches.load(0, 0)
+    (whole,) = batches.parts(torch.tensor([1]), 1)
+    halves = list(batches.parts(torch.tensor([1]), 2))
+    assert [len(half) for half in halves] == [13, 12]
+    assert torch.equal(whole.inputs, torch.cat([half.inputs for half in halves]))
+    assert torch.equal(whole.labels, torch.cat([half.labels for half in halves]))
+
+
+def test_images_need_not_be_square_nor_of_three_channels() -> None:
+    pixels_before = torch.arange(6 * 12 * 8, dtype=torch.int64).remainder(251).to(torch.uint8)
+    some = Images(pixels_before.view(6, 12, 8, 1).numpy(), np.arange(6))
+    ((got, labels),) = loaded(some, 6, 0, 0, Recipe(augment="none"))
+    assert torch.equal(got, torch.from_numpy(some.x)[labels])

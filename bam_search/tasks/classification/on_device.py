@@ -1,0 +1,124 @@
+"""Training images on their device: batches, the loss of a step, and the error on other images."""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bam_search.tasks.classification.batches import DeviceImages, ImageBatches, LabelledPart
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.normalisation import Normalisation
+from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.task import Measured, Model
+
+BATCH = {"cpu": 125, "cuda": 1000}
+"""Images that are measured at a time: as many as stay in a core's cache, or fill a GPU."""
+NO_LABEL = -1
+"""The label of an image that only fills the last batch.
+
+It equals no answer, and the loss leaves it out.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """The training images, and how images enter a model that is trained on them."""
+
+    images: Images
+    normalisation: Normalisation
+    recipe: Recipe
+    device: str
+
+    @classmethod
+    def of(cls, images: Images, recipe: Recipe, device: str) -> "TrainingImages":
+        """The images on `device`."""
+        return cls(images, Normalisation.of(images, device), recipe, device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @functools.cached_property
+    def device_images(self) -> DeviceImages:
+        """The images on the device, made when first asked for: what only measures needs none."""
+        return DeviceImages.of(self.images, self.device)
+
+    def batches(self, batch: int) -> ImageBatches:
+        """Empty batches of `batch` images each."""
+        return ImageBatches.of(self.device_images, self.normalisation, self.recipe, batch)
+
+    def loss(self, model: Model, part: LabelledPart) -> Tensor:
+        """The mean cross-entropy, with the recipe's label smoothing."""
+        logits = model(part.inputs).float()
+        smoothing = self.recipe.label_smoothing
+        return functional.cross_entropy(logits, part.labels, label_smoothing=smoothing)
+
+    def held_out(self, images: Images) -> "HeldOutImages":
+        """Other images, to be measured."""
+        return HeldOutImages.of(images, self.normalisation, self.device)
+
+    def inputs(self, images: Images) -> Tensor:
+        """(B, C, H, W): the images as they are, normalised."""
+        return self.normalisation(torch.from_numpy(images.x).to(self.device))
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutImages:
+    """`n` images in full batches on a device.
+
+    `pixels` is (steps, B, H, W, C) uint8 and `labels` is (steps, B) int64.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    n: int
+    normalisation: Normalisation
+
+    @classmethod
+    def of(cls, images: Images, normalisation: Normalisation, device: str) -> "HeldOutImages":
+        """The images in batches of one shape: black images without a label fill the last batch."""
+        batch = BATCH[device]
+        missing = -len(images) % batch
+        pixels = functional.pad(torch.from_numpy(images.x), (0, 0, 0, 0, 0, 0, 0, missing))
+        labels = functional.pad(torch.from_numpy(images.y), (0, missing), value=NO_LABEL)
+        pixels = pixels.view(-1, batch, *pixels.shape[1:])
+        labels = labels.view(-1, batch)
+        return cls(pixels.to(device), labels.to(device), len(images), normalisation)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def tally(self) -> "Answers":
+        """No answers yet."""
+        correct = torch.zeros((), dtype=torch.int64, device=self.labels.device)
+        return Answers(self, correct, torch.zeros_like(correct, dtype=torch.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """How many answers were `correct`, and the sum of their `loss`, on the device."""
+
+    held_out: HeldOutImages
+    correct: Tensor
+    loss: Tensor
+
+    def reset(self) -> None:
+        """Begin again."""
+        self.correct.zero_()
+        self.loss.zero_()
+
+    def add(self, model: Model, step: Tensor) -> None:
+        """Count the right answers of batch number `step`, and add its loss."""
+        pixels = self.held_out.pixels.index_select(0, step)[0]
+        labels = self.held_out.labels.index_select(0, step)[0]
+        logits = model(self.held_out.normalisation(pixels)).float()
+        self.correct.add_((logits.argmax(1) == labels).sum())
+        loss = functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL)
+        self.loss.add_(loss)
+
+    def measured(self) -> Measured:
+        """The top-1 error in percent, and the mean cross-entropy without label smoothing."""
+        n = self.held_out.n
+        wrong = n - int(self.correct)
+        return Measured(100 * wrong / n, float(self.loss) / n)

@@ -1,0 +1,56 @@
+"""Classification of small uint8 images, which stay on the device as they are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bam_search.model.load import Inputs
+from bam_search.tasks.classification.images import Images, split_stratified
+from bam_search.tasks.classification.on_device import TrainingImages
+from bam_search.tasks.metric import Metric, binomial
+from bam_search.tasks.recipe import TASK_KEYS, Recipe
+from bam_search.tasks.task import Dataset, Gallery, Source, Split
+
+TOP1_ERROR = Metric("top-1 error", "%", larger_is_better=False, standard_error=binomial)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The task for images of one shape in so many classes.
+
+    `inputs.classes` is the number of classes, `locate` finds the data set for `--data`.
+    """
+
+    inputs: Inputs
+    locate: Callable[[str], Source]
+    name: str = "classification"
+    sample: str = "image"
+    metric: Metric = TOP1_ERROR
+    recipe_keys: tuple[str, ...] = TASK_KEYS
+
+    def split(self, data: Dataset, samples: int | None, validation: float, seed: int) -> Split:
+        """A stratified split. Raises UserError if there are too few images."""
+        return split_stratified(data, self.inputs.classes, samples, validation, seed)
+
+    def noise(self, n: int) -> Images:
+        """`n` images of random pixels in random classes."""
+        rng = np.random.default_rng(0)
+        channels, height, width = self.inputs.shape
+        pixels = rng.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
+        return Images(pixels, rng.integers(0, self.inputs.classes, n))
+
+    def on_device(self, samples: Images, recipe: Recipe, device: str) -> TrainingImages:
+        """The images on `device`, cropped and flipped as the recipe says."""
+        return TrainingImages.of(samples, recipe, device)
+
+    def gallery(self, samples: Images) -> Gallery:
+        """The images in their order."""
+        pixels = np.ascontiguousarray(samples.x)
+        if pixels.shape[-1] == 1:
+            pixels = np.repeat(pixels, 3, axis=-1)
+        return Gallery(pixels, [f"test image {i}" for i in range(len(pixels))])
+
+    def from_pictures(self, pixels: np.ndarray) -> Images:
+        """The pictures, in no known class."""
+        return Images(pixels, np.zeros(len(pixels), dtype=np.int64))

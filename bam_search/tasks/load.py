@@ -1,0 +1,57 @@
+"""Load a task by the name that a study gives: one that ships, or the path of a Python file."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bam_search.errors import UserError, nearest
+from bam_search.space.search_space import run_file
+from bam_search.tasks.classification import cifar100
+from bam_search.tasks.task import Task
+
+CLASSIFICATION = "classification"
+"""The task of a study that names none."""
+
+TASKS: Mapping[str, Callable[[], Task]] = {CLASSIFICATION: cifar100.task}
+"""The tasks that ship, by name."""
+
+
+def load_task(name: str) -> Task:
+    """The task of `name`, which is in TASKS or the path of a file with `task() -> Task`.
+
+    The file is Python and is executed, once a process: name only files you trust. Raises UserError.
+    """
+    if name in TASKS:
+        return TASKS[name]()
+    path = Path(name)
+    if path.suffix != ".py":
+        hint = f"{nearest(name, TASKS)} (or give a path to a .py file)"
+        raise UserError(f"there is no task {name!r}", hint)
+    if not path.is_file():
+        raise UserError(f"there is no file {name!r}", "task is a name, or a path to a .py file")
+    return _of_file(path.resolve())
+
+
+# Its samples are pickled by the names of their classes, so there must be one of each in a process.
+@functools.cache
+def _of_file(path: Path) -> Task:
+    try:
+        task = run_file(path, "task").task()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
+        raise UserError(
+            f"task {path} failed: {type(error).__name__}: {error}",
+            "it needs a function task() -> Task",
+        ) from error
+    missing = sorted(member for member in _members() if not hasattr(task, member))
+    if missing:
+        raise UserError(
+            f"task() of {path} returned {type(task).__name__} without {', '.join(missing)}",
+            "see Task in bam_search/tasks/task.py",
+        )
+    return task
+
+
+def _members() -> list[str]:
+    return [name for name in vars(Task) if not name.startswith("_")]

@@ -1,0 +1,254 @@
+"""The seam: all that trainings, searches and reports ask of what a model is trained for.
+
+A task is an object with the members of `Task`; `bam_search.tasks.classification` is the first. Its
+samples are its own: nobody else looks into them, they are `Any` outside of the task.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from bam_search.model.load import Inputs
+from bam_search.tasks.metric import Metric
+from bam_search.tasks.recipe import Recipe
+
+Model = Callable[[Tensor], Any]
+"""A model as a task calls it, in the precision of the training: inputs -> what the model returns.
+
+Under bfloat16 it returns bfloat16; a loss begins with `.float()`.
+"""
+
+
+class Samples(Protocol):
+    """Some samples with their targets, on the host. They are sent to processes by pickle."""
+
+    def __len__(self) -> int: ...
+
+    def first(self, n: int) -> Self:
+        """The first `n` samples, or as many as there are."""
+        ...
+
+    def joined(self, other: Self) -> Self:
+        """These samples, then the others."""
+        ...
+
+    def arrays(self) -> Iterable[np.ndarray]:
+        """All that they consist of; two sets of equal arrays are the same data."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with its official split into samples of the task.
+
+    `name` is what every record says; `origin` is where it came from, and why. `stands_in_for`
+    names the data set that this one replaces where that is not at hand, and of which results then
+    say nothing.
+    """
+
+    name: str
+    origin: str
+    train: Any
+    test: Any
+    stands_in_for: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of the contents."""
+        sha = hashlib.sha256()
+        for array in (*self.train.arrays(), *self.test.arrays()):
+            sha.update(np.ascontiguousarray(array).data)
+        return sha.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data will come from, found without reading it, so that a dry run can say so.
+
+    `train` and `test` are how many samples the data set has by its definition.
+    """
+
+    text: str
+    train: int
+    test: int
+    load: Callable[[], Dataset]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The samples that candidates train on and are scored on.
+
+    In the search, `fit` trains and `validation` scores. For finalists, `fit` and `validation` train
+    and `test` scores. `how` says in a word or two how the samples were chosen.
+    """
+
+    fit: Any
+    validation: Any
+    test: Any
+    how: str = "at random"
+
+    @functools.cached_property
+    def train(self) -> Any:
+        """All training samples: `fit` and `validation`."""
+        return self.fit.joined(self.validation)
+
+
+class Part(Protocol):
+    """A part of a batch, on the device: what `TrainingData.loss` takes. Its length is samples."""
+
+    def __len__(self) -> int: ...
+
+
+class Batches(Protocol):
+    """The full batches of one epoch, in tensors that stay where they are on the device."""
+
+    def __len__(self) -> int:
+        """The steps of an epoch."""
+        ...
+
+    def load(self, seed: int, epoch: int) -> None:
+        """Fill the batches with those of an epoch, which depend on (seed, epoch) only."""
+        ...
+
+    def parts(self, step: Tensor, n: int) -> Iterable[Part]:
+        """Batch number `step` in `n` parts.
+
+        `step` is (1,) int64 on the device, so that choosing a batch does not wait for the host, and
+        the step can be one CUDA graph.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The value of the task's metric, and the mean loss, on held-out samples."""
+
+    value: float
+    loss: float
+
+
+class Tally(Protocol):
+    """Sums over held-out samples, on the device."""
+
+    def reset(self) -> None:
+        """Begin again, in the same memory."""
+        ...
+
+    def add(self, model: Model, step: Tensor) -> None:
+        """Measure batch number `step`, (1,) int64 on the device; decides nothing in Python."""
+        ...
+
+    def measured(self) -> Measured:
+        """The result of all batches. Waits for the device."""
+        ...
+
+
+class HeldOut(Protocol):
+    """Held-out samples on the device, in batches of one shape."""
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        ...
+
+    def tally(self) -> Tally:
+        """Sums of which nothing has been measured yet."""
+        ...
+
+
+class TrainingData(Protocol):
+    """Training samples on a device, and how samples enter a model that is trained on them."""
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        ...
+
+    def batches(self, batch: int) -> Batches:
+        """Empty batches of `batch` samples each; `load` fills them."""
+        ...
+
+    def loss(self, model: Model, part: Any) -> Tensor:
+        """The mean loss of a part of a batch, a scalar."""
+        ...
+
+    def held_out(self, samples: Any) -> HeldOut:
+        """Other samples on the device, to be measured; they enter a model as these do."""
+        ...
+
+    def inputs(self, samples: Any) -> Tensor:
+        """(B, C, H, W): what a model gets for these samples as they are."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Samples as pictures: `pixels` is (n, H, W, 3) uint8, with a caption each."""
+
+    pixels: np.ndarray
+    captions: Sequence[str]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What models are trained for.
+
+    Attributes:
+        name: as a sentence has it.
+        sample: what one sample is called, such as "image"; its plural has an s.
+        metric: what is measured on held-out samples.
+        inputs: what a backbone gets and how many outputs it has.
+        recipe_keys: which of `bam_search.tasks.recipe.TASK_KEYS` it uses; the others may not be
+            set.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sample(self) -> str: ...
+
+    @property
+    def metric(self) -> Metric: ...
+
+    @property
+    def inputs(self) -> Inputs: ...
+
+    @property
+    def recipe_keys(self) -> tuple[str, ...]: ...
+
+    def locate(self, wanted: str) -> Source:
+        """The source of the data for `--data`: a path, "auto", or a name of the task's own.
+
+        Raises UserError for one that does not exist.
+        """
+        ...
+
+    def split(self, data: Dataset, samples: int | None, validation: float, seed: int) -> Split:
+        """The split of `samples` training samples (None: all), the share `validation` held out.
+
+        Raises UserError if there are too few samples.
+        """
+        ...
+
+    def noise(self, n: int) -> Any:
+        """`n` random samples, to measure how fast a device trains."""
+        ...
+
+    def on_device(self, samples: Any, recipe: Recipe, device: str) -> TrainingData:
+        """Training samples on `device`, "cpu" or "cuda"."""
+        ...
+
+    def gallery(self, samples: Any) -> Gallery:
+        """Test samples as pictures."""
+        ...
+
+    def from_pictures(self, pixels: np.ndarray) -> Any:
+        """Samples of a user's pictures, (n, H, W, 3) uint8 in the size of the inputs.
+
+        Raises UserError if the task's samples are no pictures.
+        """
+        ...
