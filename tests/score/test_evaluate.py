@@ -41,8 +41,8 @@ def test_search_measures_validation_and_final_measures_test(task: Experiment) ->
     )
     assert searched.score is not None
     assert final.score is not None
-    assert searched.score.images == 100
-    assert final.score.images == 300
+    assert searched.score.samples == 100
+    assert final.score.samples == 300
     assert [epoch.value is None for epoch in searched.score.per_epoch] == [False, False]
     assert [epoch.value is None for epoch in final.score.per_epoch] == [True, True]
     assert searched.score.value == searched.score.per_epoch[-1].value

@@ -234,7 +234,7 @@ def test_a_stopped_candidate_has_rung_errors_and_is_not_trained_to_the_end() -> 
     for record in stopped:
         done = [job.epochs for job in pool.ran if job.placement == record.placement]
         assert tuple(done) == record.rung_epochs == (1, 2)[: len(done)]
-        assert [invent(Job(record.placement, 0, epochs)).score.error for epochs in done] == list(
+        assert [invent(Job(record.placement, 0, epochs)).score.value for epochs in done] == list(
             record.rung_errors
         )  # type: ignore[union-attr]
         assert (record.val_error, record.failure, record.control, record.complete) == (
