@@ -135,8 +135,7 @@ def random_baseline(
             continue
         if placement.id in trained:
             repeated = _as_random(trained[placement.id], number)
-            _begin(context, store, repeated)
-            _finish(study, store, repeated, on_result)
+            _finish(study, context, store, repeated, on_result)
             continue
         if len(pending) == max_in_flight(study):
             _collect(study, context, store, submit, pending, {}, on_result)
@@ -311,7 +310,7 @@ def _collect(
                 _submit(study, context, store, submit, pending, Candidate(record, candidate.seen))
                 continue
         records[record.number] = record
-        _finish(study, store, record, on_result)
+        _finish(study, context, store, record, on_result)
     for candidate in itertools.islice(pending.values(), study.workers):
         _begin(context, store, candidate.record)  # the first of them have a worker each
 
@@ -355,8 +354,11 @@ def _judged(study: Study, record: Record, seen: Sequence[Record]) -> Record:
     return replace(record, stopped=reason)
 
 
-def _finish(study: Study, store: Store, record: Record, on_result: OnResult) -> None:
+def _finish(
+    study: Study, context: SearchContext, store: Store, record: Record, on_result: OnResult
+) -> None:
     """Keep a finished record in the store, and report it."""
+    _begin(context, store, record)  # it may have ended before this process saw it begin
     values = [record.objective(key) for key in study.objectives] if record.complete else []
     store.add(record, values)
     on_result(record)
