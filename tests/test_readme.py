@@ -8,6 +8,16 @@ import pytest
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_sampler_s_example_runs() -> None:
+    match = re.search(r"<!-- optuna -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert match
+    names = {"error_of": lambda placement: 30.0 - ("layer2" in placement.text)}
+    exec(match[1].replace("224, 224", "32, 32"), names)
+    trials = names["study"].trials  # type: ignore[attr-defined]
+    assert len({tuple(trial.params.values()) for trial in trials}) == 20
+    assert max(trial.values[1] for trial in trials) <= 5.0
+
+
 def test_the_ten_lines_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
