@@ -142,6 +142,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     study = load_study(request.study, device, request.flags, request.assignments)
     task = load_task(study.task)
     study.recipe.check_keys(task.name, task.recipe_keys)
+    _check_metric(task)
     source = task.locate(study.data.source)
     _check_options(request.options)
     space = load(study.space, task.inputs)
@@ -173,6 +174,21 @@ def resolve_run(request: Request) -> ResolvedRun:
         references,
         notes,
     )
+
+
+def _check_metric(task: Task) -> None:
+    """Raise UserError for a metric that the search and the report would take for something else.
+
+    They minimise, and their texts say "error" and "%".
+    """
+    metric = task.metric
+    if metric.larger_is_better or metric.unit != "%":
+        better = "larger" if metric.larger_is_better else "smaller"
+        raise UserError(
+            f"{task.name} is measured by {metric.name} in {metric.unit or 'no unit'}, "
+            f"which is better when {better}",
+            "a study needs an error in percent, such as 100 - accuracy",
+        )
 
 
 def _left_out(sites: tuple[str, ...]) -> str:
