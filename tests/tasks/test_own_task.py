@@ -52,7 +52,8 @@ def test_a_study_of_a_task_of_the_users_own_runs_to_its_page(
     ("before", "after", "message"),
     [
         ("larger_is_better=False", "larger_is_better=True", "better when larger"),
-        ('"wrong counts", "%"', '"wrong counts", "per mille"', "in per mille"),
+        ('"wrong counts", "%"', '"wrong counts", "per mille"', "is in per mille"),
+        ("standard_error=binomial", "standard_error=max", "is not binomial"),
     ],
 )
 def test_a_metric_that_would_be_taken_for_another_is_refused(
