@@ -30,9 +30,9 @@ from bam_search.score.evaluate import Experiment, Job
 from bam_search.search.executors import local
 from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
-from bam_search.study.record import standard_error
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.cifar100 import locate
+from bam_search.tasks.metric import binomial
 
 Errors = dict[str, list[float]]
 
@@ -91,7 +91,7 @@ def _summary(values: list[float], images: int) -> dict[str, object]:
         "mean": mean,
         "sd": statistics.stdev(values),
         "n": len(values),
-        "binomial_se": standard_error(mean, images),
+        "binomial_se": binomial(mean, images),
         "errors": values,
     }
 

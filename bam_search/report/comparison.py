@@ -24,7 +24,8 @@ from bam_search.files import write
 from bam_search.report.figures import INK, laid_out, markers
 from bam_search.report.render import embedded, render
 from bam_search.report.tables import read_records
-from bam_search.study.record import Record, standard_error
+from bam_search.study.record import Record
+from bam_search.tasks.metric import binomial
 
 COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
 """The costs that studies are compared by, of the whole network.
@@ -225,8 +226,8 @@ def _error(record: Record, finals: FinalErrors) -> tuple[float, float]:
     """The mean test error if there is one, else the validation error; and its bar's length."""
     test, error = finals.mean(record), finals.error(record)
     if test is None:
-        return error, standard_error(error, record.val_images or 1)
-    return error, standard_error(error, record.test_images or 1) if test.sd is None else test.sd
+        return error, binomial(error, record.val_images or 1)
+    return error, binomial(error, record.test_images or 1) if test.sd is None else test.sd
 
 
 def _error_text(point: Point) -> str:

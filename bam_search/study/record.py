@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from bam_search.space.placement import Placement
+from bam_search.tasks.metric import binomial
 
 REFERENCE = "reference"
 SEARCH = "search"
@@ -148,7 +149,7 @@ class Record:
         """The binomial standard error of `val_error`, in points; None where it is not known."""
         if self.val_error is None or self.val_images is None:
             return None
-        return standard_error(self.val_error, self.val_images)
+        return binomial(self.val_error, self.val_images)
 
     def rung_error(self, epochs: int) -> float | None:
         """The error after a short training of `epochs` epochs; None if it had none."""
@@ -234,12 +235,3 @@ def best_of(records: Iterable[Record]) -> Record | None:
     """The complete record of least validation error, the first of equals; None if there is none."""
     complete = [record for record in records if record.complete]
     return min(complete, key=lambda r: (r.objective("error"), r.number), default=None)
-
-
-def standard_error(error: float, images: int) -> float:
-    """The binomial standard error, in points, of an error in percent measured on `images` images.
-
-    It does not include the spread between training seeds.
-    """
-    share = error / 100
-    return 100 * float((share * (1 - share) / images) ** 0.5)

@@ -1,6 +1,5 @@
 """What a study measures on held-out samples. No torch, so that a report can ask it for words."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,4 +26,4 @@ class Metric:
 def binomial(percent: float, n: int) -> float:
     """The standard error, in points, of a share in percent of `n` samples."""
     share = percent / 100
-    return 100 * math.sqrt(share * (1 - share) / n)
+    return 100 * float((share * (1 - share) / n) ** 0.5)

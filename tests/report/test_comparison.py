@@ -19,7 +19,8 @@ from bam_search.report.comparison import (
     front_table,
     page,
 )
-from bam_search.study.record import Record, standard_error
+from bam_search.study.record import Record
+from bam_search.tasks.metric import binomial
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 IDENTITY = {
@@ -89,10 +90,10 @@ def test_bars_are_over_seeds_or_over_images() -> None:
     points = compare([A, VALIDATED]).points
     assert [(point.error, point.bar) for point in points["a"]] == [
         (81.0, pytest.approx(2**0.5)),
-        (70.0, pytest.approx(standard_error(70.0, 1000))),
+        (70.0, pytest.approx(binomial(70.0, 1000))),
     ]
     assert [(point.error, point.bar) for point in points["c"]] == [
-        (75.0, pytest.approx(standard_error(75.0, 400)))
+        (75.0, pytest.approx(binomial(75.0, 400)))
     ]
 
 
@@ -145,7 +146,7 @@ def test_each_study_has_a_colour_and_a_shape_and_is_in_the_legend_once() -> None
     assert points[3].x == (100, 300)
     assert points[0].error_y.array == (
         pytest.approx(2**0.5),
-        pytest.approx(standard_error(70.0, 1000)),
+        pytest.approx(binomial(70.0, 1000)),
     )
     lines = {(trace.name, trace.xaxis): trace.x for trace in figure.data if trace.mode == "lines"}
     assert lines["b", "x"] == (150, 300, 900)

@@ -38,7 +38,8 @@ from bam_search.report.tables import (
     record_table,
     records_csv,
 )
-from bam_search.study.record import Record, standard_error
+from bam_search.study.record import Record
+from bam_search.tasks.metric import binomial
 
 
 def best_by_params(records: Sequence[Record]) -> list[tuple[float, int]]:
@@ -184,8 +185,8 @@ def test_the_text_of_a_test_error() -> None:
 
 
 def test_the_binomial_standard_error() -> None:
-    assert standard_error(50, 100) == pytest.approx(5)
-    assert standard_error(0, 100) == 0
+    assert binomial(50, 100) == pytest.approx(5)
+    assert binomial(0, 100) == 0
 
 
 def test_csv_files_hold_every_field_and_the_front_alone() -> None:
