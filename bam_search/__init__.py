@@ -12,6 +12,7 @@ For use in Python, on any nn.Module:
     with disabled(model): ...           the backbone, for as long as the context lasts
     count(model, input_shape)           parameters, activations and multiply-adds
     load("torchvision:resnet50")        a search space from a name
+    run_study("placement", data=PATH)   a whole study, with its records, findings and page
     AdditiveSampler(sites, overheads)   the search's sampler, for a study of Optuna's
 """
 
@@ -23,15 +24,20 @@ if TYPE_CHECKING:
     from bam_search.model.attach import attach, detach, disabled
     from bam_search.model.find_sites import find_sites
     from bam_search.model.load import load
+    from bam_search.running.api import run_study
     from bam_search.score.cost import count
     from bam_search.search.sampler import AdditiveSampler
+    from bam_search.search.study import Study
     from bam_search.space.placement import Placement
+    from bam_search.tasks.task import Task
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AdditiveSampler",
     "Placement",
+    "Study",
+    "Task",
     "UserError",
     "attach",
     "count",
@@ -39,11 +45,14 @@ __all__ = [
     "disabled",
     "find_sites",
     "load",
+    "run_study",
 ]
 
 _HOMES = {
     "AdditiveSampler": "search.sampler",
     "Placement": "space.placement",
+    "Study": "search.study",
+    "Task": "tasks.task",
     "UserError": "errors",
     "attach": "model.attach",
     "count": "score.cost",
@@ -51,6 +60,7 @@ _HOMES = {
     "disabled": "model.attach",
     "find_sites": "model.find_sites",
     "load": "model.load",
+    "run_study": "running.api",
 }
 
 

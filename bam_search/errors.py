@@ -35,6 +35,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def last_line(failure: str) -> str:
+    """Return the last line of a traceback, which says what went wrong; an empty text for none."""
+    return failure.strip().splitlines()[-1] if failure else ""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint: the known name closest to `name`, or a list of the known names."""
     names = list(known)

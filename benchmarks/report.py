@@ -27,9 +27,9 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bam_search.analysis.findings import Findings
-from bam_search.cli.prepare import Request, resolve_run
 from bam_search.report.page import write_report
 from bam_search.report.payload import ReportContext
+from bam_search.running.prepare import Request, resolve_run
 from bam_search.search.loop import SearchContext, candidate_generator, new_record
 from bam_search.study.record import REFERENCE, SEARCH, Record
 from benchmarks.results import deliver

@@ -102,7 +102,7 @@ def here(
 
     This process has imported everything already, so it is fast.
     """
-    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
+    monkeypatch.setattr("bam_search.running.prepare.threads_each", lambda _workers: 1)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)
     found = run_command(monkeypatch, *arguments[3:])
     out, err = capsys.readouterr()

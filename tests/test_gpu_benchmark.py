@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from bam_search.cli.forecast import duration
 from bam_search.errors import UserError
+from bam_search.running.forecast import duration
 from bam_search.tasks.classification.synthetic import generate_images
 from benchmarks import ladder, usual_loop
 from benchmarks.gpu import __main__ as command

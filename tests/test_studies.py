@@ -10,12 +10,12 @@ from conftest import make_record, without_values
 from studied import found, html_of
 
 from bam_search.cli.main import main
-from bam_search.cli.prepare import Request, one_per_space, resolve_run
 from bam_search.config import folder, known
 from bam_search.errors import UserError
 from bam_search.model.attach import fit
 from bam_search.model.build import sites_of
 from bam_search.report.paper_table import Paper, paper_table
+from bam_search.running.prepare import Request, one_per_space, resolve_run
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device
 from bam_search.search.study import Study, load_study
@@ -299,7 +299,7 @@ def test_a_study_of_two_spaces_runs_on_each_and_compares_them(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # Two threads on busy cores take ten times as long as one.
-    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
+    monkeypatch.setattr("bam_search.running.prepare.threads_each", lambda _workers: 1)
 
     def run(figure: str) -> tuple[int, str, str]:
         Path("two.toml").write_text(STUDY.replace("FIGURE", figure))

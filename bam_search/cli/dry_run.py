@@ -2,9 +2,9 @@
 
 import click
 
-from bam_search.cli.forecast import Forecast, duration, forecast, sizes, told
-from bam_search.cli.prepare import Request, ResolvedRun, one_per_space, resolve_run
 from bam_search.config import flat
+from bam_search.running.forecast import Forecast, duration, forecast, sizes, told
+from bam_search.running.prepare import Request, ResolvedRun, one_per_space, resolve_run
 from bam_search.score.cost import Cost, overhead
 from bam_search.score.estimate import most_expensive
 from bam_search.search.workload import trainings

@@ -188,8 +188,8 @@ def cli() -> None:
 def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
     """Run a study, or continue it; write its report."""
     from bam_search.cli.dry_run import print_dry_run
-    from bam_search.cli.prepare import Request, RunOptions
     from bam_search.cli.run import execute
+    from bam_search.running.prepare import Request, RunOptions
 
     # What is left in `flags` after this are keys of the study.
     options = RunOptions(**{field: flags.pop(field) for field in RunOptions.__dataclass_fields__})

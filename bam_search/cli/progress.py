@@ -18,16 +18,17 @@ from rich.progress import (
 )
 
 from bam_search.analysis.statistics import mean
+from bam_search.errors import last_line
 from bam_search.report.tables import error_text, test_text
+from bam_search.search.loop import OnResult
 from bam_search.study.record import Record
 from bam_search.words import counted
 
-Told = Callable[[Record], None]
 Line = Callable[[Record], str]
 
 
 @contextlib.contextmanager
-def progress(title: str, done: int, total: int, line: Line) -> Iterator[Told]:
+def progress(title: str, done: int, total: int, line: Line) -> Iterator[OnResult]:
     """Yield a function to call with each finished record.
 
     It prints how many of `total` are done and the record's `line`, and moves the bar.
@@ -70,7 +71,7 @@ def searched(record: Record) -> str:
         return f"stopped after {epochs} with {error:.1f} %{costs}  {record.label}"
     error_with_interval = error_text(record)
     seconds = _seconds(record.seconds)
-    failed = f"  {reason(record.failure)}" if record.failure else ""
+    failed = f"  {last_line(record.failure)}" if record.failure else ""
     return f"val {error_with_interval:>10} %{costs}  {seconds}  {record.label}{failed}"
 
 
@@ -79,7 +80,7 @@ def tested(record: Record) -> str:
 
     `test 81.63 ± 0.21 (3) %  layer2=bam(r=4,d=1)`
     """
-    failed = f"  {reason(record.test_failure)}" if record.test_failure else ""
+    failed = f"  {last_line(record.test_failure)}" if record.test_failure else ""
     return f"test {_test_text(record) or 'failed':>16} %  {record.label}{failed}"
 
 
@@ -94,8 +95,3 @@ def _costs(record: Record) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return f"{seconds:6.1f} s" if seconds is not None else " " * 8
-
-
-def reason(failure: str) -> str:
-    """Return the last line of a traceback, and an empty text for none."""
-    return failure.strip().splitlines()[-1] if failure else ""

@@ -166,6 +166,16 @@ def load_study(name: str, device: Device, flags: Table, assignments: Sequence[st
     return study
 
 
+def with_overrides(study: Study, overrides: Table) -> Study:
+    """The study with other values, as nested tables: {"recipe": {"epochs": 2}}.
+
+    Raises UserError, listing every mistake at once.
+    """
+    changed = build(Study, _filled(_merged(study.to_dict(), overrides)), "the study")
+    _check(changed)
+    return changed
+
+
 def _merged(table: Table, override: Table) -> Table:
     """`table` with the values of `override`, whose `space` or `spaces` replace both of `table`."""
     if "space" in override or "spaces" in override:

@@ -130,7 +130,7 @@ def dry_run(
 ) -> tuple[str, str]:
     """Do a dry run in this process; return stdout and stderr."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
+    monkeypatch.setattr("bam_search.running.prepare.threads_each", lambda _workers: 1)
     assert run_command(monkeypatch, *DRY, *args) == 0
     return capsys.readouterr()
 
@@ -263,7 +263,7 @@ def run_study(
         f'question = "?"\nreferences = {references}\n[cpu]\n{variant}[gpu]\n{variant}'
     )
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("bam_search.cli.prepare.threads_each", lambda _workers: 1)
+    monkeypatch.setattr("bam_search.running.prepare.threads_each", lambda _workers: 1)
     if not signals:
         monkeypatch.setattr(signal, "signal", lambda *_args: None)
     finalists = ["--set", "finalists={seeds=1, leave_one_out=false}"]
@@ -377,7 +377,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(
     small_npz: Path,
 ) -> None:
     # No page is written, which would need more.
-    monkeypatch.setattr("bam_search.cli.run.write_report", lambda folder, *_: folder)
+    monkeypatch.setattr("bam_search.running.runner.write_report", lambda folder, *_: folder)
     # A file may not grow beyond what the database has after some candidates: what a full disk
     # does, and root cannot ignore.
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bam_search.config import Table, assignment, overlay
 from bam_search.errors import UserError
 from bam_search.model.attach import fit
 from bam_search.model.build import sites_of
@@ -20,7 +21,7 @@ from bam_search.model.load import load
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device, choose, threads_each
 from bam_search.search.storage import StudyStorage
-from bam_search.search.study import Study, load_study
+from bam_search.search.study import Study, load_study, with_overrides
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
@@ -54,12 +55,14 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for.
+    """What the command line, or Python, asked for.
 
+    `study` is the name of a study, the path of its file, or the study itself, whose `flags` and
+    `assignments` then override it.
     `part` is the folder, below the study's, of one of several spaces; it is empty for one space.
     """
 
-    study: str
+    study: str | Study
     device: str
     assignments: tuple[str, ...]
     flags: dict[str, Any]
@@ -69,7 +72,18 @@ class Request:
     @property
     def name(self) -> str:
         """The study's name."""
-        return self.options.name or Path(self.study).stem
+        if self.options.name:
+            return self.options.name
+        return "study" if isinstance(self.study, Study) else Path(self.study).stem
+
+    def study_on(self, device: Device) -> Study:
+        """The study, resolved for `device`. Raises UserError, listing every mistake at once."""
+        if isinstance(self.study, str):
+            return load_study(self.study, device, self.flags, self.assignments)
+        overrides: Table = {}
+        for table in (*map(assignment, self.assignments), self.flags):
+            overrides = overlay(overrides, table)
+        return with_overrides(self.study, overrides)
 
 
 def one_per_space(request: Request) -> list[Request]:
@@ -77,7 +91,7 @@ def one_per_space(request: Request) -> list[Request]:
 
     Raises UserError.
     """
-    study = load_study(request.study, choose(request.device), request.flags, request.assignments)
+    study = request.study_on(choose(request.device))
     folders = {space: re.sub(r"[^\w.]+", "-", space).strip("-.") for space in study.spaces}
     requests = [
         replace(request, flags={**request.flags, "space": space}, part=folder)
@@ -140,7 +154,7 @@ class ResolvedRun:
 def resolve_run(request: Request) -> ResolvedRun:
     """Resolve and check a request. Raises UserError."""
     device = choose(request.device)
-    study = load_study(request.study, device, request.flags, request.assignments)
+    study = request.study_on(device)
     task = load_task(study.task)
     study.recipe.check_keys(task.name, task.recipe_keys)
     _check_metric(task)

@@ -8,8 +8,8 @@ from statistics import mean
 
 import torch
 
-from bam_search.cli.prepare import ResolvedRun
 from bam_search.errors import first_line
+from bam_search.running.prepare import ResolvedRun
 from bam_search.score.estimate import Probe, Speed, Speeds, speeds
 from bam_search.search.workload import Phase, Sizes, workload
 from bam_search.space.placement import Placement

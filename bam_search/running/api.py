@@ -1,0 +1,141 @@
+"""`run_study`: run a study from Python, in a script or a notebook."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bam_search.analysis.findings import Findings
+from bam_search.config import overlay
+from bam_search.errors import UserError
+from bam_search.running.prepare import Request, RunOptions, one_per_space, resolve_run
+from bam_search.running.runner import Run, run
+from bam_search.search.loop import OnResult
+from bam_search.search.study import Study
+from bam_search.study.record import Record
+
+LOGGER = logging.getLogger("bam_search")
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study: all that is known of it, and its page, an HTML file in its folder."""
+
+    findings: Findings
+    page: Path
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every candidate, in the order of their numbers."""
+        return self.findings.records
+
+    @property
+    def front(self) -> tuple[Record, ...]:
+        """The Pareto front of the references and the searched candidates, the cheapest first."""
+        return self.findings.front
+
+    @property
+    def recommendation(self) -> Record | None:
+        """The searched finalist of least validation error; None if there is no finalist."""
+        return self.findings.recommended
+
+    def dataframe(self) -> pd.DataFrame:
+        """One row a record, with the columns of `records.csv`."""
+        return pd.DataFrame([record.to_dict() for record in self.records])
+
+
+def run_study(
+    study: str | Path | Study,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    out: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    on_result: Callable[[Record], None] | None = None,
+) -> StudyResult:
+    """Run a study, or continue the one in its folder, and write its report.
+
+        >>> from bam_search import run_study
+        >>> result = run_study(
+        ...     "placement",
+        ...     data="cifar100.npz",
+        ...     overrides={"trials": 8, "recipe.epochs": 1},
+        ... )
+        >>> result.recommendation.placement
+        'layer3=bam'
+
+    What happens is logged by the logger "bam_search". Worker processes import the main script
+    again: in a script, call it below `if __name__ == "__main__":`.
+
+    Args:
+        study: the name of a study, the path of its file, or a `Study`.
+        data: as `--data`; by default what the study says.
+        device: "auto", "cpu" or "cuda".
+        out: the study's folder; by default reports/NAME.
+        overrides: other values of the study's keys, {"recipe.epochs": 2} or nested tables.
+        on_result: called with each finished record, and again with each further training of it.
+
+    Raises:
+        UserError: a mistake in the request; nothing was written.
+        RunError: the study could not deliver; what is finished is kept.
+        KeyboardInterrupt: it was interrupted; what is finished is kept.
+    """
+    asked = study if isinstance(study, Study) else str(study)
+    flags = _nested(overrides or {})
+    if data is not None:
+        flags = overlay(flags, {"data": {"source": str(data)}})
+    options = RunOptions(out=None if out is None else Path(out))
+    request = Request(asked, device, (), flags, options)
+    requests = one_per_space(request)
+    if len(requests) > 1:
+        raise UserError(
+            f"the study has {len(requests)} spaces", "name one: overrides={'space': 'resnet18'}"
+        )
+    ready = resolve_run(requests[0])
+    found = ready.source.load()
+    default_name = f"{request.name}-generated" if found.stands_in_for else request.name
+    folder = options.out or Path("reports") / default_name
+    outcome = run(Run.of(ready, found, folder, f"run_study({asked!r})", _Logged(on_result)))
+    if outcome.failure is not None:
+        raise outcome.failure
+    return StudyResult(outcome.findings, outcome.page)
+
+
+def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides with dotted keys as nested tables."""
+    tables: dict[str, Any] = {}
+    for key, value in overrides.items():
+        nested: Any = _nested(value) if isinstance(value, Mapping) else value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        tables = overlay(tables, nested)
+    return tables
+
+
+@dataclass(frozen=True)
+class _Logged:
+    """Tells a run to the logger, and each finished record to `on_result`."""
+
+    on_result: Callable[[Record], None] | None
+
+    def say(self, line: str) -> None:
+        LOGGER.info(line)
+
+    @contextlib.contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        LOGGER.info(what)
+        yield
+
+    @contextlib.contextmanager
+    def stage(self, title: str, done: int, total: int, final: bool) -> Iterator[OnResult]:
+        del final
+        LOGGER.info("%s: %d of %d are done", title, done, total)
+        yield self.on_result or _ignore
+
+
+def _ignore(_record: Record) -> None:
+    """Do nothing with it."""

@@ -1,0 +1,191 @@
+"""What a study is and how it was run, in words and values for its report and its folder."""
+
+import datetime
+import hashlib
+import platform
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bam_search import __version__
+from bam_search.report.paper_table import Paper
+from bam_search.report.payload import ReportContext
+from bam_search.running.prepare import ResolvedRun
+from bam_search.score.context import uses_bf16
+from bam_search.score.cost import COUNTS
+from bam_search.search.study import Study
+from bam_search.tasks.recipe import TASK_KEYS
+from bam_search.tasks.task import Dataset, Split
+from bam_search.words import counted
+
+LATENCY_BATCH = 32
+"""Samples at once when latency is measured."""
+PACKAGES = ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas")
+"""The packages whose versions a report names."""
+NOT_IDENTITY = (
+    "question",
+    "spaces",
+    "claim",
+    "paper",
+    "trials",
+    "workers",
+    "random_baseline",
+    "finalists",
+)
+"""The keys of a study that a continued run may change."""
+
+
+def report_context(
+    ready: ResolvedRun, data: Dataset, data_split: Split, folder: Path, about: dict[str, str]
+) -> ReportContext:
+    """Return what the report is about, beside the records."""
+    warning = ""
+    if data.stands_in_for:
+        warning = (
+            f"These are {data.name}: {data.origin}. Errors say nothing about {data.stands_in_for}."
+        )
+    paper = _paper(ready, data, len(data_split.fit) + len(data_split.validation))
+    return ReportContext(
+        title=f"bam_search: {ready.name}",
+        objectives=ready.study.objectives,
+        warning=warning,
+        about=about,
+        choice_space=ready.choice_space,
+        startup=ready.study.startup,
+        paper=paper,
+        sites=ready.sites,
+        commands=_commands(ready, folder),
+        base={key: getattr(ready.costs.base, key) for key in COUNTS},
+    )
+
+
+def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:
+    """Return the commands that a report shows for each candidate.
+
+    They count its cost, train it again, map its attention and export it. `{tag}` and
+    `{placement}` stand for the candidate's.
+    """
+    candidate = [str(folder), "--candidate", "{tag}"]
+    data = ["--data", ready.study.data.source]
+    weights = str(folder / "candidate-{tag}.pt")
+    commands = (
+        ["count", "--space", ready.study.space, "--placement", "{placement}"],
+        ["train", *candidate, *data, "--out", weights],
+        ["maps", *candidate, *data, "--weights", weights],
+        ["export", *candidate, "--weights", weights],
+    )
+    return tuple(shlex.join(["python", "-m", "bam_search", *words]) for words in commands)
+
+
+def _paper(ready: ResolvedRun, data: Dataset, samples: int) -> Paper:
+    """Return the paper's figures, and how the data of this study differ from the paper's."""
+    study = ready.study
+    if data.stands_in_for:
+        ours = data.name
+    elif samples != ready.source.train:
+        ours = f"{samples:,} training {ready.task.sample}s of {data.name}"
+    else:
+        ours = ""
+    return Paper(
+        study.claim,
+        study.paper,
+        study.space,
+        ours,
+        f"ours, of {counted(study.recipe.epochs, 'epoch')}",
+    )
+
+
+def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
+    """Return what a continued run must agree with.
+
+    It is all that changes a candidate's score or the choice of candidates.
+    """
+    table = ready.study.to_dict()
+    for key in NOT_IDENTITY:
+        del table[key]
+    table["data"] = {
+        "name": data.name,
+        "digest": data.digest,
+        "images": table["data"]["images"],
+        "validation": table["data"]["validation"],
+    }
+    table["recipe"]["precision"] = _precision(ready)
+    identity = {"bam_search": __version__, "variant": ready.device.variant}
+    # A user's file may change between runs, and with it the space or the task.
+    files = {"space_file": ready.study.space.partition(":")[0], "task_file": ready.study.task}
+    for key, name in files.items():
+        if name.endswith(".py"):
+            identity[key] = hashlib.sha256(Path(name).read_bytes()).hexdigest()[:12]
+    return {**identity, **table}
+
+
+def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str) -> dict[str, str]:
+    """Return the facts about the study that its report lists, by their headings."""
+    study = ready.study
+    device = ready.device
+    date = datetime.datetime.now().astimezone()
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return {
+        "Question": study.question,
+        "Command": command,
+        "Date": date.isoformat(timespec="seconds"),
+        "Variant": f"{device.variant}, on {device.name}, because {device.reason}",
+        "Data": f"{data.name} ({data.origin}), sha256 {data.digest}",
+        "Task": f"{ready.task.name}, measured by {ready.task.metric.name}",
+        "Split": _split_words(ready, data_split),
+        "Backbone": _backbone_words(ready),
+        "Space": f"{len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements",
+        "Search": _search_words(study),
+        "References": "; ".join(ready.notes) or "as the study writes them",
+        "Recipe": _recipe_words(ready),
+        "Latency": _latency_words(ready),
+        "Versions": f"bam_search {__version__}, Python {platform.python_version()}, {packages}",
+    }
+
+
+def _recipe_words(ready: ResolvedRun) -> str:
+    unused = set(TASK_KEYS).difference(ready.task.recipe_keys)
+    recipe = ready.study.to_dict()["recipe"].items()
+    keys = ", ".join(f"{key} {value}" for key, value in recipe if key not in unused)
+    return f"{keys}, which is {_precision(ready)} here"
+
+
+def _split_words(ready: ResolvedRun, data_split: Split) -> str:
+    fit, validation, test = len(data_split.fit), len(data_split.validation), len(data_split.test)
+    return (
+        f"{counted(fit, ready.task.sample)} train and {validation:,} validate in the search; "
+        f"{fit + validation:,} train and {test:,} test the finalists; "
+        f"{data_split.how}, seed {ready.study.seed}"
+    )
+
+
+def _backbone_words(ready: ResolvedRun) -> str:
+    cost = ready.costs.base
+    return (
+        f"{ready.space.name}: {cost.params:,} parameters, "
+        f"{cost.macs_conv_fc:,} MACs conv + fc, {cost.macs:,} MACs all"
+    )
+
+
+def _search_words(study: Study) -> str:
+    return (
+        f"{study.sampler}, {study.trials} candidates, "
+        f"the first {study.startup} searched ones at random, "
+        f"seed {study.seed}, {study.workers} at a time; "
+        f"minimised: {', '.join(study.objectives)}"
+    )
+
+
+def _latency_words(ready: ResolvedRun) -> str:
+    has_graph = ready.device.type == "cuda" and ready.study.recipe.cuda_graph
+    graph = ", one CUDA graph timed by the GPU's events" if has_graph else ""
+    batch = counted(LATENCY_BATCH, ready.task.sample)
+    return (
+        f"of finalists: forward passes of {batch} on {ready.device.name}, "
+        f"{_precision(ready)}, channels-last{graph}, in turn with the backbone's"
+    )
+
+
+def _precision(ready: ResolvedRun) -> str:
+    return "bf16" if uses_bf16(ready.study.recipe, ready.device) else "fp32"

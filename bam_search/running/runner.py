@@ -1,0 +1,395 @@
+"""Run or continue a study on one space: search, finalists, latency, report.
+
+Knows no command line: what happens is told to a `Watcher`.
+"""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bam_search.analysis.findings import Findings
+from bam_search.errors import ExplainedError, RunError, first_line, last_line
+from bam_search.model.build import build
+from bam_search.report.page import write_report
+from bam_search.running.describe import LATENCY_BATCH, about_of, identity_of, report_context
+from bam_search.running.forecast import forecast, sizes, told
+from bam_search.running.prepare import ResolvedRun
+from bam_search.score.context import uses_bf16
+from bam_search.score.cuda_graphs import NotOneGraph
+from bam_search.score.evaluate import Experiment
+from bam_search.score.latency import LatencySetting, latency
+from bam_search.search.executors import EXECUTORS, Submit
+from bam_search.search.finalists import (
+    ablations,
+    choose_finalists,
+    nothing_left,
+    train_finalists,
+)
+from bam_search.search.lock import LOCK, locked
+from bam_search.search.loop import OnResult, SearchContext, random_baseline, random_size, search
+from bam_search.search.status import STATUS, StatusFile
+from bam_search.search.storage import StudyStorage
+from bam_search.search.store import (
+    CHECKPOINTS,
+    Store,
+    archive,
+    has_identity,
+    open_store,
+    read_store,
+)
+from bam_search.search.study import Study
+from bam_search.study.record import Record, main_records
+from bam_search.tasks.task import Dataset
+
+AT_LEAST = 0.2
+"""Seconds for which a speed is measured before the study."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted; all that was finished is written, and the same request continues."""
+
+
+class Watcher(Protocol):
+    """Whom a run tells what happens."""
+
+    def say(self, line: str) -> None:
+        """Take a line for a person."""
+        ...
+
+    def busy(self, what: str) -> AbstractContextManager[object]:
+        """The context in which the run does `what`, which takes some seconds."""
+        ...
+
+    def stage(
+        self, title: str, done: int, total: int, final: bool
+    ) -> AbstractContextManager[OnResult]:
+        """The context of a stage; gives what is called with each finished record.
+
+        `done` of `total` are finished already; `final`: they are final trainings.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to: its page, its findings, and why it could not deliver, if it could not."""
+
+    page: Path
+    findings: Findings
+    failure: RunError | None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A study on one space, in its folder. `command` is how it was asked for."""
+
+    ready: ResolvedRun
+    data: Dataset
+    folder: Path
+    command: str
+    watcher: Watcher
+    storage: StudyStorage
+    experiment: Experiment
+    context: SearchContext
+    identity: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, ready: ResolvedRun, data: Dataset, folder: Path, command: str, watcher: Watcher
+    ) -> "Run":
+        """The run of a resolved request. Raises UserError if there are too few samples."""
+        return cls(
+            ready=ready,
+            data=data,
+            folder=folder,
+            command=command,
+            watcher=watcher,
+            storage=StudyStorage.of(folder, ready.options.storage, ready.name),
+            experiment=_experiment(ready, data, folder),
+            context=SearchContext(
+                data.name, ready.references, ready.sites, ready.choice_space, ready.costs
+            ),
+            identity=identity_of(ready, data),
+        )
+
+
+def run(the: Run) -> Outcome:
+    """Run or continue the study, and write its report into its folder.
+
+    Raises UserError and RunError, and Interrupted once all that is finished is written.
+    """
+    ready, options = the.ready, the.ready.options
+    data = the.data
+    time = _time_words(the)
+    the.watcher.say(f"{ready.first_line}; data: {data.name} ({data.origin}); {time}")
+    for note in (*ready.notes, *ready.advice):
+        the.watcher.say(note)
+    # The executor comes first: if there is no such cluster, nothing has been written.
+    with contextlib.ExitStack() as workers:
+        executor = EXECUTORS[options.executor]
+        submit = workers.enter_context(
+            executor(the.experiment, ready.study.workers, options.address or "auto")
+        )
+        with locked(the.folder, the.command) as status, the.storage.reserved():
+            if options.force_new:
+                for name in archive(the.folder, the.storage, but=(LOCK, STATUS)):
+                    the.watcher.say(f"the study that was there is now {name}")
+            store = open_store(the.folder, the.identity, ready.study.objectives, the.storage)
+            return _drive(the, store, status, status.watched(submit), workers)
+
+
+def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
+    study = ready.study
+    data_split = ready.task.split(data, study.data.limit, study.data.validation, study.seed)
+    checkpoints = (folder / CHECKPOINTS).absolute()
+    return Experiment(
+        study.task,
+        study.space,
+        ready.sites,
+        data_split,
+        study.recipe,
+        ready.device,
+        ready.threads,
+        checkpoints,
+    )
+
+
+def _time_words(the: Run) -> str:
+    """Return how long the study will take, from a speed that is measured for a moment.
+
+    Nothing is measured where nothing is left to train.
+    """
+    ready = the.ready
+    is_same = not ready.options.force_new and has_identity(the.folder, the.identity)
+    is_continued = is_same and the.storage.exists()
+    if is_continued and nothing_left(ready.study, the.context, read_store(the.folder)):
+        return "nothing is left to train"
+    parts = the.experiment.split
+    of = sizes(ready, len(parts.fit), len(parts.validation), len(parts.test))
+    with the.watcher.busy("measuring how fast this device trains"):
+        return told(forecast(ready, of, AT_LEAST))
+
+
+def _drive(
+    the: Run, store: Store, status: StatusFile, submit: Submit, workers: contextlib.ExitStack
+) -> Outcome:
+    """Train all that the study has left to train, and write its report.
+
+    `workers` is closed when nothing is left to train.
+
+    Raises RunError, OSError and Interrupted.
+    """
+    _report(the, store)  # `report` can then show the study while it runs
+    try:
+        _train(the, store, status, submit)
+        workers.close()  # they would disturb what is timed now
+        status.tell(stage="latency of the finalists", done=0, total=0)
+        _time(the.ready, store)
+        outcome = _outcome(the, store)
+        status.tell(ended="could not deliver" if outcome.failure else "finished")
+        return outcome
+    except KeyboardInterrupt as interrupt:
+        workers.close()
+        with contextlib.suppress(RunError):
+            store.leave()
+        _report(the, store)
+        status.tell(ended=f"interrupted by {interrupt}")
+        raise Interrupted(*interrupt.args) from None
+    except (RunError, OSError) as error:
+        with contextlib.suppress(ExplainedError, OSError):  # the disk may be full
+            store.leave()
+            status.tell(ended=f"failed: {error}")
+            _report(the, store)
+        raise
+
+
+def _train(the: Run, store: Store, status: StatusFile, submit: Submit) -> None:
+    """Train every stage; each finished record goes to the watcher, the folder and the limit."""
+    failed: set[int] = set()
+
+    @contextlib.contextmanager
+    def stage(title: str, done: int, total: int, final: bool = False) -> Iterator[OnResult]:
+        """Yield a function to call with each finished record of the stage `title`.
+
+        It tells the watcher, writes the status of the study, and raises RunError if too many have
+        failed.
+        """
+        status.tell(stage=title, done=done, total=total)
+        counter = itertools.count(done + 1)
+        with the.watcher.stage(title, done, total, final) as show:
+
+            def on_result(record: Record) -> None:
+                show(record)
+                status.tell(done=next(counter))
+                _check_failures(record, failed, the.ready.options.max_failures)
+
+            yield on_result
+
+    _stages(the, store, submit, stage)
+
+
+def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
+    """Add the record to `failed` if it has failed.
+
+    Raises RunError if `most` candidates have failed.
+    """
+    failure = record.failure or record.test_failure
+    if not failure:
+        return
+    failed.add(record.number)
+    if len(failed) == most:
+        raise RunError(
+            f"{most} failed, which is --max-failures; "
+            f"the last one, #{record.tag}, with: {last_line(failure)}",
+            "the report has the tracebacks; the same command continues",
+        )
+
+
+class Stage(Protocol):
+    """What opens a stage of `_train`."""
+
+    def __call__(
+        self, title: str, done: int, total: int, final: bool = False
+    ) -> AbstractContextManager[OnResult]: ...
+
+
+def _stages(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
+    """Search, train the random baseline, and train and test the finalists."""
+    study = the.ready.study
+    _search(the, store, submit, stage)
+    candidates = main_records(store.records().values())
+    searched = any(record.complete and record.is_searched for record in candidates)
+    if the.ready.searches and not searched:
+        return  # there is nothing to compare the references with
+    if study.random_baseline and searched:
+        drawn = sum(record.is_random for record in store.records().values())
+        size = random_size(study, {record.number: record for record in candidates})
+        with stage("random search of the same cost", drawn, size) as on_result:
+            random_baseline(study, the.context, store, submit, on_result)
+    _test_finalists(the, store, submit, stage)
+
+
+def _search(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
+    """Train the references and the candidates of the search that are not finished yet."""
+    study = the.ready.study
+    finished = main_records(store.records().values())
+    if finished:
+        the.watcher.say(
+            f"continuing in {store.folder}: "
+            f"{len(finished)} of {study.trials} candidates are finished"
+        )
+    with stage("search", len(finished), study.trials) as on_result:
+        search(study, the.context, store, submit, on_result)
+    candidates = main_records(store.records().values())
+    if len(candidates) < study.trials:
+        the.watcher.say(
+            "the space has no further placement within the limits: "
+            f"{len(candidates)} candidates instead of {study.trials}"
+        )
+
+
+def _test_finalists(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
+    """Choose the finalists, train them on all training samples, and test them."""
+    study, context = the.ready.study, the.context
+    finalists = choose_finalists(study, context.choice_space, list(store.records().values()))
+    trained = len(finalists) + len(ablations(study, context, finalists))
+    total = trained * study.finalists.seeds
+    extra = study.finalists.extra
+    more = f", and at most {extra:.0%} more where they cannot be told apart" if extra else ""
+    the.watcher.say(
+        f"finalists: {len(finalists)}, {total} trainings "
+        f"on all {len(the.experiment.split.train):,} training {the.ready.task.sample}s "
+        f"with fresh seeds{more}; each is tested once"
+    )
+    most = total + round(extra * len(finalists) * study.finalists.seeds)
+    with stage("finalists", len(store.final_seeds()), most, final=True) as on_result:
+        train_finalists(study, context, store, submit, on_result)
+
+
+def _time(ready: ResolvedRun, store: Store) -> None:
+    """Measure the latency of the finalists, now that no worker trains."""
+    for record in list(store.records().values()):
+        if record.is_finalist and record.latency_overhead is None:
+            _time_finalist(ready, store, record)
+
+
+def _time_finalist(ready: ResolvedRun, store: Store, record: Record) -> None:
+    net = build(ready.space, ready.sites, record.placement, record.seed)
+    backbone = build(ready.space, ready.sites, "none", record.seed)
+    try:
+        measured = latency(net, backbone, _as_trained(ready))
+    except (torch.OutOfMemoryError, torch.AcceleratorError, NotOneGraph) as error:
+        raise RunError(
+            f"the latency of #{record.tag} cannot be measured: {first_line(error)}",
+            "the same command continues",
+        ) from None
+    overhead, low, high = (
+        100 * (ratio - 1) for ratio in (measured.ratio, measured.low, measured.high)
+    )
+    store.add_latency(record.number, overhead, (low, high))
+
+
+def _as_trained(ready: ResolvedRun) -> LatencySetting:
+    """Return the setting of latency: the precision and CUDA graph that training has."""
+    recipe = ready.study.recipe
+    return LatencySetting(
+        ready.device,
+        ready.space.input_shape,
+        LATENCY_BATCH,
+        uses_bf16(recipe, ready.device),
+        recipe.cuda_graph,
+    )
+
+
+def _why_no_answer(ready: ResolvedRun, records: Sequence[Record], page: Path) -> RunError | None:
+    """Return why the study has nothing to report, or None if it has."""
+    hint = f"the tracebacks are in {page}"
+    if _all_failed(records):
+        reason = last_line(records[0].failure)
+        return RunError(f"no candidate could be trained; the first failed with: {reason}", hint)
+    searched = [record for record in records if record.is_searched]
+    if ready.searches and not searched:
+        return _nothing_within_limits(ready.study)
+    if _all_failed(searched):
+        reason = last_line(searched[0].failure)
+        return RunError(f"every searched candidate failed; the first with: {reason}", hint)
+    return None
+
+
+def _all_failed(records: Sequence[Record]) -> bool:
+    """Return whether there are records and none is complete."""
+    return bool(records) and not any(record.complete for record in records)
+
+
+def _nothing_within_limits(study: Study) -> RunError:
+    limits = ", ".join(
+        f"{key} {limit:g} %" for key, limit in study.limits.items() if limit < math.inf
+    )
+    return RunError(
+        "there is nothing to search: "
+        f"no placement of the space is within the limits ({limits or 'none'})",
+        "raise max_params_overhead or max_macs_overhead, or offer larger r; "
+        "`count` shows what placements cost",
+    )
+
+
+def _outcome(the: Run, store: Store) -> Outcome:
+    """Write the report, and return what the study came to."""
+    page, findings = _report(the, store)
+    return Outcome(page, findings, _why_no_answer(the.ready, findings.records, page))
+
+
+def _report(the: Run, store: Store) -> tuple[Path, Findings]:
+    """Write the report of the records so far, and return its page and what was found."""
+    about = about_of(the.ready, the.data, the.experiment.split, the.command)
+    store.describe(about)
+    context = report_context(the.ready, the.data, the.experiment.split, store.folder, about)
+    findings = Findings.of(list(store.records().values()), context)
+    return write_report(store.folder, context, findings), findings

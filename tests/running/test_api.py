@@ -1,0 +1,128 @@
+"""`run_study`: a study run from Python."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bam_search import Study, UserError, run_study
+from bam_search.analysis.findings import Findings
+from bam_search.errors import RunError
+from bam_search.report.verify import verify
+from bam_search.running.api import StudyResult
+from bam_search.score.device import choose
+from bam_search.search.study import load_study
+from bam_search.study.record import Record
+
+TINY = {
+    "trials": 5,
+    "startup": 1,
+    "workers": 1,
+    "random_baseline": False,
+    "data.images": 300,
+    "data.validation": 0.34,
+    "recipe": {"epochs": 1, "batch": 60},
+    "finalists": {"seeds": 1, "most": 1, "leave_one_out": False},
+}
+
+
+@pytest.fixture(scope="module")
+def ran(
+    small_npz: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[StudyResult, list[Record]]:
+    """A tiny placement study, and the records that it told of."""
+    told: list[Record] = []
+    out = tmp_path_factory.mktemp("api") / "study"
+    result = run_study(
+        "placement", data=small_npz, device="cpu", out=out, overrides=TINY, on_result=told.append
+    )
+    return result, told
+
+
+def test_a_study_gives_its_records_its_findings_and_its_page(
+    ran: tuple[StudyResult, list[Record]],
+) -> None:
+    result, _ = ran
+    assert len(result.records) == 5
+    assert isinstance(result.findings, Findings)
+    assert all(record in result.records for record in result.front)
+    assert result.recommendation is None or result.recommendation.is_searched
+    table = result.dataframe()
+    assert list(table["placement"]) == [record.placement for record in result.records]
+    assert list(table["val_error"]) == [record.val_error for record in result.records]
+    numbers, wrong = verify(result.page)
+    assert numbers > 0
+    assert not wrong
+
+
+def test_each_finished_record_is_told(ran: tuple[StudyResult, list[Record]]) -> None:
+    result, told = ran
+    searched = [record.number for record in told if not record.is_tested]
+    tested = {record.number for record in told if record.is_tested}
+    assert searched == [record.number for record in result.records]
+    assert tested == {record.number for record in result.records if record.is_tested}
+
+
+def test_the_same_call_continues_and_trains_nothing_again(
+    ran: tuple[StudyResult, list[Record]], small_npz: Path
+) -> None:
+    result, _ = ran
+    told: list[Record] = []
+    folder = result.page.parent
+    again = run_study(
+        "placement", data=small_npz, device="cpu", out=folder, overrides=TINY, on_result=told.append
+    )
+    assert not told
+    assert again.records == result.records
+
+
+def test_a_study_itself_can_be_run_and_overridden(
+    ran: tuple[StudyResult, list[Record]], small_npz: Path, tmp_path: Path
+) -> None:
+    study = load_study("placement", choose("cpu"), {}, [])
+    assert isinstance(study, Study)
+    only_references = {**TINY, "trials": 4}
+    result = run_study(
+        study, data=small_npz, device="cpu", out=tmp_path / "out", overrides=only_references
+    )
+    of_the_file = {record.name: record.val_error for record in ran[0].records if record.name}
+    assert {record.name: record.val_error for record in result.records} == of_the_file
+
+
+def test_mistakes_are_sentences_and_write_nothing(small_npz: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="epoch"):
+        run_study("placement", data=small_npz, out=out, overrides={"recipe.epoch": 1})
+    with pytest.raises(UserError, match="there is no such file"):
+        run_study("placement", data=tmp_path / "nothing.npz", out=out)
+    with pytest.raises(UserError, match="the study has 2 spaces"):
+        run_study("placement", out=out, overrides={"spaces": ["small", "small_preact"]})
+    assert not out.exists()
+
+
+def test_what_could_not_deliver_is_an_error_and_the_page_says_why(
+    small_npz: Path, tmp_path: Path
+) -> None:
+    impossible = {**TINY, "max_params_overhead": 0.0}
+    with pytest.raises(RunError, match="there is nothing to search"):
+        run_study("placement", data=small_npz, device="cpu", out=tmp_path, overrides=impossible)
+    assert (tmp_path / "index.html").exists()
+
+
+def test_it_leaves_signals_and_streams_alone(small_npz: Path, tmp_path: Path) -> None:
+    code = f"""
+import signal
+from bam_search import run_study
+if __name__ == "__main__":
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    overrides = {TINY | {"trials": 4, "workers": 2}!r}
+    run_study("placement", data={str(small_npz)!r}, device="cpu", out={str(tmp_path / "out")!r},
+              overrides=overrides)
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "placement" not in done.stderr
