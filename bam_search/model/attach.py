@@ -26,9 +26,9 @@ Init = Literal["random", "identity"]
 def resolve(placement: Placement | str, sites: Sites) -> Placement:
     """The canonical placement: site names in the model's order, without default options.
 
-    A choice for one site by name goes before what a set, a list or a pattern says of it. The choice
-    `none` leaves a site out. Raises UserError for a target that names no site, two targets of a
-    kind that name the same, or a choice that is illegal at its site.
+    An exact site name overrides sets, lists and patterns that match the same site. The choice
+    `none` removes a site. Raises UserError if a target matches no site, if two sets, lists or
+    patterns match a site that no exact name decides, or if a choice is illegal at its site.
     """
     if isinstance(placement, str):
         placement = Placement.parse(placement)
@@ -37,12 +37,11 @@ def resolve(placement: Placement | str, sites: Sites) -> Placement:
 
 
 def fit(placement: Placement | str, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
-    """The canonical placement with r and d reduced where they do not fit, and a line a change.
+    """The canonical placement, with r and d reduced where they are too large, and notes on that.
 
-    As `resolve`, but where a set's r or d is too large for a site, the largest that fits takes its
-    place. So a placement that was written for one network can be tried on another with narrower or
-    smaller maps. A choice for one site by name is not changed: where it does not fit, UserError is
-    raised.
+    Like `resolve`, but if a set's r or d is too large for a site, the largest value that fits
+    replaces it. So a placement for one network also works on another with fewer channels or smaller
+    maps. A choice at an exact site name is never changed; it raises UserError if it does not fit.
     """
     if isinstance(placement, str):
         placement = Placement.parse(placement)
@@ -81,11 +80,11 @@ def attach(
     """Put the attention modules of a placement into `model`, in place.
 
     Returns the canonical placement. A failure changes nothing. `input_shape` is (C, H, W) of one
-    image, from which the sites are found unless they are given. `init="identity"` adds to each
-    module a gate that starts shut, so that the model's outputs are what they were until training
-    moves it; "random" starts as the module's paper does. Weights are drawn from a generator keyed
-    by `seed` and the site's name, so the same choice at the same site starts alike in every
-    placement; they go to the device and type of the model's weights.
+    image; it is used to find the sites if `sites` is not given. `init="random"` initialises each
+    module as its paper does. `init="identity"` adds a gate that starts at 0, so the model's outputs
+    do not change until training changes the gate. The initial weights depend only on `seed`, the
+    site's name and the choice, so the same choice at the same site starts with the same weights in
+    every placement. They get the device and dtype of the model's weights.
 
     No key of the model's state dict changes; the new ones are `SITE.attention.*`. The model with
     its attention goes through `deepcopy`, pickle, `torch.save`, `torch.compile`, `torch.export`,

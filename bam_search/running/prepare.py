@@ -1,7 +1,4 @@
-"""From a request to what a run needs.
-
-All is resolved and checked here, before data are read and anything is trained or written.
-"""
+"""Resolve and check a request before a run reads data, trains or writes anything."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -38,9 +35,10 @@ COMPILING = (
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how long a study runs, and who trains: nothing that changes its results.
+    """Options that do not change a study's results: where it writes, how long it runs, who trains.
 
-    `time_limit` is in seconds. None means no limit, and for the others the default.
+    `time_limit` is in seconds. For `time_limit` and `max_failures` None means no limit; for the
+    other options it means the default.
     """
 
     out: Path | None = None
@@ -175,19 +173,19 @@ def resolve_run(request: Request) -> ResolvedRun:
         study = replace(study, trials=len(references))
     name = "/".join(filter(None, (request.name, request.part)))
     return ResolvedRun(
-        name,
-        request.part,
-        request.options,
-        device,
-        study,
-        task,
-        source,
-        space,
-        sites,
-        choice_space,
-        costs,
-        references,
-        notes,
+        name=name,
+        part=request.part,
+        options=request.options,
+        device=device,
+        study=study,
+        task=task,
+        source=source,
+        space=space,
+        sites=sites,
+        choice_space=choice_space,
+        costs=costs,
+        references=references,
+        notes=notes,
     )
 
 

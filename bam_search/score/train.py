@@ -96,7 +96,7 @@ def _train(
         model.train()
         torch.manual_seed(zlib.crc32(f"{seed}:{number}:model".encode()))
         batches.load(seed, number)
-        loss = _mean_loss(step, take, began, number, recipe)
+        loss = _train_epoch(step, take, began, number, recipe)
         epochs.append(Epoch(loss, measure() if measure else None))
         if keep and len(epochs) < recipe.epochs:
             seconds = time.monotonic() - began
@@ -105,16 +105,16 @@ def _train(
     return tuple(epochs)
 
 
-def _mean_loss(
+def _train_epoch(
     step: TrainingStep, take: Callable[[], None], began: float, epoch: int, recipe: Recipe
 ) -> float:
-    """Take the steps of one epoch, and return their mean loss. Raises Diverged and TooSlow."""
+    """Train for one epoch, and return its mean loss. Raises Diverged and TooSlow."""
     step.loss.zero_()
     for _ in range(len(step.batches)):
-        _in_time(began, epoch, recipe)
+        _check_time_limit(began, epoch, recipe)
         take()
     loss = float(step.loss) / len(step.batches)
-    _in_time(began, epoch, recipe)  # on a GPU the steps were only queued before
+    _check_time_limit(began, epoch, recipe)  # again: on a GPU the steps above were only queued
     if not math.isfinite(loss):
         raise Diverged(f"the training loss became {loss} in epoch {epoch + 1} of {recipe.epochs}")
     return loss
@@ -134,7 +134,8 @@ def _cudnn(recipe: Recipe) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def _in_time(began: float, epoch: int, recipe: Recipe) -> None:
+def _check_time_limit(began: float, epoch: int, recipe: Recipe) -> None:
+    """Raise TooSlow if the training has taken longer than `recipe.seconds`."""
     if recipe.seconds and time.monotonic() - began > recipe.seconds:
         raise TooSlow(
             f"the training took more than {recipe.seconds:g} s, "

@@ -25,15 +25,14 @@ from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.search_space import ChoiceSpace, Options
 
 OFF = "off"
-DRAWS = (8, 100)
-"""After how many duplicate or illegal draws the sampler, and then the generator, gives up.
-
-Draws between the two are at random; after the last the space counts as exhausted.
-"""
-SEEN = 0.9
-"""The share of the untried placements that one draw considers."""
-EXHAUSTIVE = 4096
-"""In a space of at most so many placements each draw considers all of them."""
+SAMPLER_ATTEMPTS = 8
+"""How many attempts at a new, legal placement use the sampler; later ones draw at random."""
+MAX_ATTEMPTS = 100
+"""After this many attempts the space counts as exhausted."""
+CONSIDERED_SHARE = 0.9
+"""The share of the untried placements at hand, drawn at random, that one proposal considers."""
+MAX_ENUMERATED = 4096
+"""The largest number of placements in a space that is enumerated; larger ones are sampled."""
 POPULATION = 20
 """Population size of NSGA-II.
 
@@ -72,7 +71,7 @@ class AdditiveProposer:
         self._errors: list[float] = []
         self._weights: list[float] = []
         self._learned: AdditiveModel | None = None
-        self._all = pool.everything() if pool.choice_space.size <= EXHAUSTIVE else None
+        self._all = pool.everything() if pool.choice_space.size <= MAX_ENUMERATED else None
 
     def tell(
         self, placement: Placement, error: float, overheads: Sequence[float], weight: float
@@ -125,7 +124,7 @@ class AdditiveProposer:
         tried = {vector.tobytes() for vector in self._vectors}
         fresh = np.array([vector.tobytes() not in tried for vector in vectors])
         left = vectors[fresh & self._pool.within(vectors)]
-        return rng.permutation(left)[: math.ceil(SEEN * len(left))]
+        return rng.permutation(left)[: math.ceil(CONSIDERED_SHARE * len(left))]
 
 
 def _most_hypervolume(front: np.ndarray, values: np.ndarray) -> int:
@@ -276,7 +275,7 @@ class CandidateGenerator:
         """
 
         def draw(attempt: int, seed: int) -> Placement:
-            at_random = number < self._random_until or attempt >= DRAWS[0]
+            at_random = number < self._random_until or attempt >= SAMPLER_ATTEMPTS
             return self._pool.spread(seed) if at_random else self._proposer.sample(seed)
 
         return self._new(str(number), draw, taken)
@@ -295,7 +294,7 @@ class CandidateGenerator:
 
         `draw` is called with the attempt's number and a seed, which depends on `name`.
         """
-        for attempt in range(DRAWS[1]):
+        for attempt in range(MAX_ATTEMPTS):
             seed = zlib.crc32(f"{self._seed}:{name}:{attempt}".encode())
             placement = self._legal(draw(attempt, seed))
             if placement is not None and placement.id not in taken:

@@ -3,14 +3,15 @@
     study.db      one trial a candidate, with its record as an attribute once it is finished, in
                   Optuna's SQLite storage, which optuna-dashboard opens; with --storage the trials
                   are in the database that it names
-    study.json    the resolved question, the data and the machine, with which a continued run must
-                  agree
+    study.json    the identity (settings, data and device variant), which a continued run must
+                  match, and facts about the last run
     records.csv   every record
-    front.csv     the front
+    front.csv     the Pareto front
     index.html    the report
-    checkpoints/  trainings that were cut off
+    checkpoints/  interrupted trainings
 
-The other files are made from the trials, and each is written atomically.
+records.csv, front.csv and index.html are derived from the trials. Each of these files, and
+study.json, is written atomically.
 
 A trial runs for as long as its candidate does. One that was cut off waits, and runs again, as the
 same trial, when its candidate is trained again. Trials are written to Optuna's storage, not by its
@@ -325,7 +326,7 @@ def _ours(storage: StudyStorage, hint: str) -> Iterator[None]:
     try:
         yield
     except KeyError:
-        message = f"{storage.text} holds trials that are no study's of bam_search"
+        message = f"{storage.text} holds trials that bam_search did not write"
         raise UserError(message, hint) from None
 
 
