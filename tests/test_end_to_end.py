@@ -173,7 +173,7 @@ def test_a_model_of_the_users_own_is_searched_without_touching_the_package(
         capsys,
         code=2,
     )
-    assert "returns tuple for 2 images" in err
+    assert "returns tuple for 2 samples" in err
     assert not (tmp_path / "other").exists()
 
     assert run_command(monkeypatch, "export", "reports/placement", "--candidate", 5) == 0

@@ -129,9 +129,15 @@ class Store:
     def leave(self) -> None:
         """Keep that candidates under way are trained no more for now: their trials wait.
 
-        Raises RunError if the study cannot be written.
+        A candidate whose record was written when an interruption came counts as finished; the next
+        store finishes its trial. Raises RunError if the study cannot be written.
         """
         with self._writing():
+            for text in self._storage.attributes(RECORD) if self._storage else ():
+                record = Record.from_dict(json.loads(text))
+                if record.number in self._begun:
+                    del self._begun[record.number]
+                    self._records[record.number] = record
             for number, begun in self._begun.items():
                 self._set_state(begun.trial_id, TrialState.WAITING)
                 self._begun[number] = replace(begun, runs=False)

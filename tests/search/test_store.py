@@ -252,3 +252,29 @@ def test_the_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="a database that bam_search did not create"):
         open_store(tmp_path, {"space": "small"}, OBJECTIVES)
     assert path.read_bytes() == before
+
+
+def test_a_record_that_an_interruption_met_half_written_counts_as_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    record = make_record(0, 80.0, 1.5)
+    store.begin(record, running())
+
+    def interrupted(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        # After the record is in the database, and before its trial has ended.
+        patched.setattr(Store, "_set_state", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.add(record, [80.0, 1.5])
+    assert not store.records()
+    store.leave()
+    assert store.records() == {0: record}
+    again = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    assert again.records() == {0: record}
+    (trial,) = optuna.load_study(
+        study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}"
+    ).trials
+    assert trial.state is optuna.trial.TrialState.COMPLETE
