@@ -218,11 +218,14 @@ def test_brushes_of_the_figure_and_of_the_axes_filter_the_table(opened: Opened) 
     for figure in opened.page.locator(".plotly-graph-div:visible").all():
         figure.scroll_into_view_if_needed()
         figure.locator(".main-svg").first.wait_for(state="attached")
-    axis.scroll_into_view_if_needed()
+    # Playwright waits until what it moves to keeps its place.
+    axis.hover()
     box = axis.bounding_box()
     assert box is not None
     x = box["x"] + box["width"] / 2
-    opened.page.mouse.move(x, box["y"] + box["height"] - 1)
+    axis.hover(position={"x": box["width"] / 2, "y": box["height"] - 1})
+    box = axis.bounding_box()
+    assert box is not None
     opened.page.mouse.down()
     # The better part of the errors.
     opened.page.mouse.move(x, box["y"] + 0.55 * box["height"], steps=4)
