@@ -133,12 +133,12 @@ class Store:
         store finishes its trial. Raises RunError if the study cannot be written.
         """
         with self._writing():
-            for text in self._storage.attributes(RECORD) if self._storage else ():
-                record = Record.from_dict(json.loads(text))
-                if record.number in self._begun:
-                    del self._begun[record.number]
-                    self._records[record.number] = record
-            for number, begun in self._begun.items():
+            for number, begun in list(self._begun.items()):
+                text = self._trials.get_trial(begun.trial_id).user_attrs.get(RECORD)
+                if text is not None:
+                    del self._begun[number]
+                    self._records[number] = Record.from_dict(json.loads(text))
+                    continue
                 self._set_state(begun.trial_id, TrialState.WAITING)
                 self._begun[number] = replace(begun, runs=False)
 

@@ -57,9 +57,9 @@ class Dataset:
     test: Any
     stands_in_for: str = ""
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
-        """Twelve hexadecimal digits of the contents."""
+        """Twelve hexadecimal digits of the contents; all of them are read, once."""
         sha = hashlib.sha256()
         for array in (*self.train.arrays(), *self.test.arrays()):
             sha.update(np.ascontiguousarray(array).data)
