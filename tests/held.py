@@ -1,14 +1,12 @@
-"""A net whose trainings wait where a test wants to interrupt them, whatever the machine's speed."""
+"""Nets of a user's own: a plain one, and one whose trainings wait where a test interrupts them.
+
+They wait whatever the machine's speed.
+"""
 
 from pathlib import Path
 
-NET = """
-import os
-import time
-from pathlib import Path
+OWN_NET = """
 from torch import nn
-
-HERE = Path(__file__).parent
 
 
 class Block(nn.Module):
@@ -20,17 +18,34 @@ class Block(nn.Module):
         return (x + self.norm(self.conv(x))).relu()
 
 
-class Net(nn.Module):
+class MyNet(nn.Module):
     def __init__(self, num_classes, width=16):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 4, 4)
         self.one, self.pool, self.two = Block(width), nn.MaxPool2d(2), Block(width)
         classify = nn.Linear(width, num_classes)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), classify)
+
+    def forward(self, x):
+        return self.head(self.two(self.pool(self.one(self.stem(x)))))
+"""
+
+NET = f"""{OWN_NET}
+
+import os
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+class Net(MyNet):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
         self.measured = False
 
     def forward(self, x):
-        trained = HERE / f"trained-by-{os.getpid()}"
+        trained = HERE / f"trained-by-{{os.getpid()}}"
         if self.training:
             if (HERE / "hold").exists() and trained.exists() and len(trained.read_text()) == 2:
                 time.sleep(1000)
@@ -38,14 +53,14 @@ class Net(nn.Module):
             self.measured = True
             with trained.open("a") as file:
                 file.write("+")
-        return self.head(self.two(self.pool(self.one(self.stem(x)))))
+        return super().forward(x)
 """
 
 
 def held_space(folder: Path) -> str:
-    """The search space of that net: while the file `hold` lies beside it, each process trains two.
+    """The search space of the net that waits, in a file.
 
-    The third training of a process waits for ever.
+    While the file `hold` lies beside it, each process trains two; the third waits for ever.
     """
     (folder / "held.py").write_text(NET)
     return f"{folder / 'held.py'}:Net"

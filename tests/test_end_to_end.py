@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import run_command
-from held import held_space
+from held import OWN_NET, held_space
 
 from bam_search.report.verify import verify
 from bam_search.search.lock import locked
@@ -110,30 +110,7 @@ def here(
     return out, err
 
 
-MINE = """
-from torch import nn
-
-
-class Block(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
-
-    def forward(self, x):
-        return (x + self.norm(self.conv(x))).relu()
-
-
-class MyNet(nn.Module):
-    def __init__(self, num_classes, width=16):
-        super().__init__()
-        self.stem = nn.Conv2d(3, width, 4, 4)
-        self.one, self.pool, self.two = Block(width), nn.MaxPool2d(2), Block(width)
-        classify = nn.Linear(width, num_classes)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), classify)
-
-    def forward(self, x):
-        return self.head(self.two(self.pool(self.one(self.stem(x)))))
-
+MINE = f"""{OWN_NET}
 
 def two_outputs(num_classes):
     class Two(MyNet):

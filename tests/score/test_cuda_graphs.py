@@ -159,6 +159,14 @@ def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(
     assert len(taken) == EAGER + 1  # of 10 to 12 batches
 
 
+def invent_cuda(monkeypatch: pytest.MonkeyPatch, graph: object, capture: object) -> None:
+    """Have a capture give `graph`, in the context that `capture` makes, without a GPU."""
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+
+
 @pytest.mark.parametrize(
     ("raised", "expected", "text"),
     [
@@ -188,22 +196,15 @@ def test_what_cannot_be_captured_says_what_to_do_and_short_memory_stays_what_it_
         raise raised
 
     reset: list[int] = []
-    monkeypatch.setattr(
-        torch.cuda, "CUDAGraph", lambda: SimpleNamespace(reset=lambda: reset.append(1))
-    )
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
-    monkeypatch.setattr(torch.cuda, "graph", breaking_off)
+    invent_cuda(monkeypatch, SimpleNamespace(reset=lambda: reset.append(1)), breaking_off)
     with pytest.raises(expected, match=text):
         cuda_graph(function)
     assert bool(reset) == (expected is NotOneGraph)
 
 
 def test_what_a_graph_works_on_lives_as_long_as_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
-    monkeypatch.setattr(torch.cuda, "graph", lambda *_args, **_kwargs: contextlib.nullcontext())
+    graph = SimpleNamespace(replay=lambda: None)
+    invent_cuda(monkeypatch, graph, lambda *_args, **_kwargs: contextlib.nullcontext())
     images = torch.zeros(3)
     alive = weakref.ref(images)
     replay = cuda_graph(functools.partial(images.add_, 1))
