@@ -118,10 +118,14 @@ def assignment(text: str) -> Table:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except NOT_TOML:
         parsed = value.strip()
-    nested: Any = parsed
-    for part in reversed(key.strip().split(".")):
-        nested = {part: nested}
-    return dict(nested)
+    return nested(key.strip(), parsed)
+
+
+def nested(key: str, value: Any) -> Table:
+    """Return the table that has `value` at the dotted `key`: {"recipe": {"lr": 0.2}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from bam_search.errors import UserError
+from bam_search.errors import UserError, last_line
 from bam_search.model.attach import attach, detach, resolve
 from bam_search.model.find_sites import find_sites
 from bam_search.model.insert import CHILD, INSERTED_TYPES
@@ -110,7 +110,7 @@ def tried(reference: str) -> Row:
         except UserError as error:
             return replace(row, reason=error.message)
         except Exception:  # a broken promise of ours is a result of this benchmark
-            return replace(row, broken=traceback.format_exc().strip().splitlines()[-1][:200])
+            return replace(row, broken=last_line(traceback.format_exc())[:200])
 
 
 def _tried(row: Row, reference: str) -> Row:

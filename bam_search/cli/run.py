@@ -52,8 +52,7 @@ def execute(request: Request) -> int:
     # The status is shown on a terminal only: the first line that stays says what the data are.
     with Terminal().busy("reading the data"):
         data = readies[0].source.load()
-    default_name = f"{request.name}-generated" if data.stands_in_for else request.name
-    folder = request.options.out or Path("reports") / default_name
+    folder = request.folder(data)
     if len(readies) == 1:
         return _run(readies[0], data, folder / readies[0].part)
     return _run_each(readies, data, folder)

@@ -23,11 +23,16 @@ TEXTS = tuple(field.name for field in fields(Record) if field.type in (str, "str
 
 def records_csv(records: Sequence[Record]) -> str:
     """Every field of every record; the names of the fields also where there is no record."""
-    names = [field.name for field in fields(Record)]
-    frame = pd.DataFrame([record.to_dict() for record in records], columns=names)
+    frame = record_frame(records)
     for column in frame:
         frame[column] = [_cell(value) for value in frame[column]]
     return frame.to_csv(index=False)
+
+
+def record_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """One row a record, one column a field; the columns also where there is no record."""
+    names = [field.name for field in fields(Record)]
+    return pd.DataFrame([record.to_dict() for record in records], columns=names)
 
 
 def _cell(value: Any) -> Any:

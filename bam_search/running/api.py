@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from bam_search.analysis.findings import Findings
-from bam_search.config import overlay
+from bam_search.config import nested, overlay
 from bam_search.errors import UserError
+from bam_search.report.tables import record_frame
 from bam_search.running.prepare import Request, RunOptions, one_per_space, resolve_run
 from bam_search.running.runner import Run, run
 from bam_search.search.loop import OnResult
@@ -45,7 +46,7 @@ class StudyResult:
 
     def dataframe(self) -> pd.DataFrame:
         """One row a record, with the columns of `records.csv`."""
-        return pd.DataFrame([record.to_dict() for record in self.records])
+        return record_frame(self.records)
 
 
 def run_study(
@@ -97,8 +98,7 @@ def run_study(
         )
     ready = resolve_run(requests[0])
     found = ready.source.load()
-    default_name = f"{request.name}-generated" if found.stands_in_for else request.name
-    folder = options.out or Path("reports") / default_name
+    folder = request.folder(found)
     outcome = run(Run.of(ready, found, folder, f"run_study({asked!r})", _Logged(on_result)))
     if outcome.failure is not None:
         raise outcome.failure
@@ -109,10 +109,8 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The overrides with dotted keys as nested tables."""
     tables: dict[str, Any] = {}
     for key, value in overrides.items():
-        nested: Any = _nested(value) if isinstance(value, Mapping) else value
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        tables = overlay(tables, nested)
+        inner = _nested(value) if isinstance(value, Mapping) else value
+        tables = overlay(tables, nested(key, inner))
     return tables
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from bam_search.config import Table, assignment, overlay
 from bam_search.errors import UserError
 from bam_search.model.attach import fit
 from bam_search.model.build import sites_of
@@ -24,7 +23,7 @@ from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
 from bam_search.tasks.load import load_task
 from bam_search.tasks.metric import binomial
-from bam_search.tasks.task import Source, Task
+from bam_search.tasks.task import Dataset, Source, Task
 
 COMPILING = (
     "recipe.compile: nearly every candidate of a search compiles anew, "
@@ -74,14 +73,16 @@ class Request:
             return self.options.name
         return "study" if isinstance(self.study, Study) else Path(self.study).stem
 
+    def folder(self, data: Dataset) -> Path:
+        """The study's folder: the one asked for, or that of its name."""
+        default_name = f"{self.name}-generated" if data.stands_in_for else self.name
+        return self.options.out or Path("reports") / default_name
+
     def study_on(self, device: Device) -> Study:
         """The study, resolved for `device`. Raises UserError, listing every mistake at once."""
         if isinstance(self.study, str):
             return load_study(self.study, device, self.flags, self.assignments)
-        overrides: Table = {}
-        for table in (*map(assignment, self.assignments), self.flags):
-            overrides = overlay(overrides, table)
-        return with_overrides(self.study, overrides)
+        return with_overrides(self.study, self.flags, self.assignments)
 
 
 def one_per_space(request: Request) -> list[Request]:

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from bam_search.errors import RunError
+from bam_search.errors import RunError, last_line
 from bam_search.score.device import MEMORY, claim
 from bam_search.score.evaluate import (
     ATTEMPTS,
@@ -65,7 +65,7 @@ def local(experiment: Experiment, workers: int, address: str) -> Iterator[Submit
 
 
 EXECUTORS: Mapping[str, Executor] = {"local": local, "ray": on_ray}
-"""Executors by name: each takes the task, the number of workers, and the address of a cluster."""
+"""Executors by name: each takes the experiment, the number of workers, and a cluster's address."""
 
 
 def _finished(result: Result) -> "Future[Result]":
@@ -181,8 +181,7 @@ class _Pool:
             if not problem:
                 return ours
             self._discard(number, ours)
-        last_line = str(problem).strip().splitlines()[-1]
-        raise RunError(f"a worker process cannot start: {last_line}", KEPT)
+        raise RunError(f"a worker process cannot start: {last_line(str(problem))}", KEPT)
 
     def _hand_over(self, number: int, connection: Connection) -> Result | str | None:
         """Send the experiment to a process; return what it says, "" if it is ready. Raises _Died.

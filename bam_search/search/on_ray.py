@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bam_search.errors import RunError, UserError, first_line
+from bam_search.errors import RunError, UserError, first_line, last_line
 from bam_search.score.device import claim
 from bam_search.score.evaluate import (
     ATTEMPTS,
@@ -142,7 +142,7 @@ def _settle(future: "Future[Result]", done: "Future[Result]") -> None:
     if isinstance(error, (NodeDiedError, OutOfMemoryError, WorkerCrashedError)):
         future.set_result(worker_died(text))
     else:
-        message = f"the Ray cluster cannot train: {text.splitlines()[-1]}"
+        message = f"the Ray cluster cannot train: {last_line(text)}"
         future.set_exception(RunError(message, "finished candidates are kept"))
 
 

@@ -159,21 +159,25 @@ def load_study(name: str, device: Device, flags: Table, assignments: Sequence[st
     for variant in VARIANTS:
         build(Study, _filled(_merged(common, table[variant])), f"{path}, variant {variant},")
     resolved = _merged(common, table[device.variant])
-    for override in (*map(assignment, assignments), flags):
-        resolved = _merged(resolved, override)
-    study = build(Study, _filled(resolved), "the study with the options of the command line")
-    _check(study)
-    return study
+    where = "the study with the options of the command line"
+    return _overridden(resolved, flags, assignments, where)
 
 
-def with_overrides(study: Study, overrides: Table) -> Study:
-    """The study with other values, as nested tables: {"recipe": {"epochs": 2}}.
+def with_overrides(study: Study, flags: Table, assignments: Sequence[str]) -> Study:
+    """The study with other values; as in `load_study`, `assignments` and then `flags` override it.
 
     Raises UserError, listing every mistake at once.
     """
-    changed = build(Study, _filled(_merged(study.to_dict(), overrides)), "the study")
-    _check(changed)
-    return changed
+    return _overridden(study.to_dict(), flags, assignments, "the study")
+
+
+def _overridden(table: Table, flags: Table, assignments: Sequence[str], where: str) -> Study:
+    """The study of a table with other values, checked; `where` names it in a mistake."""
+    for override in (*map(assignment, assignments), flags):
+        table = _merged(table, override)
+    study = build(Study, _filled(table), where)
+    _check(study)
+    return study
 
 
 def _merged(table: Table, override: Table) -> Table:

@@ -83,20 +83,29 @@ def load_space(name: str) -> SearchSpace:
     The file is Python and is executed: name only files you trust.
     """
     path = find("search_spaces", name, ".py")
-    try:
-        loaded = run_file(path).space()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # a user's file can raise anything
-        raise UserError(
-            f"search space {path} failed: {type(error).__name__}: {error}",
-            "it needs a function space() -> SearchSpace",
-        ) from error
+    loaded = made_by(path, "space", "search space", "SearchSpace")
     if not isinstance(loaded, SearchSpace):
         raise UserError(
             f"space() of {path} returned {type(loaded).__name__}", "it must return a SearchSpace"
         )
     return loaded
+
+
+def made_by(path: Path, function: str, what: str, returned: str, kind: str = "file") -> Any:
+    """What a function of a Python file, which is executed, returns.
+
+    Raises UserError if it cannot be called: the file is to make `what`, and the function, without
+    arguments, to return a `returned`. `kind` is as for `run_file`.
+    """
+    try:
+        return getattr(run_file(path, kind), function)()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
+        raise UserError(
+            f"{what} {path} failed: {type(error).__name__}: {error}",
+            f"it needs a function {function}() -> {returned}",
+        ) from error
 
 
 def run_file(path: Path, kind: str = "file") -> Any:

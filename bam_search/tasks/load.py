@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bam_search.errors import UserError, nearest
-from bam_search.space.search_space import run_file
+from bam_search.space.search_space import made_by
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.task import Task
 
@@ -35,15 +35,7 @@ def load_task(name: str) -> Task:
 # Its samples are pickled by the names of their classes, so there must be one of each in a process.
 @functools.cache
 def _of_file(path: Path) -> Task:
-    try:
-        task = run_file(path, "task").task()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # a user's file can raise anything
-        raise UserError(
-            f"task {path} failed: {type(error).__name__}: {error}",
-            "it needs a function task() -> Task",
-        ) from error
+    task: Task = made_by(path, "task", "task", "Task", kind="task")
     missing = sorted(member for member in _members() if not hasattr(task, member))
     if missing:
         raise UserError(

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bam_search.errors import last_line
 from bam_search.report.verify import verify
 from bam_search.search.store import read_records
 from bam_search.study.record import Record
@@ -101,7 +102,7 @@ def _left(folder: Path) -> dict[str, Any]:
     """From the records of a study: how many trainings there were, and what failed."""
     records = _records(folder)
     failures = [record.failure or record.test_failure for record in records]
-    last = [failure.strip().splitlines()[-1] for failure in failures if failure]
+    last = [last_line(failure) for failure in failures if failure]
     trained = [record for record in records if record.seconds is not None]
     return {
         "candidates": len(trained),
