@@ -8,10 +8,12 @@ For use in Python, on any nn.Module:
     find_sites(model, input_shape)      where attention can go, and why it cannot go elsewhere
     Placement.parse("layer3=bam(r=8)")  a placement; `.text`, `.id`, `.json`
     attach(model, placement)            put it in, in place; returns it with targets resolved
+    attached(model)                     the placement that is in it
     detach(model)                       take it out again
     with disabled(model): ...           the backbone, for as long as the context lasts
     count(model, input_shape)           parameters, activations and multiply-adds
     load("torchvision:resnet50")        a search space from a name
+    register_attention("coord", Coord)  an attention module of yours
 """
 
 import importlib
@@ -19,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bam_search.errors import UserError
-    from bam_search.model.attach import attach, detach, disabled
+    from bam_search.model.attach import attach, attached, detach, disabled
+    from bam_search.model.attention import register_attention
     from bam_search.model.find_sites import find_sites
     from bam_search.model.load import load
     from bam_search.score.cost import count
@@ -27,17 +30,30 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Placement", "UserError", "attach", "count", "detach", "disabled", "find_sites", "load"]
+__all__ = [
+    "Placement",
+    "UserError",
+    "attach",
+    "attached",
+    "count",
+    "detach",
+    "disabled",
+    "find_sites",
+    "load",
+    "register_attention",
+]
 
 _HOMES = {
     "Placement": "space.placement",
     "UserError": "errors",
     "attach": "model.attach",
+    "attached": "model.attach",
     "count": "score.cost",
     "detach": "model.attach",
     "disabled": "model.attach",
     "find_sites": "model.find_sites",
     "load": "model.load",
+    "register_attention": "model.attention",
 }
 
 

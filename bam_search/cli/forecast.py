@@ -10,6 +10,7 @@ import torch
 
 from bam_search.cli.prepare import ResolvedRun
 from bam_search.errors import first_line
+from bam_search.model.attention import module_files
 from bam_search.score.estimate import Probe, Speed, speeds
 from bam_search.search.workload import Phase, Sizes, workload
 from bam_search.space.placement import Placement
@@ -103,7 +104,7 @@ def _speeds(ready: ResolvedRun, at_least: float) -> list[Speed]:
     texts = list(dict.fromkeys(placement.text for placement in extremes)) or ["none"]
     study = ready.study
     probes = [
-        Probe(study.space, ready.sites, text, study.recipe, ready.device, at_least)
+        Probe(study.space, ready.sites, text, study.recipe, ready.device, at_least, module_files())
         for text in texts
     ]
     return speeds(probes, study.workers, ready.threads)

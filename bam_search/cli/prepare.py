@@ -14,6 +14,7 @@ from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.attach import fit
+from bam_search.model.attention import use_module_files
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
@@ -22,6 +23,7 @@ from bam_search.score.data import CIFAR_INPUTS, Source, locate
 from bam_search.score.device import Device, choose, threads_each
 from bam_search.search.storage import StudyStorage
 from bam_search.search.study import Study, load_study
+from bam_search.space.modules import files_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
@@ -140,7 +142,8 @@ def resolve_run(request: Request) -> ResolvedRun:
     study = load_study(request.study, device, request.flags, request.assignments)
     source = locate(study.data.source)
     _check_options(request.options)
-    space = load(study.space, CIFAR_INPUTS)
+    use_module_files(files_of(study.search.sources))
+    space = study.search.of(load(study.space, CIFAR_INPUTS))
     _check_inputs(space, study.space)
     sites = sites_of(space)
     choice_space = choice_space_of(space, sites)

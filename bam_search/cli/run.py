@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import hashlib
 import itertools
 import math
 import platform
@@ -25,6 +24,7 @@ from bam_search.cli.compare import check_free, compare
 from bam_search.cli.forecast import forecast, sizes, told
 from bam_search.cli.prepare import Request, ResolvedRun, one_per_space, resolve_run
 from bam_search.errors import ExplainedError, RunError, first_line
+from bam_search.model.attention import module_files
 from bam_search.model.build import build
 from bam_search.report.page import answer_line, verdict_lines, write_report
 from bam_search.report.paper_table import Paper
@@ -50,6 +50,7 @@ from bam_search.search.status import STATUS, StatusFile
 from bam_search.search.storage import StudyStorage
 from bam_search.search.store import (
     CHECKPOINTS,
+    MODULE_FILES,
     Store,
     archive,
     has_identity,
@@ -57,6 +58,7 @@ from bam_search.search.store import (
     read_store,
 )
 from bam_search.search.study import Study
+from bam_search.space.modules import ModuleFile, digest_of
 from bam_search.words import counted
 
 AT_LEAST = 0.2
@@ -233,6 +235,7 @@ def _task(ready: ResolvedRun, data: Dataset, folder: Path) -> Task:
         ready.device,
         ready.threads,
         checkpoints,
+        _user_modules(ready),
     )
 
 
@@ -532,8 +535,17 @@ def _identity(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
     # A user's file may change between runs, and with it the space.
     file = Path(ready.study.space.partition(":")[0])
     if file.suffix == ".py":
-        identity["space_file"] = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    return {**identity, **table}
+        identity["space_file"] = digest_of(file)
+    # So may the file of a user's attention module.
+    digests = {name: file.digest for name, file in _user_modules(ready).items()}
+    return {**identity, **({MODULE_FILES: digests} if digests else {}), **table}
+
+
+def _user_modules(ready: ResolvedRun) -> dict[str, ModuleFile]:
+    """Return the files of the user's attention modules in the choice space and the references."""
+    choices = [choice for placement in ready.references.values() for _, choice in placement.choices]
+    used = {choice.module for choice in choices} | set(ready.space.modules)
+    return {name: file for name, file in module_files().items() if name in used}
 
 
 def _about(ready: ResolvedRun, data: Dataset, data_split: Split) -> dict[str, str]:

@@ -6,14 +6,15 @@ Also the most expensive placement of a choice space, which is what is measured.
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 
 import numpy as np
 import torch
 
+from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
 from bam_search.model.load import load
 from bam_search.score.batches import EpochPlan
@@ -24,6 +25,7 @@ from bam_search.score.data import CIFAR_INPUTS, CLASSES, Images
 from bam_search.score.device import Device, cores
 from bam_search.score.recipe import Recipe
 from bam_search.score.step import TrainingStep
+from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Sites
@@ -57,7 +59,8 @@ class Speed:
 class Probe:
     """What is measured: the placement `text` of the space of this name.
 
-    It holds all that a separate process needs to know. `at_least` is the seconds to measure for.
+    It holds all that a separate process needs to know, the files of the user's attention `modules`
+    included. `at_least` is the seconds to measure for.
     """
 
     space: str
@@ -66,6 +69,7 @@ class Probe:
     recipe: Recipe
     device: Device
     at_least: float
+    modules: Mapping[str, ModuleFile] = field(default_factory=dict)
 
 
 def most_expensive(choice_space: ChoiceSpace, costs: CostTable) -> Placement:
@@ -103,6 +107,7 @@ def _one_after_another(probes: Sequence[Probe]) -> list[Speed]:
 def measure(probe: Probe) -> Speed:
     """The speed of a probe, here and now, over `at_least` seconds after a warm-up."""
     device = probe.device
+    use_module_files(probe.modules)
     began = time.perf_counter()
     model = build(load(probe.space, CIFAR_INPUTS), probe.sites, probe.text, seed=0)
     model.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]

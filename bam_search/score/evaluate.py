@@ -9,14 +9,15 @@ import hashlib
 import math
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
 from bam_search.model.load import load
 from bam_search.score.checkpoint import Checkpoint
@@ -29,6 +30,7 @@ from bam_search.score.fused import fused
 from bam_search.score.measure import HeldOut, Meter
 from bam_search.score.recipe import Recipe
 from bam_search.score.train import Epoch, train
+from bam_search.space.modules import ModuleFile
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
 
@@ -40,6 +42,7 @@ class Task:
     It is sent to each worker once, so it names the space instead of holding its functions.
 
     `checkpoints` is the folder for trainings in progress, that of one study only; None keeps none.
+    `modules` are the files of the user's attention modules, by name.
     """
 
     space: str
@@ -49,6 +52,7 @@ class Task:
     device: Device
     threads: int
     checkpoints: Path | None = None
+    modules: Mapping[str, ModuleFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,9 @@ def worker_died(said: str) -> Result:
 def prepare(task: Task) -> None:
     """Load what all jobs share.
 
-    Raises UserError if the space cannot be loaded (here): no candidate's fault.
+    Raises UserError if the space or a module cannot be loaded (here): no candidate's fault.
     """
+    use_module_files(task.modules)
     _space(task.space)
     if task.device.type == "cuda":
         settle()
