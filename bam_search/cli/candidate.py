@@ -91,6 +91,7 @@ def setup(folder: Path, source: str, device: str) -> Setup:
         seed = int(identity["seed"])
         digest = identity["data"]["digest"]
         images = identity["data"]["images"]
+        limit = None if images == "all" else images
         validation = float(identity["data"]["validation"])
     except (KeyError, TypeError, ValueError):
         raise _unknown(folder) from None
@@ -101,7 +102,7 @@ def setup(folder: Path, source: str, device: str) -> Setup:
             f"sha256 {data.digest}, not {digest}",
             "name it with --data",
         )
-    return Setup(data, split(data, images, validation, seed), recipe, choose(device), seed)
+    return Setup(data, split(data, limit, validation, seed), recipe, choose(device), seed)
 
 
 def load_weights(net: nn.Module, path: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from bam_search.config import known
 from bam_search.errors import UserError
 from bam_search.model.attach import fit, resolve
 from bam_search.model.attention import use_module_files
@@ -22,7 +21,7 @@ from bam_search.score.latency import Latency, LatencySetting, latency, training_
 from bam_search.score.recipe import Recipe
 from bam_search.space.modules import files_of, is_definition, parse_definitions
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import SearchSpace, load_space
+from bam_search.space.search_space import SearchSpace, load_space, space_names
 from bam_search.space.sites import Sites
 
 HEADS = {
@@ -142,7 +141,7 @@ def _with_module(text: str, module: str | None, usual: str) -> str:
 
 def cifar_spaces() -> list[str]:
     """Return the names of the spaces that ship for CIFAR-100."""
-    return [name for name in known("search_spaces", ".py") if load_space(name).input_shape == SHAPE]
+    return [name for name in space_names() if load_space(name).input_shape == SHAPE]
 
 
 def named_module(texts: tuple[str, ...]) -> tuple[str | None, str]:

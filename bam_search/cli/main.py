@@ -107,11 +107,11 @@ def _spaces(_context: click.Context, _parameter: click.Parameter, given: Spaces)
 
     Raises UserError.
     """
-    from bam_search.config import find
+    from bam_search.space.search_space import check_space
 
     for name in [given] if isinstance(given, str) else given or ():
         if ":" not in name:  # neither a library's nor a user's
-            find("search_spaces", name, ".py")
+            check_space(name)
     return given
 
 
