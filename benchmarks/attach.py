@@ -35,7 +35,7 @@ from bam_search.model.insert import CHILD, attended
 from bam_search.model.load import load, names, natural_shape
 from bam_search.model.trace import Shape
 from bam_search.score.cost import Cost, count
-from bam_search.score.formula import increment
+from bam_search.score.increments import increment
 from bam_search.space.placement import Placement
 from bam_search.space.sites import Sites
 
@@ -191,14 +191,15 @@ def _check_count(
     model: nn.Module, shape: Shape, sites: Sites, placement: Placement, base: Cost
 ) -> None:
     by_name = sites.by_name
-    added = [increment(choice, by_name[name]) for name, choice in placement.choices]
+    chosen = [(choice, by_name[name]) for name, choice in placement.choices]
+    added = [increment(choice, at.channels, at.height, at.width) for choice, at in chosen]
     found = count(model, shape)
     assert found.params == base.params + sum(a.params for a in added), (
-        "parameters differ from the closed form"
+        "parameters differ from the sum"
     )
     expected = base.macs_conv_fc + sum(a.macs_conv_fc for a in added)
     assert found.macs_conv_fc == expected, (
-        f"MACs differ from the closed form: {found.macs_conv_fc} and {expected}"
+        f"MACs differ from the sum: {found.macs_conv_fc} and {expected}"
     )
 
 

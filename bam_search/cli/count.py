@@ -222,5 +222,5 @@ def _audit(space: SearchSpace, sites: Sites, placement: Placement, cost: Cost) -
     traced = count(build(space, sites, placement, seed=0), space.input_shape)
     if traced != cost:
         raise click.ClickException(
-            f"{space.name}, {placement.text}: fvcore counts {traced}, the closed forms say {cost}"
+            f"{space.name}, {placement.text}: fvcore counts {traced}, its parts add up to {cost}"
         )

@@ -10,7 +10,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,11 @@ class TableRow:
         """The search space of this row."""
         file, _, function = self.backbone.partition(".")
         make = getattr(importlib.import_module(f"bam_search.model.backbones.{file}"), function)
-        given = {"sites": self.sites, "modules": self.modules}
-        return SearchSpace(
-            name,
-            functools.partial(make, *self.arguments),
-            self.input_shape,
-            self.classes,
-            **{key: value for key, value in given.items() if value},
+        space = SearchSpace(
+            name, functools.partial(make, *self.arguments), self.input_shape, self.classes
+        )
+        return replace(
+            space, sites=self.sites or space.sites, modules=self.modules or space.modules
         )
 
 

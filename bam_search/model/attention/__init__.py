@@ -17,7 +17,9 @@ from bam_search.model.attention.registry import (
     AttentionModule,
     find,
     module_files,
+    needs_like,
     on_change,
+    origin,
     register_attention,
     use_module_files,
 )
@@ -29,6 +31,9 @@ __all__ = [
     "create",
     "defaults",
     "module_files",
+    "needs_like",
+    "on_change",
+    "origin",
     "register_attention",
     "use_module_files",
 ]

@@ -153,6 +153,23 @@ def use_module_files(files: Mapping[str, ModuleFile]) -> None:
             _add(_of_file(name, file))
 
 
+def needs_like(name: str) -> bool:
+    """Whether the constructor of a module also takes the module at its site, as `block` does."""
+    return find(name).needs_like
+
+
+def origin(name: str) -> str | None:
+    """Which code a module's name stands for: equal for equal code, in other processes too.
+
+    It is "" for a module of this package or of timm, else the class and the hash of its file. None
+    for a class that no file has.
+    """
+    module = find(name)
+    if name not in _REGISTERED:
+        return ""
+    return None if module.file is None else f"{module.file.cls} {module.file.digest}"
+
+
 def module_files() -> dict[str, ModuleFile]:
     """The files of the user's modules, by name: all that another process needs to know them."""
     files = {name: module.file for name, module in _REGISTERED.items()}
