@@ -8,12 +8,14 @@ For use in Python, on any nn.Module:
     find_sites(model, input_shape)      where attention can go, and why it cannot go elsewhere
     Placement.parse("layer3=bam(r=8)")  a placement; `.text`, `.id`, `.json`
     attach(model, placement)            put it in, in place; returns it with targets resolved
+    attached(model)                     the placement that is in it
     detach(model)                       take it out again
     with disabled(model): ...           the backbone, for as long as the context lasts
     count(model, input_shape)           parameters, activations and multiply-adds
     load("torchvision:resnet50")        a search space from a name
     run_study("placement", data=PATH)   a whole study, with its records, findings and page
     AdditiveSampler(sites, overheads)   the search's sampler, for a study of Optuna's
+    register_attention("coord", Coord)  an attention module of yours
 """
 
 import importlib
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bam_search.errors import UserError
-    from bam_search.model.attach import attach, detach, disabled
+    from bam_search.model.attach import attach, attached, detach, disabled
+    from bam_search.model.attention import register_attention
     from bam_search.model.find_sites import find_sites
     from bam_search.model.load import load
     from bam_search.running.api import run_study
@@ -40,11 +43,13 @@ __all__ = [
     "Task",
     "UserError",
     "attach",
+    "attached",
     "count",
     "detach",
     "disabled",
     "find_sites",
     "load",
+    "register_attention",
     "run_study",
 ]
 
@@ -55,11 +60,13 @@ _HOMES = {
     "Task": "tasks.task",
     "UserError": "errors",
     "attach": "model.attach",
+    "attached": "model.attach",
     "count": "score.cost",
     "detach": "model.attach",
     "disabled": "model.attach",
     "find_sites": "model.find_sites",
     "load": "model.load",
+    "register_attention": "model.attention",
     "run_study": "running.api",
 }
 

@@ -31,11 +31,11 @@ from torch.utils._pytree import tree_leaves
 from bam_search.errors import UserError, last_line
 from bam_search.model.attach import attach, detach, resolve
 from bam_search.model.find_sites import find_sites
-from bam_search.model.insert import CHILD, INSERTED_TYPES
+from bam_search.model.insert import CHILD, attended
 from bam_search.model.load import load, names, natural_shape
 from bam_search.model.trace import Shape
 from bam_search.score.cost import Cost, count
-from bam_search.score.formula import increment
+from bam_search.score.increments import increment
 from bam_search.space.placement import Placement
 from bam_search.space.sites import Sites
 
@@ -176,10 +176,8 @@ def _trained_shapes(model: nn.Module, shape: Shape) -> list[tuple[int, ...]]:
     leaves = tree_leaves(twin(torch.zeros(2, *shape, device="meta")))
     outputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     torch.stack([output.sum() for output in outputs]).sum().backward()
-    for module in twin.modules():
-        attention = module._modules.get(CHILD)
-        if attention is not None and isinstance(attention, INSERTED_TYPES):
-            _check_gradients(attention)
+    for site in attended(twin).values():
+        _check_gradients(site.get_submodule(CHILD))
     return [tuple(output.shape) for output in outputs]
 
 
@@ -193,14 +191,15 @@ def _check_count(
     model: nn.Module, shape: Shape, sites: Sites, placement: Placement, base: Cost
 ) -> None:
     by_name = sites.by_name
-    added = [increment(choice, by_name[name]) for name, choice in placement.choices]
+    chosen = [(choice, by_name[name]) for name, choice in placement.choices]
+    added = [increment(choice, at.channels, at.height, at.width) for choice, at in chosen]
     found = count(model, shape)
     assert found.params == base.params + sum(a.params for a in added), (
-        "parameters differ from the closed form"
+        "parameters differ from the sum"
     )
     expected = base.macs_conv_fc + sum(a.macs_conv_fc for a in added)
     assert found.macs_conv_fc == expected, (
-        f"MACs differ from the closed form: {found.macs_conv_fc} and {expected}"
+        f"MACs differ from the sum: {found.macs_conv_fc} and {expected}"
     )
 
 

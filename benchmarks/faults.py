@@ -398,7 +398,7 @@ def _readers(folder: Path) -> Iterator[tuple[str, Callable[[str], object]]]:
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     for number, path in enumerate(sorted((ROOT / "studies").glob("*.toml"))):
         yield path.read_text(encoding="utf-8"), study
-        yield (ROOT / "search_spaces" / "small.py").read_text(encoding="utf-8"), file
+        yield (ROOT / "search_spaces" / "torchvision_resnet50.py").read_text(encoding="utf-8"), file
         yield resolve(placements[number % len(placements)], sites).json, stored
         for one in placements:
             yield one, placement

@@ -97,7 +97,7 @@ def test_find_suggests_the_nearest_name() -> None:
     assert "'placement'" in caught.value.hint
     with pytest.raises(UserError, match="no file"):
         find("studies", "nowhere/x.toml", ".toml")
-    assert {"resnet18", "resnet50", "small"} <= set(known("search_spaces", ".py"))
+    assert {"placement", "se"} <= set(known("studies", ".toml"))
 
 
 HOSTILE = [

@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import run_command
+
+from bam_search.model.attention import registry
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -31,3 +34,17 @@ def test_the_ten_lines_run(
         "layer1.0.bn3=se(r=8) layer1.1.bn3=se(r=8) layer1.2.bn3=se(r=8) layer1=bam "
     )
     assert "stages.0=bam stages.1.blocks.0.mlp=se(r=8)" in second
+
+
+def test_a_module_of_the_users_runs_as_the_readme_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    match = re.search(r"<!-- own module -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert match
+    (tmp_path / "my_module.py").write_text(match[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    command = re.search(r"python -m bam_search (count --space small --module coord.*)", README)
+    assert command
+    assert run_command(monkeypatch, *command[1].split()) == 0
+    assert "bottleneck=coord" in capsys.readouterr().out

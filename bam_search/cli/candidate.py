@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from torch import nn
 
 from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.attach import attach
+from bam_search.model.attention import use_module_files
 from bam_search.model.build import backbone
 from bam_search.model.load import load
 from bam_search.report.tables import read_records
 from bam_search.score.context import TrainingContext
 from bam_search.score.device import Device, choose
+from bam_search.search.store import MODULE_FILES
+from bam_search.search.study import FROM
+from bam_search.space.modules import files_of
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
 from bam_search.tasks.load import load_task
@@ -61,16 +66,18 @@ class Setup:
         return TrainingContext.of(self.task, self.device, self.recipe, self.parts.train)
 
 
-def find(folder: Path, tag: str) -> Candidate:
+def find(folder: Path, tag: str, modules: Mapping[str, str]) -> Candidate:
     """Return the candidate that the report in `folder` calls `tag`: 17, R3 or A5001.
 
-    Raises UserError.
+    `modules` says where modules of the user's lie now, by name; the others are looked for where the
+    study found them. Raises UserError.
     """
     records = {record.tag: record for record in read_records(folder)}
     if tag not in records:
         hint = nearest(tag, records) if records else "it has none"
         raise UserError(f"{folder} has no candidate {tag}", hint)
     identity = _identity(folder)
+    _use_modules(identity, modules)
     name, task = str(identity["space"]), load_task(str(identity["task"]))
     return Candidate(records[tag], name, load(name, task.inputs))
 
@@ -114,6 +121,21 @@ def load_weights(net: nn.Module, path: Path) -> None:
             f"{path} is no state dict of this candidate: {first_line(error)}",
             "save it with torch.save(net.state_dict(), path)",
         ) from None
+
+
+def _use_modules(identity: Mapping[str, Any], modules: Mapping[str, str]) -> None:
+    """Make the user's modules of a study known, and say which of their files have changed.
+
+    Raises UserError.
+    """
+    tables = identity.get("search", {}).get("modules", {})
+    searched = {name: table[FROM] for name, table in tables.items() if FROM in table}
+    files = files_of({**searched, **modules})
+    use_module_files(files)
+    digests = identity.get(MODULE_FILES, {})
+    for name, file in files.items():
+        if digests.get(name, file.digest) != file.digest:
+            click.echo(f"{name}: {file.path} is not the file that the study was run with", err=True)
 
 
 def _identity(folder: Path) -> Mapping[str, Any]:

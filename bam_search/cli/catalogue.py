@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from bam_search.config import folder, known, read_toml
+from bam_search.space.modules import TIMM, TIMM_NAMES
 from bam_search.space.placement import Choice, Option
+from bam_search.space.search_space import SPACES, space_names, space_table
 
 ATTENTION = Path(__file__).parents[1] / "model" / "attention"
 
@@ -18,15 +20,25 @@ ATTENTION = Path(__file__).parents[1] / "model" / "attention"
 def show() -> None:
     """Print every name with one line about it."""
     click.echo("spaces")
-    for name in known("search_spaces", ".py"):
-        _line(name, _docstring(_parsed(folder("search_spaces") / f"{name}.py")))
+    for name in space_names():
+        _line(name, _about_space(name))
     click.echo("\nattention modules, with their defaults")
     for choice, text in attention_modules():
         _line(choice.text, text)
+    timm = ", ".join(name.removeprefix(TIMM) for name in TIMM_NAMES)
+    _line(f"{TIMM}NAME", f"timm's, where it is installed: {timm}")
+    _line("NAME", "one of yours: --module NAME=FILE.py:CLASS")
     click.echo("\nstudies")
     for name in known("studies", ".toml"):
         study = read_toml(folder("studies") / f"{name}.toml")
         _line(name, str(study.get("question", "")))
+
+
+def _about_space(name: str) -> str:
+    table = space_table()
+    if name in table:
+        return table[name].about
+    return _docstring(_parsed(folder(SPACES) / f"{name}.py"))
 
 
 def attention_modules() -> Iterator[tuple[Choice, str]]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from bam_search.config import known
 from bam_search.errors import UserError
 from bam_search.model.attach import fit, resolve
+from bam_search.model.attention import use_module_files
 from bam_search.model.build import backbone, build, sites_of
 from bam_search.model.load import load
 from bam_search.score.context import uses_bf16
@@ -17,8 +17,9 @@ from bam_search.score.cost import COUNTS, Cost, count, overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.device import choose
 from bam_search.score.latency import Latency, LatencySetting, latency, training_memory
+from bam_search.space.modules import files_of, is_definition, parse_definitions
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import SearchSpace, load_space
+from bam_search.space.search_space import SearchSpace, load_space, space_names
 from bam_search.space.sites import Sites
 from bam_search.tasks.load import CLASSIFICATION, load_task
 from bam_search.tasks.recipe import Recipe
@@ -36,12 +37,13 @@ HEADS = {
 class Asked:
     """What the command line asked for.
 
-    No spaces mean all that ship for the default task, no placements the paper's four.
+    No spaces mean all that ship for the default task, no placements the paper's four. `modules`
+    says what goes to targets without one, and where modules of the user's lie.
     """
 
     spaces: tuple[str, ...]
     placements: tuple[str, ...]
-    module: str | None
+    modules: tuple[str, ...]
     audit: bool
     latency: bool
     device: str
@@ -80,8 +82,9 @@ def rows(asked: Asked) -> Iterator[Row]:
 
     Raises UserError, and ClickException (exit 1) if an audit fails.
     """
-    as_written = bool(asked.placements or asked.module)
-    texts = written_placements(asked.placements, asked.module)
+    module, usual = named_module(asked.modules)
+    as_written = bool(asked.placements or module)
+    texts = written_placements(asked.placements, module, usual)
     for name in asked.spaces or default_spaces():
         space = load(name)
         sites = sites_of(space)
@@ -103,29 +106,31 @@ def _fitted(space: str, text: str, sites: Sites) -> Placement:
     return placement
 
 
-def written_placements(placements: tuple[str, ...], module: str | None) -> list[str]:
-    """Return the placements to count, in which targets without `=` get the module.
+def written_placements(
+    placements: tuple[str, ...], module: str | None, usual: str = "bam"
+) -> list[str]:
+    """Return the placements to count, in which targets without `=` get the module, else `usual`.
 
     Raises UserError if `module` is given with a placement that names its own modules.
     """
     if not placements:
-        return _default_placements(module)
-    return [_with_module(text, module) for text in placements]
+        return _default_placements(module, usual)
+    return [_with_module(text, module, usual) for text in placements]
 
 
-def _default_placements(module: str | None) -> list[str]:
+def _default_placements(module: str | None, usual: str) -> list[str]:
     """Return the paper's placements; SE is compared only where no module was asked for."""
-    name = module or "bam"
+    name = module or usual
     placements = ["none", f"bottleneck={name}", f"every-block={name}"]
     if not module:
         placements.append("every-block=se")
     return placements
 
 
-def _with_module(text: str, module: str | None) -> str:
+def _with_module(text: str, module: str | None, usual: str) -> str:
     names_only_targets = "=" not in text and text.strip() != "none"
     if names_only_targets:
-        return " ".join(f"{target}={module or 'bam'}" for target in text.split())
+        return " ".join(f"{target}={module or usual}" for target in text.split())
     if module:
         raise UserError(
             f"--module {module!r} goes with targets such as 'bottleneck', not with {text!r}",
@@ -137,7 +142,21 @@ def _with_module(text: str, module: str | None) -> str:
 def default_spaces() -> list[str]:
     """Return the names of the spaces that ship for the task of a study that names none."""
     shape = load_task(CLASSIFICATION).inputs.shape
-    return [name for name in known("search_spaces", ".py") if load_space(name).input_shape == shape]
+    return [name for name in space_names() if load_space(name).input_shape == shape]
+
+
+def named_module(texts: tuple[str, ...]) -> tuple[str | None, str]:
+    """Return the module that --module asks for, if any, and the one that is usual without.
+
+    Texts such as `coord=my_module.py:CoordAttention` make a module known, and the first of these is
+    the usual one instead of BAM. Raises UserError.
+    """
+    sources = parse_definitions(text for text in texts if is_definition(text))
+    use_module_files(files_of(sources))
+    named = [text for text in texts if not is_definition(text)]
+    if len(named) > 1:
+        raise UserError(f"--module names {' and '.join(named)}", "name one, and count twice")
+    return next(iter(named), None), next(iter(sources), "bam")
 
 
 def as_json(rows: list[Row]) -> str:
@@ -204,5 +223,5 @@ def _audit(space: SearchSpace, sites: Sites, placement: Placement, cost: Cost) -
     traced = count(build(space, sites, placement, seed=0), space.input_shape)
     if traced != cost:
         raise click.ClickException(
-            f"{space.name}, {placement.text}: fvcore counts {traced}, the closed forms say {cost}"
+            f"{space.name}, {placement.text}: fvcore counts {traced}, its parts add up to {cost}"
         )

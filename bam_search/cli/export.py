@@ -15,6 +15,7 @@ from bam_search import __version__
 from bam_search.cli.candidate import find, load_weights
 from bam_search.errors import UserError
 from bam_search.files import write
+from bam_search.model.attention import module_files
 from bam_search.model.load import FUNCTION
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace, run_file
@@ -39,12 +40,21 @@ class Exported:
     outputs: Tensor
 
 
-def export(folder: Path, tag: str, out: Path, weights: Path | None, formats: Sequence[str]) -> None:
+def export(
+    folder: Path,
+    tag: str,
+    out: Path,
+    weights: Path | None,
+    formats: Sequence[str],
+    modules: Mapping[str, str],
+) -> None:
     """Write the candidate that the report in `folder` calls `tag` to `out`.
+
+    `modules` says where modules of the user's lie now.
 
     Raises UserError, and ClickException if a comparison fails.
     """
-    candidate = _candidate(folder, tag, weights)
+    candidate = _candidate(folder, tag, weights, modules)
     out.mkdir(parents=True, exist_ok=True)
     _write_placement(candidate, out / "placement.json")
     _write_snippet(candidate, out / "model.py")
@@ -60,8 +70,10 @@ def export(folder: Path, tag: str, out: Path, weights: Path | None, formats: Seq
     click.echo(f"weights {origin}", err=True)
 
 
-def _candidate(folder: Path, tag: str, weights: Path | None) -> Exported:
-    candidate = find(folder, tag)
+def _candidate(
+    folder: Path, tag: str, weights: Path | None, modules: Mapping[str, str]
+) -> Exported:
+    candidate = find(folder, tag, modules)
     record, space = candidate.record, candidate.space
     net = candidate.net(record.seed)
     if weights:
@@ -107,13 +119,18 @@ def _snippet(candidate: Exported) -> str:
         f"{images} -> (B, classes), with the attention modules of PLACEMENT; weights are untrained."
     )
     imports, build = _build_lines(candidate.name)
+    registered = _register_lines(record.placement)
+    if registered:
+        imports = imports.replace(
+            "bam_search import attach", "bam_search import attach, register_attention"
+        )
     return f'''"""{summary}
 
 {written_by}
 """
 
 {imports}
-
+{registered}
 PLACEMENT = {record.placement!r}
 
 
@@ -127,6 +144,21 @@ def model(classes: int = {space.classes}):
 if __name__ == "__main__":
     print(f"{{sum(p.numel() for p in model().parameters()):,}} parameters")
 '''
+
+
+def _register_lines(placement: str) -> str:
+    """Return the lines that make the user's modules in the placement known, empty without any."""
+    files = module_files()
+    used = {choice.module for _, choice in Placement.parse(placement).choices}
+    lines = [
+        f"register_attention({name!r}, {_absolute(files[name].path) + ':' + files[name].cls!r})\n"
+        for name in sorted(used & set(files))
+    ]
+    return "".join(["\n", *lines]) if lines else ""
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve())
 
 
 def _build_lines(name: str) -> tuple[str, str]:

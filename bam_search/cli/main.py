@@ -24,6 +24,19 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 Spaces = str | tuple[str, ...] | None
 """The names of spaces on the command line: one, several, or none given."""
 
+
+def _definitions(
+    _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the sources by name of texts such as `coord=my_module.py:CoordAttention`.
+
+    Raises UserError.
+    """
+    from bam_search.space.modules import parse_definitions
+
+    return dict(parse_definitions(texts))
+
+
 # The arguments and options that several commands on a candidate of a finished report share.
 REPORT = click.argument(
     "folder", metavar="REPORT_DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -40,6 +53,14 @@ STUDY_DATA = click.option(
     default="auto",
     metavar="PATH|NAME",
     help="The data that the study was run on, as for `run`.",
+)
+MODULES = click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    callback=_definitions,
+    metavar="NAME=FILE.py:CLASS",
+    help="Where an attention module of yours lies now.  [default: where the study found it]",
 )
 DEVICE = click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 
@@ -86,11 +107,11 @@ def _spaces(_context: click.Context, _parameter: click.Parameter, given: Spaces)
 
     Raises UserError.
     """
-    from bam_search.config import find
+    from bam_search.space.search_space import check_space
 
     for name in [given] if isinstance(given, str) else given or ():
         if ":" not in name:  # neither a library's nor a user's
-            find("search_spaces", name, ".py")
+            check_space(name)
     return given
 
 
@@ -114,6 +135,14 @@ def cli() -> None:
     metavar="NAME",
     help="Another space than the study's: "
     "one that ships, torchvision:NAME, timm:NAME, file.py:function.",
+)
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    callback=_definitions,
+    metavar="NAME=FILE.py:CLASS",
+    help="Search an attention module of yours; as --set search.modules.NAME.from=FILE.py:CLASS.",
 )
 @click.option(
     "--trials", type=int, help="The total of candidates, references and finished ones included."
@@ -215,8 +244,11 @@ def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **
 )
 @click.option(
     "--module",
+    "modules",
+    multiple=True,
     metavar="TEXT",
-    help="What goes to targets without one, such as 'bam(r=8,d=2)'.  [default: bam]",
+    help="What goes to targets without one, such as 'bam(r=8,d=2)', "
+    "or one of yours: NAME=FILE.py:CLASS.  [default: bam]",
 )
 @click.option(
     "--json",
@@ -301,8 +333,14 @@ def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> N
     type=click.Choice(("pt2", "onnx")),
     help="Also a torch.export program, or ONNX.",
 )
+@MODULES
 def export(
-    folder: Path, candidate: str, out: Path | None, weights: Path | None, formats: tuple[str, ...]
+    folder: Path,
+    candidate: str,
+    out: Path | None,
+    weights: Path | None,
+    formats: tuple[str, ...],
+    modules: dict[str, str],
 ) -> None:
     """Write a candidate of a report as placement.json and a Python file.
 
@@ -311,7 +349,7 @@ def export(
     from bam_search.cli import export as exporting
 
     target = out or folder / f"candidate-{candidate}"
-    exporting.export(folder, candidate, target, weights, formats)
+    exporting.export(folder, candidate, target, weights, formats, modules)
 
 
 @cli.command()
@@ -323,15 +361,14 @@ def export(
     help="Seed of weights and data order.  [default: the first one of the study's finalists]",
 )
 @STUDY_DATA
+@MODULES
 @DEVICE
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Where to write the weights.  [default: REPORT_DIR/candidate-N.pt]",
 )
-def train(
-    folder: Path, candidate: str, seed: int | None, source: str, device: str, out: Path | None
-) -> None:
+def train(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
     """Train a candidate of a report again, test it, and keep its weights.
 
     It is trained as the study trains its finalists: on all training images.
@@ -339,7 +376,7 @@ def train(
     from bam_search.cli import train as training
 
     target = out or folder / f"candidate-{candidate}.pt"
-    training.train_candidate(folder, candidate, seed, source, device, target)
+    training.train_candidate(folder, candidate, out=target, **asked)
 
 
 @cli.command()
@@ -361,6 +398,7 @@ def train(
 @click.option(
     "--count", type=click.IntRange(1, 200), default=8, show_default=True, help="How many images."
 )
+@MODULES
 @DEVICE
 @click.option(
     "--out",
@@ -458,8 +496,12 @@ def show_names() -> None:
 def _table(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags that were given, as a table of the study's keys."""
     given = {key: value for key, value in flags.items() if value is not None}
+    modules = given.pop("modules", {})
     nested = {"epochs": "recipe", "source": "data"}
     table: dict[str, Any] = {key: value for key, value in given.items() if key not in nested}
+    if modules:
+        sources = {name: {"from": source} for name, source in modules.items()}
+        table["search"] = {"modules": sources}
     for key, parent in nested.items():
         if key in given:
             table[parent] = {key: given[key]}

@@ -1,5 +1,6 @@
 """`maps`: where on an image a trained candidate's attention amplifies, site after site."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -24,16 +25,18 @@ def show(
     source: str,
     pictures: Path | None,
     count: int,
+    modules: Mapping[str, str],
     device: str,
     out: Path,
 ) -> None:
     """Write a page of the attention gains of the candidate `tag` to `out`.
 
     It shows `count` test samples, or as many of the folder `pictures` if that is given.
+    `modules` says where modules of the user's lie now.
 
     Raises UserError.
     """
-    candidate = find(folder, tag)
+    candidate = find(folder, tag, modules)
     how = setup(folder, source, device)
     if candidate.record.placement == "none":
         raise UserError(f"candidate {tag} has no attention", "choose another one")

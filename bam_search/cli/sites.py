@@ -18,7 +18,7 @@ from bam_search.model.build import backbone
 from bam_search.model.find_sites import find_sites
 from bam_search.model.load import load
 from bam_search.model.trace import Shape
-from bam_search.score.formula import increment
+from bam_search.score.increments import increment
 from bam_search.space.placement import Choice
 from bam_search.space.sites import CHANNELS_LAST, STAGE_ENDS, Site, Sites
 
@@ -83,7 +83,7 @@ def _row(site: Site) -> Row:
         canonical(BAM, site.channels, site.side)
     except UserError as error:
         return Row(site.name, site, None, None, error.message)
-    added = increment(BAM, site)
+    added = increment(BAM, site.channels, site.height, site.width)
     return Row(site.name, site, added.params, added.macs_conv_fc, "")
 
 

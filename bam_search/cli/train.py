@@ -3,6 +3,7 @@
 A study keeps no weights; this keeps them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -18,16 +19,22 @@ from bam_search.words import counted
 
 
 def train_candidate(
-    folder: Path, tag: str, seed: int | None, source: str, device: str, out: Path
+    folder: Path,
+    tag: str,
+    seed: int | None,
+    source: str,
+    modules: Mapping[str, str],
+    device: str,
+    out: Path,
 ) -> None:
     """Train the candidate that the report calls `tag`, test it, and write its state dict to `out`.
 
     It is trained on all of the study's training images. Without `seed`, the seed is the first one
-    of the study's finalists.
+    of the study's finalists. `modules` says where modules of the user's lie now.
 
     Raises UserError.
     """
-    candidate = find(folder, tag)
+    candidate = find(folder, tag, modules)
     how = setup(folder, source, device)
     seed = how.seed + FRESH if seed is None else seed
     net = candidate.net(seed).to(how.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -15,7 +15,17 @@ from torch import nn
 from bam_search.errors import UserError
 from bam_search.model.attention import canonical, create, defaults
 from bam_search.model.find_sites import IMAGE, find_sites
-from bam_search.model.insert import CHILD, ChannelsLast, FromIdentity, insert, remove, without
+from bam_search.model.insert import (
+    CHILD,
+    ChannelsLast,
+    FromIdentity,
+    Mark,
+    insert,
+    marks,
+    remove,
+    renumber,
+    without,
+)
 from bam_search.model.trace import Shape
 from bam_search.space.placement import NONE, Choice, Placement
 from bam_search.space.sites import CHANNELS_LAST, Site, Sites, is_exact
@@ -105,12 +115,23 @@ def attach(
         if hasattr(_submodule(model, name), CHILD):
             raise UserError(f"site {name!r} has a child named {CHILD!r} already", "detach it first")
     by_name = sites.by_name
-    modules = {
-        name: _attention_module(model, by_name[name], choice, init, seed)
-        for name, choice in resolved.choices
-    }
-    insert(model, modules)
+    order = {name: number for number, name in enumerate(sites.names)}
+    children = {}
+    for name, choice in resolved.choices:
+        attention = _attention_module(model, by_name[name], choice, init, seed)
+        children[name] = (attention, Mark(choice, order[name]))
+    insert(model, children)
+    renumber(model, order)
     return resolved
+
+
+def attached(model: nn.Module) -> Placement:
+    """The placement that is in effect in `model`: its canonical form, empty without attention.
+
+    Copies and pickles of a model tell it too. Attention whose hook was removed, or whose site was
+    replaced, is in effect no more, and neither is any within `disabled(model)`.
+    """
+    return Placement.of({name: mark.choice for name, mark in marks(model).items()})
 
 
 def detach(model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from bam_search.errors import UserError
 from bam_search.model.attention import canonical, defaults
-from bam_search.space.placement import Choice, Option
+from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.search_space import ChoiceSpace, Options, SearchSpace
 from bam_search.space.sites import NoSuchSites, Site, Sites
 
@@ -25,7 +25,7 @@ def choice_space_of(space: SearchSpace, sites: Sites) -> ChoiceSpace:
     """
     names = _names(space, sites)
     for module, options in space.modules.items():
-        _check(module, options)
+        _check(module, options, sites)
     named_sites = [site for site in sites if site.name in names]
     legal: dict[str, dict[str, Options]] = {}
     illegal: set[tuple[str, Choice]] = set()
@@ -98,24 +98,38 @@ def _values(options: Options, choices: list[Choice]) -> dict[str, tuple[Option, 
     return used
 
 
-def _check(module: str, options: Options) -> None:
+def _check(module: str, options: Options, sites: Sites) -> None:
     """Raises UserError for a value that is legal at no site, in no combination.
 
-    Such a value is a mistake in the space.
+    Such a value is a mistake in the space, and so is one that no placement can have as text.
     """
     legal: list[Choice] = []
     errors: dict[Choice, UserError] = {}
     for choice in _choices(module, options):
+        _check_text(choice)
         try:
             canonical(choice, AMPLE, AMPLE)
             legal.append(choice)
         except UserError as error:
-            errors[choice] = error
+            if any(_allowed(choice, site) for site in sites):
+                legal.append(choice)  # of a number of channels that divides otherwise
+            else:
+                errors[choice] = error
     legal_values = _values(options, legal)
     for name, values in options.items():
         for value in values:
             if value not in legal_values[name]:
                 raise _first_error(errors, name, value)
+
+
+def _check_text(choice: Choice) -> None:
+    """Raises UserError for a choice that does not read back from its text as it is."""
+    ((_, read_back),) = Placement.parse(f"site={choice.text}").choices
+    if repr(read_back) != repr(choice):
+        raise UserError(
+            f"{choice.text} does not read back as it was given",
+            "an option is a number, true, false or a word of letters and digits",
+        )
 
 
 def _first_error(errors: dict[Choice, UserError], name: str, value: Option) -> UserError:

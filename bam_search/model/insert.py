@@ -3,20 +3,37 @@
 A site that is an `nn.Sequential` calls all its children itself, so there the child alone does. A
 site that runs over its children in a way of its own (DenseNet's blocks) must not find one more, so
 there the child is out of sight while the site runs. No key of the backbone changes.
+
+An inserted child carries a mark, whatever its class: a child named `attention` without it was in
+the model before.
 """
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bam_search.model.attention import ATTENTION
+from bam_search.space.placement import Choice
 
 CHILD = "attention"
 HIDDEN_CHILD = "_attention_while_running"
 OVER_CHILDREN = {"children", "named_children", "_modules"}
 """What a forward method names that runs over its module's children."""
+MARK = "_bam_search_mark"
+"""The attribute of an inserted child; copies and pickles keep it, and it is in no state dict."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What an inserted child is: the choice it was made from.
+
+    `order` is the number of its site among the model's, from 0.
+    """
+
+    choice: Choice
+    order: int
 
 
 class ChannelsLast(nn.Module):
@@ -46,17 +63,11 @@ class FromIdentity(nn.Module):
         return x + self.gate.to(x.dtype) * (self.inner(x) - x)
 
 
-INSERTED_TYPES = (*ATTENTION.values(), ChannelsLast, FromIdentity)
-"""The classes of inserted children.
-
-A child named `attention` of any other class was in the model before.
-"""
-
-
-def insert(model: nn.Module, children: Mapping[str, nn.Module]) -> None:
-    """Put each child at its site, by name; `children` are checked already."""
-    for name, attention in children.items():
+def insert(model: nn.Module, children: Mapping[str, tuple[nn.Module, Mark]]) -> None:
+    """Put each child with its mark at its site, by name; `children` are checked already."""
+    for name, (attention, mark) in children.items():
         site = model.get_submodule(name)
+        setattr(attention, MARK, mark)
         site.add_module(CHILD, attention)
         if _calls_children(site):
             continue
@@ -99,8 +110,23 @@ def attended(model: nn.Module) -> dict[str, nn.Module]:
     return {name: site for name, site in model.named_modules() if _occupied(site)}
 
 
+def marks(model: nn.Module) -> dict[str, Mark]:
+    """The marks of the inserted children by site, in the order of the sites."""
+    by_name = {
+        name: getattr(site.get_submodule(CHILD), MARK) for name, site in attended(model).items()
+    }
+    return dict(sorted(by_name.items(), key=lambda item: item[1].order))
+
+
+def renumber(model: nn.Module, order: Mapping[str, int]) -> None:
+    """Give the marks of earlier insertions the numbers that their sites have now."""
+    for name, mark in marks(model).items():
+        child = model.get_submodule(name).get_submodule(CHILD)
+        setattr(child, MARK, Mark(mark.choice, order.get(name, mark.order)))
+
+
 def _occupied(site: nn.Module) -> bool:
-    if not isinstance(site._modules.get(CHILD), INSERTED_TYPES):
+    if not hasattr(site._modules.get(CHILD), MARK):
         return False
     return _calls_children(site) or _hooked(site)
 

@@ -1,7 +1,6 @@
 """What a study is and how it was run, in words and values for its report and its folder."""
 
 import datetime
-import hashlib
 import platform
 import shlex
 from importlib.metadata import version
@@ -14,7 +13,9 @@ from bam_search.report.payload import ReportContext
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
+from bam_search.search.store import MODULE_FILES
 from bam_search.search.study import Study
+from bam_search.space.modules import digest_of
 from bam_search.tasks.recipe import TASK_KEYS
 from bam_search.tasks.task import Dataset, Split
 from bam_search.words import counted
@@ -116,8 +117,10 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
     files = {"space_file": ready.study.space.partition(":")[0], "task_file": ready.study.task}
     for key, name in files.items():
         if name.endswith(".py"):
-            identity[key] = hashlib.sha256(Path(name).read_bytes()).hexdigest()[:12]
-    return {**identity, **table}
+            identity[key] = digest_of(Path(name))
+    # So may the files of a user's attention modules.
+    digests = {name: file.digest for name, file in ready.modules.items()}
+    return {**identity, **({MODULE_FILES: digests} if digests else {}), **table}
 
 
 def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str) -> dict[str, str]:

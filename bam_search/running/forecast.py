@@ -103,7 +103,16 @@ def _speeds(ready: ResolvedRun, at_least: float) -> Speeds:
     texts = list(dict.fromkeys(placement.text for placement in extremes)) or ["none"]
     study = ready.study
     probes = [
-        Probe(study.task, study.space, ready.sites, text, study.recipe, ready.device, at_least)
+        Probe(
+            study.task,
+            study.space,
+            ready.sites,
+            text,
+            study.recipe,
+            ready.device,
+            at_least,
+            ready.modules,
+        )
         for text in texts
     ]
     return speeds(probes, study.workers, ready.threads)

@@ -11,6 +11,7 @@ from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.attach import fit
+from bam_search.model.attention import module_files, use_module_files
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
@@ -18,6 +19,7 @@ from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device, choose, threads_each
 from bam_search.search.storage import StudyStorage
 from bam_search.search.study import Study, load_study, with_overrides
+from bam_search.space.modules import ModuleFile, files_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
@@ -145,6 +147,16 @@ class ResolvedRun:
         return tuple(advice)
 
     @property
+    def modules(self) -> dict[str, ModuleFile]:
+        """The files of the user's attention modules in the choice space and the references."""
+        choices = [
+            choice for placement in self.references.values() for _, choice in placement.choices
+        ]
+        used = {choice.module for choice in choices}
+        searched = set(self.space.modules)
+        return {name: file for name, file in module_files().items() if name in used | searched}
+
+    @property
     def threads(self) -> int:
         """CPU threads of one worker."""
         return threads_each(self.study.workers)
@@ -159,7 +171,8 @@ def resolve_run(request: Request) -> ResolvedRun:
     _check_metric(task)
     source = task.locate(study.data.source)
     _check_options(request.options)
-    space = load(study.space, task.inputs)
+    use_module_files(files_of(study.search.sources))
+    space = study.search.of(load(study.space, task.inputs))
     _check_inputs(space, study.space, task)
     sites = sites_of(space)
     choice_space = choice_space_of(space, sites)

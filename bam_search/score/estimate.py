@@ -6,13 +6,14 @@ Also the most expensive placement of a choice space, which is what is measured.
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 
 import torch
 
+from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
 from bam_search.model.load import load
 from bam_search.score.context import TrainingContext
@@ -20,6 +21,7 @@ from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
 from bam_search.score.device import Device, cores
 from bam_search.score.step import TrainingStep
+from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Sites
@@ -66,7 +68,8 @@ class Speeds:
 class Probe:
     """What is measured: the placement `text` of the space of this name, on the task of this name.
 
-    It holds all that a separate process needs to know. `at_least` is the seconds to measure for.
+    It holds all that a separate process needs to know, the files of the user's attention `modules`
+    included. `at_least` is the seconds to measure for.
     """
 
     task: str
@@ -76,6 +79,7 @@ class Probe:
     recipe: Recipe
     device: Device
     at_least: float
+    modules: Mapping[str, ModuleFile] = field(default_factory=dict)
 
 
 def most_expensive(choice_space: ChoiceSpace, costs: CostTable) -> Placement:
@@ -123,6 +127,7 @@ def _one_after_another(probes: Sequence[Probe]) -> tuple[list[Speed], float]:
 def measure(probe: Probe) -> Speed:
     """The speed of a probe, here and now, over `at_least` seconds after a warm-up."""
     device = probe.device
+    use_module_files(probe.modules)
     began = time.perf_counter()
     task = load_task(probe.task)
     model = build(load(probe.space, task.inputs), probe.sites, probe.text, seed=0)

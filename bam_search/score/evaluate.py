@@ -9,15 +9,16 @@ import hashlib
 import math
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
 from bam_search.model.load import load
 from bam_search.score.checkpoint import Checkpoint
@@ -28,6 +29,7 @@ from bam_search.score.device import Device
 from bam_search.score.fused import fused
 from bam_search.score.measure import Meter
 from bam_search.score.train import Epoch, train
+from bam_search.space.modules import ModuleFile
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
 from bam_search.tasks.load import load_task
@@ -43,6 +45,7 @@ class Experiment:
     functions. A process that receives it has loaded the task: the samples are of its classes.
 
     `checkpoints` is the folder for trainings in progress, that of one study only; None keeps none.
+    `modules` are the files of the user's attention modules, by name.
     """
 
     task: str
@@ -53,6 +56,7 @@ class Experiment:
     device: Device
     threads: int
     checkpoints: Path | None = None
+    modules: Mapping[str, ModuleFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,10 @@ def worker_died(said: str) -> Result:
 def prepare(experiment: Experiment) -> None:
     """Load what all jobs share.
 
-    Raises UserError if the task or the space cannot be loaded (here): no candidate's fault.
+    Raises UserError if the task, the space or a module cannot be loaded (here): no candidate's
+    fault.
     """
+    use_module_files(experiment.modules)
     _space(experiment)
     if experiment.device.type == "cuda":
         settle()

@@ -43,6 +43,8 @@ PLACEMENT = "placement"
 FINAL = "final:"
 LATENCY = "latency:"
 IDENTITY = "identity"
+MODULE_FILES = "module_files"
+"""The key of the identity with the hash of the file of each attention module of the user's."""
 STUDY = "study.json"
 CHECKPOINTS = "checkpoints"
 HINT = (

@@ -6,7 +6,7 @@ command line overrides both.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -15,6 +15,9 @@ from bam_search.config import Table, assignment, build, find, overlay, read_toml
 from bam_search.errors import UserError, nearest
 from bam_search.score.device import Device
 from bam_search.search.generator import SAMPLERS
+from bam_search.space.modules import EXAMPLE
+from bam_search.space.placement import Option
+from bam_search.space.search_space import SearchSpace
 from bam_search.study.published import PublishedFigure
 from bam_search.study.record import OBJECTIVES, costs_of
 from bam_search.tasks.recipe import Recipe
@@ -39,6 +42,47 @@ class DataPlan:
     def limit(self) -> int | None:
         """The number of images, None for all."""
         return None if self.images == "all" else self.images
+
+
+FROM = "from"
+"""The key of a module's table that names its file; all others are options."""
+
+
+@strict
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a study searches. What is empty, the space says.
+
+    `sites` are targets. `modules` has a table for each attention module, of the values to try for
+    each option: `{"bam": {"r": [8, 16], "d": [1, 4]}}`. An option without values keeps its default.
+    A module of the user's has a key `from`: `{"coord": {"from": "my_module.py:CoordAttention"}}`.
+    """
+
+    sites: tuple[str, ...] = ()
+    modules: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, dict[str, tuple[Option, ...]]]:
+        """The values to try for each option of each module."""
+        return {
+            name: {key: _values(value) for key, value in table.items() if key != FROM}
+            for name, table in self.modules.items()
+        }
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where the user's modules lie, by name: `{"coord": "my_module.py:CoordAttention"}`."""
+        return {name: table[FROM] for name, table in self.modules.items() if FROM in table}
+
+    def of(self, space: SearchSpace) -> SearchSpace:
+        """`space` with the sites and modules of this plan, where it has any."""
+        return replace(
+            space, sites=self.sites or space.sites, modules=self.options or space.modules
+        )
+
+
+def _values(value: Any) -> tuple[Option, ...]:
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 @strict
@@ -82,6 +126,7 @@ class Study:
             Python file.
         space: the search space; empty in a study of several `spaces`, which runs once on each.
         references: pinned placements by name, trained before the search.
+        search: the sites and modules that are searched instead of the space's own.
         claim, paper: what the paper says, for the report.
         trials: the number of candidates, references included.
         startup: the first searched candidates, which are random; the sampler proposes the rest.
@@ -97,6 +142,7 @@ class Study:
     references: dict[str, str]
     task: str = "classification"
     spaces: tuple[str, ...] = ()
+    search: SearchPlan = field(default_factory=SearchPlan)
     claim: str = ""
     paper: tuple[PublishedFigure, ...] = ()
     objectives: tuple[str, ...] = ("error", "params_overhead", "macs_conv_fc_overhead")
@@ -198,10 +244,25 @@ def _filled(table: Table) -> Table:
 def _check(study: Study) -> None:
     """Raise UserError where settings do not fit together."""
     _check_spaces_and_paper(study)
+    _check_searched(study.search)
     _check_objectives(study)
     if study.sampler not in SAMPLERS:
         raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
     _check_amounts(study)
+
+
+def _check_searched(plan: SearchPlan) -> None:
+    """Raise UserError for a value that no option can have, or for none at all."""
+    for module, table in plan.modules.items():
+        if not isinstance(table.get(FROM, ""), str):
+            raise UserError(f"search.modules.{module}.from = {table[FROM]!r}", EXAMPLE)
+        for option, values in plan.options.get(module, {}).items():
+            usable = [isinstance(value, (bool, int, float, str)) for value in values]
+            if not usable or not all(usable) or len(set(values)) < len(values):
+                raise UserError(
+                    f"search.modules.{module}.{option} = {list(values)}",
+                    "give a list of values, each once: numbers, true, false or words",
+                )
 
 
 def _check_objectives(study: Study) -> None:

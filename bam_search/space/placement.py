@@ -15,7 +15,7 @@ from bam_search.errors import UserError
 Option = int | float | bool | str
 EXAMPLE = "a placement reads like 'layer1=bam layer3=bam(r=8,d=2)', or 'none'"
 _CHOICE = re.compile(
-    r"(?P<target>/[^/\s]+/|[^\s=()/]+)=(?P<module>[A-Za-z_]\w*)(?:\((?P<options>[^()]*)\))?"
+    r"(?P<target>/[^/\s]+/|[^\s=()/]+)=(?P<module>[A-Za-z_][\w.]*)(?:\((?P<options>[^()]*)\))?"
 )
 
 

@@ -3,25 +3,29 @@
 Each module comes with the option values to choose among.
 """
 
+import functools
+import importlib
 import importlib.util
 import itertools
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bam_search.config import find
-from bam_search.errors import UserError
+from bam_search.config import build, folder, known, read_toml, strict
+from bam_search.errors import UserError, nearest
 from bam_search.space.placement import Choice, Option
 
 Options = Mapping[str, tuple[Option, ...]]
+SPACES = "search_spaces"
+"""The folder of the spaces that ship."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a file in `search_spaces/` returns from `space()`.
+    """A search space: what the function `space()` of a user's file returns.
 
     `backbone(classes)` builds the nn.Module; `input_shape` is (C, H, W) of one image. `sites` are
     the targets the search may choose among (see `bam_search.space.sites`), `modules` the attention
@@ -75,14 +79,72 @@ class ChoiceSpace:
         return [choice for choice in choices if (site, choice) not in self.illegal]
 
 
-def load_space(name: str) -> SearchSpace:
-    """The search space of a file in `search_spaces/`, or of a path to a Python file.
+@strict
+@dataclass(frozen=True)
+class TableRow:
+    """A space in `search_spaces/spaces.toml`.
 
-    Raises UserError if there is none in it.
-
-    The file is Python and is executed: name only files you trust.
+    `backbone` is FILE.FUNCTION in `bam_search/model/backbones/`; the function takes `arguments`,
+    then the number of classes. The other fields are those of SearchSpace; empty ones have its
+    defaults.
     """
-    path = find("search_spaces", name, ".py")
+
+    about: str
+    backbone: str
+    arguments: tuple[int | float, ...] = ()
+    input_shape: tuple[int, int, int] = (3, 32, 32)
+    classes: int = 100
+    sites: tuple[str, ...] = ()
+    modules: dict[str, dict[str, tuple[Option, ...]]] = field(default_factory=dict)
+
+    def space(self, name: str) -> SearchSpace:
+        """The search space of this row."""
+        file, _, function = self.backbone.partition(".")
+        make = getattr(importlib.import_module(f"bam_search.model.backbones.{file}"), function)
+        space = SearchSpace(
+            name, functools.partial(make, *self.arguments), self.input_shape, self.classes
+        )
+        return replace(
+            space, sites=self.sites or space.sites, modules=self.modules or space.modules
+        )
+
+
+@functools.cache
+def space_table() -> Mapping[str, TableRow]:
+    """The rows of `search_spaces/spaces.toml` by the names of their spaces."""
+    path = folder(SPACES) / "spaces.toml"
+    rows = read_toml(path)
+    return {name: build(TableRow, row, f"{path}, space {name},") for name, row in rows.items()}
+
+
+def space_names() -> list[str]:
+    """The names of the spaces that ship, sorted: those of the table, and those of files."""
+    return sorted([*space_table(), *known(SPACES, ".py")])
+
+
+def check_space(name: str) -> None:
+    """Raise UserError, with the nearest name, unless `name` ships or is a path to a file."""
+    path = Path(name)
+    is_there = path.is_file() if path.suffix == ".py" else name in space_names()
+    if not is_there:
+        what = f"no file {name!r}" if path.suffix == ".py" else f"no {name!r} in {SPACES}/"
+        raise UserError(
+            f"there is {what}",
+            f"{nearest(path.stem, space_names())} (or give a path to a .py file)",
+        )
+
+
+def load_space(name: str) -> SearchSpace:
+    """The search space that ships with this name, or that of a path to a Python file.
+
+    Raises UserError if there is none.
+
+    A file is Python and is executed: name only files you trust.
+    """
+    check_space(name)
+    if name in space_table():
+        return space_table()[name].space(name)
+    path = Path(name) if name.endswith(".py") else folder(SPACES) / f"{name}.py"
     loaded = made_by(path, "space", "search space", "SearchSpace")
     if not isinstance(loaded, SearchSpace):
         raise UserError(

@@ -9,6 +9,7 @@ from bam_search.cli.catalogue import attention_modules
 from bam_search.config import known
 from bam_search.model.attention import ATTENTION, defaults
 from bam_search.space.placement import Choice
+from bam_search.space.search_space import space_names
 
 
 def run(
@@ -129,7 +130,7 @@ def test_list_names_everything_with_a_line_about_it(
     code, out, _ = run(monkeypatch, capsys, "list")
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
-    for name in (*known("search_spaces", ".py"), *known("studies", ".toml")):
+    for name in (*space_names(), *known("studies", ".toml")):
         assert len(lines[name].split()) > 2
     assert "bam(r=16,d=4,n=2,branches=both,combine=sum,end_bn=true)" in out
 

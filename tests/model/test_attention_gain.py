@@ -7,7 +7,10 @@ from bam_search.model.attach import attach
 from bam_search.model.attention.se import SE
 from bam_search.model.attention_gain import attention_gains
 from bam_search.model.backbones.resnet import small
-from bam_search.model.insert import ChannelsLast, insert
+from bam_search.model.insert import ChannelsLast, Mark, insert
+from bam_search.space.placement import Choice
+
+MARK = Mark(Choice("se"), 0)
 
 
 class Halves(nn.Module):
@@ -44,7 +47,7 @@ def test_gains_are_of_each_site_in_its_order_and_size() -> None:
 
 def test_a_gain_is_the_ratio_of_norms_and_one_where_there_is_nothing() -> None:
     net = nn.Sequential(nn.Identity())
-    insert(net, {"0": SE(4, r=2)})
+    insert(net, {"0": (SE(4, r=2), MARK)})
     net[0].attention.forward = Halves().forward
     image = torch.rand(1, 4, 2, 6)
     image[:, :, 0, 0] = 0
@@ -63,5 +66,5 @@ def test_attention_that_starts_as_identity_has_gain_one() -> None:
 
 def test_channels_last_maps_have_gains_over_positions_too() -> None:
     net = Last().eval()
-    insert(net, {"site": ChannelsLast(SE(8, r=2))})
+    insert(net, {"site": (ChannelsLast(SE(8, r=2)), MARK)})
     assert attention_gains(net, lambda: net(torch.rand(2, 3, 5, 7)))["site"].shape == (2, 5, 7)

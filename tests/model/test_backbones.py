@@ -9,16 +9,15 @@ import pytest
 import torch
 from conftest import without_values
 
-from bam_search.config import known
 from bam_search.model.attach import attach, fit, resolve
 from bam_search.model.backbones.resnet import resnet50
 from bam_search.model.build import backbone, sites_of
 from bam_search.score.cost import Cost, count
 from bam_search.score.cost_table import CostTable, cost_table
-from bam_search.space.search_space import load_space
+from bam_search.space.search_space import load_space, space_names
 from bam_search.space.sites import Sites
 
-SPACES = known("search_spaces", ".py")
+SPACES = space_names()
 PAPER, CODE = "bam", "bam(combine=product,end_bn=false)"
 
 # Space, placement, parameters, and multiply-adds of convolutions and linear layers in G (None: not

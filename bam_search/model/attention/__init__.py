@@ -1,33 +1,42 @@
 """The attention modules: one file each, one table.
 
-All are called `Module(channels, **options)`, (B, C, H, W) in and out.
+All are called `Module(channels, **options)`, (B, C, H, W) in and out. `registry` is the table, to
+which `register_attention` adds a user's own.
 """
 
 import functools
-import inspect
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import nn
 
-from bam_search.errors import UserError, nearest
-from bam_search.model.attention.bam import BAM
-from bam_search.model.attention.block import Block
-from bam_search.model.attention.cbam import CBAM
-from bam_search.model.attention.eca import ECA
-from bam_search.model.attention.gc import GC
-from bam_search.model.attention.se import SE
+from bam_search.errors import UserError, first_line, nearest
+from bam_search.model.attention.registry import (
+    ATTENTION,
+    AttentionModule,
+    find,
+    module_files,
+    needs_like,
+    on_change,
+    origin,
+    register_attention,
+    use_module_files,
+)
 from bam_search.space.placement import Choice, Option
 
-ATTENTION: Mapping[str, type[nn.Module]] = {
-    "bam": BAM,
-    "se": SE,
-    "cbam": CBAM,
-    "eca": ECA,
-    "gc": GC,
-    "block": Block,
-}
+__all__ = [
+    "ATTENTION",
+    "canonical",
+    "create",
+    "defaults",
+    "module_files",
+    "needs_like",
+    "on_change",
+    "origin",
+    "register_attention",
+    "use_module_files",
+]
 
 
 def defaults(module: str) -> dict[str, Option]:
@@ -35,7 +44,7 @@ def defaults(module: str) -> dict[str, Option]:
 
     Raises UserError for an unknown module.
     """
-    return {name: parameter.default for name, parameter in _options(module).items()}
+    return {name: parameter.default for name, parameter in find(module).parameters.items()}
 
 
 @functools.cache  # a search asks thousands of times for few answers, and each takes milliseconds
@@ -45,22 +54,22 @@ def canonical(choice: Choice, channels: int, side: int) -> Choice:
     Raises UserError for an unknown module or option, a value of the wrong type, or options that are
     illegal on a map of `channels` channels whose shorter side is `side`.
     """
-    known = _options(choice.module)
-    for name, value in choice.options:
-        if name not in known:
-            raise UserError(f"{choice.module} has no option {name!r}", nearest(name, known))
-        _check_type(choice.module, name, value, known[name].annotation)
-    given = dict(choice.options)
-    if not _needs_like(choice.module):
+    module = find(choice.module)
+    given = _checked(module, choice.options)
+    if not module.needs_like:
         try:
             # The module itself knows what is legal; on the meta device it costs nothing to make.
             with torch.device("meta"):
-                _check_reach(ATTENTION[choice.module](channels, **given), side)
+                _check_reach(_made(module, channels, given), side)
         except UserError as error:
             raise UserError(f"{choice.text}: {error.message}", error.hint) from None
+    known = module.parameters
     in_order = [name for name in known if name in given]
     options = {name: given[name] for name in in_order if given[name] != known[name].default}
     return Choice.of(choice.module, options)
+
+
+on_change(canonical.cache_clear)
 
 
 def create(choice: Choice, channels: int, like: nn.Module) -> nn.Module:
@@ -68,20 +77,33 @@ def create(choice: Choice, channels: int, like: nn.Module) -> nn.Module:
 
     `like` is the module at its site, of which `block` repeats a part.
     """
-    extra = {"like": like} if _needs_like(choice.module) else {}
-    return ATTENTION[choice.module](channels, **extra, **dict(choice.options))
+    module = find(choice.module)
+    extra = {"like": like} if module.needs_like else {}
+    return module.constructor(channels, **extra, **dict(choice.options))
 
 
-def _needs_like(module: str) -> bool:
-    return "like" in inspect.signature(ATTENTION[module]).parameters
+def _made(module: AttentionModule, channels: int, options: Mapping[str, Option]) -> nn.Module:
+    """The module; whatever a constructor that is not ours raises becomes UserError."""
+    try:
+        return module.constructor(channels, **options)
+    except UserError:
+        raise
+    except Exception as error:
+        if not module.is_foreign:
+            raise
+        raise UserError(
+            f"on {channels} channels: {type(error).__name__}: {first_line(error)}",
+            "another value may do there",
+        ) from None
 
 
-@functools.cache
-def _options(module: str) -> Mapping[str, inspect.Parameter]:
-    if module not in ATTENTION:
-        raise UserError(f"there is no attention module {module!r}", nearest(module, ATTENTION))
-    parameters = inspect.signature(ATTENTION[module], eval_str=True).parameters.values()
-    return {p.name: p for p in parameters if p.default is not p.empty}
+def _checked(module: AttentionModule, options: tuple[tuple[str, Option], ...]) -> dict[str, Option]:
+    """The options by name, each of its parameter's type. Raises UserError."""
+    known = module.parameters
+    for name, _ in options:
+        if name not in known:
+            raise UserError(f"{module.name} has no option {name!r}", nearest(name, known))
+    return {name: _of_type(module.name, name, value, known[name].kind) for name, value in options}
 
 
 def _check_reach(module: nn.Module, side: int) -> None:
@@ -95,12 +117,22 @@ def _check_reach(module: nn.Module, side: int) -> None:
         )
 
 
-def _check_type(module: str, name: str, value: Option, kind: Any) -> None:
+def _of_type(module: str, name: str, value: Option, kind: Any) -> Option:
+    """The value; a whole number becomes a float where that is asked for. Raises UserError."""
     if get_origin(kind) is Literal:
         allowed = get_args(kind)
         if value not in allowed or isinstance(value, bool):
             words_allowed = ", ".join(map(str, allowed))
             raise UserError(f"{module}({name}={value})", f"{name} is one of: {words_allowed}")
-    elif type(value) is not kind:
-        words = {int: "a whole number", bool: "true or false", float: "a number"}
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        words = {
+            int: "a whole number",
+            bool: "true or false",
+            float: "a number",
+            str: "a word",
+        }
         raise UserError(f"{module}({name}={value})", f"{name} is {words[kind]}")
+    return value

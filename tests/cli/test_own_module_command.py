@@ -1,0 +1,157 @@
+"""A user's attention module in a file of its own goes through every command; the package stays."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import run_command
+
+from bam_search.model.attention import registry
+from bam_search.search.store import read_records
+
+OWN = Path(__file__).parents[1] / "own_module.py"
+STUDY = """
+question = "Where should coordinate attention go?"
+space = "small"
+trials = 4
+startup = 2
+random_baseline = false
+finalists = { seeds = 1, most = 1, extra = 0.0, leave_one_out = false }
+data.validation = 0.2
+recipe = { epochs = 1, batch = 100, lr = 0.1 }
+
+[references]
+"no attention" = "none"
+"at the bottlenecks" = "bottleneck=coord"
+
+[search]
+sites = ["stage-ends"]
+
+[search.modules.coord]
+from = "mine/my_module.py:CoordAttention"
+r = [8, 16]
+
+[gpu]
+[cpu]
+workers = 2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a module and a study, in which the commands are called."""
+    (tmp_path / "mine").mkdir()
+    shutil.copy(OWN, tmp_path / "mine" / "my_module.py")
+    (tmp_path / "study.toml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    return tmp_path
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+)
+def test_it_is_searched_counted_trained_mapped_and_exported(
+    folder: Path,
+    small_npz: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = ("run", "--study", "study.toml", "--data", small_npz, "--device", "cpu", "--out", "out")
+    assert run_command(monkeypatch, *run) == 0
+    records = read_records(folder / "out")
+    searched = [record for record in records if record.origin == "search"]
+    assert not any(record.failure or record.test_failure for record in records)
+    assert searched
+    assert all(set(record.placement.split("=")[1:]) for record in searched)
+    assert all("coord" in record.placement and "bam" not in record.placement for record in searched)
+    assert "coord" in (folder / "out" / "index.html").read_text()
+
+    number = ("--candidate", searched[0].tag)
+    weights = ("--weights", f"out/candidate-{searched[0].tag}.pt")
+    data = ("--data", small_npz)
+    assert run_command(monkeypatch, "train", "out", *number, *data, "--device", "cpu") == 0
+    assert run_command(monkeypatch, "maps", "out", *number, *data, *weights, "--count", 2) == 0
+    export = ("export", "out", *number, *weights, "--format", "pt2")
+    assert run_command(monkeypatch, *export) == 0
+    assert "equal outputs" in capsys.readouterr().out
+    snippet = folder / "out" / f"candidate-{searched[0].tag}" / "model.py"
+    done = subprocess.run(
+        [sys.executable, snippet], cwd=folder.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{searched[0].params:,} parameters\n"
+
+    # A file that changed is another study, and its candidates are told apart from what it was.
+    module = folder / "mine" / "my_module.py"
+    module.write_text(module.read_text() + "\n")
+    assert run_command(monkeypatch, *run) == 2
+    assert "module_files.coord" in capsys.readouterr().err
+    assert run_command(monkeypatch, *export) == 0
+    assert "is not the file that the study was run with" in capsys.readouterr().err
+    module.rename(folder / "elsewhere.py")
+    assert run_command(monkeypatch, *export) == 2
+    assert "there is no file 'mine/my_module.py'" in capsys.readouterr().err
+    moved = ("--module", "coord=elsewhere.py:CoordAttention")
+    assert run_command(monkeypatch, *export, *moved) == 0
+
+
+def test_count_takes_it_from_the_command_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ("--module", "coord=mine/my_module.py:CoordAttention")
+    words = ("count", "--space", "small", *own, "--audit", "--json")
+    placements = ("--placement", "bottleneck", "--placement", "layer1=coord(r=8) layer2=se")
+    assert run_command(monkeypatch, *words, *placements) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["placement"] == "layer1=coord layer2=coord"
+    assert second["placement"] == "layer1=coord(r=8) layer2=se"
+    assert folder.is_dir()
+
+
+def test_a_dry_run_searches_what_the_flags_say(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ("run", "--study", "placement", "--data", "generated", "--device", "cpu", "--dry-run")
+    own = ("--module", "coord=mine/my_module.py:CoordAttention")
+    values = ("--set", "search.modules.coord.r=[8, 16]", "--set", 'search.sites=["stage-ends"]')
+    assert run_command(monkeypatch, *run, *own, *values) == 0
+    out = capsys.readouterr().out
+    assert "space small: 3 sites, 27 placements" in out
+    assert "search.modules.coord.from = mine/my_module.py:CoordAttention" in out
+    assert not (folder / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--module", "coord=nowhere.py:CoordAttention"], "there is no file 'nowhere.py'"),
+        (["--module", "coord=mine/my_module.py:Coord"], "has no class 'Coord'"),
+        (["--module", "bam=mine/my_module.py:CoordAttention"], "the name 'bam' is taken"),
+        (["--module", "coord"], "cannot read --module 'coord'"),
+        (["--module", "coord=mine/my_module.py"], "names no class in a Python file"),
+        (["--set", "search.modules.cord.r=8"], "there is no attention module 'cord'"),
+        (["--set", "search.modules.bam.r=[]"], "search.modules.bam.r = []"),
+        (["--set", "search.modules.bam.r=[8, 8]"], "search.modules.bam.r = [8, 8]"),
+        (["--set", "search.modules.bam.q=[8]"], "bam has no option 'q'"),
+        (["--set", "search.modules.bam.from=3"], "search.modules.bam.from = 3"),
+        (["--set", 'search.sites=["layer9"]'], "no site is named 'layer9'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    run = ("run", "--study", "placement", "--data", "generated", "--device", "cpu", "--dry-run")
+    assert run_command(monkeypatch, *run, *words) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert "hint: " in err
+    assert out == ""
+    assert folder.is_dir()
