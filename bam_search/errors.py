@@ -20,7 +20,15 @@ class ExplainedError(Exception):
 
 
 class UserError(ExplainedError):
-    """A mistake in what was asked for. The CLI exits with 2."""
+    """A mistake in what was asked for. The CLI exits with 2.
+
+    >>> from bam_search import Placement, UserError
+    >>> try:
+    ...     Placement.parse("layer1:bam")
+    ... except UserError as error:
+    ...     print(error.message, error.hint, sep="\\n")
+    cannot read ...
+    """
 
 
 class RunError(ExplainedError):

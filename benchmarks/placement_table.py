@@ -33,7 +33,7 @@ from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
-from bam_search.score.device import Device, choose, threads_each
+from bam_search.score.device import DEVICES, Device, choose, threads_each
 from bam_search.score.evaluate import Experiment, Job, Score
 from bam_search.search.executors import local
 from bam_search.search.study import load_study
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs="+", default=[2, 6])
     parser.add_argument("--images", type=int, default=9000, help="that train")
     parser.add_argument("--held-out", type=int, default=5000, help="that score")
-    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of the study, as for `run`"
     )

@@ -25,7 +25,7 @@ import torch
 
 from bam_search.files import write
 from bam_search.model.build import sites_of
-from bam_search.score.device import choose, threads_each
+from bam_search.score.device import DEVICES, choose, threads_each
 from bam_search.score.evaluate import Experiment, Job
 from bam_search.search.executors import local
 from bam_search.search.study import load_study
@@ -113,7 +113,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--data", default="cifar100")
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     summary = json.dumps(measure(args.data, args.seeds, args.device), indent=2)

@@ -21,11 +21,20 @@ import torch
 from torch import nn
 
 from bam_search.cli.main import main
+from bam_search.score import device
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
 from bam_search.tasks.classification.synthetic import generate_images
 
 MAKER = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100_npz.py"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Trainings in this process have one thread: two on busy cores take ten times as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,6 @@ def here(
 
     This process has imported everything already, so it is fast.
     """
-    monkeypatch.setattr("bam_search.running.prepare.threads_each", lambda _workers: 1)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)
     found = run_command(monkeypatch, *arguments[3:])
     out, err = capsys.readouterr()

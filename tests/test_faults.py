@@ -52,7 +52,6 @@ def test_a_study_whose_driver_is_killed_goes_on_and_ends_as_if_nothing_had_been(
     more = (*BRIEFLY, "--space", held_space(tmp_path))
     there = ("--storage", storage, "--name", "killed") if storage else ()
     whole, folder = tmp_path / "whole", tmp_path / "killed"
-    monkeypatch.setattr("bam_search.running.prepare.threads_each", lambda _workers: 1)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)
 
     def here(out: Path, *options: str) -> None:

@@ -298,8 +298,6 @@ def test_a_study_of_two_spaces_runs_on_each_and_compares_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # Two threads on busy cores take ten times as long as one.
-    monkeypatch.setattr("bam_search.running.prepare.threads_each", lambda _workers: 1)
 
     def run(figure: str) -> tuple[int, str, str]:
         Path("two.toml").write_text(STUDY.replace("FIGURE", figure))

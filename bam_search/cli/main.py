@@ -15,6 +15,7 @@ import click
 from bam_search import __version__
 from bam_search.errors import ExplainedError, UserError
 
+# The same as in score.device and search.executors, which import torch.
 DEVICES = ("auto", "cuda", "cpu")
 EXECUTORS = ("local", "ray")
 LONGEST = 1e8

@@ -87,20 +87,34 @@ def attach(
     seed: int = 0,
     sites: Sites | None = None,
 ) -> Placement:
-    """Put the attention modules of a placement into `model`, in place.
+    """Put the attention modules of a placement into `model`, in place; return it, canonical.
 
-    Returns the canonical placement. A failure changes nothing. `input_shape` is (C, H, W) of one
-    image; it is used to find the sites if `sites` is not given. `init="random"` initialises each
-    module as its paper does. `init="identity"` adds a gate that starts at 0, so the model's outputs
-    do not change until training changes the gate. The initial weights depend only on `seed`, the
-    site's name and the choice, so the same choice at the same site starts with the same weights in
-    every placement. They get the device and dtype of the model's weights.
+        >>> from torchvision.models import resnet18
+        >>> from bam_search import attach
+        >>> model = resnet18()
+        >>> attach(model, "bottleneck=bam every-block=se(r=8)").text[:38]
+        'layer1.0.bn2=se(r=8) layer1.1.bn2=se(r'
+        >>> model.layer1.attention
+        BAM(...)
+
+    The initial weights depend only on `seed`, the site's name and the choice, so the same choice at
+    the same site starts with the same weights in every placement. They get the device and dtype of
+    the model's weights.
 
     No key of the model's state dict changes; the new ones are `SITE.attention.*`. The model with
     its attention goes through `deepcopy`, pickle, `torch.save`, `torch.compile`, `torch.export`,
     `torch.fx` and data-parallel replication; compile after attaching, not before. TorchScript
-    (`torch.jit.script`) does not take the hook. Raises UserError as `resolve` and `find_sites` do,
-    if a site has a child `attention` already, or for a model that is compiled or scripted.
+    (`torch.jit.script`) does not take the hook.
+
+    Args:
+        placement: such as "layer1=bam layer3=se(r=8)"; see README.md for targets and modules.
+        input_shape: (C, H, W) of one image; it is used to find the sites if `sites` is not given.
+        init: "random" initialises each module as its paper does. "identity" adds a gate that starts
+            at 0, so the model's outputs do not change until training changes the gate.
+
+    Raises:
+        UserError: as from `resolve` and `find_sites`; a site has a child `attention` already; the
+            model is compiled or scripted. The model is not changed then.
     """
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         raise UserError(
@@ -128,6 +142,13 @@ def attach(
 def attached(model: nn.Module) -> Placement:
     """The placement that is in effect in `model`: its canonical form, empty without attention.
 
+        >>> from torchvision.models import resnet18
+        >>> from bam_search import attach, attached
+        >>> model = resnet18()
+        >>> _ = attach(model, "bottleneck=bam")
+        >>> attached(model).text
+        'layer1=bam layer2=bam layer3=bam'
+
     Copies and pickles of a model tell it too. Attention whose hook was removed, or whose site was
     replaced, is in effect no more, and neither is any within `disabled(model)`.
     """
@@ -135,7 +156,16 @@ def attached(model: nn.Module) -> Placement:
 
 
 def detach(model: nn.Module) -> None:
-    """Take all attention out of `model`, in place: the reverse of `attach`."""
+    """Take all attention out of `model`, in place: the reverse of `attach`.
+
+    >>> from torchvision.models import resnet18
+    >>> from bam_search import attach, attached, detach
+    >>> model = resnet18()
+    >>> _ = attach(model, "bottleneck=bam")
+    >>> detach(model)
+    >>> attached(model).text
+    'none'
+    """
     remove(model)
 
 
@@ -143,6 +173,14 @@ def disabled(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Within `with disabled(model):` the model is its backbone, without attention.
 
     For comparing, or for loading pretrained weights with `strict=True`.
+
+        >>> from torchvision.models import resnet18
+        >>> from bam_search import attach, disabled
+        >>> model, pretrained = resnet18(), resnet18().state_dict()
+        >>> _ = attach(model, "bottleneck=bam")
+        >>> with disabled(model):
+        ...     model.load_state_dict(pretrained, strict=True)
+        <All keys matched successfully>
     """
     return without(model)
 

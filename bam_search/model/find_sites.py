@@ -37,6 +37,14 @@ IMAGE: Shape = (3, 224, 224)
 def find_sites(model: nn.Module, input_shape: Shape = IMAGE) -> Sites:
     """The sites of `model`: the submodules that are called exactly once and return a feature map.
 
+        >>> from torchvision.models import resnet18
+        >>> from bam_search import find_sites
+        >>> sites = find_sites(resnet18())
+        >>> [(site.name, site.channels, site.side) for site in sites.select("bottleneck")]
+        [('layer1', 64, 56), ('layer2', 128, 28), ('layer3', 256, 14)]
+        >>> sites.refused["fc"]
+        'returns vectors (B, C), not a feature map'
+
     The result also says of every other submodule why it is no site. `input_shape` is (C, H, W) of
     one image. The model is not changed. Attention that is already attached is ignored.
 

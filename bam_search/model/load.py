@@ -31,13 +31,24 @@ class Inputs:
 
 
 def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
-    """The search space of `name`.
+    """The search space of `name`: a backbone, its sites and the modules to try there.
 
-    That is a space in `search_spaces/`, a path to a file with `space()`, `path/to/file.py:function`
-    for a function or class that gives an nn.Module or a SearchSpace, `torchvision:NAME` or
-    `timm:NAME`. `inputs` are for models: a space says itself what it is for. Without them a model
-    of a library has the images it was made for, and one of the user's CIFAR-100's. Raises
-    UserError.
+        >>> from bam_search import load
+        >>> space = load("torchvision:mobilenet_v2")
+        >>> space.input_shape, space.classes
+        ((3, 224, 224), 1000)
+        >>> type(space.backbone(space.classes)).__name__
+        'MobileNetV2'
+
+    Args:
+        name: that of a space in `search_spaces/`, a path to a file with `space()`,
+            `path/to/file.py:function` for a function or class that gives an nn.Module or a
+            SearchSpace, `torchvision:NAME` or `timm:NAME`.
+        inputs: for models; a space says itself what it is for. Without them a model of a library
+            has the images it was made for, and one of the user's CIFAR-100's.
+
+    Raises:
+        UserError: there is no such model or file, or it gives something else.
     """
     library, colon, model = name.partition(":")
     if colon and library in LIBRARIES:

@@ -57,6 +57,8 @@ def run_study(
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     on_result: Callable[[Record], None] | None = None,
+    executor: str = "local",
+    address: str | None = None,
 ) -> StudyResult:
     """Run a study, or continue the one in its folder, and write its report.
 
@@ -64,10 +66,20 @@ def run_study(
         >>> result = run_study(
         ...     "placement",
         ...     data="cifar100.npz",
-        ...     overrides={"trials": 8, "recipe.epochs": 1},
+        ...     device="cpu",
+        ...     out="placement",
+        ...     overrides={
+        ...         "trials": 5,
+        ...         "workers": 1,
+        ...         "data.images": 1000,
+        ...         "recipe.epochs": 1,
+        ...         "finalists.seeds": 1,
+        ...     },
         ... )
-        >>> result.recommendation.placement
-        'layer3=bam'
+        >>> [record.name for record in result.records[:2]]
+        ['no attention', 'BAM at the bottlenecks']
+        >>> result.page
+        PosixPath('placement/index.html')
 
     What happens is logged by the logger "bam_search". Worker processes import the main script
     again: in a script, call it below `if __name__ == "__main__":`.
@@ -79,6 +91,8 @@ def run_study(
         out: the study's folder; by default reports/NAME.
         overrides: other values of the study's keys, {"recipe.epochs": 2} or nested tables.
         on_result: called with each finished record, and again with each further training of it.
+        executor: who trains: "local", worker processes of this machine, or "ray".
+        address: of a Ray cluster, or "local" to start one here; by default the one that runs.
 
     Raises:
         UserError: a mistake in the request; nothing was written.
@@ -89,7 +103,8 @@ def run_study(
     flags = _nested(overrides or {})
     if data is not None:
         flags = overlay(flags, {"data": {"source": str(data)}})
-    options = RunOptions(out=None if out is None else Path(out))
+    out = None if out is None else Path(out)
+    options = RunOptions(out=out, executor=executor, address=address)
     request = Request(asked, device, (), flags, options)
     requests = one_per_space(request)
     if len(requests) > 1:

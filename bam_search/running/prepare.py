@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bam_search.errors import UserError
+from bam_search.errors import UserError, nearest
 from bam_search.model.attach import fit
 from bam_search.model.attention import module_files, use_module_files
 from bam_search.model.build import sites_of
@@ -17,6 +17,7 @@ from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device, choose, threads_each
+from bam_search.search.executors import EXECUTORS
 from bam_search.search.storage import StudyStorage
 from bam_search.search.study import Study, load_study, with_overrides
 from bam_search.space.modules import ModuleFile, files_of
@@ -229,8 +230,11 @@ def _left_out(sites: tuple[str, ...]) -> str:
 
 
 def _check_options(options: RunOptions) -> None:
-    """Raise UserError for a storage that is no database, or an address that nothing uses."""
+    """Raise UserError for no such storage or executor, or an address that nothing uses."""
     StudyStorage.of(Path(), options.storage, "")
+    if options.executor not in EXECUTORS:
+        hint = nearest(options.executor, EXECUTORS)
+        raise UserError(f"there is no executor {options.executor!r}", hint)
     if options.address and options.executor != "ray":
         raise UserError(
             f"--address {options.address!r} is of a Ray cluster, "

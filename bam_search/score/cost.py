@@ -64,7 +64,13 @@ class Cost:
 
 
 def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """The cost of `model` for one (C, H, W) image.
+    """The cost of `model` for one (C, H, W) image: parameters, activations and MACs.
+
+        >>> from torchvision.models import resnet50
+        >>> from bam_search import count
+        >>> cost = count(resnet50(), (3, 224, 224))
+        >>> f"{cost.params:,} parameters, {cost.macs_conv_fc:,} MACs conv + fc"
+        '25,557,032 parameters, 4,089,184,256 MACs conv + fc'
 
     The model may be on the meta device, and is not changed.
     """

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from bam_search.errors import UserError
+from bam_search.errors import UserError, nearest
 
+DEVICES = ("auto", "cuda", "cpu")
 MEMORY = {
     "THP_MEM_ALLOC_ENABLE": "1",
     "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={2**30}:glibc.malloc.trim_threshold={2**33}",
@@ -39,7 +40,9 @@ class Device:
 
 
 def choose(wanted: str) -> Device:
-    """The device for 'auto', 'cuda' or 'cpu'. Raises UserError if the wanted one is not there."""
+    """The device for one of DEVICES. Raises UserError if the wanted one is not there."""
+    if wanted not in DEVICES:
+        raise UserError(f"there is no device {wanted!r}", nearest(wanted, DEVICES))
     if wanted == "cpu":
         return _cpu("--device cpu asks for it")
     if torch.cuda.is_available():

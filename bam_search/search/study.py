@@ -121,6 +121,18 @@ class FinalistPlan:
 class Study:
     """A question, resolved for one device.
 
+        >>> from bam_search import Study, run_study
+        >>> study = Study(
+        ...     question="Does BAM help this network?",
+        ...     space="small",
+        ...     references={"no attention": "none", "BAM": "bottleneck=bam"},
+        ...     trials=2,
+        ... )
+        >>> small = {"data.images": 1000, "recipe.epochs": 1, "finalists.seeds": 1}
+        >>> result = run_study(study, data="cifar100.npz", device="cpu", out="bam", overrides=small)
+        >>> [(record.name, record.complete) for record in result.records]
+        [('no attention', True), ('BAM', True)]
+
     Attributes:
         task: what models are trained for: a name in `bam_search.tasks.load.TASKS`, or the path of a
             Python file.

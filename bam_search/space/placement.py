@@ -48,6 +48,13 @@ NONE = Choice("none")
 class Placement:
     """Choices by site, in the order of the sites. `id` is equal exactly for equal texts.
 
+        >>> from bam_search import Placement
+        >>> placement = Placement.parse("layer1=bam layer3=bam(r=8, d=2)")
+        >>> placement.text
+        'layer1=bam layer3=bam(r=8,d=2)'
+        >>> [(site, choice.module) for site, choice in placement.choices]
+        [('layer1', 'bam'), ('layer3', 'bam')]
+
     A placement as a user writes it may name targets (`bottleneck=bam layer3=bam(r=8)`);
     `bam_search.model.attach.resolve` turns it into the canonical one, with real sites in the
     model's order and no option that equals its default, so equal designs have equal ids.

@@ -196,6 +196,14 @@ class Gallery:
 class Task(Protocol):
     """What models are trained for.
 
+        >>> from bam_search import Task
+        >>> from bam_search.tasks.load import load_task
+        >>> task = load_task("classification")
+        >>> isinstance(task, Task)
+        True
+        >>> task.metric.name, task.inputs.shape
+        ('top-1 error', (3, 32, 32))
+
     Attributes:
         name: as a sentence has it.
         sample: what one sample is called, such as "image"; its plural has an s.

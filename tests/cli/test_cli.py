@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 from conftest import run_command
 
+from bam_search.cli import main as command_line
 from bam_search.cli.main import main
+from bam_search.score import device
+from bam_search.search import executors
 from bam_search.search.store import read_records
 
 RUN_AND_NAME_WHAT_IS_IMPORTED = """
@@ -130,9 +133,13 @@ def dry_run(
 ) -> tuple[str, str]:
     """Do a dry run in this process; return stdout and stderr."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("bam_search.running.prepare.threads_each", lambda _workers: 1)
     assert run_command(monkeypatch, *DRY, *args) == 0
     return capsys.readouterr()
+
+
+def test_the_choices_of_options_are_those_of_the_package() -> None:
+    assert command_line.DEVICES == device.DEVICES
+    assert tuple(executors.EXECUTORS) == command_line.EXECUTORS
 
 
 def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(
@@ -263,7 +270,6 @@ def run_study(
         f'question = "?"\nreferences = {references}\n[cpu]\n{variant}[gpu]\n{variant}'
     )
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("bam_search.running.prepare.threads_each", lambda _workers: 1)
     if not signals:
         monkeypatch.setattr(signal, "signal", lambda *_args: None)
     finalists = ["--set", "finalists={seeds=1, leave_one_out=false}"]

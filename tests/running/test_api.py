@@ -96,6 +96,10 @@ def test_mistakes_are_sentences_and_write_nothing(small_npz: Path, tmp_path: Pat
         run_study("placement", data=small_npz, out=out, overrides={"recipe.epoch": 1})
     with pytest.raises(UserError, match="there is no such file"):
         run_study("placement", data=tmp_path / "nothing.npz", out=out)
+    with pytest.raises(UserError, match="there is no executor 'raay'"):
+        run_study("placement", data=small_npz, executor="raay")
+    with pytest.raises(UserError, match="there is no device 'gpu'"):
+        run_study("placement", data=small_npz, device="gpu")
     with pytest.raises(UserError, match="the study has 2 spaces"):
         run_study("placement", out=out, overrides={"spaces": ["small", "small_preact"]})
     assert not out.exists()

@@ -23,7 +23,7 @@ from bam_search.model.attention import create
 from bam_search.model.attention.se import SE
 from bam_search.model.backbones.preact import PreActBlock
 from bam_search.model.build import build, sites_of
-from bam_search.model.insert import insert
+from bam_search.model.insert import Mark, insert
 from bam_search.score import chain
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import replayed
@@ -117,7 +117,7 @@ def block(name: str, place: str | None = None) -> nn.Module:
         )
         channels = model(torch.randn(2, 8, 12, 12)).shape[1]
         hook.remove()
-        insert(model, {place: SE(shapes[0], r=1)})
+        insert(model, {place: (SE(shapes[0], r=1), Mark(Choice("se"), 0))})
         model.append(chain_of(channels))
     for value in model.parameters():
         if value.dim() == 1:
@@ -220,7 +220,7 @@ def test_each_kind_of_attention_on_a_normalisation_gives_the_same(text: str) -> 
     choice = Choice.of(module, dict(option.split("=") for option in options.split() if option))
     torch.manual_seed(2)
     model = nn.Sequential(BasicBlock(32, 32), BasicBlock(32, 32)).train()
-    insert(model, {"0.bn2": create(choice, 32, nn.Identity())})
+    insert(model, {"0.bn2": (create(choice, 32, nn.Identity()), Mark(choice, 0))})
     ours, _, met = compare(model, torch.randn(6, 32, 12, 12))
     assert met == 4
     # What is nearly 0, as the bias of GC's key, is less exact; a lost gradient is off by 1.

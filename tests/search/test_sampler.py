@@ -1,6 +1,5 @@
 """The search's sampler in plain Optuna: legal, new, repeatable, better than chance."""
 
-import doctest
 import math
 import pickle
 import random
@@ -13,7 +12,6 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
 from bam_search.analysis.pareto import hypervolume, nondominated
-from bam_search.search import sampler as sampler_room
 from bam_search.search.candidate_pool import CandidatePool
 from bam_search.search.generator import CandidateGenerator
 from bam_search.search.sampler import AdditiveSampler
@@ -62,11 +60,6 @@ def ran(by: AdditiveSampler, trials: int = 25) -> optuna.Study:
 
 def params(made: optuna.Study) -> list[dict[str, object]]:
     return [trial.params for trial in made.trials]
-
-
-def test_the_example_runs() -> None:
-    failed, tried = doctest.testmod(sampler_room)
-    assert (failed, tried > 5) == (0, True)
 
 
 def test_it_beats_random_search_on_an_additive_truth() -> None:

@@ -124,6 +124,20 @@ def find(name: str) -> AttentionModule:
 def register_attention(name: str, source: type[nn.Module] | str) -> None:
     """Make an attention module of yours known as `name`, in placements, studies and records.
 
+        >>> from torch import nn
+        >>> from torchvision.models import resnet18
+        >>> from bam_search import attach, register_attention
+        >>> class Gate(nn.Module):
+        ...     def __init__(self, channels, k=1):
+        ...         super().__init__()
+        ...         self.gate = nn.Conv2d(channels, channels, k, padding="same")
+        ...
+        ...     def forward(self, x):
+        ...         return x * self.gate(x).sigmoid()
+        >>> register_attention("gate", Gate)
+        >>> attach(resnet18(), "layer3=gate(k=3)").text
+        'layer3=gate(k=3)'
+
     `source` is the class, or the text `FILE.py:CLASS`. It is called as `Module(channels,
     **options)`, and its module takes and returns maps (B, C, H, W). Options are the constructor's
     parameters whose default is a number, true, false or a word. A class that is defined anew where
