@@ -119,7 +119,7 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
         if name.endswith(".py"):
             identity[key] = digest_of(Path(name))
     # So may the files of a user's attention modules.
-    digests = {name: file.digest for name, file in ready.modules.items()}
+    digests = {name: file.digest for name, file in ready.module_files.items()}
     return {**identity, **({MODULE_FILES: digests} if digests else {}), **table}
 
 

@@ -111,7 +111,7 @@ def _speeds(ready: ResolvedRun, at_least: float) -> Speeds:
             study.recipe,
             ready.device,
             at_least,
-            ready.modules,
+            ready.module_files,
         )
         for text in texts
     ]

@@ -1,7 +1,7 @@
 """Resolve and check a request before a run reads data, trains or writes anything."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import nn
 
 from bam_search.errors import UserError, nearest
 from bam_search.model.attach import fit
-from bam_search.model.attention import module_files, use_module_files
+from bam_search.model.attention import module_files, origin, use_module_files
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
@@ -148,14 +148,17 @@ class ResolvedRun:
         return tuple(advice)
 
     @property
-    def modules(self) -> dict[str, ModuleFile]:
-        """The files of the user's attention modules in the choice space and the references."""
+    def modules(self) -> set[str]:
+        """The attention modules in the choice space and the references."""
         choices = [
             choice for placement in self.references.values() for _, choice in placement.choices
         ]
-        used = {choice.module for choice in choices}
-        searched = set(self.space.modules)
-        return {name: file for name, file in module_files().items() if name in used | searched}
+        return {choice.module for choice in choices} | set(self.space.modules)
+
+    @property
+    def module_files(self) -> dict[str, ModuleFile]:
+        """The files of the user's among the modules, by name."""
+        return {name: file for name, file in module_files().items() if name in self.modules}
 
     @property
     def threads(self) -> int:
@@ -187,7 +190,7 @@ def resolve_run(request: Request) -> ResolvedRun:
         # Nothing is searched in place of the references that were left out.
         study = replace(study, trials=len(references))
     name = "/".join(filter(None, (request.name, request.part)))
-    return ResolvedRun(
+    ready = ResolvedRun(
         name=name,
         part=request.part,
         options=request.options,
@@ -202,6 +205,22 @@ def resolve_run(request: Request) -> ResolvedRun:
         references=references,
         notes=notes,
     )
+    _check_modules(ready.modules)
+    return ready
+
+
+def _check_modules(names: Iterable[str]) -> None:
+    """Raise UserError for a module that is in no file, such as a class of a notebook.
+
+    No worker process could load it, and a continued study could not tell that it has changed.
+    """
+    for name in sorted(names):
+        if origin(name) is None:
+            raise UserError(
+                f"the class of the attention module {name!r} is in no file",
+                "write it to a .py file, and import it from there; "
+                "in a notebook, %%writefile my_module.py does that",
+            )
 
 
 def _check_metric(task: Task) -> None:

@@ -158,7 +158,7 @@ def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
         ready.device,
         ready.threads,
         checkpoints,
-        ready.modules,
+        ready.module_files,
     )
 
 

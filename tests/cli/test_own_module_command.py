@@ -99,6 +99,23 @@ def test_it_is_searched_counted_trained_mapped_and_exported(
     assert run_command(monkeypatch, *export, *moved) == 0
 
 
+@pytest.mark.slow
+def test_a_cluster_of_ray_trains_it_as_local_workers_do(
+    folder: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    run = ("run", "--study", "study.toml", "--data", small_npz, "--device", "cpu")
+    assert run_command(monkeypatch, *run, "--out", "pool") == 0
+    on_ray = ("--executor", "ray", "--address", "local", "--out", "ray")
+    assert run_command(monkeypatch, *run, *on_ray) == 0
+    trained = [
+        [(record.placement, record.val_error, record.test_errors) for record in read_records(out)]
+        for out in (folder / "pool", folder / "ray")
+    ]
+    assert trained[0] == trained[1]
+    assert any("coord" in placement for placement, _, _ in trained[0])
+
+
 def test_count_takes_it_from_the_command_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import own_module
 import pytest
 
-from bam_search import Study, UserError, run_study
+from bam_search import Study, UserError, register_attention, run_study
 from bam_search.analysis.findings import Findings
 from bam_search.errors import RunError
+from bam_search.model.attention import registry
 from bam_search.report.verify import verify
 from bam_search.running.api import StudyResult
 from bam_search.score.device import choose
@@ -103,6 +106,31 @@ def test_mistakes_are_sentences_and_write_nothing(small_npz: Path, tmp_path: Pat
     with pytest.raises(UserError, match="the study has 2 spaces"):
         run_study("placement", out=out, overrides={"spaces": ["small", "small_preact"]})
     assert not out.exists()
+
+
+def test_an_attention_module_of_a_users_is_searched_if_a_file_has_its_class(
+    small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    searched = {**TINY, "search.modules.coord.r": [8, 16]}
+
+    def run(name: str) -> StudyResult:
+        out = tmp_path / name
+        return run_study("placement", data=small_npz, device="cpu", out=out, overrides=searched)
+
+    scope: dict[str, Any] = {"__name__": "a notebook"}
+    exec(Path(own_module.__file__).read_text(), scope)
+    register_attention("coord", scope["CoordAttention"])
+    with pytest.raises(UserError, match="the class of the attention module 'coord' is in no file"):
+        run("notebook")
+    assert not (tmp_path / "notebook").exists()
+
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    register_attention("coord", own_module.CoordAttention)
+    result = run("script")
+    assert [record.complete for record in result.records] == [True] * 5
+    assert "coord" in result.records[-1].placement
+    assert '"coord"' in (tmp_path / "script" / "study.json").read_text()
 
 
 def test_what_could_not_deliver_is_an_error_and_the_page_says_why(

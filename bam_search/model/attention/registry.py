@@ -262,7 +262,8 @@ def _file_of(cls: type[nn.Module]) -> ModuleFile | None:
         path = inspect.getfile(cls)
     except (TypeError, OSError):  # of a notebook, or of the Python prompt
         return None
-    if not path.endswith(".py") or cls.__qualname__ != cls.__name__:
+    is_importable = path.endswith(".py") and Path(path).is_file()
+    if not is_importable or cls.__qualname__ != cls.__name__:
         return None
     return ModuleFile(path, cls.__name__, digest_of(Path(path)))
 
