@@ -7,10 +7,11 @@ Kills: a study of which the driver or a worker gets SIGKILL at random instants, 
 command continues until it ends; then the next one, until there were as many kills. After each kill
 every candidate and final training that was told of before must still be there, with the same score
 and the same seconds: these would differ had it run again. A driver whose worker is killed again and
-again before it has started gives up in a sentence; the same command continues then too. Mutations: study files, space files and
-placements with random changes; each is read, or refused in a sentence. Ray: a cluster of three
-nodes on this machine loses one while a study runs; trials that only sleep tell what four workers
-gain over one. Large: a study of so many records is opened, and asked for its next candidate.
+again before it has started gives up in a sentence; the same command continues then too. Mutations:
+study files, space files and placements with random changes; each is read, or refused in a sentence.
+Ray: a cluster of three nodes on this machine loses one while a study runs; trials that only sleep
+tell what four workers gain over one. Large: a study of so many records is opened, and asked for its
+next candidate.
 """
 
 import argparse
