@@ -228,11 +228,11 @@ def test_the_papers_figures_beside_ours() -> None:
             0.0,
             origin=REFERENCE,
             name="no attention",
-            test_errors=(81.0, 82.0),
+            test_metrics=(81.0, 82.0),
             test_seeds=(7, 8),
         ),
         make_record(
-            1, 75.0, 1.0, origin=REFERENCE, name="BAM", test_errors=(80.0, 80.5), test_seeds=(7, 8)
+            1, 75.0, 1.0, origin=REFERENCE, name="BAM", test_metrics=(80.0, 80.5), test_seeds=(7, 8)
         ),
         make_record(2, 70.0, 1.0),
     ]

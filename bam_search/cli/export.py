@@ -105,7 +105,7 @@ def _write_snippet(candidate: Exported, path: Path) -> None:
 def _snippet(candidate: Exported) -> str:
     """Return the text of a Python file whose `model()` builds the candidate."""
     record, space = candidate.record, candidate.space
-    error = "failed" if record.val_error is None else f"{record.val_error:.2f} % validation error"
+    error = "failed" if record.val_metric is None else f"{record.val_metric:.2f} % validation error"
     summary = (
         f"Candidate {record.tag} of a placement search on {space.name}: "
         f"{error}, {record.params_overhead:+.2f} % parameters."

@@ -19,7 +19,7 @@ from bam_search.space.modules import EXAMPLE
 from bam_search.space.placement import Option
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.published import PublishedFigure
-from bam_search.study.record import OBJECTIVES, costs_of
+from bam_search.study.record import METRIC, OBJECTIVES, costs_of
 from bam_search.tasks.recipe import Recipe
 
 VARIANTS = ("cpu", "gpu")
@@ -28,7 +28,7 @@ VARIANTS = ("cpu", "gpu")
 @strict
 @dataclass(frozen=True)
 class DataPlan:
-    """Which images a study uses.
+    """Which samples a study uses.
 
     `source` is as for --data. `images` of the training set are used, and the share `validation` of
     these is held out for the search.
@@ -122,6 +122,7 @@ class Study:
     """A question, resolved for one device.
 
     Attributes:
+        objectives: what fronts are of: "metric", which the task measures, and overheads.
         task: what models are trained for: a name in `bam_search.tasks.load.TASKS`, or the path of a
             Python file.
         space: the search space; empty in a study of several `spaces`, which runs once on each.
@@ -145,7 +146,7 @@ class Study:
     search: SearchPlan = field(default_factory=SearchPlan)
     claim: str = ""
     paper: tuple[PublishedFigure, ...] = ()
-    objectives: tuple[str, ...] = ("error", "params_overhead", "macs_conv_fc_overhead")
+    objectives: tuple[str, ...] = (METRIC, "params_overhead", "macs_conv_fc_overhead")
     sampler: str = next(iter(SAMPLERS))
     trials: Annotated[int, Ge(1), Le(100_000)] = 40
     startup: Annotated[int, Ge(0)] = 10
@@ -161,7 +162,7 @@ class Study:
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """The objectives beside the error."""
+        """The objectives beside the metric."""
         return costs_of(self.objectives)
 
     @property
@@ -271,10 +272,10 @@ def _check_objectives(study: Study) -> None:
             raise UserError(f"there is no objective {key!r}", nearest(key, OBJECTIVES))
     different = len(set(study.objectives))
     repeated = different < len(study.objectives)
-    if "error" not in study.objectives or different < 2 or repeated:
+    if METRIC not in study.objectives or different < 2 or repeated:
         raise UserError(
             f"objectives = {list(study.objectives)}",
-            "a front needs 'error' and at least one overhead, each once",
+            f"a front needs {METRIC!r} and at least one overhead, each once",
         )
 
 
