@@ -16,6 +16,7 @@ from bam_search.analysis.statistics import mean
 from bam_search.report.figures import draw, draw_curves, groups
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
+from bam_search.tasks.metric import Metric
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 RECORDS = [
@@ -209,7 +210,13 @@ def test_nothing_of_the_study_is_executed() -> None:
         {option(i): {"bam": {"r": (8, 16)}} for i in range(10, 16)}, {"bam": {"r": 16}}
     )
     html = html_of(
-        records, title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, choice_space=choice_space
+        [replace(record, metric_name=ATTACK, unit=ATTACK) for record in records],
+        title=ATTACK,
+        metric=Metric(ATTACK, ATTACK),
+        sample=ATTACK,
+        warning=ATTACK,
+        about={ATTACK: ATTACK},
+        choice_space=choice_space,
     )
     assert "<script>alert" not in html
     assert '"><script>' not in html

@@ -48,7 +48,7 @@ def waves(n: int, seed: int) -> Signals:
     y = rng.integers(0, CLASSES, n)
     phase = rng.uniform(0, 2 * np.pi, (n, 1))
     across = np.sin((1 + y[:, None]) * np.linspace(0, 2 * np.pi, 16) + phase)
-    x = across[:, None, None, :] + 0.5 * rng.standard_normal((n, 1, 16, 16))
+    x = across[:, None, None, :] + 2.0 * rng.standard_normal((n, 1, 16, 16))
     return Signals(x.astype(np.float32), y)
 
 
