@@ -456,7 +456,7 @@ def report(path: Path, plotlyjs: str, every: float | None, only_verify: bool) ->
 def compare(folders: tuple[Path, ...], out: Path) -> None:
     """Show finished studies in one Pareto front and one page.
 
-    The front is of error against parameters and MACs of the whole network.
+    The front is of their metric against parameters and MACs of the whole network.
     """
     from bam_search.cli import compare as comparing
 
