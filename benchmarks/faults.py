@@ -154,7 +154,7 @@ def seen(folder: Path, place: StudyStorage) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {
         "twice": (len(records) - len({record.number for record in records}),)
     }
-    found |= {f"#{r.tag}": (r.placement, r.val_error, r.seconds, r.failure) for r in records}
+    found |= {f"#{r.tag}": (r.placement, r.val_metric, r.seconds, r.failure) for r in records}
     return found | {
         key: (kept,) for key, kept in place.open().user_attrs.items() if key.startswith("final:")
     }
@@ -305,7 +305,7 @@ def _equal(one: Sequence[Record], other: Sequence[Record]) -> bool:
     fronts = [
         [
             record.number
-            for record in pareto_front(main_records(records), ("error", "params_overhead"))
+            for record in pareto_front(main_records(records), ("metric", "params_overhead"))
         ]
         for records in (one, other)
     ]

@@ -15,6 +15,7 @@ from bam_search.search.loop import SearchContext
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
+from bam_search.tasks.classification.task import TOP1_ERROR
 
 
 def invented(records: int, startup: int = 12) -> tuple[Study, SearchContext]:
@@ -25,7 +26,12 @@ def invented(records: int, startup: int = 12) -> tuple[Study, SearchContext]:
     sites = sites_of(space)
     references = {name: resolve(text, sites) for name, text in study.references.items()}
     return study, SearchContext(
-        "invented", references, sites, choice_space_of(space, sites), cost_table(space, sites)
+        "invented",
+        TOP1_ERROR,
+        references,
+        sites,
+        choice_space_of(space, sites),
+        cost_table(space, sites),
     )
 
 
@@ -41,5 +47,5 @@ def at_once(job: Job) -> "Future[Result]":
         + rng.gauss(0, 0.5)
     )
     future: Future[Result] = Future()
-    future.set_result(Result(Score(error, 1000, (Epoch(3.0, 70.0), Epoch(2.0, error)), 1.0)))
+    future.set_result(Result(Score(error, 1.5, 1000, (Epoch(3.0, 70.0), Epoch(2.0, error)), 1.0)))
     return future

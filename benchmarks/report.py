@@ -45,7 +45,14 @@ def invented(size: int) -> tuple[ReportContext, list[Record]]:
     ready = resolve_run(
         Request("placement", "cpu", (), {"trials": size, "data": {"source": "generated"}})
     )
-    plan = SearchContext("invented", ready.references, ready.sites, ready.choice_space, ready.costs)
+    plan = SearchContext(
+        "invented",
+        ready.task.metric,
+        ready.references,
+        ready.sites,
+        ready.choice_space,
+        ready.costs,
+    )
     generator, rng, taken = candidate_generator(ready.study, plan), random.Random(0), set[str]()
     records = []
     for number in range(size):
@@ -60,15 +67,17 @@ def invented(size: int) -> tuple[ReportContext, list[Record]]:
         error = 80 - 0.5 * len(placement.choices) + rng.gauss(0, 1)
         tests = tuple(error + rng.gauss(0, 0.3) for _ in range(3)) if number < 24 else ()
         fields = {
-            "val_error": error,
-            "val_images": 1500,
-            "val_errors": (error + 9, error + 3, error),
+            "val_metric": error,
+            "val_standard_error": 1.0,
+            "val_samples": 1500,
+            "epoch_metrics": (error + 9, error + 3, error),
             "train_losses": (4.0, 3.0, 2.5),
         }
         tested = {
-            "test_errors": tests,
+            "test_metrics": tests,
+            "test_standard_errors": (0.4,) * len(tests),
             "test_seeds": tuple(range(len(tests))),
-            "test_images": 10_000,
+            "test_samples": 10_000,
             "test_seconds": 10.0,
         }
         records.append(
@@ -76,6 +85,8 @@ def invented(size: int) -> tuple[ReportContext, list[Record]]:
         )
     context = ReportContext(
         "invented",
+        ready.task.metric,
+        ready.task.sample,
         ready.study.objectives,
         "",
         {},

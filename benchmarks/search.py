@@ -61,6 +61,7 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import Record, main_records
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
+from bam_search.tasks.classification.task import TOP1_ERROR
 
 TABLE = Path("benchmarks/results/placement_table.csv")
 KEYS = ("params_overhead", "macs_conv_fc_overhead")
@@ -109,7 +110,7 @@ class Memory:
             for n in self.kept
         }
         return {
-            n: replace(r, test_seeds=found[n][0], test_errors=found[n][1])
+            n: replace(r, test_seeds=found[n][0], test_metrics=found[n][1])
             for n, r in self.kept.items()
         }
 
@@ -123,7 +124,7 @@ class Memory:
 
     def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
         """As Store.add_final."""
-        self.tested[number, seed] = fields["error"]
+        self.tested[number, seed] = fields["metric"]
 
     def final_seeds(self) -> set[tuple[int, int]]:
         """As Store.final_seeds."""
@@ -244,7 +245,7 @@ def _study(landscape: Landscape, replay: int, sampler: str, rungs: bool, startup
 
 def _done(error: float) -> "Future[Result]":
     future: Future[Result] = Future()
-    future.set_result(Result(Score(error, 1000, (Epoch(0.0, error),), 0.0)))
+    future.set_result(Result(Score(error, 0.0, 1000, (Epoch(0.0, error),), 0.0)))
     return future
 
 
@@ -254,6 +255,7 @@ def _plan(space_name: str) -> SearchContext:
     sites = sites_of(space)
     return SearchContext(
         "invented",
+        TOP1_ERROR,
         {"no attention": Placement.parse("none")},
         sites,
         choice_space_of(space, sites),
@@ -525,7 +527,7 @@ def _stops(key: str, replay: int, most: int) -> tuple[int, int, int, int]:
     on_front = nondominated(np.array([landscape.value(r) for r in tried]))
     wrong = sum(bool(r.stopped) and bool(on) for r, on in zip(tried, on_front, strict=True))
     main = main_records(records)
-    found = stopping(main, pareto_front(main, ("error", *KEYS)))
+    found = stopping(main, pareto_front(main, ("metric", *KEYS)))
     return (
         sum(bool(r.stopped) for r in tried),
         wrong,
@@ -602,7 +604,7 @@ def _check_finalists(landscape: Landscape, records: list[Record], hits: Hits) ->
     tested = [r for r in records if r.is_finalist]
     spread, base = noise(tested), next(r for r in tested if r.is_reference)
     for record in tested:
-        found, true = mean(record.test_errors), landscape.truth(record.placement)
+        found, true = mean(record.test_metrics), landscape.truth(record.placement)
         assert found.low is not None
         assert found.high is not None
         hits["mean of a finalist"].append(found.low <= true <= found.high)

@@ -25,6 +25,8 @@ from bam_search.score import device
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
 from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.classification.task import TOP1_ERROR
+from bam_search.tasks.metric import Metric, binomial
 
 MAKER = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100_npz.py"
 
@@ -120,8 +122,18 @@ def without_values(space: SearchSpace) -> SearchSpace:
     return replace(space, backbone=backbone)
 
 
-def make_record(number: int, error: float | None, overhead: float, **fields: object) -> Record:
-    """Return a record with the fields that fronts and reports look at."""
+def metric_fields(metric: Metric) -> dict[str, object]:
+    """The fields of a record that say what it measures."""
+    return {
+        "metric_name": metric.name,
+        "unit": metric.unit,
+        "larger_is_better": metric.larger_is_better,
+        "decimals": metric.decimals,
+    }
+
+
+def make_record(number: int, value: float | None, overhead: float, **fields: object) -> Record:
+    """Return a record with the fields that fronts and reports look at: of a top-1 error."""
     values: dict[str, object] = {
         "number": number,
         "origin": "search",
@@ -129,6 +141,7 @@ def make_record(number: int, error: float | None, overhead: float, **fields: obj
         "placement": f"layer{number}=bam",
         "id": f"id{number}",
         "data": "CIFAR-100",
+        **metric_fields(TOP1_ERROR),
         "seed": 0,
         "epochs": 1,
         "params": 1000 + number,
@@ -141,9 +154,10 @@ def make_record(number: int, error: float | None, overhead: float, **fields: obj
         "activations_overhead": 4 * overhead,
         "by_operator": {"conv": 2000 + number, "add": 1000},
         "uncounted": {},
-        "val_error": error,
-        "val_images": None if error is None else 400,
-        "val_errors": () if error is None else (90.0, error),
+        "val_metric": value,
+        "val_standard_error": None if value is None else binomial(min(value, 100), 400),
+        "val_samples": None if value is None else 400,
+        "epoch_metrics": () if value is None else (90.0, value),
         "train_losses": (4.0, 3.0),
         "seconds": 1.5,
     }

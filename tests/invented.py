@@ -30,6 +30,8 @@ from bam_search.search.store import Store
 from bam_search.search.study import FinalistPlan, Rungs, Study, load_study
 from bam_search.space.search_space import SearchSpace, load_space
 from bam_search.study.record import Record
+from bam_search.tasks.classification.task import TOP1_ERROR
+from bam_search.tasks.metric import binomial
 
 CPU = Device("cpu", "", "", False)
 SPACE = load_space("small")
@@ -37,6 +39,7 @@ SITES = sites_of(SPACE)
 PLACEMENT = load_study("placement", CPU, {}, [])
 PLAN = SearchContext(
     "invented",
+    TOP1_ERROR,
     {name: resolve(text, SITES) for name, text in PLACEMENT.references.items()},
     SITES,
     choice_space_of(SPACE, SITES),
@@ -117,6 +120,7 @@ def invent(job: Job) -> Result:
     return Result(
         Score(
             error,
+            binomial(error, 1000),
             1000,
             (Epoch(3.0, None if job.final else 95.0), Epoch(2.0, None if job.final else error)),
             0.1,

@@ -17,8 +17,10 @@ from bam_search.report.payload import ReportContext
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
 from bam_search.study.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
+from bam_search.tasks.classification.task import TOP1_ERROR
+from bam_search.tasks.metric import binomial
 
-OBJECTIVES = ("error", "params_overhead", "macs_conv_fc_overhead")
+OBJECTIVES = ("metric", "params_overhead", "macs_conv_fc_overhead")
 CHOICE_SPACE = ChoiceSpace(
     {f"layer{i}": {"bam": {"r": (8, 16), "d": (4,)}} for i in range(1, 10)},
     {"bam": {"r": 16, "d": 4}},
@@ -48,6 +50,8 @@ def context(**fields: object) -> ReportContext:
     """What the page is about, of these fields."""
     values: dict[str, object] = {
         "title": "a study",
+        "metric": TOP1_ERROR,
+        "sample": "image",
         "objectives": OBJECTIVES,
         "warning": "",
         "about": {},
@@ -76,19 +80,20 @@ def html_of(records: Sequence[Record], plotlyjs: str = "inline", **fields: objec
     return page(about, Findings.of(records, about), plotlyjs)
 
 
-def measured(*errors: float) -> dict[str, object]:
-    """The fields of a record with these test errors."""
+def measured(*values: float) -> dict[str, object]:
+    """The fields of a record with these tests."""
     return {
-        "test_errors": errors,
-        "test_seeds": tuple(range(100, 100 + len(errors))),
-        "test_images": 1000,
+        "test_metrics": values,
+        "test_standard_errors": tuple(binomial(value, 1000) for value in values),
+        "test_seeds": tuple(range(100, 100 + len(values))),
+        "test_samples": 1000,
         "test_seconds": 3.0,
     }
 
 
-def rungs(*errors: float, **fields: object) -> dict[str, object]:
-    """The fields of a record with these errors at rungs of 1 and 2 epochs, of 4."""
-    return {"epochs": 4, "rung_epochs": (1, 2)[: len(errors)], "rung_errors": errors, **fields}
+def rungs(*values: float, **fields: object) -> dict[str, object]:
+    """The fields of a record with these values at rungs of 1 and 2 epochs, of 4."""
+    return {"epochs": 4, "rung_epochs": (1, 2)[: len(values)], "rung_metrics": values, **fields}
 
 
 BASE = make_record(
@@ -163,7 +168,7 @@ def half_width() -> float:
 
     From the residuals of a two-way layout: the six that were tested, on three seeds.
     """
-    errors = np.array([record.test_errors for record in RECORDS if record.test_errors])
+    errors = np.array([record.test_metrics for record in RECORDS if record.test_metrics])
     residuals = errors - errors.mean(1, keepdims=True) - errors.mean(0) + errors.mean()
     degrees = (6 - 1) * (3 - 1)
     noise = np.sqrt((residuals**2).sum() / degrees)

@@ -141,7 +141,7 @@ def test_a_model_of_the_users_own_is_searched_without_touching_the_package(
         "one.norm=se two.norm=se",
     ]
     assert len(set(records["id"])) == 6
-    assert (records["val_error"].astype(float) > 0).all()
+    assert (records["val_metric"].astype(float) > 0).all()
 
     _, err = here(
         command(small_npz, "--space", "elsewhere/mine.py:two_outputs", "--out", "other"),
@@ -211,7 +211,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert list(after["number"]) == list(range(8))
     kept = after[after["number"].isin(before["number"])].reset_index(drop=True)
     # Finished candidates were not trained again: even their seconds are the same.
-    columns = ["number", "placement", "val_error", "train_losses", "seconds"]
+    columns = ["number", "placement", "val_metric", "train_losses", "seconds"]
     pd.testing.assert_frame_equal(before[columns], kept[columns])
     assert list(after["name"][:4]) == [
         "no attention",
@@ -220,9 +220,9 @@ def test_a_study_is_stopped_continued_extended_and_reported(
         "SE in every block",
     ]
     assert set(after["data"]) == {"CIFAR-100"}
-    assert [len(json.loads(errors)) for errors in after["test_errors"][:4]] == [1] * 4
+    assert [len(json.loads(errors)) for errors in after["test_metrics"][:4]] == [1] * 4
     timed = after["latency_overhead"] != ""
-    assert list(timed) == list(after["test_errors"] != "[]")
+    assert list(timed) == list(after["test_metrics"] != "[]")
     assert all(low <= high for low, high in map(json.loads, after["latency_interval"][timed]))
     assert set(after["origin"]) == {"reference", "search"}
     assert set(table(folder, "front.csv")["number"]) <= set(after["number"])
@@ -249,7 +249,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     # One worker trains the same candidates as two did, and without an interruption.
     one_worker = command(small_npz, *space, "--trials", 5, "--workers", 1, "--out", "one")
     here(one_worker, monkeypatch, capsys)
-    same = ["placement", "params", "macs", "val_images", "val_errors", "train_losses"]
+    same = ["placement", "params", "macs", "val_samples", "epoch_metrics", "train_losses"]
     one = table(Path("one"))
     pd.testing.assert_frame_equal(one[same], after[:5][same])
     assert set(before["number"]) & set(one["number"])
@@ -290,28 +290,30 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     assert list(own["number"]) == list(range(8))
 
     # Every candidate has its short training; who was stopped has no long one.
-    assert [len(json.loads(errors)) for errors in own["rung_errors"]] == [1] * 8
-    assert ((own["stopped"] != "") == (own["val_error"] == "")).all()
+    assert [len(json.loads(errors)) for errors in own["rung_metrics"]] == [1] * 8
+    assert ((own["stopped"] != "") == (own["val_metric"] == "")).all()
     spent, stopped = (
-        sum(1 + 2 * (error != "") for error in own["val_error"][1:]),
+        sum(1 + 2 * (error != "") for error in own["val_metric"][1:]),
         sum(own["stopped"] != ""),
     )
 
     # The random baseline has the same cost, and no rungs.
     assert len(drawn) == -(-spent // 2) - 4
-    assert set(drawn["rung_errors"]) == {"[]"}
-    assert (drawn["val_error"] != "").all()
+    assert set(drawn["rung_metrics"]) == {"[]"}
+    assert (drawn["val_metric"] != "").all()
 
     # The reference is the most expensive of all, so there are searched finalists, of which one is
     # the winner.
-    tested = records[records["test_errors"] != "[]"]
+    tested = records[records["test_metrics"] != "[]"]
     assert {tuple(json.loads(seeds)[:2]) for seeds in tested["test_seeds"]} == {
         (1_000_003, 1_000_004)
     }
-    assert {len(json.loads(errors)) for errors in tested["test_errors"]} <= {2, 3}
+    assert {len(json.loads(errors)) for errors in tested["test_metrics"]} <= {2, 3}
     assert {0, *without["number"]} <= set(tested["number"])
-    searched = own[(own["origin"] == "search") & (own["test_errors"] != "[]")]
-    winner = min(searched.itertuples(), key=lambda record: (float(record.val_error), record.number))
+    searched = own[(own["origin"] == "search") & (own["test_metrics"] != "[]")]
+    winner = min(
+        searched.itertuples(), key=lambda record: (float(record.val_metric), record.number)
+    )
     assert 1 <= len(without) <= len(winner.placement.split())
     assert all(name.startswith(f"#{winner.number} without ") for name in without["name"])
     assert set(table(folder, "front.csv")["origin"]) <= {"reference", "search"}
@@ -404,4 +406,4 @@ def test_a_small_net_learns_the_real_cifar100(
     options = ("--trials", 1, "--workers", 1, "--epochs", 20, *images)
     here(command(real_cifar, *options, study=plain_study(tmp_path, "small")), monkeypatch, capsys)
     # 2,000 images are few; chance is 99 %.
-    assert json.loads(table(Path("reports/plain"))["test_errors"][0])[0] < 93
+    assert json.loads(table(Path("reports/plain"))["test_metrics"][0])[0] < 93

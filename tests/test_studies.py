@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bam_search.errors import UserError
 from bam_search.model.attach import fit
 from bam_search.model.build import sites_of
 from bam_search.report.paper_table import Paper, paper_table
+from bam_search.running.describe import _paper
 from bam_search.running.prepare import Request, one_per_space, resolve_run
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device
@@ -24,6 +26,7 @@ from bam_search.space.search_space import load_space
 from bam_search.space.sites import Sites
 from bam_search.study.published import PublishedFigure, beside, minus
 from bam_search.study.record import REFERENCE
+from bam_search.tasks.metric import Metric
 
 DEVICES = {"cpu": Device("cpu", "a CPU", "", True), "gpu": Device("cuda", "a GPU", "", True)}
 STUDIES = known("studies", ".toml")
@@ -228,11 +231,11 @@ def test_the_papers_figures_beside_ours() -> None:
             0.0,
             origin=REFERENCE,
             name="no attention",
-            test_errors=(81.0, 82.0),
+            test_metrics=(81.0, 82.0),
             test_seeds=(7, 8),
         ),
         make_record(
-            1, 75.0, 1.0, origin=REFERENCE, name="BAM", test_errors=(80.0, 80.5), test_seeds=(7, 8)
+            1, 75.0, 1.0, origin=REFERENCE, name="BAM", test_metrics=(80.0, 80.5), test_seeds=(7, 8)
         ),
         make_record(2, 70.0, 1.0),
     ]
@@ -254,6 +257,17 @@ def test_the_papers_figures_beside_ours() -> None:
     differences = paper_table(paper, found(untested))["ours minus no attention"]
     assert differences[1] == "-5.0 on validation"
     assert paper_table(paper, found(records[:1]))["our error, %"][1] == "not run"
+
+
+def test_the_papers_figures_are_shown_beside_their_own_metric_only() -> None:
+    ready = resolve_run(Request("placement", "cpu", (), {"data": {"source": "generated"}}))
+    data = ready.source.load()
+    assert _paper(ready, data, 100).entries == ready.study.paper
+    assert "the metric" not in _paper(ready, data, 100).apart
+    task = replace(ready.task, metric=Metric("accuracy", "%", larger_is_better=True))
+    other = _paper(replace(ready, task=task), data, 100)
+    assert other.entries == ()
+    assert "the metric (accuracy, not top-1 error)" in other.apart
 
 
 def test_nothing_of_the_papers_figures_is_executed() -> None:

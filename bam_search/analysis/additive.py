@@ -1,6 +1,6 @@
-"""Where attention helps: a small additive model of the error, fitted to all records.
+"""Where attention helps: a small additive model of the metric, fitted to all records.
 
-    error = intercept + sum over sites of (module there + its options' values there) + noise
+    value = intercept + sum over sites of (module there + its options' values there) + noise
 
 The same effects also exist once for all sites together, so a site with few records borrows from the
 others. An option's values are coded around their mean, so a module's effect is that of its average
@@ -21,7 +21,7 @@ import numpy as np
 
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import ChoiceSpace
-from bam_search.study.record import Record
+from bam_search.study.record import METRIC, Record
 
 MIN_RECORDS = 6
 """With fewer records `explain` says nothing about where attention helps."""
@@ -125,7 +125,7 @@ def _terms(site: str, choice: Choice, choice_space: ChoiceSpace) -> dict[str, fl
 
 @dataclass(frozen=True, eq=False)
 class AdditiveModel:
-    """The posterior of every effect after some records, in points of error.
+    """The posterior of every effect after some records, on the value to minimise.
 
     `left_out` is the root mean square error of predicting each record from the others;
     `left_out_mean` is the same for the plain mean of the others. The two are alike where the model
@@ -134,7 +134,7 @@ class AdditiveModel:
 
     encoder: PlacementEncoder
     mean_row: np.ndarray
-    mean_error: float
+    mean_value: float
     degrees: float
     vectors: np.ndarray
     means: np.ndarray
@@ -154,31 +154,31 @@ class AdditiveModel:
         return np.asarray(along_eigenvectors @ self.vectors.T)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """The expected errors of placements: (n, features) -> (n,)."""
+        """The expected values of placements, to minimise: (n, features) -> (n,)."""
         effects = self.vectors @ (self.weights @ self.means)
-        return np.asarray(self.mean_error + (features - self.mean_row) @ effects)
+        return np.asarray(self.mean_value + (features - self.mean_row) @ effects)
 
 
 def fit(
     encoder: PlacementEncoder,
     vectors: np.ndarray,
-    errors: np.ndarray,
+    values: np.ndarray,
     weights: np.ndarray | None = None,
 ) -> AdditiveModel:
-    """The additive model of placements with these errors.
+    """The additive model of placements with these values.
 
     Args:
         encoder: the encoder that made `vectors`.
         vectors: (n, sites) choice numbers of the placements, n > 2.
-        errors: (n,) errors in percent.
+        values: (n,) values to minimise.
         weights: (n,) weights; a record of weight 1/4 counts as a quarter of one. By default all 1.
     """
-    weights = np.ones(len(errors)) if weights is None else weights
+    weights = np.ones(len(values)) if weights is None else weights
     rows = encoder.features(vectors)
     total = weights.sum()
-    mean_row, mean_error = weights @ rows / total, float(weights @ errors / total)
+    mean_row, mean_value = weights @ rows / total, float(weights @ values / total)
     x = (rows - mean_row) * np.sqrt(weights)[:, None]
-    y = (errors - mean_error) * np.sqrt(weights)
+    y = (values - mean_value) * np.sqrt(weights)
     squares, turned = np.linalg.eigh(x.T @ x)
     squares = np.maximum(squares, 0)
     along = turned.T @ (x.T @ y)
@@ -198,7 +198,7 @@ def fit(
     return AdditiveModel(
         encoder=encoder,
         mean_row=mean_row,
-        mean_error=mean_error,
+        mean_value=mean_value,
         degrees=degrees,
         vectors=turned,
         means=means,
@@ -213,20 +213,20 @@ def fit(
 def explain(
     records: Iterable[Record], choice_space: ChoiceSpace
 ) -> tuple[AdditiveModel, np.ndarray] | None:
-    """The model of the validation error, and the (n, sites) placements that it was fitted to.
+    """The model of the validation objective, and the (n, sites) placements that it was fitted to.
 
     It is fitted to all complete records in the choice space, each placement once. None if these are
     fewer than MIN_RECORDS.
     """
     encoder = PlacementEncoder.of(choice_space)
     by_id = {record.id: record for record in records if record.complete}
-    vectors, errors = [], []
+    vectors, values = [], []
     for record in by_id.values():
         vector = encoder.vector(record.parsed_placement)
         if vector is not None:
             vectors.append(vector)
-            errors.append(record.val_error)
+            values.append(record.objective(METRIC))
     if len(vectors) < MIN_RECORDS:
         return None
     placements = np.array(vectors)
-    return fit(encoder, placements, np.array(errors)), placements
+    return fit(encoder, placements, np.array(values)), placements

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bam_search.analysis.final_errors import ComparedTo, FinalErrors
+from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
 from bam_search.analysis.statistics import Mean
 from bam_search.study.record import Record
 
@@ -19,10 +19,10 @@ Comparisons = Mapping[int, Sequence[ComparedTo]]
 
 @dataclass(frozen=True)
 class Answer:
-    """The record of least error among those whose overhead on `axis` is at most `budget` percent.
+    """The record of best metric among those whose overhead on `axis` is at most `budget` percent.
 
-    `test` is its mean test error; None if it was not tested. `beside` sets it beside the best other
-    reference within the budget; None where one of the two was not tested.
+    `test` is its mean over final trainings; None if it was not tested. `beside` sets it beside the
+    best other reference within the budget; None where one of the two was not tested.
     """
 
     axis: str
@@ -40,11 +40,11 @@ class Answer:
 
 
 def answers(
-    records: Sequence[Record], finals: FinalErrors, comparisons: Comparisons
+    records: Sequence[Record], finals: FinalMetrics, comparisons: Comparisons
 ) -> tuple[Answer, ...]:
     """For each axis the best record within each budget, a budget that changes nothing left out.
 
-    Best is the least mean test error where there are finalists, else the least validation error.
+    Best is the best mean of final trainings where there are finalists, else the best validation.
     """
     complete = [record for record in records if record.complete]
     contestants = [record for record in complete if record.is_finalist] or complete
@@ -57,7 +57,7 @@ def answers(
 
 
 def _best_by_budget(
-    records: Sequence[Record], finals: FinalErrors, axis: str
+    records: Sequence[Record], finals: FinalMetrics, axis: str
 ) -> Iterable[tuple[float, Record]]:
     """Each budget that has another best record than the one before, with this record."""
     last = None
@@ -69,25 +69,25 @@ def _best_by_budget(
 
 
 def _best_within(
-    records: Sequence[Record], finals: FinalErrors, axis: str, budget: float
+    records: Sequence[Record], finals: FinalMetrics, axis: str, budget: float
 ) -> Record | None:
-    """The record of least error with at most this overhead; of equal ones the cheapest."""
+    """The best record with at most this overhead; of equal ones the cheapest."""
 
-    def error_cost_number(record: Record) -> tuple[float, float, int]:
-        return finals.error(record), record.objective(axis), record.number
+    def value_cost_number(record: Record) -> tuple[float, float, int]:
+        return finals.objective(record), record.objective(axis), record.number
 
     within = [record for record in records if record.objective(axis) <= budget]
-    return min(within, key=error_cost_number, default=None)
+    return min(within, key=value_cost_number, default=None)
 
 
 def _rival(
-    compared: Sequence[ComparedTo], finals: FinalErrors, axis: str, budget: float
+    compared: Sequence[ComparedTo], finals: FinalMetrics, axis: str, budget: float
 ) -> ComparedTo | None:
     """The comparison with the best other reference within the budget; None without a tested one."""
 
-    def error_number(one: ComparedTo) -> tuple[float, int]:
-        return finals.error(one.other), one.other.number
+    def value_number(one: ComparedTo) -> tuple[float, int]:
+        return finals.objective(one.other), one.other.number
 
     references = [one for one in compared if one.other.is_reference]
     within = [one for one in references if one.other.objective(axis) <= budget]
-    return min(within, key=error_number, default=None)
+    return min(within, key=value_number, default=None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bam_search.analysis.pareto import hypervolume, nondominated
-from bam_search.study.record import Record, search_epochs, startup_of
+from bam_search.study.record import METRIC, Record, search_epochs, startup_of
 
 Line = list[tuple[int, float]]
 
@@ -18,8 +18,8 @@ Line = list[tuple[int, float]]
 class SearchVsRandom:
     """The search and the random search beside it.
 
-    Of each: epochs spent, least validation error, and hypervolume of its front. The hypervolume is
-    of validation error and the costs, up to the worst of either, as a share of the larger one.
+    Of each: epochs spent, best validation value, and hypervolume of its front. The hypervolume is
+    of the objectives, up to the worst of either, as a share of the larger one.
     """
 
     search: tuple[int, float, float]
@@ -39,21 +39,23 @@ def search_vs_random(
     random_spent = sum(record.epochs for record in random if record.complete)
     search_line, random_line = lines.values()
     return SearchVsRandom(
-        search=(search_epochs(searched), _least_error(searched), search_line[-1][1]),
-        random=(random_spent, _least_error(random), random_line[-1][1]),
+        search=(search_epochs(searched), _best_value(searched), search_line[-1][1]),
+        random=(random_spent, _best_value(random), random_line[-1][1]),
     )
 
 
-def _least_error(records: Sequence[Record]) -> float:
-    return min(record.objective("error") for record in records if record.complete)
+def _best_value(records: Sequence[Record]) -> float:
+    """The best value of the complete records, of which there are some."""
+    complete = [record for record in records if record.complete]
+    return min(complete, key=lambda record: record.objective(METRIC)).value(METRIC)
 
 
 def progress(records: Sequence[Record], objectives: Sequence[str], startup: int) -> dict[str, Line]:
     """The hypervolume of what was found by so many epochs, for "the search" and "random search".
 
     Without a random search that completed a candidate it has no line, and without a search that did
-    there are none. The hypervolume is of validation error and the costs, up to the worst of either,
-    as a share of the larger one at its end.
+    there are none. The hypervolume is of the objectives, up to the worst of either, as a share
+    of the larger one at its end.
     """
     searched, random = _arms(records, startup)
     if not any(record.complete for record in searched):

@@ -5,7 +5,7 @@ They are read off the additive model of all records. The only library is numpy.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from bam_search.study.record import Record
 
 @dataclass(frozen=True)
 class Effect:
-    """The change of the error that something makes, in points, with its interval.
+    """The change of a value that something makes, with its interval.
 
     `records` counts the records that have it.
     """
@@ -33,8 +33,8 @@ class Effect:
 class SiteEffects:
     """The effects of the additive model, and how well the model predicts.
 
-    `left_out` is its error in points for a record that it has not seen, `left_out_mean` that of the
-    plain mean of the other records.
+    `effects` are on the metric as it is measured. `left_out` is how far the model is off for a
+    record that it has not seen, `left_out_mean` that of the plain mean of the other records.
     """
 
     effects: tuple[Effect, ...]
@@ -44,19 +44,26 @@ class SiteEffects:
 
 
 def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEffects | None:
-    """The effects on the validation error; None if there are too few records."""
+    """The effects on the validation metric; None if there are too few records."""
     explained = explain(records, choice_space)
     if explained is None:
         return None
     model, vectors = explained
-    effects = tuple(effects_of(model, vectors))
-    return SiteEffects(effects, model.left_out, model.left_out_mean, len(vectors))
+    effects = effects_of(model, vectors)
+    if records[0].larger_is_better:  # the model is of what is minimised
+        effects = [_turned(effect) for effect in effects]
+    return SiteEffects(tuple(effects), model.left_out, model.left_out_mean, len(vectors))
+
+
+def _turned(effect: Effect) -> Effect:
+    """The effect on the same value with the opposite sign."""
+    return replace(effect, mean=-effect.mean, low=-effect.high, high=-effect.low)
 
 
 def effects_of(
     learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, draws: int = 4000
 ) -> list[Effect]:
-    """The effects of all modules at all sites, then those of all option values.
+    """The effects on what the model is of: of all modules at all sites, then of option values.
 
     A module's effect at a site is that of its average setting; an option value's effect is over all
     sites.

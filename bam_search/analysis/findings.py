@@ -7,21 +7,24 @@ from typing import Protocol
 from bam_search.analysis.answers import Answer, Comparisons, answers
 from bam_search.analysis.baseline import Line, SearchVsRandom, progress, search_vs_random
 from bam_search.analysis.effects import SiteEffects, site_effects
-from bam_search.analysis.final_errors import ComparedTo, FinalErrors
+from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
 from bam_search.analysis.pareto import pareto_front
 from bam_search.analysis.pruning import Stopping, stopping
 from bam_search.analysis.statistics import Mean, membership
 from bam_search.space.search_space import ChoiceSpace
-from bam_search.study.record import Record, best_of, costs_of, main_records
+from bam_search.study.record import METRIC, Record, best_of, costs_of, main_records
+from bam_search.tasks.metric import Metric
 
 
 class StudyContext(Protocol):
     """What findings depend on beside the records.
 
-    These are the objectives, what the search could choose among, and how many searched candidates
-    were drawn at random.
+    These are the metric, the objectives, what the search could choose among, and how many searched
+    candidates were drawn at random.
     """
 
+    @property
+    def metric(self) -> Metric: ...
     @property
     def objectives(self) -> tuple[str, ...]: ...
     @property
@@ -34,10 +37,10 @@ class StudyContext(Protocol):
 class Finalist:
     """A finalist, and how surely it is on the front.
 
-    test: the mean of its test errors.
-    p_on_front: the probability that it is on the front of mean test error and costs.
-    validation_gain, test_gain: how many points better than the first reference it is, in the search
-        and in the final trainings. The search chooses its front partly for good luck, and luck does
+    test: the mean of its final trainings.
+    p_on_front: the probability that it is on the front of this mean and costs.
+    validation_gain, test_gain: how much better than the first reference it is, in the search and in
+        the final trainings. The search chooses its front partly for good luck, and luck does
         not last. None where it cannot be compared.
     """
 
@@ -79,15 +82,16 @@ class Findings:
     """All that is known about a study.
 
     Attributes:
+        metric: what the values measure.
         records: the study's records, of every kind.
         outcomes: how many there are of which kind, and what came of them.
         front: the Pareto front of the references and searched records, cheapest first.
-        finals: the noise of final errors and their means.
+        finals: the noise of final trainings and their means.
         finalists: the cheapest first.
         comparisons: each finalist beside the references and the random candidates.
-        recommended: the searched finalist of least validation error, chosen before any test.
-        ablations: the recommended candidate without each of its sites, beside itself: a positive
-            difference where the site helps.
+        recommended: the searched finalist of best validation, chosen before any test.
+        ablations: the recommended candidate without each of its sites, beside itself: worse
+            where the site helps.
         answers: the best record within each overhead budget.
         effects: where attention helps; None if there are too few records.
         stopping: what the rungs did; None if there are none.
@@ -95,10 +99,11 @@ class Findings:
         search_vs_random: None if there was no random baseline.
     """
 
+    metric: Metric
     records: tuple[Record, ...]
     outcomes: Outcomes
     front: tuple[Record, ...]
-    finals: FinalErrors
+    finals: FinalMetrics
     finalists: tuple[Finalist, ...]
     comparisons: Comparisons
     recommended: Record | None
@@ -114,11 +119,12 @@ class Findings:
         """The findings of a study's records."""
         main = main_records(records)
         front = pareto_front(main, context.objectives)
-        finals = FinalErrors.of(records)
+        finals = FinalMetrics.of(records)
         comparisons = _comparisons(records, finals)
         best = _recommended(records)
         lines = progress(records, context.objectives, context.startup)
         return cls(
+            metric=context.metric,
             records=tuple(records),
             outcomes=Outcomes.of(records),
             front=tuple(front),
@@ -151,11 +157,11 @@ class Findings:
 
 
 def _recommended(records: Sequence[Record]) -> Record | None:
-    """The searched finalist of least validation error: chosen before any test."""
+    """The searched finalist of best validation: chosen before any test."""
     return best_of(record for record in records if record.is_searched and record.is_finalist)
 
 
-def _comparisons(records: Sequence[Record], finals: FinalErrors) -> Comparisons:
+def _comparisons(records: Sequence[Record], finals: FinalMetrics) -> Comparisons:
     rivals = [record for record in records if record.is_reference or record.is_random]
     comparisons = {}
     for record in records:
@@ -166,7 +172,7 @@ def _comparisons(records: Sequence[Record], finals: FinalErrors) -> Comparisons:
 
 
 def _ablations(
-    records: Sequence[Record], best: Record | None, finals: FinalErrors
+    records: Sequence[Record], best: Record | None, finals: FinalMetrics
 ) -> tuple[ComparedTo, ...]:
     """The ablations of `best`, and not of a former one, before an extension of the study."""
     compared: list[ComparedTo] = []
@@ -177,7 +183,7 @@ def _ablations(
 
 
 def _finalists(
-    records: Sequence[Record], costs: Sequence[str], finals: FinalErrors, comparisons: Comparisons
+    records: Sequence[Record], costs: Sequence[str], finals: FinalMetrics, comparisons: Comparisons
 ) -> tuple[Finalist, ...]:
     """The finalists, the cheapest first."""
     tested = [record for record in records if record.is_finalist]
@@ -189,25 +195,28 @@ def _finalists(
         _finalist(record, p, first, finals, comparisons[record.number])
         for record, p in zip(tested, probabilities, strict=True)
     ]
-    return tuple(sorted(found, key=lambda finalist: _costs_and_error(finalist, costs)))
+    return tuple(sorted(found, key=lambda finalist: _order(finalist, costs)))
 
 
-def _costs_and_error(finalist: Finalist, costs: Sequence[str]) -> tuple[list[float], float]:
-    return [finalist.record.objective(key) for key in costs], finalist.test.mean
+def _order(finalist: Finalist, costs: Sequence[str]) -> tuple[list[float], float]:
+    """The costs, then the mean to minimise."""
+    record = finalist.record
+    minimised = record.metric.minimised(finalist.test.mean)
+    return [record.objective(key) for key in costs], minimised
 
 
 def _finalist(
     record: Record,
     p_on_front: float,
     first: Record | None,
-    finals: FinalErrors,
+    finals: FinalMetrics,
     compared: Sequence[ComparedTo],
 ) -> Finalist:
     """The finalist, with its gains over the `first` tested reference."""
     test = finals.means[record.number]
     if first is None or record is first:
         return Finalist(record, test, p_on_front, None, None)
-    validation_gain = first.objective("error") - record.objective("error")
-    differences = [one.difference.mean for one in compared if one.other is first]
-    test_gain = -differences[0] if differences else None
+    validation_gain = first.objective(METRIC) - record.objective(METRIC)
+    gains = [one.improvement.mean for one in compared if one.other is first]
+    test_gain = gains[0] if gains else None
     return Finalist(record, test, p_on_front, validation_gain, test_gain)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bam_search.study.record import Record, costs_of
+from bam_search.study.record import METRIC, Record, costs_of
 
 
 def nondominated(values: np.ndarray) -> np.ndarray:
@@ -36,26 +36,26 @@ def pareto_front(records: Sequence[Record], objectives: Sequence[str]) -> list[R
     costs = costs_of(objectives)
 
     def order(record: Record) -> tuple[list[float], float, int]:
-        return [record.objective(key) for key in costs], record.objective("error"), record.number
+        return [record.objective(key) for key in costs], record.objective(METRIC), record.number
 
     return sorted(front, key=order)
 
 
 def front_line(records: Sequence[Record], axis: str) -> list[Record]:
-    """The Pareto front of error against the one overhead `axis`, cheapest first."""
+    """The Pareto front of the metric against the one overhead `axis`, cheapest first."""
     complete = [record for record in records if record.complete]
     line: list[Record] = []
     least = math.inf
-    for record in sorted(complete, key=lambda r: _cost_error_number(r, axis)):
-        error = record.objective("error")
-        if error < least:
+    for record in sorted(complete, key=lambda r: _cost_value_number(r, axis)):
+        value = record.objective(METRIC)
+        if value < least:
             line.append(record)
-            least = error
+            least = value
     return line
 
 
-def _cost_error_number(record: Record, axis: str) -> tuple[float, float, int]:
-    return getattr(record, axis), record.objective("error"), record.number
+def _cost_value_number(record: Record, axis: str) -> tuple[float, float, int]:
+    return getattr(record, axis), record.objective(METRIC), record.number
 
 
 def hypervolume(values: np.ndarray, worst: np.ndarray) -> float:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bam_search.analysis.statistics import Mean, rank_correlation
-from bam_search.study.record import Record, search_epochs
+from bam_search.study.record import METRIC, Record, search_epochs
 
 
 @dataclass(frozen=True)
 class Rung:
     """What trainings of `epochs` epochs were worth.
 
-    `agreement` is Kendall's tau between their errors and those of the full training.
+    `agreement` is Kendall's tau between their values and those of the full training.
     """
 
     epochs: int
@@ -68,13 +68,10 @@ def _how_many_of(records: Sequence[Record], front: Sequence[Record]) -> int:
 
 
 def _rung(records: Sequence[Record], epochs: int) -> Rung:
-    short_errors, full_errors = [], []
-    for record in records:
-        short = record.rung_error(epochs)
-        if record.complete and short is not None:
-            short_errors.append(short)
-            full_errors.append(record.objective("error"))
-    return Rung(epochs, rank_correlation(short_errors, full_errors))
+    both = [record for record in records if record.complete and epochs in record.rung_epochs]
+    short = [record.rung_objectives[epochs] for record in both]
+    full = [record.objective(METRIC) for record in both]
+    return Rung(epochs, rank_correlation(short, full))
 
 
 def _epochs_left(record: Record, budgets: Sequence[int]) -> int:

@@ -1,8 +1,8 @@
 """Statistics over several seeds: means, paired differences, probabilities of being on the front.
 
-The model of a final error is
+The model of what a final training measures is
 
-    error = mean of its placement + effect of its seed, the same for all placements + noise
+    value = mean of its placement + effect of its seed, the same for all placements + noise
 
 with noise of one size for all. Differences are between the same seeds, so the effect of the seed
 cancels. The noise is estimated from all finalists together.
@@ -11,7 +11,7 @@ The libraries are numpy and scipy.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -26,7 +26,7 @@ DRAWS = 4000
 
 @dataclass(frozen=True)
 class Noise:
-    """The standard deviation of a final error's noise, in points, with its degrees of freedom."""
+    """The standard deviation of a final training's noise, with its degrees of freedom."""
 
     sd: float
     degrees: int
@@ -48,7 +48,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of a - b over their `n` common seeds, in points, with its interval."""
+    """The mean of a - b over their `n` common seeds, with its interval."""
 
     mean: float
     low: float | None
@@ -56,22 +56,19 @@ class Difference:
     n: int
 
     @property
-    def word(self) -> str:
-        """How a is: 'better', 'worse' or 'tie'.
-
-        A tie is a difference whose interval has zero in it, or that has no interval.
-        """
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
-            return "tie"
-        return "better" if self.high < 0 else "worse"
+    def turned(self) -> "Difference":
+        """The difference b - a."""
+        if self.low is None or self.high is None:
+            return replace(self, mean=-self.mean)
+        return replace(self, mean=-self.mean, low=-self.high, high=-self.low)
 
 
-def mean(errors: Sequence[float], level: float = LEVEL) -> Mean:
+def mean(values: Sequence[float], level: float = LEVEL) -> Mean:
     """The mean, with Student's t interval of probability `level`."""
-    n, centre = len(errors), float(np.mean(errors))
+    n, centre = len(values), float(np.mean(values))
     if n < 2:
         return Mean(centre, None, None, None, n)
-    sd = float(np.std(errors, ddof=1))
+    sd = float(np.std(values, ddof=1))
     low, high = _student_interval(centre, sd / n**0.5, n - 1, level)
     return Mean(centre, sd, low, high, n)
 
@@ -81,7 +78,7 @@ def _student_interval(
 ) -> tuple[float, float]:
     """Student's t interval of probability `level`.
 
-    Equal errors have a standard error of 0 and an interval without width, where
+    Equal values have a standard error of 0 and an interval without width, where
     `scipy.stats.t.interval` has none.
     """
     half = float(stats.t.ppf((1 + level) / 2, degrees)) * standard_error
@@ -89,27 +86,27 @@ def _student_interval(
 
 
 def noise(records: Sequence[Record]) -> Noise | None:
-    """The noise of final errors: what a mean for each placement and each seed does not explain.
+    """The noise of final trainings: what a mean for each placement and each seed does not explain.
 
-    It is estimated from all records with several final errors; None if these are too few.
+    It is estimated from all records with several final trainings; None if these are too few.
     """
-    used = [record for record in records if len(record.test_errors) > 1]
+    used = [record for record in records if len(record.test_metrics) > 1]
     if len(used) < 2:
         return None
     seeds = sorted({seed for record in used for seed in record.test_seeds})
-    rows, errors = [], []
+    rows, values = [], []
     for i, record in enumerate(used):
-        for seed, error in zip(record.test_seeds, record.test_errors, strict=True):
+        for seed, value in zip(record.test_seeds, record.test_metrics, strict=True):
             row = np.zeros(len(used) + len(seeds))
             row[[i, len(used) + seeds.index(seed)]] = 1
             rows.append(row)
-            errors.append(error)
+            values.append(value)
     design = np.array(rows)
-    solved, _, rank, _ = np.linalg.lstsq(design, np.array(errors), rcond=None)
-    degrees = len(errors) - int(rank)
+    solved, _, rank, _ = np.linalg.lstsq(design, np.array(values), rcond=None)
+    degrees = len(values) - int(rank)
     if degrees < 1:
         return None
-    left = np.array(errors) - design @ solved
+    left = np.array(values) - design @ solved
     return Noise(float(np.sqrt(left @ left / degrees)), degrees)
 
 
@@ -118,11 +115,11 @@ def difference(
 ) -> Difference | None:
     """The difference a - b over the seeds that both have; None if they have none in common.
 
-    `spread` is the noise of final errors; without it the difference has no interval.
+    `spread` is the noise of final trainings; without it the difference has no interval.
     """
-    of_a = dict(zip(a.test_seeds, a.test_errors, strict=True))
-    of_b = dict(zip(b.test_seeds, b.test_errors, strict=True))
-    values = [error - of_b[seed] for seed, error in of_a.items() if seed in of_b]
+    of_a = dict(zip(a.test_seeds, a.test_metrics, strict=True))
+    of_b = dict(zip(b.test_seeds, b.test_metrics, strict=True))
+    values = [value - of_b[seed] for seed, value in of_a.items() if seed in of_b]
     if not values:
         return None
     n, centre = len(values), float(np.mean(values))
@@ -135,22 +132,22 @@ def difference(
 def membership(
     records: Sequence[Record], costs: Sequence[str], spread: Noise | None
 ) -> list[float]:
-    """The probability of each record that its placement is on the front of mean error and `costs`.
+    """The probability of each record that its placement is on the front of mean and `costs`.
 
-    All records have final errors. The means are drawn DRAWS times around the measured ones, with a
+    All records have final trainings. Means are drawn DRAWS times around the measured ones, with a
     width from the noise and the number of seeds; costs are known. Without noise (`spread` is None)
     the probabilities are 0 or 1, from the measured means.
     """
-    means = np.array([np.mean(r.test_errors) for r in records])
+    means = np.array([np.mean(r.test_objectives) for r in records])
     cost_rows = [[r.objective(key) for key in costs] for r in records]
     known = np.array(cost_rows).reshape(len(records), -1)
     if spread is None:
         return [float(on) for on in nondominated(np.column_stack([means, known]))]
     rng = np.random.default_rng(0)
-    width = spread.sd / np.sqrt([len(r.test_errors) for r in records])
+    width = spread.sd / np.sqrt([len(r.test_metrics) for r in records])
     scale = np.sqrt(spread.degrees / rng.chisquare(spread.degrees, DRAWS))[:, None]
     drawn = means + width * scale * rng.standard_normal((DRAWS, len(records)))
-    # A record is beaten in a draw where another one that costs no more has less error.
+    # A record is beaten in a draw where another one that costs no more has a lower mean.
     costs_no_more = (known[:, None] <= known[None]).all(2) & ~np.eye(len(records), dtype=bool)
     beaten = [(drawn[:, costs_no_more[:, i]] < drawn[:, [i]]).any(1) for i in range(len(records))]
     return [float(share) for share in 1 - np.stack(beaten, axis=1).mean(0)]

@@ -63,21 +63,21 @@ def _cost_line(name: str, cost: Cost, backbone: Cost) -> str:
 
 def _echo_time(ready: ResolvedRun) -> None:
     # Of the data set as it is defined: a dry run does not read the data.
-    images = ready.study.data.limit or ready.source.train
-    held_out = round(images * ready.study.data.validation)
-    of = sizes(ready, images - held_out, held_out, ready.source.test)
+    samples = ready.study.data.limit or ready.source.train
+    held_out = round(samples * ready.study.data.validation)
+    of = sizes(ready, samples - held_out, held_out, ready.source.test)
     expected = forecast(ready, of, AT_LEAST)
     click.echo("")
     if isinstance(expected, str):
         click.echo(told(expected))
         return
-    _echo_phases(ready, expected, images)
+    _echo_phases(ready, expected, samples)
 
 
-def _echo_phases(ready: ResolvedRun, expected: Forecast, images: int) -> None:
+def _echo_phases(ready: ResolvedRun, expected: Forecast, samples: int) -> None:
     for phase, seconds in expected.phases:
         click.echo(f"{phase.name:28} {phase.trainings:5,} trainings {duration(seconds):>12}")
-    seen = images * ready.study.recipe.epochs
+    seen = samples * ready.study.recipe.epochs
     one_training = [speed.seconds(1, seen) for speed in expected.speeds.of_probes]
     least, most = min(one_training), max(one_training)
     click.echo(

@@ -105,10 +105,12 @@ def _write_snippet(candidate: Exported, path: Path) -> None:
 def _snippet(candidate: Exported) -> str:
     """Return the text of a Python file whose `model()` builds the candidate."""
     record, space = candidate.record, candidate.space
-    error = "failed" if record.val_error is None else f"{record.val_error:.2f} % validation error"
+    metric, value = record.metric, "failed"
+    if record.val_metric is not None:
+        value = f"{metric.with_unit(metric.text(record.val_metric))} validation {metric.name}"
     summary = (
         f"Candidate {record.tag} of a placement search on {space.name}: "
-        f"{error}, {record.params_overhead:+.2f} % parameters."
+        f"{value}, {record.params_overhead:+.2f} % parameters."
     )
     written_by = (
         f"Written by bam_search {__version__}, which it needs. "
@@ -124,7 +126,7 @@ def _snippet(candidate: Exported) -> str:
         imports = imports.replace(
             "bam_search import attach", "bam_search import attach, register_attention"
         )
-    return f'''"""{summary}
+    return f'''"""{_in_docstring(summary)}
 
 {written_by}
 """
@@ -144,6 +146,11 @@ def model(classes: int = {space.classes}):
 if __name__ == "__main__":
     print(f"{{sum(p.numel() for p in model().parameters()):,}} parameters")
 '''
+
+
+def _in_docstring(text: str) -> str:
+    """Return the text as it is written between three quotes: a record's words are no code."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _register_lines(placement: str) -> str:

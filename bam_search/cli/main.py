@@ -162,7 +162,7 @@ def cli() -> None:
     "--data",
     "source",
     metavar="PATH|NAME",
-    help="cifar100.npz, cifar-100-python/, or: auto, cifar100, generated.",
+    help="What the task takes: a cifar100.npz, cifar-100-python/, auto, cifar100, generated.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The study's folder.  [default: reports/<name>]"
@@ -372,7 +372,7 @@ def export(
 def train(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
     """Train a candidate of a report again, test it, and keep its weights.
 
-    It is trained as the study trains its finalists: on all training images.
+    It is trained as the study trains its finalists: on all training samples.
     """
     from bam_search.cli import train as training
 
@@ -394,10 +394,10 @@ def train(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
     "--images",
     "pictures",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A folder of your own pictures.  [default: test images]",
+    help="A folder of your own pictures.  [default: test samples]",
 )
 @click.option(
-    "--count", type=click.IntRange(1, 200), default=8, show_default=True, help="How many images."
+    "--count", type=click.IntRange(1, 200), default=8, show_default=True, help="How many."
 )
 @MODULES
 @DEVICE
@@ -407,7 +407,7 @@ def train(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
     help="Where to write.  [default: REPORT_DIR/candidate-N-maps.html]",
 )
 def maps(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
-    """Show where on an image a trained candidate's attention amplifies, site after site."""
+    """Show where on a sample a trained candidate's attention amplifies, site after site."""
     from bam_search.cli import maps as showing
 
     target = out or folder / f"candidate-{candidate}-maps.html"
@@ -457,7 +457,7 @@ def report(path: Path, plotlyjs: str, every: float | None, only_verify: bool) ->
 def compare(folders: tuple[Path, ...], out: Path) -> None:
     """Show finished studies in one Pareto front and one page.
 
-    The front is of error against parameters and MACs of the whole network.
+    The front is of their metric against parameters and MACs of the whole network.
     """
     from bam_search.cli import compare as comparing
 

@@ -1,4 +1,4 @@
-"""`maps`: where on an image a trained candidate's attention amplifies, site after site."""
+"""`maps`: where on a sample a trained candidate's attention amplifies, site after site."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +56,7 @@ def show(
         gains = attention_gains(net, lambda: context.model(net)(inputs))
     gain_maps = {site: gain.cpu().numpy() for site, gain in gains.items()}
     title = f"Attention of #{tag}, {candidate.record.placement}"
-    write(out, gallery(title, shown.captions, shown.pixels, gain_maps))
+    write(out, gallery(title, how.task.sample, shown.captions, shown.pixels, gain_maps))
     click.echo(f"maps: {out}")
 
 

@@ -19,7 +19,7 @@ from rich.progress import (
 
 from bam_search.analysis.statistics import mean
 from bam_search.errors import last_line
-from bam_search.report.tables import error_text, test_text
+from bam_search.report.tables import test_text, validation_text
 from bam_search.search.loop import OnResult
 from bam_search.study.record import Record
 from bam_search.words import counted
@@ -64,15 +64,15 @@ def searched(record: Record) -> str:
 
     `val 81.2 ± 1.0 %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`
     """
-    costs = _costs(record)
+    costs, metric = _costs(record), record.metric
     if record.stopped:
         epochs = counted(record.rung_epochs[-1], "epoch")
-        error = record.rung_errors[-1]
-        return f"stopped after {epochs} with {error:.1f} %{costs}  {record.label}"
-    error_with_interval = error_text(record)
+        last = metric.with_unit(metric.once(record.rung_metrics[-1]))
+        return f"stopped after {epochs} with {last}{costs}  {record.label}"
+    value = metric.with_unit(f"{validation_text(record):>10}")
     seconds = _seconds(record.seconds)
     failed = f"  {last_line(record.failure)}" if record.failure else ""
-    return f"val {error_with_interval:>10} %{costs}  {seconds}  {record.label}{failed}"
+    return f"val {value}{costs}  {seconds}  {record.label}{failed}"
 
 
 def tested(record: Record) -> str:
@@ -81,12 +81,13 @@ def tested(record: Record) -> str:
     `test 81.63 ± 0.21 (3) %  layer2=bam(r=4,d=1)`
     """
     failed = f"  {last_line(record.test_failure)}" if record.test_failure else ""
-    return f"test {_test_text(record) or 'failed':>16} %  {record.label}{failed}"
+    value = record.metric.with_unit(f"{_test_text(record) or 'failed':>16}")
+    return f"test {value}  {record.label}{failed}"
 
 
 def _test_text(record: Record) -> str:
-    """'81.63 ± 0.21 (3)' of the test errors so far, and an empty text for none."""
-    return test_text(mean(record.test_errors) if record.is_tested else None)
+    """'81.63 ± 0.21 (3)' of the tests so far, and an empty text for none."""
+    return test_text(record.metric, mean(record.test_metrics) if record.is_tested else None)
 
 
 def _costs(record: Record) -> str:

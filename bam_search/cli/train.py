@@ -29,7 +29,7 @@ def train_candidate(
 ) -> None:
     """Train the candidate that the report calls `tag`, test it, and write its state dict to `out`.
 
-    It is trained on all of the study's training images. Without `seed`, the seed is the first one
+    It is trained on all of the study's training samples. Without `seed`, the seed is the first one
     of the study's finalists. `modules` says where modules of the user's lie now.
 
     Raises UserError.
@@ -47,11 +47,13 @@ def train_candidate(
     blocks = sites_of(candidate.space).blocks
     with faster(net, blocks, how.recipe):
         epochs: tuple[Epoch, ...] = train(net, context, how.recipe, seed)
-    error = measured(net, how.parts.test, context).value
+    metric = how.task.metric
+    value = metric.with_unit(metric.text(measured(net, how.parts.test, context).value))
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
     trained = counted(len(epochs), "epoch")
-    click.echo(f"{out}: {error:.2f} % test error after {trained}, seed {seed}")
-    known = dict(zip(candidate.record.test_seeds, candidate.record.test_errors, strict=True))
+    click.echo(f"{out}: {value} test {metric.name} after {trained}, seed {seed}")
+    known = dict(zip(candidate.record.test_seeds, candidate.record.test_metrics, strict=True))
     if seed in known:
-        click.echo(f"the study measured {known[seed]:.2f} % with this seed", err=True)
+        before = metric.with_unit(metric.text(known[seed]))
+        click.echo(f"the study measured {before} with this seed", err=True)

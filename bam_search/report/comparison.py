@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bam_search.analysis.final_errors import FinalErrors
+from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.pareto import nondominated
 from bam_search.config import flat
 from bam_search.errors import UserError
@@ -25,7 +25,7 @@ from bam_search.report.figures import INK, laid_out, markers
 from bam_search.report.render import embedded, render
 from bam_search.report.tables import read_records
 from bam_search.study.record import Record
-from bam_search.tasks.metric import binomial
+from bam_search.tasks.metric import Metric
 
 COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
 """The costs that studies are compared by, of the whole network.
@@ -38,10 +38,10 @@ SHAPES = ("circle", "diamond", "square", "triangle-up", "star", "hexagon", "cros
 
 Their numbers, 7 and 8, have no common divisor, so the looks of 56 studies differ.
 """
-SAME = ("error", "data", "recipe", "seed")
-"""What studies must have in common for their errors to be comparable.
+SAME = ("measured", "data", "recipe", "seed")
+"""What studies must have in common for their values to be comparable.
 
-"error" is which error it is, the others are sections of the identity. The seed draws the split.
+"measured" is on which samples, the others are sections of the identity. The seed draws the split.
 """
 UNKNOWN = "not known"
 """What a study's identity does not say."""
@@ -57,18 +57,28 @@ class Finished:
 
     @property
     def tested(self) -> bool:
-        """Whether it has finalists: then these alone are compared, by their mean test error."""
+        """Whether it has finalists: then these alone are compared, by their tests."""
         return any(record.is_finalist for record in self.records)
+
+    @property
+    def metric(self) -> Metric:
+        """What it measures."""
+        return self.records[0].metric
 
 
 @dataclass(frozen=True)
 class Point:
-    """A candidate in the comparison: its error in percent, and how far its error bar goes."""
+    """A candidate in the comparison: its value of the metric, and how far its bar goes."""
 
     study: str
     record: Record
-    error: float
+    value: float
     bar: float
+
+    @property
+    def objective(self) -> float:
+        """The value to minimise."""
+        return self.record.metric.minimised(self.value)
 
 
 @dataclass(frozen=True)
@@ -76,9 +86,10 @@ class Comparison:
     """All that the page shows.
 
     `points` are by study; `front` is the joint one, the cheapest first; `studies` say how each was
-    run; `differences` are what makes their errors incomparable.
+    run; `differences` are what makes their values incomparable.
     """
 
+    metric: Metric
     points: Mapping[str, tuple[Point, ...]]
     front: tuple[Point, ...]
     studies: tuple[Mapping[str, str], ...]
@@ -90,7 +101,7 @@ class Comparison:
         if not self.differences:
             return ""
         differences = "; ".join(self.differences)
-        return f"The errors of these studies are not comparable, as they differ in: {differences}"
+        return f"The values of these studies are not comparable, as they differ in: {differences}"
 
 
 def read_study(folder: Path, name: str) -> Finished:
@@ -123,9 +134,14 @@ def _read_identity(folder: Path) -> dict[str, Any]:
 
 
 def compare(studies: Sequence[Finished]) -> Comparison:
-    """The studies' points, their joint front, and the differences between the studies."""
+    """The studies' points, their joint front, and the differences between the studies.
+
+    Raises UserError if they measure different things.
+    """
+    _check_metrics(studies)
     points = {study.name: _points(study) for study in studies}
     return Comparison(
+        metric=studies[0].metric,
         points=points,
         front=tuple(front(_all_points(points), tuple(COSTS))),
         studies=tuple(_about(study, len(points[study.name])) for study in studies),
@@ -133,12 +149,29 @@ def compare(studies: Sequence[Finished]) -> Comparison:
     )
 
 
+def _check_metrics(studies: Sequence[Finished]) -> None:
+    """Raise UserError if two of the studies measure different things."""
+    first, *others = studies
+    for other in others:
+        if other.metric.identity != first.metric.identity:
+            measured = [_measured_words(study) for study in (first, other)]
+            raise UserError(
+                f"the studies are not comparable: {' and '.join(measured)}",
+                "compare studies that measure the same",
+            )
+
+
+def _measured_words(study: Finished) -> str:
+    better = "larger" if study.metric.larger_is_better else "smaller"
+    return f"{study.name} measures {study.metric.title} ({better} is better)"
+
+
 def _all_points(points: Mapping[str, Sequence[Point]]) -> list[Point]:
     return [point for of_study in points.values() for point in of_study]
 
 
 def front(points: Sequence[Point], costs: Sequence[str]) -> list[Point]:
-    """The points that no other beats in the error and these costs together, the cheapest first."""
+    """The points that no other beats in the metric and these costs together, the cheapest first."""
     values = [_values(point, costs) for point in points]
     on_front = nondominated(np.array(values, dtype=float))
     members = [point for point, member in zip(points, on_front, strict=True) if member]
@@ -146,12 +179,12 @@ def front(points: Sequence[Point], costs: Sequence[str]) -> list[Point]:
 
 
 def _values(point: Point, costs: Sequence[str]) -> tuple[float, ...]:
-    """The costs, then the error: what a front minimises, in the order that it is sorted by."""
-    return (*(getattr(point.record, cost) for cost in costs), point.error)
+    """The costs, then the metric: what a front minimises, in the order that it is sorted by."""
+    return (*(getattr(point.record, cost) for cost in costs), point.objective)
 
 
 def draw(comparison: Comparison) -> go.Figure:
-    """Error against each cost, panels side by side.
+    """The metric against each cost, panels side by side.
 
     Each study has a colour, a shape and its front as a line; the joint front is a dotted one.
     """
@@ -161,7 +194,7 @@ def draw(comparison: Comparison) -> go.Figure:
         for trace in _panel(comparison, cost, legend=column == 1):
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title=title, row=1, col=column)
-    return laid_out(figure)
+    return laid_out(figure, comparison.metric.title)
 
 
 def _panel(comparison: Comparison, cost: str, legend: bool) -> Iterator[go.Scatter]:
@@ -209,31 +242,31 @@ def _row(point: Point) -> dict[str, str]:
         "placement": record.placement,
         "params": f"{record.params:,}",
         "MACs (conv + fc)": f"{record.macs_conv_fc:,}",
-        "error, %": _error_text(point),
-        "n": str(len(record.test_errors) or 1),
+        record.metric.title: _value_text(point),
+        "n": str(len(record.test_metrics) or 1),
     }
 
 
 def _points(study: Finished) -> tuple[Point, ...]:
     """The finalists, or all finished candidates of a study that has no finalists."""
-    finals = FinalErrors.of(study.records)
+    finals = FinalMetrics.of(study.records)
     complete = [record for record in study.records if record.complete]
     compared = [record for record in complete if record.is_finalist] or complete
-    return tuple(Point(study.name, record, *_error(record, finals)) for record in compared)
+    return tuple(Point(study.name, record, *_value(record, finals)) for record in compared)
 
 
-def _error(record: Record, finals: FinalErrors) -> tuple[float, float]:
-    """The mean test error if there is one, else the validation error; and its bar's length."""
-    test, error = finals.mean(record), finals.error(record)
+def _value(record: Record, finals: FinalMetrics) -> tuple[float, float]:
+    """The mean of its tests if there is one, else its validation; and its bar's length."""
+    test, value = finals.mean(record), finals.value(record)
     if test is None:
-        return error, binomial(error, record.val_images or 1)
-    return error, binomial(error, record.test_images or 1) if test.sd is None else test.sd
+        return value, record.val_standard_error or 0.0
+    return value, record.test_standard_errors[0] if test.sd is None else test.sd
 
 
-def _error_text(point: Point) -> str:
-    """'81.63 ± 0.21 test': the error, its bar, and on which images."""
-    images = "test" if point.record.is_finalist else "validation"
-    return f"{point.error:.2f} ± {point.bar:.2f} {images}"
+def _value_text(point: Point) -> str:
+    """'81.63 ± 0.21 test': the value, its bar, and on which samples."""
+    samples, metric = "test" if point.record.is_finalist else "validation", point.record.metric
+    return f"{metric.text(point.value)} ± {metric.text(point.bar)} {samples}"
 
 
 def _about(study: Finished, candidates: int) -> dict[str, str]:
@@ -242,18 +275,20 @@ def _about(study: Finished, candidates: int) -> dict[str, str]:
     columns = {
         "space": "space",
         "data": "data.name",
-        "images": "data.images",
+        "samples": "data.images",
         "epochs": "recipe.epochs",
-        "error": "error",
+        "measured": "measured",
     }
     values = {title: identity.get(key, UNKNOWN) for title, key in columns.items()}
     return {"study": study.name, **values, "candidates here": str(candidates)}
 
 
 def _identity(study: Finished) -> dict[str, str]:
-    """The identity as text by key, `recipe.epochs` for example; "error" is which error it is."""
+    """The identity as text by key, `recipe.epochs` for example; "measured" is on which samples."""
     values = {key: str(value) for key, value in flat(study.identity).items()}
-    return {"error": "mean test error" if study.tested else "validation error", **values}
+    name = study.metric.name
+    measured = f"mean test {name}" if study.tested else f"validation {name}"
+    return {**values, "measured": measured}
 
 
 def _differences(studies: Sequence[Finished]) -> list[str]:
@@ -284,7 +319,7 @@ def _who_has_what(names_by_value: Mapping[str, Sequence[str]]) -> str:
 def _line(name: str, points: Sequence[Point], cost: str, look: Mapping[str, Any]) -> go.Scatter:
     return go.Scatter(
         x=[getattr(point.record, cost) for point in points],
-        y=[point.error for point in points],
+        y=[point.value for point in points],
         name=html.escape(name),
         legendgroup=name,
         showlegend=False,
@@ -302,7 +337,7 @@ def _scatter(
         shape,
         colour,
         x=[getattr(point.record, cost) for point in points],
-        y=[point.error for point in points],
+        y=[point.value for point in points],
         bars=[point.bar for point in points],
     )
     hovers = [_hover(point) for point in points]
@@ -316,7 +351,7 @@ def _hover(point: Point) -> str:
     lines = (
         f"<b>{html.escape(heading)}</b>",
         *(html.escape(line) for line in textwrap.wrap(record.placement, 60)),
-        f"error {_error_text(point)}",
+        html.escape(f"{record.metric.title} {_value_text(point)}"),
         f"parameters {record.params:,}",
         f"MACs conv + fc {record.macs_conv_fc:,}",
     )

@@ -12,11 +12,12 @@ from typing import Any
 import plotly.graph_objects as go
 
 from bam_search.analysis.answers import AXES
-from bam_search.analysis.final_errors import FinalErrors
+from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.pareto import front_line
 from bam_search.analysis.statistics import Mean
-from bam_search.study.record import OBJECTIVES, Record, main_records
+from bam_search.study.record import METRIC, OBJECTIVES, Record, main_records
+from bam_search.tasks.metric import Metric
 
 INK = "#222222"
 REFERENCES = (
@@ -94,7 +95,7 @@ def _reference_groups(complete: Sequence[Record]) -> list[Group]:
 
 
 def draw(findings: Findings) -> go.Figure:
-    """Validation error against an overhead, with a switch to the other overheads.
+    """The validation metric against an overhead, with a switch to the other overheads.
 
     Where overheads span more than ten times, a second switch has a logarithmic scale. Each point's
     `customdata` is its candidate's tag; the last trace is empty, for the page's ring around the
@@ -111,7 +112,8 @@ def draw(findings: Findings) -> go.Figure:
     if _span_ten_times(records, axes):
         switches.append(_scale_buttons())
     dropdowns = [_dropdown(buttons, 0.32 * i) for i, buttons in enumerate(switches)]
-    return laid_out(figure).update_layout(margin={"t": 50}, updatemenus=dropdowns)
+    figure = laid_out(figure, findings.metric.title)
+    return figure.update_layout(margin={"t": 50}, updatemenus=dropdowns)
 
 
 def _known_axes(records: Sequence[Record]) -> list[str]:
@@ -124,13 +126,13 @@ def _axis_title(axis: str) -> str:
 
 
 def _add_backbone_line(figure: go.Figure, records: Sequence[Record]) -> None:
-    """A dashed line at the error of the first complete reference, if there is one."""
+    """A dashed line at the validation of the first complete reference, if there is one."""
     references = [r for r in records if r.is_reference and r.complete]
     if not references:
         return
     first = references[0]
     figure.add_hline(
-        first.val_error,
+        first.val_metric,
         line={"dash": "dash", "width": 1, "color": DOMINATED[1]},
         annotation_text=html.escape(first.name),
     )
@@ -190,65 +192,68 @@ def _traces(findings: Findings, axis: str) -> list[go.Scatter]:
     points = [_points(group, axis) for group in groups(findings)]
     circle = {"symbol": "circle-open", "size": 20, "line": {"width": 3}, "color": INK}
     ring = _ring({"mode": "markers", "marker": circle})
-    crosses = _tested(tested, findings.finals, axis)
-    return [*lines, *points, *_unfinished(records, axis), crosses, ring]
+    crosses = _tested(tested, findings, axis)
+    return [*lines, *points, *_unfinished(findings, axis), crosses, ring]
 
 
-def _unfinished(records: Sequence[Record], axis: str) -> list[go.Scatter]:
-    """Stopped candidates at the error of their last rung, failed ones above everything.
+def _unfinished(findings: Findings, axis: str) -> list[go.Scatter]:
+    """Stopped candidates at the value of their last rung, failed ones beyond the worst of all.
 
-    A failed candidate has no error. A kind of which there is none has no trace.
+    A failed candidate has no value. A kind of which there is none has no trace.
     """
-    stopped = [record for record in records if record.stopped and record.rung_errors]
+    records = findings.records
+    stopped = [record for record in records if record.stopped and record.rung_metrics]
     failed = [record for record in records if record.failure]
-    last_errors = [record.rung_errors[-1] for record in stopped]
-    above = [_greatest_error(records) + 1] * len(failed)
+    last_values = [record.rung_metrics[-1] for record in stopped]
+    beyond = [_beyond(findings.metric, records)] * len(failed)
     traces = []
     if stopped:
         name = "stopped early, after a shorter training"
-        traces.append(_unfinished_points(name, STOPPED, stopped, last_errors, axis))
+        traces.append(_unfinished_points(name, STOPPED, stopped, last_values, axis))
     if failed:
-        traces.append(_unfinished_points("failed", FAILED, failed, above, axis))
+        traces.append(_unfinished_points("failed", FAILED, failed, beyond, axis))
     return traces
 
 
-def _greatest_error(records: Sequence[Record]) -> float:
-    """The greatest error of all trainings to the end and last rungs; 100 without any."""
-    errors = [record.val_error for record in records if record.val_error is not None]
-    errors += [record.rung_errors[-1] for record in records if record.rung_errors]
-    return max(errors, default=100.0)
+def _beyond(metric: Metric, records: Sequence[Record]) -> float:
+    """Worse than all trainings to the end and last rungs, by a twentieth of their range."""
+    values = [record.val_metric for record in records if record.val_metric is not None]
+    values += [record.rung_metrics[-1] for record in records if record.rung_metrics]
+    minimised = [metric.minimised(value) for value in values] or [0.0]
+    worst = max(minimised)
+    return metric.minimised(worst + ((worst - min(minimised)) / 20 or 1.0))
 
 
 def _unfinished_points(
     name: str,
     look: tuple[str, str],
     records: Sequence[Record],
-    errors: Sequence[float],
+    values: Sequence[float],
     axis: str,
 ) -> go.Scatter:
     shape, colour = look
     overheads = [_at(record, axis) for record in records]
-    trace = markers(name, shape, colour, overheads, errors, [])
+    trace = markers(name, shape, colour, overheads, values, [])
     return trace.update(customdata=_tags(records), hoverinfo="none")
 
 
 def _optimistic(records: Sequence[Record], axis: str) -> go.Scatter:
-    """The front of the errors that the search measured, each of one training."""
+    """The front of the values that the search measured, each of one training."""
     line = front_line(_with_overhead(records, axis), axis)
     return _line("optimistic front: as measured once", line, axis)
 
 
-def _confident(tested: Sequence[Record], finals: FinalErrors, axis: str) -> go.Scatter:
-    """The front of the upper ends of the finalists' intervals.
+def _confident(tested: Sequence[Record], finals: FinalMetrics, axis: str) -> go.Scatter:
+    """The front of the worse ends of the finalists' intervals.
 
     Where there is one seed, and so no interval, it is of the means.
     """
     pessimistic = [
-        replace(record, val_error=_upper_end(finals.means[record.number]))
+        replace(record, val_metric=_worse_end(record.metric, finals.means[record.number]))
         for record in _with_overhead(tested, axis)
     ]
     line = front_line(pessimistic, axis)
-    name = "confident front: upper ends of the finalists' intervals"
+    name = "confident front: worse ends of the finalists' intervals"
     look = {"dash": "solid", "color": INK}
     return _line(name, line, axis).update(visible="legendonly", line=look)
 
@@ -257,15 +262,16 @@ def _with_overhead(records: Sequence[Record], axis: str) -> list[Record]:
     return [record for record in records if _at(record, axis) is not None]
 
 
-def _upper_end(test: Mean) -> float:
-    return test.mean if test.high is None else test.high
+def _worse_end(metric: Metric, test: Mean) -> float:
+    end = test.low if metric.larger_is_better else test.high
+    return test.mean if end is None else end
 
 
 def _line(name: str, records: Sequence[Record], axis: str) -> go.Scatter:
-    """A line in steps through the validation errors of these records."""
+    """A line in steps through the validation values of these records."""
     return go.Scatter(
         x=[_at(record, axis) for record in records],
-        y=[record.val_error for record in records],
+        y=[record.val_metric for record in records],
         name=name,
         mode="lines",
         line={"shape": "hv", "color": FRONT[1], "dash": "dot", "width": 1.5},
@@ -297,18 +303,20 @@ def draw_progress(lines: Mapping[str, Sequence[tuple[int, float]]]) -> go.Figure
 
 
 def draw_curves(findings: Findings) -> go.Figure | None:
-    """Validation error after each epoch, a line for each candidate measured more than once.
+    """The validation metric after each epoch, a line for each candidate measured more than once.
 
     None if there is no such candidate.
     """
-    measured = [r for r in main_records(findings.records) if len(r.val_errors) > 1]
+    measured = [r for r in main_records(findings.records) if len(r.epoch_metrics) > 1]
     if not measured:
         return None
-    longest = max(len(record.val_errors) for record in measured)
+    longest = max(len(record.epoch_metrics) for record in measured)
     figure = go.Figure(_curves(measured))
     figure.add_trace(_ring({"mode": "lines", "line": {"width": 4, "color": REFERENCES[0][1]}}))
     figure.update_xaxes(title="epoch", dtick=max(1, longest // 10))
-    return laid_out(figure, "validation error, %").update_layout(height=340, showlegend=False)
+    return laid_out(figure, f"validation {findings.metric.title}").update_layout(
+        height=340, showlegend=False
+    )
 
 
 def _curves(records: Sequence[Record]) -> go.Scatter:
@@ -317,16 +325,16 @@ def _curves(records: Sequence[Record]) -> go.Scatter:
     A trace for each of a thousand candidates would take seconds to draw.
     """
     epochs: list[int | None] = []
-    errors: list[float | None] = []
+    values: list[float | None] = []
     tags: list[str] = []
     for record in records:
-        count = len(record.val_errors)
+        count = len(record.epoch_metrics)
         epochs += [*range(1, count + 1), None]
-        errors += [*record.val_errors, None]
+        values += [*record.epoch_metrics, None]
         tags += [record.tag] * (count + 1)
     return go.Scatter(
         x=epochs,
-        y=errors,
+        y=values,
         customdata=tags,
         name="a candidate",
         mode="lines+markers",
@@ -342,9 +350,9 @@ def _ring(look: Mapping[str, Any]) -> go.Scatter:
     return go.Scatter(x=[], y=[], meta="ring", showlegend=False, hoverinfo="skip", **look)
 
 
-def laid_out(figure: go.Figure, y: str = "error, %") -> go.Figure:
+def laid_out(figure: go.Figure, y: str) -> go.Figure:
     """The figure with what all figures have in common: title of y, font, and legend below."""
-    figure.update_layout({"yaxis.title.text": y})
+    figure.update_layout({"yaxis.title.text": html.escape(y)})
     return figure.update_layout(
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "color": INK},
@@ -382,23 +390,23 @@ def markers(
 
 
 def _points(group: Group, axis: str) -> go.Scatter:
-    """A group's points, with bars of one binomial standard error."""
+    """A group's points, with bars of one standard error."""
     records = group.records
     overheads = [_at(record, axis) for record in records]
-    errors = [record.objective("error") for record in records]
+    values = [record.value(METRIC) for record in records]
     bars = [record.val_standard_error or 0.0 for record in records]
-    trace = markers(group.name, group.shape, group.colour, overheads, errors, bars)
+    trace = markers(group.name, group.shape, group.colour, overheads, values, bars)
     return trace.update(customdata=_tags(records), hoverinfo="none")
 
 
-def _tested(records: Sequence[Record], finals: FinalErrors, axis: str) -> go.Scatter:
-    """Crosses at the mean test errors, with bars of one standard deviation over seeds."""
-    tests = [finals.means[record.number] for record in records]
+def _tested(records: Sequence[Record], findings: Findings, axis: str) -> go.Scatter:
+    """Crosses at the means of the finals, with bars of one standard deviation over seeds."""
+    tests = [findings.finals.means[record.number] for record in records]
     bars = [test.sd or 0.0 for test in tests]
     return go.Scatter(
         x=[_at(record, axis) for record in records],
         y=[test.mean for test in tests],
-        name="mean test error of finalists",
+        name=html.escape(f"mean test {findings.metric.name} of finalists"),
         visible="legendonly",
         mode="markers",
         marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": INK}},

@@ -1,6 +1,6 @@
-"""A gallery of attention: a picture for each image and site, of the site's gain over the image.
+"""A gallery of attention: a picture for each sample and site, of the site's gain over it.
 
-Images go down, sites go across in the order in which the network comes to them.
+Samples go down, sites go across in the order in which the network comes to them.
 """
 
 import base64
@@ -29,9 +29,13 @@ class Picture:
 
 
 def gallery(
-    title: str, names: Sequence[str], pixels: np.ndarray, gains: Mapping[str, np.ndarray]
+    title: str,
+    sample: str,
+    names: Sequence[str],
+    pixels: np.ndarray,
+    gains: Mapping[str, np.ndarray],
 ) -> str:
-    """The page as HTML.
+    """The page as HTML; `sample` is what one of the pictures is of, "image" for example.
 
     `pixels` are (n, H, W, 3) uint8 with a name each, `gains` (n, h, w) by site in the order of the
     network.
@@ -43,7 +47,7 @@ def gallery(
         for site, gain in gains.items():
             pictures.append(_site_picture(name, site, pixels[i], gain[i], scales[site]))
         rows.append(pictures)
-    return render("gallery.html", "none", title, scales=scales, rows=rows)
+    return render("gallery.html", "none", title, sample=sample, scales=scales, rows=rows)
 
 
 def _site_picture(

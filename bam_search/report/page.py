@@ -56,7 +56,8 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
         context=context,
         findings=findings,
         subtitle=[context.about[key] for key in SUBTITLE if key in context.about],
-        measure="mean test error of the finalists" if findings.finalists else "validation error",
+        metric=context.metric,
+        measure=_measure(findings),
         answers=[answer_line(answer) for answer in findings.answers],
         verdicts=verdict_lines(findings),
         figures=_figures(findings),
@@ -70,11 +71,17 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
     )
 
 
+def _measure(findings: Findings) -> str:
+    """What answers are best in."""
+    name = findings.metric.name
+    return f"mean test {name} of the finalists" if findings.finalists else f"validation {name}"
+
+
 def _figures(findings: Findings) -> dict[str, Markup]:
     """The figures by the template's names, as HTML; empty where there is nothing to draw."""
     lines = findings.progress
     return {
-        "accuracy": embedded(draw(findings)),
+        "candidates": embedded(draw(findings)),
         "progress": _embedded(draw_progress(lines) if lines else None),
         "curves": _embedded(draw_curves(findings)),
     }
@@ -91,7 +98,7 @@ def _tables(context: ReportContext, findings: Findings) -> dict[str, pd.DataFram
         "finalists": finalist_table(findings),
         "differences": difference_table(findings),
         "paper": paper_table(context.paper, findings),
-        "effects": effect_table(effects.effects if effects else ()),
+        "effects": effect_table(context.metric, effects.effects if effects else ()),
         "ablations": ablation_table(findings),
         "front": record_table(findings, findings.front),
         "records": record_table(findings, findings.records),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bam_search.analysis.findings import Findings
-from bam_search.report.tables import difference_text, error_text, test_text
+from bam_search.report.tables import difference_text, test_text, validation_text
 from bam_search.study.published import MARKS, Marked, PublishedFigure, beside, minus
 from bam_search.study.record import Record
 
@@ -14,8 +14,8 @@ from bam_search.study.record import Record
 class Paper:
     """What the paper says about a study, and how this run of it differs.
 
-    `net` is the name of our network; `data` and `recipe` are words for ours, `data` empty if it is
-    the paper's.
+    `net` is the name of our network; `data`, `recipe` and `metric` are words for ours, `data` and
+    `metric` empty if they are the paper's.
     """
 
     claim: str = ""
@@ -23,6 +23,7 @@ class Paper:
     net: str = ""
     data: str = ""
     recipe: str = ""
+    metric: str = ""
 
     @property
     def shown(self) -> tuple[PublishedFigure, ...]:
@@ -40,11 +41,13 @@ class Paper:
         differences = []
         if nets:
             differences.append(f"the net ({self.net}, not {nets})")
+        if self.metric:
+            differences.append(f"the metric ({self.metric})")
         if self.data:
             differences.append(f"the data ({self.data})")
         differences.append(f"the recipe ({self.recipe})")
         return (
-            f"Not the paper's: {', '.join(differences)}. Differences compare better than errors do."
+            f"Not the paper's: {', '.join(differences)}. Differences compare better than values do."
         )
 
 
@@ -94,17 +97,21 @@ def _marked(figure: Marked | None, form: str) -> str:
 def _our_error(record: Record | None, findings: Findings) -> str:
     if record is None:
         return "not run"
-    test = findings.finals.mean(record)
-    return f"{error_text(record)} validation" if test is None else f"{test_text(test)} test"
+    test, metric = findings.finals.mean(record), findings.metric
+    return (
+        f"{validation_text(record)} validation"
+        if test is None
+        else f"{test_text(metric, test)} test"
+    )
 
 
 def _our_difference(record: Record | None, first: Record | None, findings: Findings) -> str:
-    """The difference of test errors, paired by seed; of validation errors where one has no test."""
+    """The difference of final trainings, paired by seed; of validation where one has no test."""
     if record is None or first is None or record is first:
         return ""
     compared = findings.comparison(record, first)
     if compared is not None:
-        return f"{difference_text(compared.difference)} on test"
-    if record.val_error is None or first.val_error is None:
+        return f"{difference_text(compared)} on test"
+    if record.val_metric is None or first.val_metric is None:
         return ""
-    return f"{record.val_error - first.val_error:+.1f} on validation"
+    return f"{record.val_metric - first.val_metric:+.1f} on validation"

@@ -13,7 +13,7 @@ from typing import Any
 from bam_search.analysis.additive import PlacementEncoder
 from bam_search.analysis.answers import Answer
 from bam_search.analysis.effects import Effect
-from bam_search.analysis.final_errors import ComparedTo
+from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.errors import UserError
 from bam_search.report.paper_table import Paper
@@ -22,13 +22,16 @@ from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
 from bam_search.study.published import PublishedFigure
 from bam_search.study.record import Record, costs_of
+from bam_search.tasks.metric import Metric
 
 
 @dataclass(frozen=True)
 class ReportContext:
     """What a report is about, beside its records.
 
-    title, objectives: the study's name, and the keys of OBJECTIVES that it minimises.
+    title: the study's name.
+    metric, sample: what it measures, and what one sample is called.
+    objectives: the keys of OBJECTIVES that its fronts are of.
     warning: text on top of the page, if not empty (the data are not CIFAR-100, for example).
     about: how the study was run, as text by title.
     choice_space: what the search could choose among.
@@ -40,6 +43,8 @@ class ReportContext:
     """
 
     title: str
+    metric: Metric
+    sample: str
     objectives: tuple[str, ...]
     warning: str
     about: Mapping[str, str]
@@ -52,7 +57,7 @@ class ReportContext:
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """The objectives beside the error."""
+        """The objectives beside the metric."""
         return costs_of(self.objectives)
 
 
@@ -66,6 +71,8 @@ def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
     encoder = PlacementEncoder.of(context.choice_space)
     return {
         "title": context.title,
+        "metric": asdict(context.metric),
+        "sample": context.sample,
         "objectives": context.objectives,
         "warning": context.warning,
         "about": dict(context.about),
@@ -77,7 +84,7 @@ def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
         "sites": [asdict(site) for site in _drawn_sites(context, records)],
         "blocks": context.sites.blocks,
         "axes": _axes(encoder),
-        "heat": heat(effects.effects) if effects else {},
+        "heat": heat(context.metric, effects.effects) if effects else {},
         "records": [_record_values(record, encoder) for record in records],
         "found": found(findings),
     }
@@ -180,11 +187,10 @@ HELPING, HURTING = "0,114,178", "213,94,0"
 """Blue and orange of Okabe and Ito's palette, as red, green and blue."""
 
 
-def heat(effects: Sequence[Effect]) -> dict[str, str]:
-    """A CSS colour by site, from the effects of modules at sites.
+def heat(metric: Metric, effects: Sequence[Effect]) -> dict[str, str]:
+    """A CSS colour by site, from the effects of modules at sites on the metric.
 
-    Blue where attention lowers the error, orange where it raises it; the smaller the effect, the
-    fainter.
+    Blue where attention helps, orange where it hurts; the smaller the effect, the fainter.
     """
     means = {}
     for effect in effects:
@@ -193,7 +199,7 @@ def heat(effects: Sequence[Effect]) -> dict[str, str]:
     most = max(map(abs, means.values()), default=0.0) or 1.0
     colours = {}
     for site, mean in means.items():
-        hue = HELPING if mean < 0 else HURTING
+        hue = HELPING if metric.minimised(mean) < 0 else HURTING
         colours[site] = f"rgba({hue},{round(abs(mean) / most, 3)})"
     return colours
 
@@ -228,6 +234,8 @@ def _context(values: Mapping[str, Any]) -> ReportContext:
     sites = tuple(Site(**_with_tuples(site)) for site in values["sites"])
     return ReportContext(
         title=values["title"],
+        metric=Metric(**values["metric"]),
+        sample=values["sample"],
         objectives=tuple(values["objectives"]),
         warning=values["warning"],
         about=values["about"],

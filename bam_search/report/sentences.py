@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from bam_search.analysis.answers import Answer
-from bam_search.analysis.final_errors import ComparedTo
+from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Findings, Outcomes
 from bam_search.analysis.pruning import Rung, Stopping
 from bam_search.analysis.statistics import Difference
-from bam_search.report.tables import error_text, test_text
+from bam_search.report.tables import test_text, validation_text
 from bam_search.study.record import Record
+from bam_search.tasks.metric import Metric
 from bam_search.words import counted
 
 VERDICTS = {"tie": "a tie with", "better": "better than", "worse": "worse than"}
@@ -17,31 +18,33 @@ VERDICTS = {"tie": "a tie with", "better": "better than", "worse": "worse than"}
 def answer_line(answer: Answer) -> str:
     """The answer in a sentence, with the best other reference beside it.
 
-    'at most +2 % parameters: layer1=bam (#7), 81.63 ± 0.21 (3) % test error, better than BAM in
-    every block by +0.60 points (...)'.
+    'at most +2 % parameters: layer1=bam (#7), 81.63 ± 0.21 (3) % test top-1 error, better than BAM
+    in every block by +0.60 points (...)'.
     """
     record = answer.record
     name = record.name or f"#{record.tag}"
-    sentence = f"{answer.question}: {record.placement} ({name}), {_measured_error(answer)}"
+    sentence = f"{answer.question}: {record.placement} ({name}), {_measured(answer)}"
     if answer.beside is None:
         return sentence
-    rival, difference = answer.beside.other, answer.beside.difference
-    verdict = f"{VERDICTS[difference.word]} {rival.name} by {-difference.mean:+.2f} points"
-    return f"{sentence}, {verdict} ({_improvement(difference)}, n = {difference.n})"
+    rival, gain, metric = answer.beside.other, answer.beside.improvement, record.metric
+    points = metric.with_step(metric.signed(gain.mean))
+    verdict = f"{VERDICTS[answer.beside.word]} {rival.name} by {points}"
+    return f"{sentence}, {verdict} ({_interval(metric, gain) or 'one seed'}, n = {gain.n})"
 
 
-def _measured_error(answer: Answer) -> str:
-    """'81.63 ± 0.21 (3) % test error', or the validation error where no test was made."""
+def _measured(answer: Answer) -> str:
+    """'81.63 ± 0.21 (3) % test top-1 error', or the validation where no test was made."""
+    metric = answer.record.metric
     if answer.test is not None:
-        return f"{test_text(answer.test)} % test error"
-    return f"{error_text(answer.record)} % validation error"
+        return f"{metric.with_unit(test_text(metric, answer.test))} test {metric.name}"
+    return f"{metric.with_unit(validation_text(answer.record))} validation {metric.name}"
 
 
-def _improvement(difference: Difference) -> str:
-    """The interval of how much better, which is the difference's with its signs turned."""
+def _interval(metric: Metric, difference: Difference) -> str:
+    """'90 % interval -1.02 to -0.20'; empty where there is none."""
     if difference.low is None or difference.high is None:
-        return "one seed"
-    return f"90 % interval {-difference.high:+.2f} to {-difference.low:+.2f}"
+        return ""
+    return f"90 % interval {metric.range(difference.low, difference.high)}"
 
 
 def verdict_lines(findings: Findings) -> list[str]:
@@ -70,13 +73,14 @@ def _reference_lines(findings: Findings) -> list[str]:
 def _verdict(compared: ComparedTo) -> str:
     """One comparison in a sentence.
 
-    'better than SE in every block: -0.61 points of test error, 90 % interval -1.02 to -0.20,
+    'better than SE in every block: -0.61 points of test top-1 error, 90 % interval -1.02 to -0.20,
     n = 3; ...'.
     """
     difference, record, other = compared.difference, compared.record, compared.other
-    verdict = f"{VERDICTS[difference.word]} {_rival_name(other)}"
-    points = f"{difference.mean:+.2f} points of test error"
-    interval = _test_interval(difference)
+    metric = record.metric
+    verdict = f"{VERDICTS[compared.word]} {_rival_name(other)}"
+    points = f"{metric.with_step(metric.signed(difference.mean))} of test {metric.name}"
+    interval = _interval(metric, difference) or "no interval with one seed"
     costs = f"{record.params_overhead:+.2f} % parameters against {other.params_overhead:+.2f} %"
     return f"{verdict}: {points}, {interval}, n = {difference.n}; {costs}"
 
@@ -85,31 +89,25 @@ def _rival_name(record: Record) -> str:
     return record.name or f"the best random placement, {record.placement}"
 
 
-def _test_interval(difference: Difference) -> str:
-    if difference.low is None:
-        return "no interval with one seed"
-    return f"90 % interval {difference.low:+.2f} to {difference.high:+.2f}"
-
-
 def worth_lines(findings: Findings) -> list[str]:
     """What the search found beside the random search, and what the rungs saved."""
     lines: list[str] = []
     compared, stops = findings.search_vs_random, findings.stopping
     if compared:
         lines += [
-            _arm_line("The search", compared.search),
-            _arm_line("Random search", compared.random),
+            _arm_line(findings.metric, "The search", compared.search),
+            _arm_line(findings.metric, "Random search", compared.random),
         ]
     if stops:
         lines += _stopping_lines(stops)
     return lines
 
 
-def _arm_line(name: str, arm: tuple[int, float, float]) -> str:
-    spent, error, volume = arm
+def _arm_line(metric: Metric, name: str, arm: tuple[int, float, float]) -> str:
+    spent, best, volume = arm
     return (
-        f"{name}: {counted(spent, 'epoch')} of training, "
-        f"least validation error {error:.2f} %, hypervolume {100 * volume:.0f} %"
+        f"{name}: {counted(spent, 'epoch')} of training, best validation {metric.name} "
+        f"{metric.with_unit(metric.text(best))}, hypervolume {100 * volume:.0f} %"
     )
 
 

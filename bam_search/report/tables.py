@@ -12,10 +12,12 @@ import pandas as pd
 
 from bam_search.analysis.answers import AXES
 from bam_search.analysis.effects import Effect
+from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
-from bam_search.analysis.statistics import Difference, Mean
+from bam_search.analysis.statistics import Mean
 from bam_search.errors import UserError
 from bam_search.study.record import Record
+from bam_search.tasks.metric import Metric
 
 TEXTS = tuple(field.name for field in fields(Record) if field.type in (str, "str"))
 """The fields of a record that are text; the others are numbers or JSON."""
@@ -72,13 +74,15 @@ def _parsed(key: str, cell: str) -> Any:
 
 def record_table(findings: Findings, records: Sequence[Record]) -> pd.DataFrame:
     """The columns that a person compares, as text, of these records of the findings."""
-    return pd.DataFrame([_row(record, findings.finals.mean(record)) for record in records])
+    metric = findings.metric
+    return pd.DataFrame([_row(metric, record, findings.finals.mean(record)) for record in records])
 
 
-def error_text(record: Record) -> str:
+def validation_text(record: Record) -> str:
     """'81.2 ± 1.0', or why there is none."""
-    if record.val_error is not None and record.val_standard_error is not None:
-        return f"{record.val_error:.1f} ± {record.val_standard_error:.1f}"
+    if record.val_metric is not None and record.val_standard_error is not None:
+        once = record.metric.once
+        return f"{once(record.val_metric)} ± {once(record.val_standard_error)}"
     if record.stopped:
         return "stopped"
     return "failed" if record.failure else "–"
@@ -90,24 +94,27 @@ def finalist_table(findings: Findings) -> pd.DataFrame:
 
 
 def _finalist_row(finalist: Finalist) -> dict[str, str]:
-    record, test = finalist.record, finalist.test
+    record, test, metric = finalist.record, finalist.test, finalist.record.metric
+    interval = ""
+    if test.low is not None and test.high is not None:
+        interval = f"{metric.text(test.low)} to {metric.text(test.high)}"
     return {
         "#": record.tag,
         "name": record.name or record.origin,
         "placement": record.placement,
-        "test error, %": f"{test.mean:.2f}",
-        "s.d.": "" if test.sd is None else f"{test.sd:.2f}",
-        "90 % interval": "" if test.low is None else f"{test.low:.2f} to {test.high:.2f}",
+        f"test {metric.title}": metric.text(test.mean),
+        "s.d.": "" if test.sd is None else metric.text(test.sd),
+        "90 % interval": interval,
         "n": str(test.n),
         "on the front": f"{finalist.p_on_front:.0%}",
-        "promised": _signed(finalist.validation_gain),
-        "kept": _signed(finalist.test_gain),
-        **{f"{title}, +%": _signed(record.objective(key)) for key, title in AXES.items()},
+        "promised": _signed(metric, finalist.validation_gain),
+        "kept": _signed(metric, finalist.test_gain),
+        **{f"{title}, +%": f"{record.objective(key):+.2f}" for key, title in AXES.items()},
     }
 
 
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f}"
+def _signed(metric: Metric, gain: float | None) -> str:
+    return "" if gain is None else metric.signed(gain)
 
 
 def difference_table(findings: Findings) -> pd.DataFrame:
@@ -117,7 +124,7 @@ def difference_table(findings: Findings) -> pd.DataFrame:
     for finalist in findings.finalists:
         record = finalist.record
         compared = findings.compared_to_references(record)
-        texts = {one.other.name: difference_text(one.difference) for one in compared}
+        texts = {one.other.name: difference_text(one) for one in compared}
         columns = {f"minus {name}": texts.get(name, "") for name in references}
         rows.append({"#": record.tag, "placement": record.label, **columns})
     return pd.DataFrame(rows)
@@ -128,47 +135,48 @@ def ablation_table(findings: Findings) -> pd.DataFrame:
     rows = [
         {
             "placement": one.record.name,
-            "test error minus the winner's": difference_text(one.difference),
+            f"test {findings.metric.name} minus the winner's": difference_text(one),
         }
         for one in findings.ablations
     ]
     return pd.DataFrame(rows)
 
 
-def effect_table(effects: Sequence[Effect]) -> pd.DataFrame:
-    """The effects as text."""
-    columns = ["what", "effect on the error, points", "90 % interval", "records with it"]
+def effect_table(metric: Metric, effects: Sequence[Effect]) -> pd.DataFrame:
+    """The effects on the metric as text."""
+    effect_on = ", ".join(filter(None, (f"effect on {metric.name}", metric.step)))
+    columns = ["what", effect_on, "90 % interval", "records with it"]
     rows = []
     for effect in effects:
-        interval = f"{effect.low:+.2f} to {effect.high:+.2f}"
-        rows.append((effect.name, f"{effect.mean:+.2f}", interval, str(effect.records)))
+        interval = metric.range(effect.low, effect.high)
+        rows.append((effect.name, metric.signed(effect.mean), interval, str(effect.records)))
     return pd.DataFrame(rows, columns=columns)
 
 
-def difference_text(difference: Difference) -> str:
+def difference_text(compared: ComparedTo) -> str:
     """'-0.61 (-1.02 to -0.20), n = 3: better'."""
-    interval = ""
-    if difference.low is not None:
-        interval = f" ({difference.low:+.2f} to {difference.high:+.2f})"
-    return f"{difference.mean:+.2f}{interval}, n = {difference.n}: {difference.word}"
+    difference, metric, interval = compared.difference, compared.record.metric, ""
+    if difference.low is not None and difference.high is not None:
+        interval = f" ({metric.range(difference.low, difference.high)})"
+    return f"{metric.signed(difference.mean)}{interval}, n = {difference.n}: {compared.word}"
 
 
-def test_text(test: Mean | None) -> str:
-    """'81.63 ± 0.21 (3)': mean, standard deviation and number of test errors; "" without one."""
+def test_text(metric: Metric, test: Mean | None) -> str:
+    """'81.63 ± 0.21 (3)': mean, standard deviation and number of tests; "" without one."""
     if test is None:
         return ""
-    spread = "" if test.sd is None else f" ± {test.sd:.2f}"
-    return f"{test.mean:.2f}{spread} ({test.n})"
+    spread = "" if test.sd is None else f" ± {metric.text(test.sd)}"
+    return f"{metric.text(test.mean)}{spread} ({test.n})"
 
 
-def _row(record: Record, test: Mean | None) -> dict[str, str]:
+def _row(metric: Metric, record: Record, test: Mean | None) -> dict[str, str]:
     return {
         "#": record.tag,
         "origin": record.origin,
         "name": record.name,
         "placement": record.placement,
-        "validation error, %": error_text(record),
-        "test error, % (n)": test_text(test),
+        f"validation {metric.title}": validation_text(record),
+        f"test {metric.title} (n)": test_text(metric, test),
         "params, M": f"{record.params / 1e6:.3f}",
         "params, +%": f"{record.params_overhead:+.2f}",
         "MACs conv+fc, M": f"{record.macs_conv_fc / 1e6:.3f}",

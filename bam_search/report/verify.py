@@ -33,10 +33,17 @@ def verify(path: Path) -> tuple[int, list[str]]:
         for name, there, here in _unlike("", on_page, derived)
     ]
     for record in records:
+        wrong += _wrong_metric(context, record)
         wrong += _wrong_overheads(context, record)
         wrong += _wrong_sum(record)
     wrong += _wrong_sections(path.read_text(encoding="utf-8"), page(context, findings))
     return _count(on_page) + 4 * len(records), wrong
+
+
+def _wrong_metric(context: ReportContext, record: Record) -> Iterator[str]:
+    """A metric that is not the page's."""
+    if record.metric != context.metric:
+        yield f"#{record.tag}: it measures {record.metric}, and the page {context.metric}"
 
 
 def _wrong_overheads(context: ReportContext, record: Record) -> Iterator[str]:

@@ -41,7 +41,7 @@ class StudyResult:
 
     @property
     def recommendation(self) -> Record | None:
-        """The searched finalist of least validation error; None if there is no finalist."""
+        """The searched finalist of best validation; None if there is no finalist."""
         return self.findings.recommended
 
     def dataframe(self) -> pd.DataFrame:

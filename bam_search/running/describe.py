@@ -16,8 +16,9 @@ from bam_search.score.cost import COUNTS
 from bam_search.search.store import MODULE_FILES
 from bam_search.search.study import Study
 from bam_search.space.modules import digest_of
+from bam_search.study.published import ERROR
 from bam_search.tasks.recipe import TASK_KEYS
-from bam_search.tasks.task import Dataset, Split
+from bam_search.tasks.task import Dataset, Split, Task
 from bam_search.words import counted
 
 LATENCY_BATCH = 32
@@ -44,11 +45,13 @@ def report_context(
     warning = ""
     if data.stands_in_for:
         warning = (
-            f"These are {data.name}: {data.origin}. Errors say nothing about {data.stands_in_for}."
+            f"These are {data.name}: {data.origin}. They say nothing about {data.stands_in_for}."
         )
     paper = _paper(ready, data, len(data_split.fit) + len(data_split.validation))
     return ReportContext(
         title=f"bam_search: {ready.name}",
+        metric=ready.task.metric,
+        sample=ready.task.sample,
         objectives=ready.study.objectives,
         warning=warning,
         about=about,
@@ -80,20 +83,25 @@ def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:
 
 
 def _paper(ready: ResolvedRun, data: Dataset, samples: int) -> Paper:
-    """Return the paper's figures, and how the data of this study differ from the paper's."""
-    study = ready.study
+    """Return the paper's figures, and how this study differs from the paper's.
+
+    The figures mean nothing beside those of another metric.
+    """
+    study, metric = ready.study, ready.task.metric
     if data.stands_in_for:
         ours = data.name
     elif samples != ready.source.train:
         ours = f"{samples:,} training {ready.task.sample}s of {data.name}"
     else:
         ours = ""
+    comparable = metric.identity == ERROR.identity
     return Paper(
         study.claim,
-        study.paper,
+        study.paper if comparable else (),
         study.space,
         ours,
         f"ours, of {counted(study.recipe.epochs, 'epoch')}",
+        "" if comparable else f"{metric.name}, not {ERROR.name}",
     )
 
 
@@ -111,6 +119,7 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
         "images": table["data"]["images"],
         "validation": table["data"]["validation"],
     }
+    table["metric"] = ready.task.metric.identity
     table["recipe"]["precision"] = _precision(ready)
     identity = {"bam_search": __version__, "variant": ready.device.variant}
     # A user's file may change between runs, and with it the space or the task.
@@ -135,7 +144,7 @@ def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str)
         "Date": date.isoformat(timespec="seconds"),
         "Variant": f"{device.variant}, on {device.name}, because {device.reason}",
         "Data": f"{data.name} ({data.origin}), sha256 {data.digest}",
-        "Task": f"{ready.task.name}, measured by {ready.task.metric.name}",
+        "Task": _task_words(ready.task),
         "Split": _split_words(ready, data_split),
         "Backbone": _backbone_words(ready),
         "Space": f"{len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements",
@@ -145,6 +154,11 @@ def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str)
         "Latency": _latency_words(ready),
         "Versions": f"bam_search {__version__}, Python {platform.python_version()}, {packages}",
     }
+
+
+def _task_words(task: Task) -> str:
+    better = "larger" if task.metric.larger_is_better else "smaller"
+    return f"{task.name}, measured by {task.metric.title}: {better} is better"
 
 
 def _recipe_words(ready: ResolvedRun) -> str:
@@ -176,7 +190,7 @@ def _search_words(study: Study) -> str:
         f"{study.sampler}, {study.trials} candidates, "
         f"the first {study.startup} searched ones at random, "
         f"seed {study.seed}, {study.workers} at a time; "
-        f"minimised: {', '.join(study.objectives)}"
+        f"objectives: {', '.join(study.objectives)}"
     )
 
 

@@ -37,7 +37,7 @@ class Forecast:
 def sizes(ready: ResolvedRun, fit: int, validation: int, test: int) -> Sizes:
     """Return the sizes of a study.
 
-    `fit`, `validation` and `test` are numbers of images.
+    `fit`, `validation` and `test` are numbers of samples.
     """
     return Sizes(
         fit,
@@ -65,7 +65,7 @@ def forecast(ready: ResolvedRun, of: Sizes, at_least: float) -> Forecast | str:
     typical = Speed(start, per_sample)
     at_once = _trainings_at_once(ready)
     phases = tuple(
-        (phase, typical.seconds(phase.trainings, phase.images) / at_once)
+        (phase, typical.seconds(phase.trainings, phase.samples) / at_once)
         for phase in workload(ready.study, of)
     )
     return Forecast(phases, measured)

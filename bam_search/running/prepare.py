@@ -25,7 +25,6 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
 from bam_search.tasks.load import load_task
-from bam_search.tasks.metric import binomial
 from bam_search.tasks.task import Dataset, Source, Task
 
 COMPILING = (
@@ -172,7 +171,6 @@ def resolve_run(request: Request) -> ResolvedRun:
     study = request.study_on(device)
     task = load_task(study.task)
     study.recipe.check_keys(task.name, task.recipe_keys)
-    _check_metric(task)
     source = task.locate(study.data.source)
     _check_options(request.options)
     use_module_files(files_of(study.search.sources))
@@ -221,25 +219,6 @@ def _check_modules(names: Iterable[str]) -> None:
                 "write it to a .py file, and import it from there; "
                 "in a notebook, %%writefile my_module.py does that",
             )
-
-
-def _check_metric(task: Task) -> None:
-    """Raise UserError for a metric that the search and the report would take for something else.
-
-    They minimise, their texts say "error" and "%", and their standard errors are binomial.
-    """
-    metric = task.metric
-    faults = {
-        "is better when larger": metric.larger_is_better,
-        f"is in {metric.unit or 'no unit'}": metric.unit != "%",
-        "has a standard error that is not binomial": metric.standard_error is not binomial,
-    }
-    found = [fault for fault, holds in faults.items() if holds]
-    if found:
-        raise UserError(
-            f"{task.name} is measured by {metric.name}, which {' and '.join(found)}",
-            "a study needs a share of wrong answers in percent, such as 100 - accuracy",
-        )
 
 
 def _left_out(sites: tuple[str, ...]) -> str:

@@ -45,7 +45,7 @@ from bam_search.search.store import (
     read_store,
 )
 from bam_search.search.study import Study
-from bam_search.study.record import Record, main_records
+from bam_search.study.record import METRIC, Record, main_records
 from bam_search.tasks.task import Dataset
 
 AT_LEAST = 0.2
@@ -114,7 +114,12 @@ class Run:
             storage=StudyStorage.of(folder, ready.options.storage, ready.name),
             experiment=_experiment(ready, data, folder),
             context=SearchContext(
-                data.name, ready.references, ready.sites, ready.choice_space, ready.costs
+                data.name,
+                ready.task.metric,
+                ready.references,
+                ready.sites,
+                ready.choice_space,
+                ready.costs,
             ),
             identity=identity_of(ready, data),
         )
@@ -141,8 +146,15 @@ def run(the: Run) -> Outcome:
             if options.force_new:
                 for name in archive(the.folder, the.storage, but=(LOCK, STATUS)):
                     the.watcher.say(f"the study that was there is now {name}")
-            store = open_store(the.folder, the.identity, ready.study.objectives, the.storage)
+            store = open_store(
+                the.folder, the.identity, ready.study.objectives, the.storage, _maximised(ready)
+            )
             return _drive(the, store, status, status.watched(submit), workers)
+
+
+def _maximised(ready: ResolvedRun) -> tuple[str, ...]:
+    """Return the objectives that are better when larger: the metric, or none."""
+    return (METRIC,) if ready.task.metric.larger_is_better else ()
 
 
 def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:

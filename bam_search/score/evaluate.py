@@ -77,13 +77,15 @@ class Job:
 class Score:
     """How good a trained placement is.
 
-    `value` is that of the task's metric on `samples` samples; `per_epoch` is the training curve;
+    `value` is that of the task's metric on `samples` samples, with its standard error; `per_epoch`
+    is the training curve;
     `seconds` is the wall time of training and measuring. `micro_batches` is 2 where the memory was
     too small for whole batches: normalisations then saw halves. `loss` is the mean loss on the
     samples that were measured.
     """
 
     value: float
+    standard_error: float
     samples: int
     per_epoch: tuple[Epoch, ...]
     seconds: float
@@ -211,13 +213,21 @@ def _score(
     meter = Meter.of(model, context, _held_out(context, held_out), experiment.recipe.cuda_graph)
     measure = meter.start()
     # The test set is looked at once, at the end; validation after every epoch, for the curves.
-    each_epoch = None if job.final else lambda: measure().value
+    each_epoch = None if job.final else lambda: float(measure().value)
     recipe = replace(experiment.recipe, epochs=job.epochs)
     with faster(model, experiment.sites.blocks, recipe):
         epochs = train(model, context, recipe, job.seed, each_epoch, micro_batches, saved, keep)
     last = measure() if job.final else meter.measured()
     seconds = time.perf_counter() - started
-    return Score(last.value, len(held_out), epochs, seconds, micro_batches, last.loss)
+    return Score(
+        float(last.value),
+        float(last.standard_error),
+        len(held_out),
+        epochs,
+        seconds,
+        micro_batches,
+        last.loss,
+    )
 
 
 def faster(

@@ -1,4 +1,4 @@
-"""Finalists: the candidates that are trained again, with fresh seeds on all training images.
+"""Finalists: the candidates that are trained again, with fresh seeds on all training samples.
 
 They are the references, the members of the fronts and the best random candidate. Each training is
 measured on the test set once. All finalists are trained with the first seeds. Further seeds, within
@@ -42,7 +42,7 @@ from bam_search.study.record import (
 FRESH = 1_000_003
 """The offset from the study's seed to the seeds of the final trainings.
 
-The search never uses these seeds, so its selection does not bias the test errors.
+The search never uses these seeds, so its selection does not bias the tests.
 """
 UNCLEAR = (0.05, 0.95)
 """Between these probabilities it is unclear whether a finalist is on the front."""
@@ -54,7 +54,7 @@ def choose_finalists(
     """The candidates to train again, each once.
 
     First the references, then the searched members of the front and of the expected front, then the
-    random candidate of least validation error.
+    random candidate of best validation.
     """
     main = main_records(records)
     references = [record for record in main if record.is_reference and record.complete]
@@ -71,7 +71,7 @@ def choose_finalists(
 def expected_front(
     study: Study, choice_space: ChoiceSpace, records: Sequence[Record]
 ) -> list[Record]:
-    """The references and searched records on the front of expected errors, cheapest first.
+    """The references and searched records on the front of expected values, cheapest first.
 
     Where noise is as large as the differences, luck decides which records are on the measured
     front. The additive model averages the noise over all records. The list is empty if the model
@@ -92,10 +92,10 @@ def expected_front(
             vectors.append(vector)
     if not in_space:
         return []
-    errors = model.predict(model.encoder.features(np.array(vectors))).tolist()
+    minimised = model.predict(model.encoder.features(np.array(vectors))).tolist()
     expected = [
-        replace(record, val_error=error)
-        for record, error in zip(in_space.values(), errors, strict=True)
+        replace(record, val_metric=record.metric.minimised(value))
+        for record, value in zip(in_space.values(), minimised, strict=True)
     ]
     return [in_space[record.number] for record in pareto_front(expected, study.objectives)]
 
@@ -155,7 +155,7 @@ def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
 def ablations(study: Study, context: SearchContext, members: Sequence[Record]) -> list[Record]:
     """The records of the winner without each of its sites.
 
-    The winner is the searched finalist of least validation error. A placement that is a finalist
+    The winner is the searched finalist of best validation. A placement that is a finalist
     itself is left out.
     """
     winner = best_of(record for record in members if record.is_searched)
@@ -181,14 +181,14 @@ def unclear(study: Study, store: Store, members: Sequence[Record], index: int) -
     """
     records = store.records()
     known = [_before(study, records[record.number], index) for record in members]
-    tested = [record for record in known if len(record.test_errors) > 1]
+    tested = [record for record in known if len(record.test_metrics) > 1]
     if not tested:
         return []
     trained = _trainings_before(study, store, index)
     doubtful = []
     for p, record in zip(membership(tested, study.costs, noise(tested)), tested, strict=True):
         # A finalist that failed with one seed would fail again, so it gets no further ones.
-        failed = len(record.test_errors) < trained[record.number]
+        failed = len(record.test_metrics) < trained[record.number]
         if UNCLEAR[0] < p < UNCLEAR[1] and not failed:
             doubtful.append((abs(p - 0.5), record.number, record))
     doubtful.sort(key=lambda entry: entry[:2])
@@ -202,17 +202,17 @@ def _trainings_before(study: Study, store: Store, index: int) -> Counter[int]:
 
 
 def _before(study: Study, record: Record, index: int) -> Record:
-    """The record with only the test errors of the seeds before `index`.
+    """The record with only the tests of the seeds before `index`.
 
     An interrupted study then decides as an uninterrupted one does.
     """
     limit = study.seed + FRESH + index
-    seeds, errors = [], []
-    for seed, error in zip(record.test_seeds, record.test_errors, strict=True):
-        if seed < limit:
-            seeds.append(seed)
-            errors.append(error)
-    return replace(record, test_seeds=tuple(seeds), test_errors=tuple(errors))
+    before = [i for i, seed in enumerate(record.test_seeds) if seed < limit]
+    return replace(
+        record,
+        test_seeds=tuple(record.test_seeds[i] for i in before),
+        test_metrics=tuple(record.test_metrics[i] for i in before),
+    )
 
 
 def _train_round(
@@ -253,8 +253,9 @@ def _fields(result: Result) -> Mapping[str, Any]:
         return {"failure": result.failure}
     score = result.score
     return {
-        "error": score.value,
-        "images": score.samples,
+        "metric": score.value,
+        "standard_error": score.standard_error,
+        "samples": score.samples,
         "seconds": score.seconds,
         "micro_batches": score.micro_batches,
     }

@@ -46,11 +46,11 @@ class Proposer(Protocol):
     """The interface of what proposes: it is told of records and proposes placements."""
 
     def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float
+        self, placement: Placement, value: float, overheads: Sequence[float], weight: float
     ) -> None:
-        """Learn the error and the overheads, in percent, of a canonical placement.
+        """Learn the value to minimise and the overheads, in percent, of a canonical placement.
 
-        A `weight` below 1 marks an error that was forecast from a shorter training.
+        A `weight` below 1 marks a value that was forecast from a shorter training.
         """
 
     def sample(self, seed: int) -> Placement:
@@ -60,21 +60,21 @@ class Proposer(Protocol):
 class AdditiveProposer:
     """Proposes by the additive model: the untried placement of largest hypervolume improvement.
 
-    Only the error is modelled, as costs are known before training. Placements that were trained
-    count with their expected error as well, so that luck in one training does not make the front.
+    Only the metric is modelled, as costs are known before training. Placements that were trained
+    count with their expected value as well, so that luck in one training does not make the front.
     Effects sampled from their posterior instead of their means did worse (LOG.md).
     """
 
     def __init__(self, pool: CandidatePool) -> None:
         self._pool = pool
         self._vectors: list[np.ndarray] = []
-        self._errors: list[float] = []
+        self._values: list[float] = []
         self._weights: list[float] = []
         self._learned: AdditiveModel | None = None
         self._all = pool.everything() if pool.choice_space.size <= MAX_ENUMERATED else None
 
     def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float
+        self, placement: Placement, value: float, overheads: Sequence[float], weight: float
     ) -> None:
         """See Proposer.
 
@@ -85,7 +85,7 @@ class AdditiveProposer:
         vector = self._pool.encoder.vector(placement)
         if vector is not None:
             self._vectors.append(vector)
-            self._errors.append(error)
+            self._values.append(value)
             self._weights.append(weight)
             self._learned = None
 
@@ -95,22 +95,22 @@ class AdditiveProposer:
             return self._pool.spread(seed)
         vectors = np.array(self._vectors)
         if self._learned is None:
-            errors, weights = np.array(self._errors), np.array(self._weights)
-            self._learned = fit(self._pool.encoder, vectors, errors, weights)
+            values, weights = np.array(self._values), np.array(self._weights)
+            self._learned = fit(self._pool.encoder, vectors, values, weights)
         rng = np.random.default_rng(seed)
-        values = self._values(self._learned, vectors)
+        values = self._expected(self._learned, vectors)
         on_front = nondominated(values)
         untried = self._untried(vectors[on_front], rng)
         if not len(untried):
             return self._pool.spread(seed)
-        best = _most_hypervolume(values[on_front], self._values(self._learned, untried))
+        best = _most_hypervolume(values[on_front], self._expected(self._learned, untried))
         return self._pool.encoder.placement(untried[best])
 
-    def _values(self, learned: AdditiveModel, vectors: np.ndarray) -> np.ndarray:
-        """The expected errors and the overheads: (n, sites) -> (n, objectives)."""
-        errors = learned.predict(self._pool.encoder.features(vectors))
+    def _expected(self, learned: AdditiveModel, vectors: np.ndarray) -> np.ndarray:
+        """The expected values and the overheads: (n, sites) -> (n, objectives)."""
+        values = learned.predict(self._pool.encoder.features(vectors))
         overheads = self._pool.overheads(vectors)[:, : self._pool.objectives]
-        return np.column_stack([errors, overheads])
+        return np.column_stack([values, overheads])
 
     def _untried(self, front: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(n, sites) untried placements within the limits, in random order.
@@ -147,14 +147,14 @@ class OptunaProposer:
         self._count = 0
 
     def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float
+        self, placement: Placement, value: float, overheads: Sequence[float], weight: float
     ) -> None:
         """See Proposer; Optuna knows no weights."""
         del weight
         # NSGA-II writes the generation on the trials that it proposes itself. It would ignore these
         # added trials without it.
         generation = {NSGAIISampler._get_generation_key(): self._count // POPULATION}
-        trial = trial_of(self._choice_space, placement, [error, *overheads], generation)
+        trial = trial_of(self._choice_space, placement, [value, *overheads], generation)
         if trial is not None:
             self._study.add_trial(trial)
             self._count += 1
@@ -185,7 +185,7 @@ class UniformProposer:
         }
 
     def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float
+        self, placement: Placement, value: float, overheads: Sequence[float], weight: float
     ) -> None:
         """See Proposer; Optuna knows no weights."""
         del weight
@@ -195,7 +195,7 @@ class UniformProposer:
         trial = optuna.create_trial(
             params=dict(zip(self._pool.encoder.sites, vector.tolist(), strict=True)),
             distributions=cast("dict[str, BaseDistribution]", self._space),
-            values=[error, *overheads],
+            values=[value, *overheads],
         )
         self._study.add_trial(trial)
 
@@ -263,10 +263,10 @@ class CandidateGenerator:
         self._random_until = first + startup
 
     def tell(
-        self, placement: Placement, error: float, overheads: Sequence[float], weight: float = 1.0
+        self, placement: Placement, value: float, overheads: Sequence[float], weight: float = 1.0
     ) -> None:
-        """Learn the error and the overheads of a canonical placement; see Proposer."""
-        self._proposer.tell(placement, error, overheads, weight)
+        """Learn the value and the overheads of a canonical placement; see Proposer."""
+        self._proposer.tell(placement, value, overheads, weight)
 
     def ask(self, number: int, taken: Collection[str]) -> Placement | None:
         """The canonical placement for candidate `number`, its id not among `taken`.

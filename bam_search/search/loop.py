@@ -31,6 +31,7 @@ from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Sites
 from bam_search.study.record import (
     FIRST,
+    METRIC,
     RANDOM,
     REFERENCE,
     SEARCH,
@@ -39,16 +40,18 @@ from bam_search.study.record import (
     search_epochs,
     startup_of,
 )
+from bam_search.tasks.metric import Metric
 
 
 @dataclass(frozen=True)
 class SearchContext:
     """What the loop needs beside the study.
 
-    `data` is the data's name; `references` are by name.
+    `data` is the data's name, `metric` that of the task; `references` are by name.
     """
 
     data: str
+    metric: Metric
     references: Mapping[str, Placement]
     sites: Sites
     choice_space: ChoiceSpace
@@ -172,8 +175,9 @@ def _as_random(record: Record, number: int) -> Record:
         name="",
         control=False,
         rung_epochs=(),
-        rung_errors=(),
-        test_errors=(),
+        rung_metrics=(),
+        test_metrics=(),
+        test_standard_errors=(),
         test_seeds=(),
         seconds=0.0,
     )
@@ -212,6 +216,10 @@ def new_record(
         placement=placement.text,
         id=placement.id,
         data=context.data,
+        metric_name=context.metric.name,
+        unit=context.metric.unit,
+        larger_is_better=context.metric.larger_is_better,
+        decimals=context.metric.decimals,
         seed=study.seed,
         epochs=study.recipe.epochs,
         **_cost_fields(context.costs.base, context.costs.cost(placement)),
@@ -289,7 +297,7 @@ def _epochs(study: Study, record: Record) -> int:
     """The epochs of a record's next training; the random baseline has the full training only."""
     if record.is_random:
         return study.recipe.epochs
-    return study.budgets[len(record.rung_errors)]
+    return study.budgets[len(record.rung_metrics)]
 
 
 def _collect(
@@ -327,14 +335,15 @@ def _trained(study: Study, record: Record, result: Result) -> Record:
         return replace(
             record,
             rung_epochs=(*record.rung_epochs, epochs),
-            rung_errors=(*record.rung_errors, score.value),
+            rung_metrics=(*record.rung_metrics, score.value),
             seconds=seconds,
         )
     return replace(
         record,
-        val_error=score.value,
-        val_images=score.samples,
-        val_errors=tuple(epoch.value for epoch in score.per_epoch if epoch.value is not None),
+        val_metric=score.value,
+        val_standard_error=score.standard_error,
+        val_samples=score.samples,
+        epoch_metrics=tuple(epoch.value for epoch in score.per_epoch if epoch.value is not None),
         train_losses=tuple(epoch.loss for epoch in score.per_epoch),
         seconds=seconds,
         micro_batches=score.micro_batches,
@@ -360,7 +369,7 @@ def _finish(
 ) -> None:
     """Keep a finished record in the store, and report it."""
     _begin(context, store, record)  # it may have ended before this process saw it begin
-    values = [record.objective(key) for key in study.objectives] if record.complete else []
+    values = [record.value(key) for key in study.objectives] if record.complete else []
     store.add(record, values)
     on_result(record)
 
@@ -370,18 +379,19 @@ def _teach(
 ) -> None:
     """Tell the generator of a finished record.
 
-    A record that was stopped counts with the error that its last rung forecasts, weighted by how
-    much of the errors' variance the forecast explains. `before` are the records before this one.
+    A record that was stopped counts with the value that its last rung forecasts, weighted by how
+    much of the values' variance the forecast explains. `before` are the records before this one.
     """
     placement = record.parsed_placement
     costs = [record.objective(key) for key in study.costs]
     if record.complete:
-        generator.tell(placement, record.objective("error"), costs)
+        generator.tell(placement, record.objective(METRIC), costs)
     elif record.stopped:
-        predicted = forecast(before, record.rung_epochs[-1])
+        epochs = record.rung_epochs[-1]
+        predicted = forecast(before, epochs)
         if predicted is not None and predicted.explained > 0:
-            error = predicted.full(record.rung_errors[-1])
-            generator.tell(placement, error, costs, predicted.explained)
+            expected = predicted.full(record.rung_objectives[epochs])
+            generator.tell(placement, expected, costs, predicted.explained)
 
 
 def _cost_fields(base: Cost, cost: Cost) -> Mapping[str, Any]:

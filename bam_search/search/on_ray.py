@@ -1,6 +1,6 @@
 """A Ray cluster as the executor: each job is a Ray task, with its share of a GPU.
 
-The images are in Ray's object store once. Ray starts a task again whose worker or node dies.
+The samples are in Ray's object store once. Ray starts a task again whose worker or node dies.
 https://docs.ray.io/en/latest/ray-core/fault-tolerance.html
 """
 

@@ -2,7 +2,7 @@
 
 Costs are known before training. So a candidate can be stopped after a short training, if another
 one that costs no more is better by more than the noise. The candidates that were trained to the end
-show how well a short training forecasts the error of a full one.
+show how well a short training forecasts the value of a full one.
 """
 
 import zlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bam_search.study.record import Record
+from bam_search.study.record import METRIC, Record
 from bam_search.words import counted
 
 MIN_RECORDS = 6
@@ -23,11 +23,12 @@ A line through five points says little.
 
 @dataclass(frozen=True)
 class Forecast:
-    """A linear forecast of the error after a full training from that after a short one.
+    """A linear forecast of the value after a full training from that after a short one.
 
-        full error = intercept + slope * short error, with standard deviation sd
+        full value = intercept + slope * short value, with standard deviation sd
 
-    `explained` is the share of the variance of full errors that short ones explain (R squared).
+    Both are values to minimise. `explained` is the share of the variance of full ones that short
+    ones explain (R squared).
     """
 
     intercept: float
@@ -36,18 +37,17 @@ class Forecast:
     explained: float
 
     def full(self, short: float) -> float:
-        """The full error to expect after a short training with the error `short`."""
+        """The full value to expect after a short training with the value `short`."""
         return self.intercept + self.slope * short
 
 
 def forecast(records: Sequence[Record], epochs: int) -> Forecast | None:
-    """The forecast from trainings of `epochs` epochs, fitted to the records that have both errors.
+    """The forecast from trainings of `epochs` epochs, fitted to the records that have both values.
 
     None if these are fewer than MIN_RECORDS.
     """
-    complete = [record for record in records if record.complete]
-    both = [(record.rung_error(epochs), record.val_error) for record in complete]
-    pairs = np.array([pair for pair in both if pair[0] is not None])
+    both = [record for record in records if record.complete and epochs in record.rung_epochs]
+    pairs = np.array([(r.rung_objectives[epochs], r.objective(METRIC)) for r in both])
     if len(pairs) < MIN_RECORDS:
         return None
     short, full = pairs.T
@@ -71,24 +71,27 @@ def should_stop(
     """Why `record` should not be trained further, from its last rung; empty if it should be.
 
     It is stopped if one of `others` that was trained to the end costs no more on any of `costs`,
-    and its full error is below the one forecast for `record` by more than `margin` standard
+    and its full value is better than the one forecast for `record` by more than `margin` standard
     deviations of such a difference.
     """
     epochs = record.rung_epochs[-1]
     predicted = forecast(others, epochs)
     if predicted is None:
         return ""
-    expected = predicted.full(record.rung_errors[-1])
+    expected = predicted.full(record.rung_objectives[epochs])
     rivals = [other for other in others if other.complete and _costs_no_more(other, record, costs)]
-    best = min(rivals, key=lambda rival: rival.objective("error"), default=None)
+    best = min(rivals, key=lambda rival: rival.objective(METRIC), default=None)
     # `sd` is the scatter of the candidate's training; the rival's is about as large.
     noise = margin * predicted.sd * 2**0.5
-    if best is None or best.objective("error") + noise >= expected:
+    if best is None or best.objective(METRIC) + noise >= expected:
         return ""
+    metric = record.metric
+    hoped = metric.with_unit(metric.once(metric.minimised(expected)))
+    there = metric.with_unit(metric.once(best.value(METRIC)))
     return (
-        f"after {counted(epochs, 'epoch')}: {expected:.1f} % to expect after all, "
-        f"and #{best.number} costs no more with "
-        f"{best.objective('error'):.1f} %, better by more than the noise of {noise:.1f}"
+        f"after {counted(epochs, 'epoch')}: {hoped} to expect after all, "
+        f"and #{best.number} costs no more with {there}, "
+        f"better by more than the noise of {metric.once(noise)}"
     )
 
 

@@ -24,10 +24,10 @@ from bam_search.space.search_space import ChoiceSpace, Options
 class AdditiveSampler(BaseSampler):
     """A sampler for Optuna: it proposes placements by the additive model.
 
-    The study minimises an error, its first objective, and overheads that are known without
-    training: each choice at a site adds its own. Each site is a categorical parameter, whose values
-    are "off" and the texts of its choices, such as "bam(r=16)"; `space` has them all. Parameters
-    of other names are drawn at random.
+    The study's first objective is what training measures, in any direction; the others are
+    overheads to minimise that are known without training: each choice at a site adds its own. Each
+    site is a categorical parameter, whose values are "off" and the texts of its choices, such as
+    "bam(r=16)"; `space` has them all. Parameters of other names are drawn at random.
 
         >>> import optuna
         >>> from bam_search import AdditiveSampler
@@ -110,11 +110,11 @@ class AdditiveSampler(BaseSampler):
         """The parameter of each site. Raises ValueError if the study has other objectives."""
         del trial
         most = len(self._pool.limits)
-        directions = set(study.directions) == {StudyDirection.MINIMIZE}
-        if not (directions and 2 <= len(study.directions) <= 1 + most):
+        minimised = set(study.directions[1:]) == {StudyDirection.MINIMIZE}
+        if not (minimised and len(study.directions) <= 1 + most):
             raise ValueError(
-                f"AdditiveSampler minimises an error and at most {most} overheads: the directions "
-                f"of the study are {[direction.name for direction in study.directions]}"
+                f"AdditiveSampler minimises at most {most} overheads beside a metric: directions "
+                f"are {[direction.name for direction in study.directions]}"
             )
         return self.space
 
@@ -166,9 +166,10 @@ class AdditiveSampler(BaseSampler):
                 pool, _itself, "additive", self._seed, first=0, startup=self._startup
             )
             known = 0
+        sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
         for trial in complete[known:]:
-            error, *overheads = trial.values
-            generator.tell(self._placement(trial.params), error, overheads)
+            value, *overheads = trial.values
+            generator.tell(self._placement(trial.params), sign * value, overheads)
         self._told, self._generator = complete, generator
         return generator
 

@@ -7,7 +7,7 @@ https://optuna.readthedocs.io/en/stable/reference/storages.html
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,13 +115,16 @@ class StudyStorage:
         with engine.connect() as connection:
             return connection.execute(text(statement), {"name": self.name, **values}).all()
 
-    def create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
+    def create(
+        self, objectives: Sequence[str], maximised: Collection[str], attributes: dict[str, str]
+    ) -> None:
         """Create the study; in a database of its own it is created completely or not at all.
 
-        Raises UserError where that database's file is there already, made by another program.
+        `maximised` are those of the objectives that are better when larger. Raises UserError where
+        that database's file is there already, made by another program.
         """
         if not self.embedded:
-            self._create(objectives, attributes)
+            self._create(objectives, maximised, attributes)
             return
         final = Path(str(self.url.database))
         if final.exists():
@@ -132,13 +135,18 @@ class StudyStorage:
         beside.unlink(missing_ok=True)
         try:
             storage = StudyStorage(self.url.set(database=str(beside)), self.name)
-            storage._create(objectives, attributes)
+            storage._create(objectives, maximised, attributes)
             beside.replace(final)
         finally:
             beside.unlink(missing_ok=True)
 
-    def _create(self, objectives: Sequence[str], attributes: dict[str, str]) -> None:
-        directions = [StudyDirection.MINIMIZE] * len(objectives)
+    def _create(
+        self, objectives: Sequence[str], maximised: Collection[str], attributes: dict[str, str]
+    ) -> None:
+        directions = [
+            StudyDirection.MAXIMIZE if key in maximised else StudyDirection.MINIMIZE
+            for key in objectives
+        ]
         study = optuna.create_study(
             study_name=self.name, storage=self._storage(), directions=directions
         )

@@ -35,7 +35,7 @@ from bam_search.config import flat
 from bam_search.errors import RunError, UserError
 from bam_search.files import write
 from bam_search.search.storage import BROKEN, DATABASE, StudyStorage, said
-from bam_search.study.record import Record
+from bam_search.study.record import METRIC, Record
 
 RECORD = "record"
 CANDIDATE = "candidate"
@@ -147,8 +147,9 @@ class Store:
     def add(self, record: Record, values: Sequence[float]) -> None:
         """Keep a finished candidate as an attribute of its trial.
 
-        One that was not begun gets a trial without parameters. `values` are those of the objectives
-        if it is complete. Raises RunError if the study cannot be written.
+        One that was not begun gets a trial without parameters. `values` are those of the
+        objectives, as they were measured, if it is complete. Raises RunError if the study cannot
+        be written.
         """
         begun, text = self._begun.get(record.number), json.dumps(record.to_dict())
         with self._writing():
@@ -168,8 +169,8 @@ class Store:
     def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
         """Keep what came of a final training with `seed`.
 
-        `fields` are error, images, seconds and micro_batches, or failure. Raises RunError if the
-        study cannot be written.
+        `fields` are metric, standard_error, samples, seconds and micro_batches, or failure. Raises
+        RunError if the study cannot be written.
         """
         with self._writing():
             self._study.set_user_attr(f"{FINAL}{number}:{seed}", json.dumps(dict(fields)))
@@ -234,7 +235,7 @@ def _state_of(record: Record) -> TrialState:
 
 def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """The fields of a record that its final trainings add."""
-    scored = {seed: fields for seed, fields in by_seed.items() if "error" in fields}
+    scored = {seed: fields for seed, fields in by_seed.items() if METRIC in fields}
     failures = [fields["failure"] for fields in by_seed.values() if "failure" in fields]
 
     def column(name: str) -> list[Any]:
@@ -242,8 +243,9 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
 
     return {
         "test_seeds": tuple(scored),
-        "test_errors": tuple(column("error")),
-        "test_images": max(column("images"), default=None),
+        "test_metrics": tuple(column(METRIC)),
+        "test_standard_errors": tuple(column("standard_error")),
+        "test_samples": max(column("samples"), default=None),
         "test_seconds": sum(column("seconds")) if scored else None,
         "test_micro_batches": max(column("micro_batches"), default=None),
         "test_failure": failures[0] if failures else "",
@@ -286,11 +288,13 @@ def open_store(
     identity: Mapping[str, Any],
     objectives: Sequence[str],
     storage: StudyStorage | None = None,
+    maximised: Collection[str] = (),
 ) -> Store:
     """The store of a study, which is made if it does not exist; by default in the folder.
 
-    Raises UserError if the study was run with another `identity`, or cannot be used, and RunError
-    if the disk is full or broken.
+    `maximised` are those of the objectives that are better when larger. Raises UserError if the
+    study was run with another `identity`, or cannot be used, and RunError if the disk is full or
+    broken.
     """
     storage = storage or StudyStorage.of(folder, None, "")
     identity = _as_read_back(identity)
@@ -299,7 +303,7 @@ def open_store(
         described = _read(folder)
         if described:
             _check_described(folder, described, identity, storage)
-        _create_if_missing(storage, identity, objectives)
+        _create_if_missing(storage, identity, objectives, maximised)
         store = _opened(folder, identity, objectives, storage)
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         if not described:
@@ -367,19 +371,22 @@ def _put_in_order(store: Store, texts: Sequence[str], objectives: Sequence[str])
     """
     for text in texts:
         record = Record.from_dict(json.loads(text))
-        store.add(record, [record.objective(key) for key in objectives] if record.complete else [])
+        store.add(record, [record.value(key) for key in objectives] if record.complete else [])
     store.leave()
 
 
 def _create_if_missing(
-    storage: StudyStorage, identity: Mapping[str, Any], objectives: Sequence[str]
+    storage: StudyStorage,
+    identity: Mapping[str, Any],
+    objectives: Sequence[str],
+    maximised: Collection[str],
 ) -> None:
     """Create the study in its database unless it is there already."""
     if not storage.embedded and storage.exists() and _unfinished(storage):
         storage.delete()  # its maker died before it was complete; this process has the lock
     if not storage.exists():
         with storage.usable():
-            storage.create(objectives, {IDENTITY: json.dumps(identity)})
+            storage.create(objectives, maximised, {IDENTITY: json.dumps(identity)})
 
 
 def _unfinished(storage: StudyStorage) -> bool:

@@ -19,7 +19,7 @@ from bam_search.space.modules import EXAMPLE
 from bam_search.space.placement import Option
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.published import PublishedFigure
-from bam_search.study.record import OBJECTIVES, costs_of
+from bam_search.study.record import METRIC, OBJECTIVES, costs_of
 from bam_search.tasks.recipe import Recipe
 
 VARIANTS = ("cpu", "gpu")
@@ -28,7 +28,7 @@ VARIANTS = ("cpu", "gpu")
 @strict
 @dataclass(frozen=True)
 class DataPlan:
-    """Which images a study uses.
+    """Which samples a study uses.
 
     `source` is as for --data. `images` of the training set are used, and the share `validation` of
     these is held out for the search.
@@ -134,6 +134,7 @@ class Study:
         [('no attention', True), ('BAM', True)]
 
     Attributes:
+        objectives: what fronts are of: "metric", which the task measures, and overheads.
         task: what models are trained for: a name in `bam_search.tasks.load.TASKS`, or the path of a
             Python file.
         space: the search space; empty in a study of several `spaces`, which runs once on each.
@@ -157,7 +158,7 @@ class Study:
     search: SearchPlan = field(default_factory=SearchPlan)
     claim: str = ""
     paper: tuple[PublishedFigure, ...] = ()
-    objectives: tuple[str, ...] = ("error", "params_overhead", "macs_conv_fc_overhead")
+    objectives: tuple[str, ...] = (METRIC, "params_overhead", "macs_conv_fc_overhead")
     sampler: str = next(iter(SAMPLERS))
     trials: Annotated[int, Ge(1), Le(100_000)] = 40
     startup: Annotated[int, Ge(0)] = 10
@@ -173,7 +174,7 @@ class Study:
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """The objectives beside the error."""
+        """The objectives beside the metric."""
         return costs_of(self.objectives)
 
     @property
@@ -283,10 +284,10 @@ def _check_objectives(study: Study) -> None:
             raise UserError(f"there is no objective {key!r}", nearest(key, OBJECTIVES))
     different = len(set(study.objectives))
     repeated = different < len(study.objectives)
-    if "error" not in study.objectives or different < 2 or repeated:
+    if METRIC not in study.objectives or different < 2 or repeated:
         raise UserError(
             f"objectives = {list(study.objectives)}",
-            "a front needs 'error' and at least one overhead, each once",
+            f"a front needs {METRIC!r} and at least one overhead, each once",
         )
 
 

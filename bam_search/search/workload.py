@@ -15,15 +15,15 @@ It was 0.38 to 0.49 in simulated studies of 16 to 100 candidates (LOG.md, 2026-1
 WINNER_SITES = 0.7
 """The share of sites that have attention in the winner: 0.5 to 1.0 in the same simulations."""
 MEASURED = 1 / 3
-"""The cost of an image that is only evaluated: a forward pass, a third of a training step."""
+"""The cost of a sample that is only evaluated: a forward pass, a third of a training step."""
 
 
 @dataclass(frozen=True)
 class Sizes:
     """The sizes of a study.
 
-    `fit`, `validation` and `test` are numbers of images; `references` are those that fit the space;
-    `sites` and `placements` are of the choice space.
+    `fit`, `validation` and `test` are numbers of samples; `references` are those that fit the
+    space; `sites` and `placements` are of the choice space.
     """
 
     fit: int
@@ -36,14 +36,14 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Phase:
-    """Trainings of one kind, and the images of all of them together.
+    """Trainings of one kind, and the samples of all of them together.
 
-    An image that is only evaluated counts as a third.
+    One that is only evaluated counts as a third.
     """
 
     name: str
     trainings: int
-    images: float
+    samples: float
 
 
 def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
@@ -54,7 +54,7 @@ def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
     searched = max(0, min(study.trials - len(study.references), sizes.placements))
     baseline = _baseline(study, searched)
     finalists = sizes.references + math.ceil(FINALISTS * searched) + min(1, baseline)
-    # The images of one training: in the search, in the random baseline and of a finalist.
+    # The samples of one training: in the search, in the random baseline and of a finalist.
     an_epoch = sizes.fit + MEASURED * sizes.validation
     of_search = sum(study.budgets) * an_epoch
     of_random = study.recipe.epochs * an_epoch
@@ -65,7 +65,7 @@ def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
         ("finalists", _final_trainings(study, finalists), of_final),
         ("winner without each site", _ablations(study, searched, sizes.sites), of_final),
     )
-    return tuple(Phase(name, n, n * images) for name, n, images in counts if n)
+    return tuple(Phase(name, n, n * samples) for name, n, samples in counts if n)
 
 
 def _baseline(study: Study, searched: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bam_search.config import strict
+from bam_search.tasks.metric import Metric
 
 Mark = Literal["S", "C", "M"]
 MARKS: dict[Mark, str] = {
@@ -16,6 +17,9 @@ MARKS: dict[Mark, str] = {
     "M": "from memory, confirmed by nothing",
 }
 """Where a figure comes from, the surest source first. Every figure is shown with these words."""
+
+ERROR = Metric("top-1 error", "%")
+"""What the paper's figures measure: they belong beside values of this metric only."""
 
 Marked = tuple[float, Mark]
 
@@ -26,8 +30,8 @@ class PublishedFigure:
     """The paper's figures for `reference`, a reference of the study, each as [value, mark].
 
     `net` is the search space that holds the paper's network, `mirror` a small one that stands in
-    for it on a CPU. `error` is in percent on CIFAR-100's test set, `params` in millions, `gflops`
-    in 1e9 multiply-adds.
+    for it on a CPU. `error` is ERROR on CIFAR-100's test set, `params` is in millions, `gflops` in
+    1e9 multiply-adds.
     """
 
     reference: str

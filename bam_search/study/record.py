@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from bam_search.space.placement import Placement
-from bam_search.tasks.metric import binomial
+from bam_search.tasks.metric import Metric
 
 REFERENCE = "reference"
 SEARCH = "search"
@@ -28,25 +28,27 @@ ABLATIONS = 1000
 class Record:
     """One candidate.
 
-    Errors and overheads are in percent, counts are integers, seconds are wall time; None is "not
-    known".
+    Values of the metric are as the task measures them, overheads are in percent, counts are
+    integers, seconds are wall time; None is "not known".
 
     Attributes:
         origin: "reference" (pinned by the study, `name` says which), "search", "random" (the random
             baseline) or "ablation" (the winner without one of its sites).
+        metric_name, unit, larger_is_better, decimals: of the task's metric.
         macs_conv_fc: MACs by the published convention (see `bam_search.score.cost`).
         macs: MACs by the full count.
         activations: the number of output values of convolutions and linear layers.
         failure: a traceback, or what went wrong.
         stopped: why the candidate was not trained further.
         control: whether it would have been stopped, and was trained to the end for control.
-        rung_errors: after shorter trainings of `rung_epochs` epochs, each with a learning-rate
+        rung_metrics: after shorter trainings of `rung_epochs` epochs, each with a learning-rate
             decay of its own.
-        val_error: after `epochs` epochs, on `val_images` images held out of training.
+        val_metric: after `epochs` epochs, on `val_samples` samples held out of training.
+        epoch_metrics: after each of these epochs.
         micro_batches: 2 where the device's memory was too small for whole batches
             (`test_micro_batches`: in a final training).
-        test_errors: of trainings with the fresh seeds `test_seeds` and all training images, each
-            measured once on `test_images` images.
+        test_metrics: of trainings with the fresh seeds `test_seeds` and all training samples, each
+            measured once on `test_samples` samples.
         latency_overhead: the measured time of a forward pass above the backbone's, on the study's
             device, with its 95 % interval (see `bam_search.score.latency`); of finalists only.
     """
@@ -57,6 +59,10 @@ class Record:
     placement: str
     id: str
     data: str
+    metric_name: str
+    unit: str
+    larger_is_better: bool
+    decimals: int
     seed: int
     epochs: int
     params: int
@@ -73,16 +79,18 @@ class Record:
     stopped: str = ""
     control: bool = False
     rung_epochs: tuple[int, ...] = ()
-    rung_errors: tuple[float, ...] = ()
-    val_error: float | None = None
-    val_images: int | None = None
-    val_errors: tuple[float, ...] = ()
+    rung_metrics: tuple[float, ...] = ()
+    val_metric: float | None = None
+    val_standard_error: float | None = None
+    val_samples: int | None = None
+    epoch_metrics: tuple[float, ...] = ()
     train_losses: tuple[float, ...] = ()
     seconds: float | None = None
     micro_batches: int | None = None
-    test_errors: tuple[float, ...] = ()
+    test_metrics: tuple[float, ...] = ()
+    test_standard_errors: tuple[float, ...] = ()
     test_seeds: tuple[int, ...] = ()
-    test_images: int | None = None
+    test_samples: int | None = None
     test_seconds: float | None = None
     test_micro_batches: int | None = None
     test_failure: str = ""
@@ -91,8 +99,8 @@ class Record:
 
     @property
     def complete(self) -> bool:
-        """Whether the candidate has a validation error after the study's number of epochs."""
-        return self.val_error is not None
+        """Whether the candidate was validated after the study's number of epochs."""
+        return self.val_metric is not None
 
     @property
     def is_reference(self) -> bool:
@@ -121,12 +129,12 @@ class Record:
 
     @property
     def is_tested(self) -> bool:
-        """Whether it has a test error: a finalist or an ablation."""
-        return bool(self.test_errors)
+        """Whether it was tested: a finalist or an ablation."""
+        return bool(self.test_metrics)
 
     @property
     def is_finalist(self) -> bool:
-        """Whether it competes by its test errors, after a search that trained it to the end."""
+        """Whether it competes by its tests, after a search that trained it to the end."""
         return self.is_tested and self.complete and not self.is_ablation
 
     @property
@@ -144,16 +152,21 @@ class Record:
         """
         return Placement.parse(self.placement)
 
-    @property
-    def val_standard_error(self) -> float | None:
-        """The binomial standard error of `val_error`, in points; None where it is not known."""
-        if self.val_error is None or self.val_images is None:
-            return None
-        return binomial(self.val_error, self.val_images)
+    @cached_property
+    def metric(self) -> Metric:
+        """What the values of this record measure."""
+        return Metric(self.metric_name, self.unit, self.larger_is_better, self.decimals)
 
-    def rung_error(self, epochs: int) -> float | None:
-        """The error after a short training of `epochs` epochs; None if it had none."""
-        return dict(zip(self.rung_epochs, self.rung_errors, strict=True)).get(epochs)
+    @property
+    def rung_objectives(self) -> dict[int, float]:
+        """What to minimise after each short training, by its epochs."""
+        values = map(self.metric.minimised, self.rung_metrics)
+        return dict(zip(self.rung_epochs, values, strict=True))
+
+    @property
+    def test_objectives(self) -> tuple[float, ...]:
+        """What to minimise of each final training, in the order of `test_seeds`."""
+        return tuple(map(self.metric.minimised, self.test_metrics))
 
     @property
     def trained_epochs(self) -> int:
@@ -173,11 +186,16 @@ class Record:
         """The name of a reference, the placement of any other."""
         return self.name or self.placement
 
-    def objective(self, key: str) -> float:
-        """The value to minimise that OBJECTIVES calls `key`; only a complete record has all."""
+    def value(self, key: str) -> float:
+        """What OBJECTIVES calls `key`, as it was measured; only a complete record has all."""
         value = getattr(self, OBJECTIVES[key])
         assert isinstance(value, (int, float))
         return float(value)
+
+    def objective(self, key: str) -> float:
+        """The same as a value to minimise."""
+        value = self.value(key)
+        return self.metric.minimised(value) if key == METRIC else value
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -194,19 +212,24 @@ class Record:
         return cls(**values)
 
 
+METRIC = "metric"
+"""The objective that is measured; the others are costs."""
 OBJECTIVES = {
-    "error": "val_error",
+    METRIC: "val_metric",
     "params_overhead": "params_overhead",
     "macs_conv_fc_overhead": "macs_conv_fc_overhead",
     "macs_overhead": "macs_overhead",
     "activations_overhead": "activations_overhead",
 }
-"""What a study may minimise -> the record's field that has it."""
+"""What a study may search for -> the record's field that has it.
+
+Costs are minimised, and the metric where smaller is better; else it is maximised.
+"""
 
 
 def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
-    """The objectives beside the error."""
-    return tuple(key for key in objectives if key != "error")
+    """The objectives beside the metric."""
+    return tuple(key for key in objectives if key != METRIC)
 
 
 def ablation_number(number: int, index: int) -> int:
@@ -232,6 +255,6 @@ def search_epochs(records: Iterable[Record]) -> int:
 
 
 def best_of(records: Iterable[Record]) -> Record | None:
-    """The complete record of least validation error, the first of equals; None if there is none."""
+    """The complete record of best validation, the first of equals; None if there is none."""
     complete = [record for record in records if record.complete]
-    return min(complete, key=lambda r: (r.objective("error"), r.number), default=None)
+    return min(complete, key=lambda r: (r.objective(METRIC), r.number), default=None)

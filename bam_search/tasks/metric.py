@@ -1,26 +1,67 @@
 """What a study measures on held-out samples. No torch, so that a report can ask it for words."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good a model is, as records keep it.
+    """A number that says how good a model is; records keep it as it is measured.
 
-    `unit` follows the number, and is empty where there is none. `standard_error(value, n)` is the
-    standard error of one value that was measured on `n` samples, in the same unit; it does not
-    include the spread between training seeds.
+    `unit` follows the number, and is empty where there is none. A mean or a difference is shown
+    with so many `decimals`, the value of a single training with one less.
     """
 
     name: str
-    unit: str
-    larger_is_better: bool
-    standard_error: Callable[[float, int], float]
+    unit: str = ""
+    larger_is_better: bool = False
+    decimals: int = 2
 
     def minimised(self, value: float) -> float:
         """What a search minimises. The inverse is the same function."""
         return -value if self.larger_is_better else value
+
+    @property
+    def identity(self) -> dict[str, str | bool]:
+        """What makes values comparable."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "larger_is_better": self.larger_is_better,
+        }
+
+    @property
+    def title(self) -> str:
+        """'top-1 error, %'; the name alone without a unit."""
+        return ", ".join(filter(None, (self.name, self.unit)))
+
+    @property
+    def step(self) -> str:
+        """The unit of a difference: 'points' between shares in percent."""
+        return "points" if self.unit == "%" else self.unit
+
+    def once(self, value: float) -> str:
+        """The value of a single training: '81.2'."""
+        return f"{value:.{max(self.decimals - 1, 0)}f}"
+
+    def text(self, value: float) -> str:
+        """A mean, or its spread: '81.63'."""
+        return f"{value:.{self.decimals}f}"
+
+    def signed(self, value: float) -> str:
+        """A difference: '-0.61'."""
+        return f"{value:+.{self.decimals}f}"
+
+    def range(self, low: float, high: float) -> str:
+        """The ends of a difference's interval: '-1.02 to -0.20'."""
+        return f"{self.signed(low)} to {self.signed(high)}"
+
+    def with_unit(self, number: str) -> str:
+        """'81.63 %'."""
+        return " ".join(filter(None, (number, self.unit)))
+
+    def with_step(self, number: str) -> str:
+        """'-0.61 points'."""
+        return " ".join(filter(None, (number, self.step)))
 
 
 def binomial(percent: float, n: int) -> float:

@@ -6,6 +6,7 @@ samples are its own: nobody else looks into them, they are `Any` outside of the 
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
@@ -126,10 +127,20 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Measured:
-    """The value of the task's metric, and the mean loss, on held-out samples."""
+    """The value of the task's metric, and the mean loss, on held-out samples.
+
+    `standard_error` is that of the value, in its unit: how far another such set of samples would
+    change it. It does not include the spread between training seeds. Raises ValueError if one of
+    the two is not finite: then the training has failed.
+    """
 
     value: float
     loss: float
+    standard_error: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and math.isfinite(self.standard_error)):
+            raise ValueError(f"measured {self.value} with a standard error {self.standard_error}")
 
 
 class Tally(Protocol):

@@ -127,7 +127,7 @@ def estimated(costs: Rates, images: int, trials: int, seeds: int, epochs: int) -
     held_out = round(HELD_OUT * images)
     sizes = Sizes(images - held_out, held_out, TEST, REFERENCES, sites=0, placements=trials)
     phases = workload(_study(trials, seeds, epochs), sizes)
-    training = sum(phase.images for phase in phases) / costs.images_per_s / costs.gain
+    training = sum(phase.samples for phase in phases) / costs.images_per_s / costs.gain
     around = trainings(phases) * costs.around / (OVERLAP if costs.workers > 1 else 1)
     return costs.fixed + training + around
 

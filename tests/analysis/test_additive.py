@@ -217,7 +217,7 @@ def test_a_quarter_four_times_is_one_whole() -> None:
     _, chosen, errors = simulated(20, np.random.default_rng(6), scale=2.0)
     once = fit(DESIGN, chosen, errors)
     quarters = fit(DESIGN, np.repeat(chosen, 4, axis=0), np.repeat(errors, 4), np.full(80, 0.25))
-    assert quarters.mean_error == pytest.approx(once.mean_error)
+    assert quarters.mean_value == pytest.approx(once.mean_value)
     assert quarters.mean_row == pytest.approx(once.mean_row)
     for i in range(len(SCALES)):
         assert quarters.means[i] @ quarters.vectors.T == pytest.approx(

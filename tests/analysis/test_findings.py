@@ -28,7 +28,7 @@ from studied import (
     written,
 )
 
-from bam_search.analysis import final_errors
+from bam_search.analysis import final_metrics
 from bam_search.analysis.effects import site_effects
 from bam_search.analysis.statistics import Noise, mean, noise
 from bam_search.report.verify import verify
@@ -39,7 +39,7 @@ def test_finalists_are_the_tested_ones_with_their_gains_on_validation_and_test()
     records = [BASE, PAPER, WINNER, LUCKY]
     finalists = found(RECORDS).finalists
     assert [f.record for f in finalists] == records
-    assert [f.test for f in finalists] == [mean(r.test_errors) for r in records]
+    assert [f.test for f in finalists] == [mean(r.test_metrics) for r in records]
     assert [f.validation_gain for f in finalists] == [None, 5.0, 10.0, 7.0]
     assert [f.test_gain for f in finalists] == [
         None,
@@ -68,13 +68,13 @@ def test_differences_are_paired_with_the_noise_of_all() -> None:
     compared = findings.comparisons[WINNER.number]
     assert [one.other for one in compared] == [BASE, PAPER, LUCKY]
     assert [one.difference.mean for one in compared] == [
-        pytest.approx(np.mean(np.subtract(WINNER.test_errors, other.test_errors)))
+        pytest.approx(np.mean(np.subtract(WINNER.test_metrics, other.test_metrics)))
         for other in (BASE, PAPER, LUCKY)
     ]
     first = compared[0].difference
     assert first.low == pytest.approx(first.mean - half_width())
     assert first.high == pytest.approx(first.mean + half_width())
-    assert [one.difference.word for one in compared] == ["better"] * 3
+    assert [one.word for one in compared] == ["better"] * 3
     assert findings.compared_to_references(WINNER) == list(compared[:2])
     assert findings.comparison(WINNER, LUCKY) is compared[2]
     assert findings.comparison(RISKY, BASE) is None
@@ -83,8 +83,8 @@ def test_differences_are_paired_with_the_noise_of_all() -> None:
 def test_ablations_are_beside_the_winner() -> None:
     first, second = found(RECORDS).ablations
     assert [one.record for one in (first, second)] == WITHOUT
-    assert (first.difference.mean, first.difference.word) == (pytest.approx(3.0), "worse")
-    assert (second.difference.mean, second.difference.word) == (pytest.approx(0.0), "tie")
+    assert (first.difference.mean, first.word) == (pytest.approx(3.0), "worse")
+    assert (second.difference.mean, second.word) == (pytest.approx(0.0), "tie")
     assert found([BASE, *WITHOUT]).ablations == ()
 
 
@@ -104,7 +104,7 @@ def noises(monkeypatch: pytest.MonkeyPatch) -> list[Noise | None]:
         made.append(noise(records))
         return made[-1]
 
-    monkeypatch.setattr(final_errors, "noise", counted)
+    monkeypatch.setattr(final_metrics, "noise", counted)
     return made
 
 
@@ -125,8 +125,8 @@ def test_findings_keep_what_they_were_made_of_in_order() -> None:
 
 
 def test_no_ablation_is_a_finalist_whatever_it_has() -> None:
-    # Even one that had a validation error of its own.
-    complete = [replace(record, val_error=50.0, val_images=400) for record in WITHOUT]
+    # Even one that had a validation top-1 error of its own.
+    complete = [replace(record, val_metric=50.0, val_samples=400) for record in WITHOUT]
     findings = found([*RECORDS[:-2], *complete])
     assert not any(finalist.record.is_ablation for finalist in findings.finalists)
     assert not any(answer.record.is_ablation for answer in findings.answers)
@@ -143,18 +143,18 @@ def test_what_the_rungs_did() -> None:
     assert (stops.spent, stops.saved) == (25, 10)
     assert [rung.epochs for rung in stops.rungs] == [1, 2]
     complete = (BASE, PAPER, WINNER, RISKY, WORSE)
-    full = [record.val_error for record in complete]
+    full = [record.val_metric for record in complete]
     for i, rung in enumerate(stops.rungs):
         assert rung.agreement is not None
         assert rung.agreement.n == 5
-        short = [record.rung_errors[i] for record in complete]
+        short = [record.rung_metrics[i] for record in complete]
         assert rung.agreement.mean == pytest.approx(stats.kendalltau(short, full).statistic)
-    without_rungs = [replace(r, rung_epochs=(), rung_errors=()) for r in (BASE, WINNER)]
+    without_rungs = [replace(r, rung_epochs=(), rung_metrics=()) for r in (BASE, WINNER)]
     assert found(without_rungs).stopping is None
 
 
 def test_search_and_random_search_are_compared_by_cost_best_error_and_hypervolume() -> None:
-    objectives = ("error", "params_overhead")
+    objectives = ("metric", "params_overhead")
     compared = found(RECORDS, objectives=objectives, startup=2).search_vs_random
     assert compared is not None
     # The search: WINNER (70, 1.5), RISKY (74, 1.2), WORSE.
@@ -175,7 +175,9 @@ def test_search_and_random_search_are_compared_by_cost_best_error_and_hypervolum
 def test_where_attention_helps() -> None:
     helps = found(RECORDS).effects
     assert helps is not None
-    assert helps.records == 7  # complete, in the choice space: ablations have no validation error
+    assert (
+        helps.records == 7
+    )  # complete, in the choice space: ablations have no validation top-1 error
     effects = {effect.name: effect for effect in helps.effects}
     assert effects["layer1=bam"].records == 2
     assert effects["bam(r=8)"].records == 1

@@ -5,12 +5,14 @@ truth.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import make_record
 from scipy import stats
 
+from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.statistics import (
     LEVEL,
     Difference,
@@ -34,7 +36,7 @@ def final(
         number,
         70.0,
         cost,
-        test_errors=tuple(map(float, errors)),
+        test_metrics=tuple(map(float, errors)),
         test_seeds=tuple(range(first, first + len(errors))),
     )
 
@@ -132,15 +134,28 @@ def test_only_common_seeds_are_compared() -> None:
     ],
 )
 def test_a_difference_has_a_word(errors: list[float], word: str) -> None:
-    found = difference(final(0, errors), final(1, [71.0, 72.0, 73.0]), Noise(0.3, 6))
+    a, b = final(0, errors), final(1, [71.0, 72.0, 73.0])
+    found = difference(a, b, Noise(0.3, 6))
     assert found is not None
-    assert found.word == word
+    assert ComparedTo(a, b, found).word == word
+    opposite = {"better": "worse", "worse": "better", "tie": "tie"}[word]
+    assert ComparedTo(replace(a, larger_is_better=True), b, found).word == opposite
 
 
 def test_without_noise_a_difference_is_a_tie() -> None:
-    found = difference(final(0, [60.0]), final(1, [71.0]), None)
+    a, b = final(0, [60.0]), final(1, [71.0])
+    found = difference(a, b, None)
     assert found == Difference(-11.0, None, None, 1)
-    assert found.word == "tie"
+    assert found.turned == Difference(11.0, None, None, 1)
+    assert ComparedTo(a, b, found).word == "tie"
+
+
+def test_an_improvement_is_positive_where_it_is_better() -> None:
+    a, b = final(0, [60.0]), final(1, [71.0])
+    compared = ComparedTo(a, b, Difference(-11.0, -12.0, -9.0, 3))
+    assert compared.improvement == Difference(11.0, 9.0, 12.0, 3)
+    larger = replace(compared, record=replace(a, larger_is_better=True))
+    assert larger.improvement == compared.difference
 
 
 def test_a_clear_winner_is_on_the_front_and_what_it_beats_is_not() -> None:
@@ -164,7 +179,7 @@ def test_cheaper_but_worse_is_on_the_front() -> None:
     assert membership([worse, better], COSTS, Noise(0.5, 8)) == [1, 1]
     # Cheaper on one cost only: neither beats the other.
     crossed = make_record(
-        2, 70.0, 3.0, test_errors=(95.0, 95.0), test_seeds=(0, 1), macs_conv_fc_overhead=0.5
+        2, 70.0, 3.0, test_metrics=(95.0, 95.0), test_seeds=(0, 1), macs_conv_fc_overhead=0.5
     )
     assert membership([better, crossed], COSTS, Noise(0.5, 8)) == [1, 1]
 
@@ -227,7 +242,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
         truths = rng.normal(70, 1, 6)
         records = simulated(rng, truths, [3, 3, 3, 3, 6, 6])
         spread = noise(records)
-        found = mean(records[0].test_errors)
+        found = mean(records[0].test_metrics)
         means.append(found.low <= truths[0] <= found.high)  # type: ignore[operator]
         for kept, (a, b) in ((differences, (1, 0)), (uneven, (4, 5))):
             d = difference(records[a], records[b], spread)

@@ -64,7 +64,7 @@ def test_other_seeds_are_warned_of_and_folders_of_one_name_told_apart(
     assert code == 0
     difference = "seed (0 in one, 1 in deep/one)"
     assert err == (
-        "warning: The errors of these studies are not comparable, "
+        "warning: The values of these studies are not comparable, "
         f"as they differ in: {difference}\n"
     )
     assert difference in Path("page/index.html").read_text()

@@ -1,5 +1,6 @@
 """`export`: what it writes works without the report, and a difference is not passed over."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,21 @@ def test_the_space_may_be_a_file_whose_space_has_another_name(
     monkeypatch.chdir(tmp_path)
     assert run_command(monkeypatch, "export", "report", "--candidate", BOTTLENECK) == 0
     assert "equal outputs" in capsys.readouterr().out
+
+
+def test_what_a_record_says_of_its_metric_is_not_executed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(REPORT, tmp_path / "report")
+    records = tmp_path / "report" / "records.csv"
+    attack = 'error\\"""\nraise SystemExit("executed")\n"""'
+    cell = '"' + attack.replace('"', '""') + '"'
+    records.write_text(records.read_text().replace("top-1 error", cell))
+    args = ("--candidate", BOTTLENECK, "--out", tmp_path / "out")
+    assert run_command(monkeypatch, "export", tmp_path / "report", *args) == 0
+    module = ast.parse((tmp_path / "out" / "model.py").read_text())
+    assert attack in (ast.get_docstring(module, clean=False) or "")
+    assert not any(isinstance(statement, ast.Raise) for statement in module.body)
 
 
 def test_a_damaged_report_is_one_sentence(

@@ -60,7 +60,7 @@ def test_a_candidate_is_trained_the_same_again(
     assert run_command(monkeypatch, "train", report, *args) == 0
     out, err = capsys.readouterr()
     path = re.escape(str(again))
-    assert re.fullmatch(rf"{path}: \d+\.\d\d % test error after 1 epoch, seed 1000003\n", out)
+    assert re.fullmatch(rf"{path}: \d+\.\d\d % test top-1 error after 1 epoch, seed 1000003\n", out)
     assert "on 600 images" in err
     assert "the study measured" in err  # the report knows this seed
     one = torch.load(weights, weights_only=True)

@@ -169,7 +169,7 @@ def test_hovering_shows_the_placement_drawn(opened: Opened) -> None:
 
 
 def test_tables_sort_by_number_and_back(opened: Opened) -> None:
-    head = opened.page.locator("table.all th button", has_text="validation error")
+    head = opened.page.locator("table.all th button", has_text="validation top-1 error")
     head.click()
     assert opened.tags()[:4] == ["2", "R1", "3", "1"]
     assert set(opened.tags()[-3:]) & {"4", "5", "6"}  # what has no number comes last

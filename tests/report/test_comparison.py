@@ -35,9 +35,10 @@ def finalist(
     number: int, errors: tuple[float, ...], params: int, macs: int, **fields: object
 ) -> Record:
     values: dict[str, Any] = {
-        "test_errors": errors,
+        "test_metrics": errors,
         "test_seeds": tuple(range(len(errors))),
-        "test_images": 1000,
+        "test_standard_errors": tuple(binomial(error, 1000) for error in errors),
+        "test_samples": 1000,
     }
     return make_record(number, 99.0, 0.0, params=params, macs_conv_fc=macs, **{**values, **fields})
 
@@ -88,11 +89,11 @@ def test_the_front_of_a_panel_is_over_one_cost() -> None:
 
 def test_bars_are_over_seeds_or_over_images() -> None:
     points = compare([A, VALIDATED]).points
-    assert [(point.error, point.bar) for point in points["a"]] == [
+    assert [(point.value, point.bar) for point in points["a"]] == [
         (81.0, pytest.approx(2**0.5)),
         (70.0, pytest.approx(binomial(70.0, 1000))),
     ]
-    assert [(point.error, point.bar) for point in points["c"]] == [
+    assert [(point.value, point.bar) for point in points["c"]] == [
         (75.0, pytest.approx(binomial(75.0, 400)))
     ]
 
@@ -100,7 +101,7 @@ def test_bars_are_over_seeds_or_over_images() -> None:
 def test_the_table_says_what_each_error_is() -> None:
     table = front_table(compare([A, VALIDATED]))
     assert list(table["study"]) == ["a", "c", "a"]
-    assert list(table["error, %"]) == [
+    assert list(table["top-1 error, %"]) == [
         "81.00 ± 1.41 test",
         "75.00 ± 2.17 validation",
         "70.00 ± 1.45 test",
@@ -120,7 +121,7 @@ def test_what_makes_errors_incomparable_is_named() -> None:
         "recipe.epochs (2 in a and b, 10 in other)",
     )
     assert compare([A, VALIDATED]).differences == (
-        "error (mean test error in a, validation error in c)",
+        "measured (mean test top-1 error in a, validation top-1 error in c)",
     )
     generated = Finished("g", {**IDENTITY, "data": {"name": "generated"}}, B.records)
     assert compare([A, generated]).differences == (

@@ -28,7 +28,7 @@ def test_an_overlay_is_the_image_and_the_gains_colour() -> None:
 def test_the_page_has_each_image_under_each_site() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     gains = {"layer1": np.full((2, 4, 4), 1.25), ATTACK: np.linspace(1, 2, 8).reshape(2, 2, 2)}
-    page = gallery(ATTACK, ["one", ATTACK], pixels, gains)
+    page = gallery(ATTACK, "picture", ["one", ATTACK], pixels, gains)
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert len(pictures) == 2 * (1 + 2)
     first = Image.open(io.BytesIO(base64.b64decode(pictures[0])))

@@ -16,6 +16,7 @@ from bam_search.analysis.statistics import mean
 from bam_search.report.figures import draw, draw_curves, groups
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
+from bam_search.tasks.metric import Metric
 
 ATTACK = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 RECORDS = [
@@ -95,7 +96,7 @@ def test_stopped_and_failed_candidates_have_shapes_of_their_own() -> None:
     stopped, failed = traces["stopped early, after a shorter training"], traces["failed"]
     assert (stopped.customdata, stopped.x, stopped.y) == (("4", "5"), (1.4, 2.0), (94.0, 87.0))
     assert (failed.customdata, failed.x) == (("6",), (0.1,))
-    assert failed.y[0] > max(r.val_error for r in studied.RECORDS if r.val_error)
+    assert failed.y[0] > max(r.val_metric for r in studied.RECORDS if r.val_metric)
     points = [trace for trace in traces.values() if trace.mode == "markers" and trace.name]
     shapes = [trace.marker.symbol for trace in points]
     assert len(set(shapes)) == len(shapes) == 8
@@ -115,7 +116,9 @@ def test_latency_can_be_switched_to_where_it_was_measured() -> None:
 
 def test_finalists_have_crosses_and_a_confident_front() -> None:
     figure = draw(found(studied.RECORDS))
-    (crosses,) = [trace for trace in figure.data if trace.name == "mean test error of finalists"]
+    (crosses,) = [
+        trace for trace in figure.data if trace.name == "mean test top-1 error of finalists"
+    ]
     assert crosses.visible == "legendonly"
     assert crosses.y == pytest.approx((81.3, 76.2, 72.2, 74.2333), abs=1e-3)
     deviation = pytest.approx(0.2646, abs=1e-4)  # over seeds
@@ -124,19 +127,21 @@ def test_finalists_have_crosses_and_a_confident_front() -> None:
     (confident,) = [trace for trace in named if trace.name.startswith("confident front")]
     assert confident.x == (0.0, 1.0, 1.5)
     members = (studied.BASE, studied.PAPER, studied.WINNER)
-    assert confident.y == pytest.approx([mean(r.test_errors).high for r in members])
+    assert confident.y == pytest.approx([mean(r.test_metrics).high for r in members])
     untested = draw(found([make_record(0, 80.0, 0.0)]))
     assert len(untested.data) == 4  # the front, the point, crosses of nobody, the ring
 
 
 def test_ablations_are_drawn_nowhere() -> None:
-    # Even ones that had a validation error of their own.
-    complete = [replace(record, val_error=50.0, val_images=400) for record in studied.WITHOUT]
+    # Even ones that had a validation top-1 error of their own.
+    complete = [replace(record, val_metric=50.0, val_samples=400) for record in studied.WITHOUT]
     tags = {record.tag for record in complete}
     figure = draw(found([*studied.RECORDS[:-2], *complete]))
     for trace in figure.data:
         assert not tags & set(trace.customdata or ())
-    (crosses,) = [trace for trace in figure.data if trace.name == "mean test error of finalists"]
+    (crosses,) = [
+        trace for trace in figure.data if trace.name == "mean test top-1 error of finalists"
+    ]
     assert crosses.customdata == ("0", "1", "2", "R1")
 
 
@@ -178,7 +183,7 @@ def test_nothing_of_the_study_is_executed() -> None:
             **measured(62.0, 62.5),
         ),
         make_record(8, 59.0, 3.5, placement=f"{option(8)}=bam", **measured(61.0, 61.5)),
-        make_record(9, None, 3.5, stopped=ATTACK, rung_epochs=(1,), rung_errors=(90.0,)),
+        make_record(9, None, 3.5, stopped=ATTACK, rung_epochs=(1,), rung_metrics=(90.0,)),
         make_record(
             FIRST[RANDOM],
             58.0,
@@ -205,7 +210,13 @@ def test_nothing_of_the_study_is_executed() -> None:
         {option(i): {"bam": {"r": (8, 16)}} for i in range(10, 16)}, {"bam": {"r": 16}}
     )
     html = html_of(
-        records, title=ATTACK, warning=ATTACK, about={ATTACK: ATTACK}, choice_space=choice_space
+        [replace(record, metric_name=ATTACK, unit=ATTACK) for record in records],
+        title=ATTACK,
+        metric=Metric(ATTACK, ATTACK),
+        sample=ATTACK,
+        warning=ATTACK,
+        about={ATTACK: ATTACK},
+        choice_space=choice_space,
     )
     assert "<script>alert" not in html
     assert '"><script>' not in html
@@ -262,7 +273,7 @@ def whole() -> str:
 def test_the_sections_come_in_order(whole: str) -> None:
     assert re.findall(r"<h2>(.*?)</h2>", whole) == [
         "The answer",
-        "Accuracy against overhead",
+        "Overhead and top-1 error",
         "The finalists",
         "Against the references",
         "Where attention helps",
@@ -277,13 +288,20 @@ def test_the_sections_come_in_order(whole: str) -> None:
 def test_the_answer_has_the_verdicts_and_says_what_it_measures(whole: str) -> None:
     answer = section(whole, "The answer")
     assert "The search&#39;s winner, layer1=bam layer2=bam(r=8) (#2), is" in answer
-    assert "<li>better than no attention: -9.10 points of test error, 90 % interval" in answer
-    assert "Least mean test error of the finalists for each overhead budget" in answer
+    assert "<li>better than no attention: -9.10 points of test top-1 error, 90 % interval" in answer
+    assert "Best mean test top-1 error of the finalists for each overhead budget" in answer
 
 
 def test_the_finalists_have_their_numbers(whole: str) -> None:
     head, *body = rows(section(whole, "The finalists"))
-    assert head[3:9] == ["test error, %", "s.d.", "90 % interval", "n", "on the front", "promised"]
+    assert head[3:9] == [
+        "test top-1 error, %",
+        "s.d.",
+        "90 % interval",
+        "n",
+        "on the front",
+        "promised",
+    ]
     assert body[2][:7] == [
         "2",
         "search",
@@ -318,11 +336,12 @@ def test_what_the_search_was_worth(whole: str) -> None:
     part = section(whole, "Was the search worth it?")
     assert '"name":"the search"' in part
     assert (
-        "The search: 25 epochs of training, least validation error 70.00 %, hypervolume 100 %"
+        "The search: 25 epochs of training, best validation top-1 error 70.00 %, hypervolume 100 %"
         in part
     )
     assert (
-        "Random search: 16 epochs of training, least validation error 70.00 %, hypervolume" in part
+        "Random search: 16 epochs of training, best validation top-1 error 70.00 %, hypervolume"
+        in part
     )
     assert "Rungs stopped 2 candidates, and saved 10 of 35 epochs (29%)" in part
     assert (
@@ -376,7 +395,7 @@ def test_no_placement_is_cut_short() -> None:
 
 def plain(record: Record) -> Record:
     """The record without rungs."""
-    return replace(record, rung_epochs=(), rung_errors=())
+    return replace(record, rung_epochs=(), rung_metrics=())
 
 
 PARTS: dict[str, tuple[list[Record], set[str], set[str]]] = {
@@ -423,7 +442,7 @@ def test_a_partial_study_has_a_page_of_what_there_is(name: str, tmp_path: Path) 
     assert there <= headings
     assert not missing & headings
     tested = any(record.is_finalist for record in records)
-    assert ("Least mean test error" in html) == tested
+    assert ("Best mean test top-1 error" in html) == tested
 
 
 def test_ablations_are_shown_even_if_there_are_too_few_records_for_effects() -> None:

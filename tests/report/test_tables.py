@@ -39,6 +39,7 @@ from bam_search.report.tables import (
     records_csv,
 )
 from bam_search.study.record import Record
+from bam_search.tasks.classification.task import TOP1_ERROR
 from bam_search.tasks.metric import binomial
 
 
@@ -51,23 +52,23 @@ def best_by_params(records: Sequence[Record]) -> list[tuple[float, int]]:
 def test_the_best_within_each_budget_by_test_error_where_there_are_finalists() -> None:
     assert best_by_params(RECORDS) == [(0.5, 0), (1.0, 1), (2.0, 2)]
     assert answer_line(found(RECORDS).answers[2]) == (
-        "at most +2 % parameters: layer1=bam layer2=bam(r=8) (#2), 72.20 ± 0.26 (3) % test error, "
-        "better than BAM in front by +4.00 points "
+        "at most +2 % parameters: layer1=bam layer2=bam(r=8) (#2), 72.20 ± 0.26 (3) % "
+        "test top-1 error, better than BAM in front by +4.00 points "
         f"(90 % interval {4 - half_width():+.2f} to {4 + half_width():+.2f}, n = 3)"
     )
     assert (
         answer_line(found(RECORDS).answers[0])
-        == "at most +0.5 % parameters: none (no attention), 81.30 ± 0.26 (3) % test error"
+        == "at most +0.5 % parameters: none (no attention), 81.30 ± 0.26 (3) % test top-1 error"
     )
     assert "better than no attention by +5.10" in answer_line(found(RECORDS).answers[1])
 
 
 def test_without_finalists_the_best_is_by_validation_error() -> None:
-    records = [replace(r, test_errors=(), test_seeds=()) for r in (BASE, RISKY, WORSE, FAILED)]
+    records = [replace(r, test_metrics=(), test_seeds=()) for r in (BASE, RISKY, WORSE, FAILED)]
     assert best_by_params(records) == [(0.5, 0), (2.0, 3)]
     assert (
         answer_line(found(records).answers[1])
-        == "at most +2 % parameters: layer3=bam (#3), 74.0 ± 2.2 % validation error"
+        == "at most +2 % parameters: layer3=bam (#3), 74.0 ± 2.2 % validation top-1 error"
     )
 
 
@@ -76,7 +77,7 @@ def test_the_verdict_is_on_the_test_set_and_knows_a_tie() -> None:
     assert first == "The search's winner, layer1=bam layer2=bam(r=8) (#2), is"
     interval = f"90 % interval {-9.1 - half_width():+.2f} to {-9.1 + half_width():+.2f}"
     assert rest[0] == (
-        f"better than no attention: -9.10 points of test error, {interval}, n = 3; "
+        f"better than no attention: -9.10 points of test top-1 error, {interval}, n = 3; "
         "+1.50 % parameters against +0.00 %"
     )
     assert rest[1].startswith("better than BAM in front: -4.00 points")
@@ -93,12 +94,12 @@ def test_the_verdict_is_on_the_test_set_and_knows_a_tie() -> None:
 
 def test_one_seed_has_no_interval_and_is_a_tie() -> None:
     once = [
-        replace(r, test_errors=r.test_errors[:1], test_seeds=r.test_seeds[:1])
+        replace(r, test_metrics=r.test_metrics[:1], test_seeds=r.test_seeds[:1])
         for r in (BASE, WINNER)
     ]
     assert verdict_lines(found(once))[1] == (
-        "a tie with no attention: -9.00 points of test error, no interval with one seed, n = 1; "
-        "+1.50 % parameters against +0.00 %"
+        "a tie with no attention: -9.00 points of test top-1 error, no interval with one seed, "
+        "n = 1; +1.50 % parameters against +0.00 %"
     )
 
 
@@ -107,17 +108,17 @@ def test_without_a_search_the_references_are_beside_the_first() -> None:
     assert first == "The references beside the first one:"
     assert line.startswith("BAM in front: better than no attention: -5.10 points")
     assert verdict_lines(found([BASE])) == []
-    untested = [replace(r, test_errors=(), test_seeds=()) for r in RECORDS]
+    untested = [replace(r, test_metrics=(), test_seeds=()) for r in RECORDS]
     assert verdict_lines(found(untested)) == []
 
 
 def test_references_without_a_common_seed_have_no_verdict() -> None:
     third = make_record(
-        9, 77.0, 1.0, origin="reference", name="third", test_errors=(77.0,), test_seeds=(102,)
+        9, 77.0, 1.0, origin="reference", name="third", test_metrics=(77.0,), test_seeds=(102,)
     )
     apart = (
-        replace(PAPER, test_errors=(76.0, 76.5), test_seeds=(102, 103)),
-        replace(BASE, test_errors=(81.0,), test_seeds=(100,)),
+        replace(PAPER, test_metrics=(76.0, 76.5), test_seeds=(102, 103)),
+        replace(BASE, test_metrics=(81.0,), test_seeds=(100,)),
     )
     assert verdict_lines(found([apart[1], apart[0]])) == []
     assert verdict_lines(found([apart[1], apart[0], third])) == []
@@ -130,7 +131,7 @@ def test_the_finalists_table() -> None:
         "#": "2",
         "name": "search",
         "placement": "layer1=bam layer2=bam(r=8)",
-        "test error, %": "72.20",
+        "test top-1 error, %": "72.20",
         "s.d.": "0.26",
         "90 % interval": "71.75 to 72.65",  # 2.92 * 0.2646 / 3 ** 0.5 = 0.446
         "n": "3",
@@ -143,7 +144,7 @@ def test_the_finalists_table() -> None:
     assert table.iloc[0]["name"] == "no attention"
     assert table.iloc[0]["promised"] == ""
     assert table.iloc[3]["on the front"] == "0%"
-    once = finalist_table(found([replace(BASE, test_errors=(81.0,), test_seeds=(100,))])).iloc[0]
+    once = finalist_table(found([replace(BASE, test_metrics=(81.0,), test_seeds=(100,))])).iloc[0]
     assert (once["s.d."], once["90 % interval"], once["n"]) == ("", "", "1")
     assert len(finalist_table(found([FAILED]))) == 0
 
@@ -170,7 +171,9 @@ def test_the_tables_of_ablations_and_effects() -> None:
         f"+3.00 ({3 - half:+.2f} to {3 + half:+.2f}), n = 3: worse",
         f"+0.00 ({-half:+.2f} to {half:+.2f}), n = 3: tie",
     ]
-    assert effect_table([Effect("layer1=bam", -1.234, -2.0, 0.456, 7)]).iloc[0].tolist() == [
+    assert effect_table(TOP1_ERROR, [Effect("layer1=bam", -1.234, -2.0, 0.456, 7)]).iloc[
+        0
+    ].tolist() == [
         "layer1=bam",
         "-1.23",
         "-2.00 to +0.46",
@@ -179,9 +182,9 @@ def test_the_tables_of_ablations_and_effects() -> None:
 
 
 def test_the_text_of_a_test_error() -> None:
-    assert tables.test_text(mean(WINNER.test_errors)) == "72.20 ± 0.26 (3)"
-    assert tables.test_text(mean([72.0])) == "72.00 (1)"
-    assert tables.test_text(None) == ""
+    assert tables.test_text(TOP1_ERROR, mean(WINNER.test_metrics)) == "72.20 ± 0.26 (3)"
+    assert tables.test_text(TOP1_ERROR, mean([72.0])) == "72.00 (1)"
+    assert tables.test_text(TOP1_ERROR, None) == ""
 
 
 def test_the_binomial_standard_error() -> None:
@@ -192,9 +195,9 @@ def test_the_binomial_standard_error() -> None:
 def test_csv_files_hold_every_field_and_the_front_alone() -> None:
     table = pd.read_csv(io.StringIO(records_csv(RECORDS)))
     assert list(table["number"]) == [record.number for record in RECORDS]
-    assert list(table["val_error"][:4]) == [80.0, 75.0, 70.0, 74.0]
+    assert list(table["val_metric"][:4]) == [80.0, 75.0, 70.0, 74.0]
     assert json.loads(table["by_operator"][1]) == {"conv": 2001, "add": 1000}
-    assert json.loads(table["test_errors"][2]) == [72.0, 72.1, 72.5]
+    assert json.loads(table["test_metrics"][2]) == [72.0, 72.1, 72.5]
     assert set(table["data"]) == {"CIFAR-100"}
     front = pd.read_csv(io.StringIO(records_csv(found(RECORDS).front)))
     assert list(front["number"]) == [0, 1, 3, 2]
@@ -208,7 +211,7 @@ def test_records_survive_their_csv_file(tmp_path: Path) -> None:
 def test_a_failed_and_a_stopped_candidate_are_shown_as_such() -> None:
     records = [FAILED, STOPPED, WITHOUT[0], LUCKY]
     table = record_table(found(records), records)
-    assert list(table["validation error, %"]) == ["failed", "stopped", "–", "73.0 ± 2.2"]
+    assert list(table["validation top-1 error, %"]) == ["failed", "stopped", "–", "73.0 ± 2.2"]
     assert list(table["#"]) == ["6", "4", "A2000", "R1"]
 
 

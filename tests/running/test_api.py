@@ -53,7 +53,7 @@ def test_a_study_gives_its_records_its_findings_and_its_page(
     assert result.recommendation is None or result.recommendation.is_searched
     table = result.dataframe()
     assert list(table["placement"]) == [record.placement for record in result.records]
-    assert list(table["val_error"]) == [record.val_error for record in result.records]
+    assert list(table["val_metric"]) == [record.val_metric for record in result.records]
     numbers, wrong = verify(result.page)
     assert numbers > 0
     assert not wrong
@@ -89,8 +89,8 @@ def test_a_study_itself_can_be_run_and_overridden(
     result = run_study(
         study, data=small_npz, device="cpu", out=tmp_path / "out", overrides=only_references
     )
-    of_the_file = {record.name: record.val_error for record in ran[0].records if record.name}
-    assert {record.name: record.val_error for record in result.records} == of_the_file
+    of_the_file = {record.name: record.val_metric for record in ran[0].records if record.name}
+    assert {record.name: record.val_metric for record in result.records} == of_the_file
 
 
 def test_mistakes_are_sentences_and_write_nothing(small_npz: Path, tmp_path: Path) -> None:

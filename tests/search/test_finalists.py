@@ -92,7 +92,7 @@ class Exact:
             random.Random(job.seed).gauss(0, 2),
             random.Random(f"{job.placement}{job.seed}").gauss(0, self._sd),
         )
-        return Result(Score(MEANS.get(job.placement, 78.0) + shift + own, 1000, (), 0.1))
+        return Result(Score(MEANS.get(job.placement, 78.0) + shift + own, 1.0, 1000, (), 0.1))
 
     def seeds(self, text: str) -> list[int]:
         """The seeds that a placement was trained with, counted from the first fresh one."""
@@ -126,7 +126,7 @@ def test_finalists_are_references_the_front_and_the_best_random_candidate() -> N
         FIRST[RANDOM] + 1,
     ]
     # The random one must be another design.
-    same = replace(drawn[1], placement=crafted()[3].placement, id=crafted()[3].id, val_error=60.0)
+    same = replace(drawn[1], placement=crafted()[3].placement, id=crafted()[3].id, val_metric=60.0)
     assert [r.number for r in choose_finalists(context, PLAN.choice_space, [*crafted(), same])] == [
         0,
         1,
@@ -196,7 +196,7 @@ def test_a_model_that_predicts_nothing_names_no_finalists() -> None:
     context, drawn = study(), []
     for seed in range(10):
         rng = random.Random(seed)
-        luck = [replace(record, val_error=80 + rng.gauss(0, 1)) for record in noisy()]
+        luck = [replace(record, val_metric=80 + rng.gauss(0, 1)) for record in noisy()]
         found = explain(luck, PLAN.choice_space)
         assert found is not None
         drawn.append(found[0].left_out < found[0].left_out_mean)

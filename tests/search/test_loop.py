@@ -113,7 +113,7 @@ def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
         if (
             {record.origin for record in found} == {REFERENCE, SEARCH, RANDOM, ABLATION}
             and any(record.stopped for record in found)
-            and any(len(record.test_errors) > 2 for record in found)
+            and any(len(record.test_metrics) > 2 for record in found)
             and any(record.failure for record in found)
             and any(record.test_failure for record in found)
         ):
@@ -230,14 +230,14 @@ def test_a_stopped_candidate_has_rung_errors_and_is_not_trained_to_the_end() -> 
     records = train(context, store, pool, with_finals=False)
     stopped = [record for record in records.values() if record.stopped]
     assert len(stopped) >= 5
-    assert {len(record.rung_errors) for record in stopped} == {1, 2}  # after either rung
+    assert {len(record.rung_metrics) for record in stopped} == {1, 2}  # after either rung
     for record in stopped:
         done = [job.epochs for job in pool.ran if job.placement == record.placement]
         assert tuple(done) == record.rung_epochs == (1, 2)[: len(done)]
         assert [invent(Job(record.placement, 0, epochs)).score.value for epochs in done] == list(
-            record.rung_errors
+            record.rung_metrics
         )  # type: ignore[union-attr]
-        assert (record.val_error, record.failure, record.control, record.complete) == (
+        assert (record.val_metric, record.failure, record.control, record.complete) == (
             None,
             "",
             False,
@@ -266,7 +266,7 @@ def test_a_stop_names_a_rival_that_was_known_when_the_candidate_was_proposed() -
             assert rival.complete
             assert rival.params_overhead <= record.params_overhead
             assert rival.macs_conv_fc_overhead <= record.macs_conv_fc_overhead
-            assert f"{rival.val_error:.1f} %" in record.stopped
+            assert f"{rival.val_metric:.1f} %" in record.stopped
 
 
 def test_references_and_the_startup_are_never_stopped() -> None:
@@ -277,7 +277,7 @@ def test_references_and_the_startup_are_never_stopped() -> None:
     assert not any(record.stopped or record.control for record in first)
     # It was not for lack of bad ones among them.
     short = [
-        replace(record, rung_epochs=(1,), rung_errors=record.rung_errors[:1])
+        replace(record, rung_epochs=(1,), rung_metrics=record.rung_metrics[:1])
         for record in first
         if record.complete
     ]
@@ -311,7 +311,7 @@ def test_a_crash_at_a_rung_is_a_failure() -> None:
     pool = Shuffled()
     record = train(context, memory_store(context), pool, about, with_finals=False)[4]
     assert "deliberate" in record.failure
-    assert (record.rung_errors, record.stopped, record.trained_epochs) == ((), "", 0)
+    assert (record.rung_metrics, record.stopped, record.trained_epochs) == ((), "", 0)
     assert [job.epochs for job in pool.ran if job.placement == record.placement] == [1]
 
 
@@ -327,7 +327,7 @@ def test_the_random_arm_has_the_cost_of_the_search_and_no_rungs() -> None:
     startup = [records[number].id for number in range(4, 4 + context.startup)]
     assert len({record.id for record in drawn} | set(startup)) == len(drawn) + context.startup
     assert all(
-        record.rung_errors == () and not record.stopped and not record.control for record in drawn
+        record.rung_metrics == () and not record.stopped and not record.control for record in drawn
     )
     assert [record.tag for record in drawn] == [f"R{index}" for index in range(len(drawn))]
     again = Shuffled()
@@ -351,9 +351,9 @@ def test_the_random_arm_trains_nothing_again_that_the_search_has_trained() -> No
         known = own[record.id]
         same = {"number": record.number, "origin": RANDOM, "name": ""}
         tests = (
-            "test_errors",
+            "test_metrics",
             "test_seeds",
-            "test_images",
+            "test_samples",
             "test_seconds",
             "test_micro_batches",
             "test_failure",
@@ -400,7 +400,7 @@ def test_a_limit_on_what_is_no_objective_holds_too() -> None:
         14,
         sampler="additive",
         startup=4,
-        objectives=("error", "params_overhead"),
+        objectives=("metric", "params_overhead"),
         max_macs_overhead=1.0,
     )
     found = of(train(context, memory_store(context), Shuffled(), with_finals=False), SEARCH)

@@ -17,7 +17,7 @@ def trained(
     number: int, short: float, full: float | None, cost: float = 1.0, **fields: object
 ) -> Record:
     """A record with one rung of 1 epoch, trained to the end if `full` is known."""
-    return make_record(number, full, cost, rung_epochs=(1,), rung_errors=(float(short),), **fields)
+    return make_record(number, full, cost, rung_epochs=(1,), rung_metrics=(float(short),), **fields)
 
 
 def on_a_line(
@@ -68,15 +68,10 @@ def test_few_candidates_forecast_nothing() -> None:
     assert MIN_RECORDS == 6
     assert forecast(on_a_line(n=MIN_RECORDS - 1), 1) is None
     assert forecast(on_a_line(n=MIN_RECORDS), 1) is not None
-    # Only those count that have both errors, at this rung.
+    # Only those count that have both values, at this rung.
     records = [*on_a_line(n=MIN_RECORDS - 1), trained(7, 80.0, None), make_record(8, 70.0, 1.0)]
     assert forecast(records, 1) is None
     assert forecast(on_a_line(), 2) is None
-
-
-def test_the_error_at_a_rung() -> None:
-    record = make_record(0, None, 1.0, rung_epochs=(1, 3), rung_errors=(90.0, 80.0))
-    assert [record.rung_error(epochs) for epochs in (1, 2, 3)] == [90.0, None, 80.0]
 
 
 def stops_at(
@@ -133,12 +128,12 @@ def test_without_a_forecast_nobody_is_stopped() -> None:
 def test_the_last_rung_decides() -> None:
     others = [
         make_record(
-            i, 30 + SHORT[i] / 2, 1.0, rung_epochs=(1, 2), rung_errors=(50.0, float(SHORT[i]))
+            i, 30 + SHORT[i] / 2, 1.0, rung_epochs=(1, 2), rung_metrics=(50.0, float(SHORT[i]))
         )
         for i in range(8)
     ]
-    bad_then_good = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_errors=(99.0, 70.0))
-    good_then_bad = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_errors=(40.0, 99.0))
+    bad_then_good = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_metrics=(99.0, 70.0))
+    good_then_bad = make_record(20, None, 1.0, rung_epochs=(1, 2), rung_metrics=(40.0, 99.0))
     assert should_stop(bad_then_good, others, COSTS, 1.0) == ""
     assert "after 2 epochs" in should_stop(good_then_bad, others, COSTS, 1.0)
 

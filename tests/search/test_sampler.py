@@ -96,6 +96,18 @@ def test_proposals_are_new_and_those_of_the_search_itself() -> None:
         own.tell(placement, error(placement), by.overheads(placement))
 
 
+def test_a_metric_to_maximise_gives_the_proposals_of_its_mirror_image() -> None:
+    by = sampler(seed=3)
+    mirrored = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=by)
+
+    def turned(trial: optuna.Trial) -> tuple[float, ...]:
+        value, *costs = values(by, trial)
+        return (-value, *costs)
+
+    mirrored.optimize(turned, n_trials=25)
+    assert params(mirrored) == params(ran(sampler(seed=3)))
+
+
 def test_a_study_that_goes_on_proposes_as_one_that_was_not_interrupted() -> None:
     whole, first = ran(sampler()), ran(sampler(), 14)
     again = study(sampler())  # another process: nothing is known but the trials
@@ -171,5 +183,5 @@ def test_other_parameters_are_drawn_at_random() -> None:
 def test_other_objectives_are_refused(directions: list[str]) -> None:
     by = sampler()
     made = optuna.create_study(directions=directions, sampler=by)
-    with pytest.raises(ValueError, match="minimises an error and at most 2 overheads"):
+    with pytest.raises(ValueError, match="minimises at most 2 overheads beside a metric"):
         made.ask(by.space)

@@ -15,7 +15,7 @@ from bam_search.errors import RunError, UserError
 from bam_search.search.storage import StudyStorage
 from bam_search.search.store import Store, archive, open_store, read_records
 
-OBJECTIVES = ("error", "params_overhead", "macs_conv_fc_overhead")
+OBJECTIVES = ("metric", "params_overhead", "macs_conv_fc_overhead")
 IDENTITY = {"space": "small", "seed": 0}
 
 
@@ -45,7 +45,11 @@ def store(study_storage: StudyStorage, tmp_path: Path) -> Store:
 def test_what_goes_in_comes_out(store: Store, study_storage: StudyStorage, tmp_path: Path) -> None:
     store.add(make_record(0, 80.0, 0.0), [80.0, 0.0, 0.0])
     store.add(make_record(1, None, 0.5, failure="Traceback: déjà vu"), [])
-    store.add_final(0, 1000, {"error": 71.0, "images": 100, "seconds": 2.0, "micro_batches": 1})
+    store.add_final(
+        0,
+        1000,
+        {"metric": 71.0, "standard_error": 1.5, "samples": 100, "seconds": 2.0, "micro_batches": 1},
+    )
     store.add_latency(0, 12.5, (10.0, 15.0))
     again = open_store(tmp_path / "study", IDENTITY, OBJECTIVES, study_storage)
     assert again.records() == store.records()

@@ -16,7 +16,7 @@ from bam_search.errors import UserError
 from bam_search.search.store import Store, open_store, read_records
 from bam_search.study.record import Record
 
-OBJECTIVES = ("error", "params_overhead")
+OBJECTIVES = ("metric", "params_overhead")
 IDENTITY = {
     "space": "small",
     "seed": 0,
@@ -33,15 +33,19 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
         make_record(1, None, 0.5, failure="Traceback: déjà vu"),
     )
     for record in (late, failed, early):
-        store.add(record, [record.val_error, record.params_overhead] if record.complete else [])  # type: ignore[list-item]
-    store.add_final(2, 1000, {"error": 71.0, "images": 100, "seconds": 2.0, "micro_batches": 1})
+        store.add(record, [record.val_metric, record.params_overhead] if record.complete else [])  # type: ignore[list-item]
+    store.add_final(
+        2,
+        1000,
+        {"metric": 71.0, "standard_error": 1.5, "samples": 100, "seconds": 2.0, "micro_batches": 1},
+    )
     store.add_latency(2, 12.5, (10.0, 15.0))
     again = open_store(tmp_path, IDENTITY, OBJECTIVES).records()
     assert list(again) == [0, 1, 2]
     tested = {
-        "test_errors": (71.0,),
+        "test_metrics": (71.0,),
         "test_seeds": (1000,),
-        "test_images": 100,
+        "test_samples": 100,
         "test_seconds": 2.0,
         "test_micro_batches": 1,
     }
@@ -56,9 +60,11 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
 def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
     stopped = make_record(
-        0, None, 1.0, stopped="after 1 epoch: no", rung_epochs=(1,), rung_errors=(93.5,)
+        0, None, 1.0, stopped="after 1 epoch: no", rung_epochs=(1,), rung_metrics=(93.5,)
     )
-    control = make_record(1, 80.0, 1.0, control=True, rung_epochs=(1, 2), rung_errors=(93.5, 90.25))
+    control = make_record(
+        1, 80.0, 1.0, control=True, rung_epochs=(1, 2), rung_metrics=(93.5, 90.25)
+    )
     store.add(stopped, [])
     store.add(control, [80.0, 1.0])
     assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records().values()) == [stopped, control]
@@ -71,21 +77,21 @@ def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_p
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
     store.add(make_record(0, 80.0, 0.0), [80.0, 0.0])
     store.add(make_record(10, 70.0, 1.0), [70.0, 1.0])
-    done = {"images": 100, "seconds": 2.0}
-    store.add_final(10, 10, {"error": 73.0, "micro_batches": 2, **done})
-    store.add_final(10, 9, {"error": 72.0, "micro_batches": 1, **done})
+    done = {"standard_error": 1.5, "samples": 100, "seconds": 2.0}
+    store.add_final(10, 10, {"metric": 73.0, "micro_batches": 2, **done})
+    store.add_final(10, 9, {"metric": 72.0, "micro_batches": 1, **done})
     store.add_final(10, 11, {"failure": "Traceback: déjà vu"})
     store.add_final(0, 9, {"failure": "Traceback: nothing"})
     again = open_store(tmp_path, IDENTITY, OBJECTIVES)
     assert again.final_seeds() == {(10, 9), (10, 10), (10, 11), (0, 9)}
     first, second = again.records().values()
-    assert (second.test_seeds, second.test_errors) == (
+    assert (second.test_seeds, second.test_metrics) == (
         (9, 10),
         (72.0, 73.0),
     )
-    assert (second.test_images, second.test_seconds, second.test_micro_batches) == (100, 4.0, 2)
+    assert (second.test_samples, second.test_seconds, second.test_micro_batches) == (100, 4.0, 2)
     assert second.test_failure == "Traceback: déjà vu"
-    assert (first.test_seeds, first.test_errors, first.test_seconds, first.test_failure) == (
+    assert (first.test_seeds, first.test_metrics, first.test_seconds, first.test_failure) == (
         (),
         (),
         None,

@@ -56,9 +56,9 @@ def test_flags_win_over_assignments_and_these_over_the_file() -> None:
         ("recipe=3", "recipe = 3"),
         ("data.images=some", "data.images"),
         ("sampler=tpee", "no sampler 'tpee'"),
-        ("objectives=['error', 'flops']", "no objective 'flops'"),
-        ("objectives=['params_overhead']", "needs 'error'"),
-        ("objectives=['error', 'error']", "each once"),
+        ("objectives=['metric', 'flops']", "no objective 'flops'"),
+        ("objectives=['params_overhead']", "needs 'metric'"),
+        ("objectives=['metric', 'metric']", "each once"),
         ("trials=3", "pins 4 reference placements"),
         ("workers=0", "workers = 0"),
         ("seed=-1", "seed = -1"),
@@ -103,7 +103,7 @@ def test_rungs_come_before_the_full_training() -> None:
 
 def test_limits_and_costs_are_by_the_field_of_a_record() -> None:
     study = load_study(
-        "placement", CPU, {}, ["max_params_overhead=2", "objectives=['macs_overhead', 'error']"]
+        "placement", CPU, {}, ["max_params_overhead=2", "objectives=['macs_overhead', 'metric']"]
     )
     assert study.limits == {"params_overhead": 2.0, "macs_conv_fc_overhead": math.inf}
     assert study.costs == ("macs_overhead",)

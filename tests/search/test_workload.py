@@ -31,8 +31,8 @@ def test_each_phase_has_its_trainings_and_their_images() -> None:
         ("winner without each site", 12),  # 4 of 6 sites
     ]
     # Validation images take a third of a step each.
-    assert found["search"].images == 24 * 2 * (900 + 30)
-    assert found["finalists"].images == 48 * (2 * 990 + 100)
+    assert found["search"].samples == 24 * 2 * (900 + 30)
+    assert found["finalists"].samples == 48 * (2 * 990 + 100)
 
 
 def test_a_comparison_of_references_searches_nothing() -> None:

@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from conftest import make_record
@@ -10,7 +11,9 @@ from studied import BASE, DRAWN, LUCKY, RECORDS, RISKY, STOPPED, WINNER, WITHOUT
 
 from bam_search.errors import UserError
 from bam_search.space.placement import Placement
-from bam_search.study.record import ABLATION, Record, ablation_number, main_records
+from bam_search.study.record import ABLATION, Record, ablation_number, best_of, main_records
+from bam_search.tasks.classification.task import TOP1_ERROR
+from bam_search.tasks.metric import Metric
 
 
 def kinds(record: Record) -> list[bool]:
@@ -34,7 +37,7 @@ def test_finalists_are_tested_and_no_ablations() -> None:
     assert finalists == ["0", "1", "2", "R1"]
     tested = [record.tag for record in RECORDS if record.is_tested]
     assert tested == [*finalists, "A2000", "A2001"]
-    complete_ablation = replace(WITHOUT[0], val_error=70.0, val_images=400)
+    complete_ablation = replace(WITHOUT[0], val_metric=70.0, val_samples=400)
     assert not complete_ablation.is_finalist
     assert not replace(STOPPED, **measured(70.0)).is_finalist  # type: ignore[arg-type]
     assert not RISKY.is_finalist
@@ -70,7 +73,28 @@ def test_a_text_that_is_no_placement_is_an_error_only_when_it_is_asked_for() -> 
         _ = record.parsed_placement
 
 
-def test_a_validation_error_has_the_standard_error_of_its_images() -> None:
-    record = make_record(0, 50.0, 1.0, val_images=100)
-    assert record.val_standard_error == pytest.approx(5)
-    assert WITHOUT[0].val_standard_error is None
+def test_what_is_minimised_has_the_sign_of_the_metric_and_costs_keep_theirs() -> None:
+    values: dict[str, Any] = {
+        "rung_epochs": (1, 3),
+        "rung_metrics": (90.0, 80.0),
+        "test_metrics": (71.0,),
+        "test_seeds": (5,),
+    }
+    error = make_record(0, 70.0, 1.5, **values)
+    assert error.metric == TOP1_ERROR
+    assert error.rung_objectives == {1: 90.0, 3: 80.0}
+    assert error.test_objectives == (71.0,)
+    assert (error.objective("metric"), error.objective("params_overhead")) == (70.0, 1.5)
+    score = replace(error, metric_name="F1", unit="", larger_is_better=True, decimals=4)
+    assert score.metric == Metric("F1", larger_is_better=True, decimals=4)
+    assert score.rung_objectives == {1: -90.0, 3: -80.0}
+    assert score.test_objectives == (-71.0,)
+    assert (score.objective("metric"), score.objective("params_overhead")) == (-70.0, 1.5)
+    assert score.value("metric") == 70.0
+
+
+def test_the_best_is_by_the_direction_of_the_metric() -> None:
+    low, high = make_record(0, 70.0, 0.0), make_record(1, 80.0, 0.0)
+    assert best_of([low, high]) is low
+    turned = [replace(record, larger_is_better=True) for record in (low, high)]
+    assert best_of(turned) is turned[1]

@@ -1,23 +1,33 @@
-"""A task that no file of bam_search knows: a study of it runs to its page."""
+"""A task that no file of bam_search knows: a study of it runs to its page.
+
+Its metric is better when larger, has no unit, lies between 0 and 1, and has a standard error of its
+own.
+"""
 
 import json
+import re
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
-from conftest import run_command
+from conftest import make_record, run_command
+
+from bam_search import run_study
+from bam_search.report.tables import records_csv
 
 SIGNALS = Path(__file__).with_name("signals.py")
 STUDY = """
 question = "Where should SE go?"
 task = "{task}"
 space = "{task}"
-trials = 4
+trials = 6
 startup = 2
-objectives = ["error", "params_overhead"]
+seed = 1
+objectives = ["metric", "params_overhead"]
 references = {{ "no attention" = "none", "SE at both" = "one=se(r=4) two=se(r=4)" }}
 data.validation = 0.2
-recipe = {{ epochs = 1, batch = 20, precision = "fp32" }}
+recipe = {{ epochs = 5, batch = 20, precision = "fp32" }}
 finalists = {{ seeds = 2, most = 2, extra = 0.0 }}
 [cpu]
 workers = {workers}
@@ -31,43 +41,98 @@ def study(folder: Path, task: Path, workers: int = 1) -> Path:
     return path
 
 
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    return run_command(monkeypatch, "run", "--device", "cpu", *words)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_study_of_a_task_of_the_users_own_runs_to_its_page(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = ("run", "--study", study(tmp_path, SIGNALS, workers), "--device", "cpu", "--out", out)
-    assert run_command(monkeypatch, *words) == 0, capfd.readouterr().err
+    assert run(monkeypatch, "--study", study(tmp_path, SIGNALS, workers), "--out", out) == 0
+    said = capfd.readouterr()
     records = pd.read_csv(out / "records.csv", keep_default_na=False)
     assert set(records["data"]) == {"waves"}
-    assert all(records["val_error"].astype(float).between(0, 100))
-    assert run_command(monkeypatch, "report", out / "index.html", "--verify") == 0
-    assert "counting waves, measured by wrong counts" in (out / "index.html").read_text()
+    described = records[["metric_name", "unit", "larger_is_better", "decimals"]]
+    assert described.drop_duplicates().values.tolist() == [["F1 of counts", "", True, 4]]
+    assert records["val_metric"].between(0, 1).all()
+    assert records["val_standard_error"].between(0.001, 0.2).all()
     identity = json.loads((out / "study.json").read_text())["identity"]
     assert identity["task"] == str(SIGNALS)
     assert len(identity["task_file"]) == 12
+    assert identity["metric"] == {"name": "F1 of counts", "unit": "", "larger_is_better": True}
+    check_words(said.out, said.err, (out / "index.html").read_text())
+    assert run_command(monkeypatch, "report", out / "index.html", "--verify") == 0
+    trials = optuna.load_study(study_name="study", storage=f"sqlite:///{out / 'study.db'}")
+    assert [direction.name for direction in trials.directions] == ["MAXIMIZE", "MINIMIZE"]
+    best = max(trial.values[0] for trial in trials.trials)
+    assert best == records["val_metric"].max()
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("larger_is_better=False", "larger_is_better=True", "better when larger"),
-        ('"wrong counts", "%"', '"wrong counts", "per mille"', "is in per mille"),
-        ("standard_error=binomial", "standard_error=max", "is not binomial"),
-    ],
-)
-def test_a_metric_that_would_be_taken_for_another_is_refused(
-    before: str,
-    after: str,
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+def check_words(out: str, err: str, html: str) -> None:
+    """The lines and the page say what was measured, with its sign and its scale."""
+    assert re.search(r"val 0\.\d{3} ± 0\.\d{3}  params", err)
+    assert re.search(r"test 0\.\d{4} ± 0\.\d{4} \(2\)  ", err)
+    assert re.search(r"0\.\d{4} ± 0\.\d{4} \(2\) test F1 of counts", out)
+    page = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    assert "counting waves, measured by F1 of counts: larger is better" in page
+    assert "Best mean test F1 of counts of the finalists" in page
+    assert "Positive is better" in page
+    assert "Overhead and F1 of counts" in page
+    assert "validation signals that were held out" in page
+    for text in (out, err, page):
+        assert not re.search(r"error, %|top-1|test error|\bpoints of\b|images?\b", text)
+        assert not re.search(r"-0\.\d+ ± ", text)
+
+
+def test_the_same_study_from_python_recommends_the_largest_value(tmp_path: Path) -> None:
+    result = run_study(study(tmp_path, SIGNALS), device="cpu", out=tmp_path / "out")
+    searched = [one.record for one in result.findings.finalists if one.record.is_searched]
+    assert result.recommendation is not None
+    assert result.recommendation.val_metric == max(record.val_metric or 0 for record in searched)
+    values = [record.val_metric or 0 for record in result.front]
+    assert values == sorted(values)
+    assert values[-1] == max(r.val_metric or 0 for r in result.records if r.is_main)
+    assert len(values) > 1
+    for compared in result.findings.comparisons.values():
+        for one in compared:
+            assert one.difference == one.improvement
+            better = one.difference.low is not None and one.difference.low > 0
+            assert (one.word == "better") == better
+
+
+def test_studies_of_one_metric_are_compared_and_those_of_two_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    task = tmp_path / "other_signals.py"
-    task.write_text(SIGNALS.read_text().replace(before, after))
-    assert run_command(monkeypatch, "run", "--study", study(tmp_path, task), "--dry-run") == 2
-    assert message in capfd.readouterr().err
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, extra in zip(folders, ((), ("--seed", "0")), strict=True):
+        path = study(tmp_path, SIGNALS)
+        assert run(monkeypatch, "--study", path, "--out", folder, *extra) == 0
+    capfd.readouterr()
+    assert run_command(monkeypatch, "compare", *folders, "--out", tmp_path / "both") == 0
+    out, err = capfd.readouterr()
+    assert "F1 of counts" in out
+    assert "seed (1 in first, 0 in second)" in err
+    assert "Cost and F1 of counts" in (tmp_path / "both/index.html").read_text()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "study.json").write_text((folders[0] / "study.json").read_text())
+    (other / "records.csv").write_text(records_csv([make_record(0, 80.0, 0.0)]))
+    assert run_command(monkeypatch, "compare", folders[0], other, "--out", tmp_path / "no") == 2
+    assert (
+        "the studies are not comparable: first measures F1 of counts (larger is better) "
+        "and other measures top-1 error, % (smaller is better)"
+    ) in capfd.readouterr().err
+
+
+def test_a_value_that_is_no_number_is_a_failed_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = tmp_path / "undefined_signals.py"
+    task.write_text(SIGNALS.read_text().replace("float(f1(counts))", "float('nan')"))
+    assert run(monkeypatch, "--study", study(tmp_path, task), "--out", tmp_path / "out") == 1
+    assert "ValueError: measured nan" in capfd.readouterr().err
 
 
 def test_a_recipe_key_that_the_task_has_no_use_for_is_refused(

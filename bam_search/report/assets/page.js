@@ -24,6 +24,13 @@
   const points = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   const signed = (value) => (value < 0 ? "" : "+") + value.toFixed(2);
 
+  // A value of the metric: of a mean or a final training, or with `once` of a single training in the search.
+  const metric = study.metric, title = [metric.name, metric.unit].filter(Boolean).join(", ");
+  const measured = (value, once = false) => {
+    const text = points(value, Math.max(metric.decimals - once, 0));
+    return value === null || !metric.unit ? text : `${text} ${metric.unit}`;
+  };
+
   // ---- a placement, drawn: the backbone's blocks from left to right, attention where it sits, its options below
 
   const COLOURS = { bam: "#0072b2", se: "#d55e00" };
@@ -77,12 +84,12 @@
   // ---- what is known of a candidate
 
   function facts(record) {
-    const ended = record.stopped ? "stopped" : record.failure ? "failed" : "–", n = record.test_errors.length;
-    const mean = n && record.test_errors.reduce((a, b) => a + b) / n;
+    const ended = record.stopped ? "stopped" : record.failure ? "failed" : "–", n = record.test_metrics.length;
+    const mean = n && record.test_metrics.reduce((a, b) => a + b) / n;
     const interval = record.latency_interval.map(signed).join(" to ");
     return [
-      ["validation error", record.val_error === null ? ended : `${points(record.val_error, 1)} %`],
-      ["mean test error", n ? `${points(mean)} % (n = ${n})` : "not tested"],
+      [`validation ${metric.name}`, record.val_metric === null ? ended : measured(record.val_metric, true)],
+      [`mean test ${metric.name}`, n ? `${measured(mean)} (n = ${n})` : "not tested"],
       ...(chances.has(record.tag) ? [["on the front", chances.get(record.tag)]] : []),
       ["parameters", `${record.params.toLocaleString("en")} (${signed(record.params_overhead)} %)`],
       ["MACs, conv + fc", `${record.macs_conv_fc.toLocaleString("en")} (${signed(record.macs_conv_fc_overhead)} %)`],
@@ -99,11 +106,11 @@
     return element("div", {}, element("h3", {}, text), content);
   }
 
-  function curve(errors) {
-    const low = Math.min(...errors), span = Math.max(...errors) - low || 1;
-    const at = errors.map((error, i) => `${10 + (280 * i) / Math.max(errors.length - 1, 1)},${10 + (60 * (low + span - error)) / span}`);
-    const label = `validation errors: ${errors.map((one) => points(one)).join(", ")}`;
-    const ends = `${points(errors[0], 1)} % → ${points(errors[errors.length - 1], 1)} %, ${errors.length} epochs`;
+  function curve(values) {
+    const low = Math.min(...values), span = Math.max(...values) - low || 1;
+    const at = values.map((one, i) => `${10 + (280 * i) / Math.max(values.length - 1, 1)},${10 + (60 * (low + span - one)) / span}`);
+    const label = `validation ${metric.name}: ${values.map((one) => points(one, metric.decimals)).join(", ")}`;
+    const ends = `${measured(values[0], true)} → ${measured(values[values.length - 1], true)}, ${values.length} epochs`;
     return element("svg", { role: "img", width: 300, height: 96, "aria-label": label },
       element("polyline", { points: at.join(" "), fill: "none", stroke: "#0072b2", "stroke-width": 2 }),
       element("text", { x: 10, y: 92, style: "fill:var(--ink);font:11px system-ui" }, ends));
@@ -112,15 +119,15 @@
   function detail(record) {
     const title = `#${record.tag} ${record.name || record.origin}`;
     const costs = Object.entries(record.by_operator).map(([name, n]) => [name, n.toLocaleString("en")]);
-    const tests = record.test_errors.map((error, i) => [`seed ${record.test_seeds[i]}`, `${points(error)} %`]);
+    const tests = record.test_metrics.map((one, i) => [`seed ${record.test_seeds[i]}`, measured(one)]);
     const trace = record.failure || record.test_failure;
     document.getElementById("detail").replaceChildren(...[
       element("h3", {}, title), element("p", {}, element("code", {}, record.placement)), drawing(record),
       element("div", { class: "columns" },
         titled("What is known", table(facts(record))),
         costs.length ? titled("MACs by operator", table(costs)) : null,
-        tests.length ? titled("Test errors", table(tests)) : null,
-        record.val_errors.length > 1 ? titled("Validation error by epoch", curve(record.val_errors)) : null),
+        tests.length ? titled(`Test ${metric.name}`, table(tests)) : null,
+        record.epoch_metrics.length > 1 ? titled(`Validation ${metric.name} by epoch`, curve(record.epoch_metrics)) : null),
       record.stopped ? element("p", {}, `Stopped ${record.stopped}`) : null,
       trace ? titled("The traceback", element("pre", {}, trace)) : null,
       titled("Commands", element("pre", {}, study.commands.map((text) =>
@@ -218,14 +225,14 @@
     // Each axis gives a candidate's place between 0 and 1, and says what its ends are.
     const sites = study.axes.map((axis, i) => ({ name: axis.site, ends: [axis.choices[0], axis.choices[axis.choices.length - 1]],
       at: (record) => record.at[i] / Math.max(axis.choices.length - 1, 1) }));
-    const keys = { "error, %": "val_error", "params, +%": "params_overhead", "MACs, +%": "macs_conv_fc_overhead" };
-    const measured = Object.entries(keys).map(([name, key]) => {
+    const keys = [[title, "val_metric", metric.decimals], ["params, +%", "params_overhead", 2], ["MACs, +%", "macs_conv_fc_overhead", 2]];
+    const numbers = keys.map(([name, key, digits]) => {
       const all = lines.map((record) => record[key]), low = Math.min(...all), span = Math.max(...all) - low || 1;
-      return { name, ends: [points(low), points(low + span)], at: (record) => (record[key] - low) / span };
+      return { name, ends: [points(low, digits), points(low + span, digits)], at: (record) => (record[key] - low) / span };
     });
-    return [...sites, ...measured];
+    return [...sites, ...numbers];
   }
-  const lines = study.records.filter((record) => record.val_error !== null && record.at);
+  const lines = study.records.filter((record) => record.val_metric !== null && record.at);
 
   function parallel(into) {
     const own = axes(), width = 1100, height = 300, top = 44, low = 24, brushes = new Map(), drawn = new Map();

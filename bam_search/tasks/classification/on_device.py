@@ -10,6 +10,7 @@ from torch.nn import functional
 from bam_search.tasks.classification.batches import DeviceImages, ImageBatches, LabelledPart
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.normalisation import Normalisation
+from bam_search.tasks.metric import binomial
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Measured, Model
 
@@ -120,5 +121,5 @@ class Answers:
     def measured(self) -> Measured:
         """The top-1 error in percent, and the mean cross-entropy without label smoothing."""
         n = self.held_out.n
-        wrong = n - int(self.correct)
-        return Measured(100 * wrong / n, float(self.loss) / n)
+        error = 100 * (n - int(self.correct)) / n
+        return Measured(error, float(self.loss) / n, binomial(error, n))

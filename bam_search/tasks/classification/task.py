@@ -8,11 +8,11 @@ import numpy as np
 from bam_search.model.load import Inputs
 from bam_search.tasks.classification.images import Images, split_stratified
 from bam_search.tasks.classification.on_device import TrainingImages
-from bam_search.tasks.metric import Metric, binomial
+from bam_search.tasks.metric import Metric
 from bam_search.tasks.recipe import TASK_KEYS, Recipe
 from bam_search.tasks.task import Dataset, Gallery, Source, Split
 
-TOP1_ERROR = Metric("top-1 error", "%", larger_is_better=False, standard_error=binomial)
+TOP1_ERROR = Metric("top-1 error", "%")
 
 
 @dataclass(frozen=True)

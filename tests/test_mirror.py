@@ -1,0 +1,342 @@
+"""Whatever is decided is the same for a metric and for its mirror image.
+
+A study of a metric that is better when larger is set beside the study of the same values with the
+opposite sign, or taken from 100, and better when smaller. The one decides as the other; only what
+is shown differs, by the sign.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import studied
+from conftest import make_record, metric_fields
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from invented import PLAN, Shuffled, invent, memory_store, train, with_everything
+from plotly.graph_objects import Figure
+
+from bam_search.analysis.effects import Effect
+from bam_search.analysis.findings import Findings
+from bam_search.analysis.pareto import front_line
+from bam_search.analysis.statistics import Difference, Mean
+from bam_search.report.figures import draw
+from bam_search.report.payload import HELPING, HURTING, heat
+from bam_search.report.sentences import verdict_lines
+from bam_search.report.tables import difference_table, finalist_table
+from bam_search.score.evaluate import Job, Result
+from bam_search.search.finalists import choose_finalists, expected_front
+from bam_search.search.generator import SAMPLERS
+from bam_search.search.pruner import forecast, should_stop
+from bam_search.study.record import Record
+from bam_search.tasks.metric import Metric
+
+SMALLER = Metric("loss of a kind", "%")
+LARGER = Metric("gain of a kind", "%", larger_is_better=True)
+VALUES = ("val_metric", "rung_metrics", "epoch_metrics", "test_metrics")
+"""The fields of a record that are values of its metric."""
+MEASURED = {field.name for field in fields(Metric)} | {"metric_name", *VALUES}
+"""The fields of a record in which mirror images differ."""
+COSTS = ("params_overhead", "macs_conv_fc_overhead")
+Turn = Callable[[float], float]
+
+
+def opposite(value: float) -> float:
+    return -value
+
+
+def from_100(value: float) -> float:
+    return 100 - value
+
+
+TURNS: dict[str, Turn] = {"opposite sign": opposite, "from 100": from_100}
+
+
+def of_metric(record: Record, metric: Metric) -> Record:
+    return replace(record, **metric_fields(metric))
+
+
+def mirrored(record: Record, turn: Turn) -> Record:
+    """The record with all values turned, of a metric that is better when larger."""
+    turned: dict[str, Any] = {}
+    for name in VALUES:
+        value = getattr(record, name)
+        if value is not None:
+            turned[name] = tuple(map(turn, value)) if isinstance(value, tuple) else turn(value)
+    return of_metric(replace(record, **turned), LARGER)
+
+
+def pair(records: Sequence[Record], turn: Turn) -> tuple[list[Record], list[Record]]:
+    """The records of a metric that is better when smaller, and their mirror images."""
+    return [of_metric(one, SMALLER) for one in records], [mirrored(one, turn) for one in records]
+
+
+def found(records: Sequence[Record]) -> Findings:
+    return studied.found(records, metric=records[0].metric)
+
+
+# ---- what is decided, without a value of the metric in it
+
+
+def decisions(findings: Findings) -> dict[str, Any]:
+    """All that the findings decide, and every number of them that has no direction."""
+    effects, arms, stops = findings.effects, findings.search_vs_random, findings.stopping
+    return {
+        "outcomes": findings.outcomes,
+        "front": [record.tag for record in findings.front],
+        "panels": [[r.tag for r in front_line(findings.records, axis)] for axis in COSTS],
+        "recommended": findings.recommended and findings.recommended.tag,
+        "finalists": [(one.record.tag, one.test.n) for one in findings.finalists],
+        "comparisons": {
+            number: [(one.other.tag, one.word, one.difference.n) for one in compared]
+            for number, compared in findings.comparisons.items()
+        },
+        "ablations": [(one.record.tag, one.word) for one in findings.ablations],
+        "answers": [
+            (one.question, one.record.tag, one.beside and (one.beside.other.tag, one.beside.word))
+            for one in findings.answers
+        ],
+        "rungs": stops and [rung.epochs for rung in stops.rungs],
+        "stopping": stops and (stops.stopped, stops.control, stops.wrong, stops.spent, stops.saved),
+        "spent": arms and (arms.search[0], arms.random[0]),
+        "effects": effects and [(one.name, one.records) for one in effects.effects],
+    }
+
+
+def numbers(findings: Findings) -> list[float | None]:
+    """The numbers of the findings that have no direction, and those that are better when larger."""
+    effects, arms, stops = findings.effects, findings.search_vs_random, findings.stopping
+    flat: list[float | None] = []
+    for one in findings.finalists:
+        flat += [one.p_on_front, one.validation_gain, one.test_gain, one.test.sd]
+    for compared in findings.comparisons.values():
+        for each in compared:
+            flat += [each.improvement.mean, each.improvement.low, each.improvement.high]
+    for line in findings.progress.values():
+        flat += [volume for _, volume in line]
+    flat += [effects.left_out, effects.left_out_mean] if effects else []
+    flat += [arms.search[2], arms.random[2]] if arms else []
+    for rung in stops.rungs if stops else ():
+        tau = rung.agreement
+        flat += [tau.mean, tau.low, tau.high] if tau else []
+    return flat
+
+
+def assert_mirrored(findings: Findings, other: Findings, turn: Turn) -> None:
+    """What is shown of `findings` is that of `other` turned, with the ends of intervals swapped."""
+    for one, two in zip(findings.finalists, other.finalists, strict=True):
+        assert_turned(one.test, two.test, turn)
+    for one, two in zip(findings.comparisons.values(), other.comparisons.values(), strict=True):
+        for a, b in zip(one, two, strict=True):
+            assert_turned(a.difference, b.difference, opposite)
+    for a, b in zip(findings.ablations, other.ablations, strict=True):
+        assert_turned(a.difference, b.difference, opposite)
+    if findings.effects and other.effects:
+        for a, b in zip(findings.effects.effects, other.effects.effects, strict=True):
+            assert_turned(a, b, opposite)
+    if findings.search_vs_random and other.search_vs_random:
+        for arm in ("search", "random"):
+            best = getattr(other.search_vs_random, arm)[1]
+            assert getattr(findings.search_vs_random, arm)[1] == pytest.approx(turn(best))
+
+
+def assert_turned(
+    one: Mean | Difference | Effect, two: Mean | Difference | Effect, turn: Turn
+) -> None:
+    assert one.mean == pytest.approx(turn(two.mean), abs=1e-9)
+    assert (one.low is None) == (two.low is None)
+    if one.low is not None and two.low is not None:
+        assert one.low == pytest.approx(turn(two.high), abs=1e-6)
+        assert one.high == pytest.approx(turn(two.low), abs=1e-6)
+
+
+# ---- records, drawn at random
+
+COUNT = 14
+QUARTERS = st.integers(0, 160).map(lambda n: n / 4)
+"""Values with ties among them; their mirror images are exact."""
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> list[Record]:
+    """Records of every kind and of any outcome."""
+    records = []
+    for number in range(COUNT):
+        origin = "reference" if number < 2 else "search" if number < 11 else "random"
+        outcome = draw(st.sampled_from(["complete", "complete", "complete", "stopped", "failed"]))
+        if origin != "search" and outcome == "stopped":
+            outcome = "complete"
+        values: dict[str, Any] = {"origin": origin, "epochs": 4, "id": f"id{number}"}
+        values["name"] = f"reference {number}" if origin == "reference" else ""
+        sites = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True))
+        values["placement"] = " ".join(f"layer{i}=bam(r=8)" for i in sorted(sites))
+        if origin != "random" and outcome != "failed":
+            values["rung_epochs"] = (1, 2)
+            values["rung_metrics"] = (draw(QUARTERS), draw(QUARTERS))
+        if outcome == "stopped":
+            values["stopped"] = "after 2 epochs"
+        if outcome == "failed":
+            values["failure"] = "Traceback\nValueError: no"
+        if outcome == "complete" and draw(st.booleans()):
+            tests = draw(st.lists(QUARTERS, min_size=1, max_size=3))
+            values |= studied.measured(*tests)
+        value = draw(QUARTERS) if outcome == "complete" else None
+        cost = draw(st.integers(0, 8)) / 2
+        tag = number if origin != "random" else 1_000_000 + number
+        records.append(make_record(tag, value, cost, **values))
+    return records
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=list(TURNS))
+@settings(max_examples=40, deadline=None)
+@given(records=studies())
+def test_findings_are_those_of_the_mirror_image(turn: Turn, records: list[Record]) -> None:
+    smaller, larger = pair(records, turn)
+    one, two = found(smaller), found(larger)
+    assert decisions(one) == decisions(two)
+    assert numbers(two) == pytest.approx(numbers(one), abs=1e-6)
+    assert_mirrored(one, two, turn)
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=list(TURNS))
+@settings(max_examples=60, deadline=None)
+@given(records=studies(), margin=st.sampled_from([0.0, 0.5, 2.0]))
+def test_the_pruner_and_the_choice_of_finalists_are_those_of_the_mirror_image(
+    turn: Turn, records: list[Record], margin: float
+) -> None:
+    smaller, larger = pair(records, turn)
+    for one, two in zip(smaller, larger, strict=True):
+        if one.rung_epochs:
+            reasons = [
+                should_stop(record, others, COSTS, margin)
+                for record, others in ((one, smaller), (two, larger))
+            ]
+            assert bool(reasons[0]) == bool(reasons[1])
+            rivals = [re.findall(r"#\d+", reason) for reason in reasons]
+            assert rivals[0] == rivals[1]
+    forecasts = [forecast(some, 2) for some in (smaller, larger)]
+    assert (forecasts[0] is None) == (forecasts[1] is None)
+    if forecasts[0] and forecasts[1]:
+        assert forecasts[0].explained == pytest.approx(forecasts[1].explained, abs=1e-9)
+    study = with_everything(12)
+    for choose in (choose_finalists, expected_front):
+        chosen = [
+            [record.tag for record in choose(study, studied.CHOICE_SPACE, some)]
+            for some in (smaller, larger)
+        ]
+        assert chosen[0] == chosen[1]
+
+
+# ---- whole studies
+
+
+def turned_trainings(job: Job) -> Result:
+    """The mirror image of an invented training."""
+    result = invent(job)
+    if result.score is None:
+        return result
+    epochs = tuple(
+        replace(epoch, value=None if epoch.value is None else -epoch.value)
+        for epoch in result.score.per_epoch
+    )
+    return replace(result, score=replace(result.score, value=-result.score.value, per_epoch=epochs))
+
+
+class Mirrored(Shuffled):
+    """A pool whose trainings give the mirror image of the invented values."""
+
+    def finish_one(self) -> None:
+        future: Future[Result]
+        future, job = self._waiting.pop(self._rng.randrange(len(self._waiting)))
+        future.set_result(turned_trainings(job))
+        self.finished.append(job)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "workers"), [("additive", 1), *((sampler, 3) for sampler in sorted(SAMPLERS))]
+)
+def test_a_whole_study_is_that_of_the_mirror_image(sampler: str, workers: int) -> None:
+    """Its proposals, who is stopped, its finalists, their further seeds and the ablations."""
+    context = replace(with_everything(14, workers), sampler=sampler)
+    runs = []
+    for metric, pool in ((SMALLER, Shuffled()), (LARGER, Mirrored())):
+        plan = replace(PLAN, metric=metric)
+        runs.append((train(context, memory_store(context), pool, plan), pool))
+    (one, first), (two, second) = runs
+    assert first.ran == second.ran
+    assert list(one) == list(two)
+    for record, other in zip(one.values(), two.values(), strict=True):
+        assert neutral(record) == neutral(other)
+        assert mirrored(record, opposite) == replace(other, stopped=record.stopped)
+    assert any(record.stopped or record.control for record in one.values())
+    assert any(record.is_ablation for record in one.values())
+
+
+def neutral(record: Record) -> dict[str, Any]:
+    """What a record says beside values of the metric; of the reason to stop it, who was better."""
+    values = {key: value for key, value in record.to_dict().items() if key not in MEASURED}
+    return {**values, "stopped": re.sub(r"-?\d+\.\d+ %", "", record.stopped)}
+
+
+# ---- what is shown
+
+
+def test_figures_show_values_as_they_were_measured() -> None:
+    smaller, larger = pair(studied.RECORDS, opposite)
+    one, two = draw(found(smaller)), draw(found(larger))
+    assert [trace.name for trace in without_names(one)] == [
+        trace.name for trace in without_names(two)
+    ]
+    for a, b in zip(one.data, two.data, strict=True):
+        assert a.x == b.x
+        if a.name != "failed":
+            assert np.array(a.y, dtype=float) == pytest.approx(-np.array(b.y, dtype=float))
+    failed = [next(t for t in figure.data if t.name == "failed").y[0] for figure in (one, two)]
+    assert failed[0] > max(values(smaller))
+    assert failed[1] < min(values(larger))
+
+
+def values(records: Sequence[Record]) -> list[float]:
+    last = [record.rung_metrics[-1] for record in records if record.rung_metrics]
+    return last + [record.val_metric for record in records if record.val_metric is not None]
+
+
+def without_names(figure: Figure) -> list[Any]:
+    """The traces but for that which the metric names."""
+    return [trace for trace in figure.data if "of a kind" not in (trace.name or "")]
+
+
+def test_the_front_of_a_metric_that_is_better_when_larger_rises_with_the_cost() -> None:
+    _, larger = pair(studied.RECORDS, from_100)
+    (line, *_) = draw(found(larger)).data
+    assert list(line.x) == sorted(line.x)
+    assert list(line.y) == sorted(line.y)
+    assert line.line.shape == "hv"
+    assert len(line.y) > 2
+
+
+def test_a_difference_that_is_better_is_positive_where_larger_is_better() -> None:
+    smaller, larger = (found(some) for some in pair(studied.RECORDS, from_100))
+    one, two = difference_table(smaller), difference_table(larger)
+    assert one.iloc[2]["minus no attention"].startswith("-9.10 (")
+    assert two.iloc[2]["minus no attention"].startswith("+9.10 (")
+    assert one.iloc[2]["minus no attention"].endswith(": better")
+    assert two.iloc[2]["minus no attention"].endswith(": better")
+    assert list(one["#"]) == list(two["#"])
+    kept = [list(finalist_table(findings)["kept"]) for findings in (smaller, larger)]
+    assert kept[0] == kept[1]
+    assert "better than no attention: +9.10 points of test gain of a kind" in str(
+        verdict_lines(larger)
+    )
+
+
+def test_where_attention_helps_has_the_colour_of_help_in_both_directions() -> None:
+    helps = [Effect("layer1=bam", -2.0, -3.0, -1.0, 5), Effect("layer2=bam", 1.0, 0.5, 1.5, 5)]
+    turned = [replace(one, mean=-one.mean, low=-one.high, high=-one.low) for one in helps]
+    colours = heat(SMALLER, helps)
+    assert colours == heat(LARGER, turned)
+    assert colours == {"layer1": f"rgba({HELPING},1.0)", "layer2": f"rgba({HURTING},0.5)"}
