@@ -43,7 +43,7 @@ import torch
 from bam_search.analysis.pareto import pareto_front
 from bam_search.config import flat
 from bam_search.errors import ExplainedError
-from bam_search.model.attach import fit, resolve
+from bam_search.model.attach import fit_to_sites, resolve
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
@@ -384,7 +384,7 @@ def _readers(folder: Path) -> Iterator[tuple[str, Callable[[str], object]]]:
         return load_study(str(folder / "study.toml"), cpu, {}, [])
 
     def placement(text: str) -> object:
-        return costs.cost(fit(text, sites)[0])
+        return costs.cost(fit_to_sites(text, sites)[0])
 
     def stored(text: str) -> object:
         return resolve(Placement.from_json(text), sites)

@@ -10,7 +10,7 @@ from bam_search.model.load import load
 from bam_search.score.cost_table import cost_table
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Result, Score
-from bam_search.score.train import Epoch
+from bam_search.score.train import EpochResult
 from bam_search.search.loop import SearchContext
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
@@ -47,5 +47,7 @@ def at_once(job: Job) -> "Future[Result]":
         + rng.gauss(0, 0.5)
     )
     future: Future[Result] = Future()
-    future.set_result(Result(Score(error, 1.5, 1000, (Epoch(3.0, 70.0), Epoch(2.0, error)), 1.0)))
+    future.set_result(
+        Result(Score(error, 1.5, 1000, (EpochResult(3.0, 70.0), EpochResult(2.0, error)), 1.0))
+    )
     return future

@@ -52,7 +52,7 @@ from bam_search.score.cost import overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.device import choose, cores
 from bam_search.score.evaluate import Job, Result, Score
-from bam_search.score.train import Epoch
+from bam_search.score.train import EpochResult
 from bam_search.search.finalists import choose_finalists, train_finalists
 from bam_search.search.generator import SAMPLERS, _suggest
 from bam_search.search.loop import SearchContext, candidate_generator, search
@@ -245,7 +245,7 @@ def _study(landscape: Landscape, replay: int, sampler: str, rungs: bool, startup
 
 def _done(error: float) -> "Future[Result]":
     future: Future[Result] = Future()
-    future.set_result(Result(Score(error, 0.0, 1000, (Epoch(0.0, error),), 0.0)))
+    future.set_result(Result(Score(error, 0.0, 1000, (EpochResult(0.0, error),), 0.0)))
     return future
 
 

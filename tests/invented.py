@@ -21,7 +21,7 @@ from bam_search.model.choice_space import choice_space_of
 from bam_search.score.cost_table import cost_table
 from bam_search.score.device import Device
 from bam_search.score.evaluate import Job, Result, Score
-from bam_search.score.train import Epoch
+from bam_search.score.train import EpochResult
 from bam_search.search import finalists as finals_room
 from bam_search.search import loop
 from bam_search.search.finalists import train_finalists
@@ -122,7 +122,10 @@ def invent(job: Job) -> Result:
             error,
             binomial(error, 1000),
             1000,
-            (Epoch(3.0, None if job.final else 95.0), Epoch(2.0, None if job.final else error)),
+            (
+                EpochResult(3.0, None if job.final else 95.0),
+                EpochResult(2.0, None if job.final else error),
+            ),
             0.1,
         )
     )

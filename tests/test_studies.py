@@ -13,7 +13,7 @@ from studied import found, html_of
 from bam_search.cli.main import main
 from bam_search.config import folder, known
 from bam_search.errors import UserError
-from bam_search.model.attach import fit
+from bam_search.model.attach import fit_to_sites
 from bam_search.model.build import sites_of
 from bam_search.report.paper_table import Paper, paper_table
 from bam_search.running.describe import _paper
@@ -51,7 +51,7 @@ def shipped(name: str, variant: str) -> Study:
 def test_references_fit_as_written_and_differ(name: str, variant: str) -> None:
     study = shipped(name, variant)
     for space in study.spaces or (study.space,):
-        fitted = [fit(text, sites(space)) for text in study.references.values()]
+        fitted = [fit_to_sites(text, sites(space)) for text in study.references.values()]
         assert [changes for _, changes in fitted] == [()] * len(fitted)
         placements = [placement for placement, _ in fitted]
         assert placements[0] == Placement()
@@ -80,7 +80,9 @@ def test_the_papers_counts_are_those_of_its_networks_here(name: str) -> None:
     mirrors = {entry.mirror for entry in study.paper if entry.mirror}
     assert mirrors == set(shipped(name, "cpu").spaces)
     for entry in study.paper:
-        cost = costs(entry.net).cost(fit(study.references[entry.reference], sites(entry.net))[0])
+        cost = costs(entry.net).cost(
+            fit_to_sites(study.references[entry.reference], sites(entry.net))[0]
+        )
         if entry.params:
             assert cost.params / 1e6 == pytest.approx(entry.params[0], abs=0.005)
         if entry.gflops:

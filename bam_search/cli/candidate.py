@@ -21,12 +21,12 @@ from bam_search.model.load import load
 from bam_search.report.tables import read_records
 from bam_search.score.context import TrainingContext
 from bam_search.score.device import Device, choose
-from bam_search.search.store import MODULE_FILES
+from bam_search.search.store import MODULE_FILES_KEY
 from bam_search.search.study import FROM
 from bam_search.space.modules import files_of
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
-from bam_search.tasks.load import load_task
+from bam_search.tasks.load_task import load_task
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Dataset, Split, Task
 
@@ -132,7 +132,7 @@ def _use_modules(identity: Mapping[str, Any], modules: Mapping[str, str]) -> Non
     searched = {name: table[FROM] for name, table in tables.items() if FROM in table}
     files = files_of({**searched, **modules})
     use_module_files(files)
-    digests = identity.get(MODULE_FILES, {})
+    digests = identity.get(MODULE_FILES_KEY, {})
     for name, file in files.items():
         if digests.get(name, file.digest) != file.digest:
             click.echo(f"{name}: {file.path} is not the file that the study was run with", err=True)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from bam_search.errors import UserError
-from bam_search.model.attach import fit, resolve
+from bam_search.model.attach import fit_to_sites, resolve
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import backbone, build, sites_of
 from bam_search.model.load import load
@@ -21,7 +21,7 @@ from bam_search.space.modules import files_of, is_definition, parse_definitions
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace, load_space, space_names
 from bam_search.space.sites import Sites
-from bam_search.tasks.load import CLASSIFICATION, load_task
+from bam_search.tasks.load_task import CLASSIFICATION, load_task
 from bam_search.tasks.recipe import Recipe
 
 HEADS = {
@@ -100,7 +100,7 @@ def rows(asked: Asked) -> Iterator[Row]:
 
 def _fitted(space: str, text: str, sites: Sites) -> Placement:
     """Return the placement made to fit the network, and print what had to change for that."""
-    placement, changes = fit(text, sites)
+    placement, changes = fit_to_sites(text, sites)
     for change in changes:
         click.echo(f"{space}, {text}: {change}", err=True)
     return placement

@@ -13,7 +13,7 @@ from bam_search.cli.candidate import find, setup
 from bam_search.model.build import sites_of
 from bam_search.score.evaluate import faster
 from bam_search.score.measure import measured
-from bam_search.score.train import Epoch, train
+from bam_search.score.train import EpochResult, train
 from bam_search.search.finalists import FRESH
 from bam_search.words import counted
 
@@ -46,7 +46,7 @@ def train_candidate(
     context = how.context
     blocks = sites_of(candidate.space).blocks
     with faster(net, blocks, how.recipe):
-        epochs: tuple[Epoch, ...] = train(net, context, how.recipe, seed)
+        epochs: tuple[EpochResult, ...] = train(net, context, how.recipe, seed)
     metric = how.task.metric
     value = metric.with_unit(metric.text(measured(net, how.parts.test, context).value))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.attention import canonical, create, defaults
-from bam_search.model.find_sites import IMAGE, find_sites
+from bam_search.model.find_sites import IMAGENET_SHAPE, find_sites
 from bam_search.model.insert import (
     CHILD,
     ChannelsLast,
@@ -46,7 +46,7 @@ def resolve(placement: Placement | str, sites: Sites) -> Placement:
     return Placement.of({site.name: _canonical_at(site, choice) for site, choice in chosen})
 
 
-def fit(placement: Placement | str, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
+def fit_to_sites(placement: Placement | str, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
     """The canonical placement, with r and d reduced where they are too large, and notes on that.
 
     Like `resolve`, but if a set's r or d is too large for a site, the largest value that fits
@@ -81,7 +81,7 @@ def _first_of(names: list[str]) -> str:
 def attach(
     model: nn.Module,
     placement: Placement | str,
-    input_shape: Shape = IMAGE,
+    input_shape: Shape = IMAGENET_SHAPE,
     *,
     init: Init = "random",
     seed: int = 0,

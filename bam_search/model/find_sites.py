@@ -30,11 +30,11 @@ from bam_search.space.sites import (
     Sites,
 )
 
-IMAGE: Shape = (3, 224, 224)
+IMAGENET_SHAPE: Shape = (3, 224, 224)
 """The shape of an image where none is given: what most pretrained networks take."""
 
 
-def find_sites(model: nn.Module, input_shape: Shape = IMAGE) -> Sites:
+def find_sites(model: nn.Module, input_shape: Shape = IMAGENET_SHAPE) -> Sites:
     """The sites of `model`: the submodules that are called exactly once and return a feature map.
 
         >>> from torchvision.models import resnet18

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from bam_search.errors import UserError, nearest
-from bam_search.model.find_sites import IMAGE
+from bam_search.model.find_sites import IMAGENET_SHAPE
 from bam_search.model.trace import Shape
 from bam_search.space.search_space import SearchSpace, load_space, run_file
 
@@ -114,7 +114,7 @@ def _timm(name: str, classes: int) -> nn.Module:
 
 def _timm_shape(name: str) -> Shape:
     pretrained = _import("timm.models").get_pretrained_cfg(name)
-    return tuple(pretrained.input_size) if pretrained is not None else IMAGE
+    return tuple(pretrained.input_size) if pretrained is not None else IMAGENET_SHAPE
 
 
 LIBRARIES: Mapping[str, _Library] = {

@@ -13,7 +13,7 @@ from bam_search.report.payload import ReportContext
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
-from bam_search.search.store import MODULE_FILES
+from bam_search.search.store import MODULE_FILES_KEY
 from bam_search.search.study import Study
 from bam_search.space.modules import digest_of
 from bam_search.study.published import ERROR
@@ -129,7 +129,7 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
             identity[key] = digest_of(Path(name))
     # So may the files of a user's attention modules.
     digests = {name: file.digest for name, file in ready.module_files.items()}
-    return {**identity, **({MODULE_FILES: digests} if digests else {}), **table}
+    return {**identity, **({MODULE_FILES_KEY: digests} if digests else {}), **table}
 
 
 def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str) -> dict[str, str]:

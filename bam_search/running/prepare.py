@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bam_search.errors import UserError, nearest
-from bam_search.model.attach import fit
+from bam_search.model.attach import fit_to_sites
 from bam_search.model.attention import module_files, origin, use_module_files
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
@@ -24,7 +24,7 @@ from bam_search.space.modules import ModuleFile, files_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Sites
-from bam_search.tasks.load import load_task
+from bam_search.tasks.load_task import load_task
 from bam_search.tasks.task import Dataset, Source, Task
 
 COMPILING = (
@@ -261,7 +261,7 @@ def _references(
     notes: list[str] = []
     for name, text in study.references.items():
         try:
-            references[name], changes = fit(text, sites)
+            references[name], changes = fit_to_sites(text, sites)
             # This raises for a `block` at a site where the backbone has no block to repeat.
             costs.cost(references[name])
         except NoSuchSites as error:

@@ -25,7 +25,7 @@ OPTIONS: dict[str, Any] = {"realize_reads_threshold": 8}
 
 So the normalised map is never written to memory in float32.
 """
-OVER = (0, 2, 3)
+REDUCED_DIMS = (0, 2, 3)
 """The dimensions of (B, C, H, W) that batch normalisation takes its statistics over."""
 
 
@@ -141,7 +141,7 @@ def _forward(
     eps: float,
 ) -> tuple[Tensor, ...]:
     n = x.numel() // x.shape[1]
-    var, mean = torch.var_mean(x.float(), OVER, correction=0)
+    var, mean = torch.var_mean(x.float(), REDUCED_DIMS, correction=0)
     running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
     running_var.mul_(1 - momentum).add_(var, alpha=momentum * n / (n - 1))
     rstd = torch.rsqrt(var + eps)
@@ -191,8 +191,8 @@ def _through_norm(
     """
     n = x.numel() // x.shape[1]
     scale = weight * rstd
-    grad_bias = gradient.float().sum(OVER)
-    grad_weight = (gradient.float() * (x.float() - _map(mean))).sum(OVER) * rstd
+    grad_bias = gradient.float().sum(REDUCED_DIMS)
+    grad_weight = (gradient.float() * (x.float() - _map(mean))).sum(REDUCED_DIMS) * rstd
     slope = -scale * rstd * grad_weight / n
     level = -scale * grad_bias / n - mean * slope
     grad_x = gradient.float() * _map(scale) + x.float() * _map(slope) + _map(level)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from bam_search.files import atomic_write, beginning
-from bam_search.score.train import Epoch, TrainingState
+from bam_search.score.train import EpochResult, TrainingState
 
 MIN_SECONDS = 60.0
 """Seconds of training that are worth a file."""
@@ -45,7 +45,7 @@ class Checkpoint:
         """The saved state; None without a file, or where a machine that died left half of it."""
         try:
             table = torch.load(self.path, map_location="cpu", weights_only=True)
-            epochs = tuple(Epoch(*epoch) for epoch in table["epochs"])
+            epochs = tuple(EpochResult(*epoch) for epoch in table["epochs"])
             return TrainingState(epochs, table["seconds"], table["model"], table["optimizer"])
         except UNREADABLE:
             return None

@@ -25,7 +25,7 @@ from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Sites
-from bam_search.tasks.load import load_task
+from bam_search.tasks.load_task import load_task
 from bam_search.tasks.recipe import Recipe
 
 WARM = {"cpu": 1, "cuda": 2 * EAGER}

@@ -28,11 +28,11 @@ from bam_search.score.cuda_graphs import NotOneGraph, settle
 from bam_search.score.device import Device
 from bam_search.score.fused import fused
 from bam_search.score.measure import Meter
-from bam_search.score.train import Epoch, train
+from bam_search.score.train import EpochResult, train
 from bam_search.space.modules import ModuleFile
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
-from bam_search.tasks.load import load_task
+from bam_search.tasks.load_task import load_task
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import HeldOut, Split
 
@@ -87,7 +87,7 @@ class Score:
     value: float
     standard_error: float
     samples: int
-    per_epoch: tuple[Epoch, ...]
+    per_epoch: tuple[EpochResult, ...]
     seconds: float
     micro_batches: int = 1
     loss: float = math.nan

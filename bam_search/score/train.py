@@ -29,7 +29,7 @@ class TooSlow(Exception):
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochResult:
     """The mean training loss of one epoch, and the value of the metric after it, if measured."""
 
     loss: float
@@ -43,7 +43,7 @@ class TrainingState:
     `seconds` is the wall time of these epochs; `model` and `optimizer` are state dicts.
     """
 
-    epochs: tuple[Epoch, ...]
+    epochs: tuple[EpochResult, ...]
     seconds: float
     model: dict[str, Any]
     optimizer: dict[str, Any]
@@ -58,7 +58,7 @@ def train(
     micro_batches: int = 1,
     saved: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
-) -> tuple[Epoch, ...]:
+) -> tuple[EpochResult, ...]:
     """Train `model` in place on the samples of the training context, and return its epochs.
 
     `measure`, if given, is called after each epoch for the value of the metric. The batches, and
@@ -83,7 +83,7 @@ def _train(
     micro_batches: int,
     saved: TrainingState | None,
     keep: Callable[[TrainingState], None] | None,
-) -> tuple[Epoch, ...]:
+) -> tuple[EpochResult, ...]:
     began = time.monotonic() - (saved.seconds if saved else 0)
     step = TrainingStep.first(model, context, recipe, micro_batches)
     batches = step.batches
@@ -97,7 +97,7 @@ def _train(
         torch.manual_seed(zlib.crc32(f"{seed}:{number}:model".encode()))
         batches.load(seed, number)
         loss = _train_epoch(step, take, began, number, recipe)
-        epochs.append(Epoch(loss, measure() if measure else None))
+        epochs.append(EpochResult(loss, measure() if measure else None))
         if keep and len(epochs) < recipe.epochs:
             seconds = time.monotonic() - began
             optimizer = step.optimizer.state_dict()

@@ -32,7 +32,7 @@ from bam_search.score.evaluate import (
     worker_died,
 )
 from bam_search.search.on_ray import on_ray
-from bam_search.tasks.load import load_task
+from bam_search.tasks.load_task import load_task
 
 Submit = Callable[[Job], "Future[Result]"]
 Executor = Callable[[Experiment, int, str], contextlib.AbstractContextManager[Submit]]

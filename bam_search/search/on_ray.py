@@ -31,7 +31,7 @@ from bam_search.score.evaluate import (
     prepare,
     worker_died,
 )
-from bam_search.tasks.load import load_task
+from bam_search.tasks.load_task import load_task
 
 if TYPE_CHECKING:
     from ray import ObjectRef

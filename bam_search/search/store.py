@@ -37,15 +37,15 @@ from bam_search.files import write
 from bam_search.search.storage import BROKEN, DATABASE, StudyStorage, said
 from bam_search.study.record import METRIC, Record
 
-RECORD = "record"
+RECORD_KEY = "record"
 CANDIDATE = "candidate"
 PLACEMENT = "placement"
-FINAL = "final:"
-LATENCY = "latency:"
-IDENTITY = "identity"
-MODULE_FILES = "module_files"
+FINAL_PREFIX = "final:"
+LATENCY_PREFIX = "latency:"
+IDENTITY_KEY = "identity"
+MODULE_FILES_KEY = "module_files"
 """The key of the identity with the hash of the file of each attention module of the user's."""
-STUDY = "study.json"
+STUDY_FILE = "study.json"
 CHECKPOINTS = "checkpoints"
 HINT = (
     "continue it with its own settings, give this one a --name of its own, "
@@ -89,11 +89,11 @@ class Store:
         self._begun = dict(begun or {})
         self._finals: dict[int, dict[int, Mapping[str, Any]]] = {}
         for key, value in study.user_attrs.items():
-            if key.startswith(FINAL):
-                number, seed = map(int, key.removeprefix(FINAL).split(":"))
+            if key.startswith(FINAL_PREFIX):
+                number, seed = map(int, key.removeprefix(FINAL_PREFIX).split(":"))
                 self._finals.setdefault(number, {})[seed] = json.loads(value)
-            elif key.startswith(LATENCY):
-                self._timed(int(key.removeprefix(LATENCY)), json.loads(value))
+            elif key.startswith(LATENCY_PREFIX):
+                self._timed(int(key.removeprefix(LATENCY_PREFIX)), json.loads(value))
         for number in self._finals:
             self._tested(number)
 
@@ -136,7 +136,7 @@ class Store:
         """
         with self._writing():
             for number, begun in list(self._begun.items()):
-                text = self._trials.get_trial(begun.trial_id).user_attrs.get(RECORD)
+                text = self._trials.get_trial(begun.trial_id).user_attrs.get(RECORD_KEY)
                 if text is not None:
                     del self._begun[number]
                     self._records[number] = Record.from_dict(json.loads(text))
@@ -154,10 +154,10 @@ class Store:
         begun, text = self._begun.get(record.number), json.dumps(record.to_dict())
         with self._writing():
             if begun:
-                self._trials.set_trial_user_attr(begun.trial_id, RECORD, text)
+                self._trials.set_trial_user_attr(begun.trial_id, RECORD_KEY, text)
                 self._set_state(begun.trial_id, _state_of(record), values)
             else:
-                attributes = {PLACEMENT: record.placement, RECORD: text}
+                attributes = {PLACEMENT: record.placement, RECORD_KEY: text}
                 self._study.add_trial(
                     optuna.create_trial(
                         state=_state_of(record), values=list(values) or None, user_attrs=attributes
@@ -173,7 +173,7 @@ class Store:
         RunError if the study cannot be written.
         """
         with self._writing():
-            self._study.set_user_attr(f"{FINAL}{number}:{seed}", json.dumps(dict(fields)))
+            self._study.set_user_attr(f"{FINAL_PREFIX}{number}:{seed}", json.dumps(dict(fields)))
         self._finals.setdefault(number, {})[seed] = fields
         self._tested(number)
 
@@ -183,13 +183,15 @@ class Store:
         Raises RunError if the study cannot be written.
         """
         with self._writing():
-            self._study.set_user_attr(f"{LATENCY}{number}", json.dumps([overhead, *interval]))
+            self._study.set_user_attr(
+                f"{LATENCY_PREFIX}{number}", json.dumps([overhead, *interval])
+            )
         self._timed(number, (overhead, *interval))
 
     def describe(self, about: Mapping[str, str]) -> None:
         """Write study.json: the identity, and how the study was run last."""
         table = {"identity": self._identity, **_storage_of(self._storage), "about": about}
-        write(self.folder / STUDY, json.dumps(table, indent=2))
+        write(self.folder / STUDY_FILE, json.dumps(table, indent=2))
 
     @property
     def _trials(self) -> BaseStorage:
@@ -280,7 +282,7 @@ def read_store(folder: Path) -> Store:
     if not storage.exists():
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
     with storage.usable(), _ours(storage, "name a study's folder"):
-        return Store(folder, storage.open(), {}, storage, storage.attributes(RECORD))
+        return Store(folder, storage.open(), {}, storage, storage.attributes(RECORD_KEY))
 
 
 def open_store(
@@ -359,8 +361,10 @@ def _opened(
             attributes[CANDIDATE]: Begun(trial_id, attributes[PLACEMENT], False)
             for trial_id, attributes in left.items()
         }
-        store = Store(folder, study, identity, storage, storage.attributes(RECORD), begun)
-        _put_in_order(store, [kept[RECORD] for kept in left.values() if RECORD in kept], objectives)
+        store = Store(folder, study, identity, storage, storage.attributes(RECORD_KEY), begun)
+        _put_in_order(
+            store, [kept[RECORD_KEY] for kept in left.values() if RECORD_KEY in kept], objectives
+        )
         return store
 
 
@@ -386,14 +390,14 @@ def _create_if_missing(
         storage.delete()  # its maker died before it was complete; this process has the lock
     if not storage.exists():
         with storage.usable():
-            storage.create(objectives, maximised, {IDENTITY: json.dumps(identity)})
+            storage.create(objectives, maximised, {IDENTITY_KEY: json.dumps(identity)})
 
 
 def _unfinished(storage: StudyStorage) -> bool:
     """Whether the making of the study was cut off."""
     with storage.usable():
         study = storage.open()
-        return IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False)
+        return IDENTITY_KEY not in study.user_attrs and not study.get_trials(deepcopy=False)
 
 
 def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> list[str]:
@@ -408,7 +412,7 @@ def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> l
         with storage.usable():
             storage.rename(f"{storage.name}-{mark}")
         moved.append(f"{storage.name}-{mark} in {storage.text}")
-    if (folder / STUDY).exists() or (folder / DATABASE).exists():
+    if (folder / STUDY_FILE).exists() or (folder / DATABASE).exists():
         aside = folder.with_name(f"{folder.name}-{mark}")
         aside.mkdir()
         # The trials move last: if it is cut off before, the study is still there.
@@ -421,7 +425,7 @@ def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> l
 
 def _read(folder: Path) -> dict[str, Any]:
     """The table in study.json, empty without that file. Raises UserError if it is damaged."""
-    path = folder / STUDY
+    path = folder / STUDY_FILE
     if not path.exists():
         return {}
     try:
@@ -436,13 +440,13 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _identity_of(study: optuna.Study, storage: StudyStorage) -> dict[str, Any]:
     """The identity with which the study was made. Raises UserError if it has none."""
-    if IDENTITY not in study.user_attrs:
+    if IDENTITY_KEY not in study.user_attrs:
         raise UserError(
             f"{storage.text} holds a study {storage.name!r} "
             "that is none of this version of bam_search",
             HINT,
         )
-    return dict(json.loads(study.user_attrs[IDENTITY]))
+    return dict(json.loads(study.user_attrs[IDENTITY_KEY]))
 
 
 def _check_described(

@@ -135,8 +135,8 @@ class Study:
 
     Attributes:
         objectives: what fronts are of: "metric", which the task measures, and overheads.
-        task: what models are trained for: a name in `bam_search.tasks.load.TASKS`, or the path of a
-            Python file.
+        task: what models are trained for: a name in `bam_search.tasks.load_task.TASKS`, or the path
+            of a Python file.
         space: the search space; empty in a study of several `spaces`, which runs once on each.
         references: pinned placements by name, trained before the search.
         search: the sites and modules that are searched instead of the space's own.

@@ -208,7 +208,7 @@ class Task(Protocol):
     """What models are trained for.
 
         >>> from bam_search import Task
-        >>> from bam_search.tasks.load import load_task
+        >>> from bam_search.tasks.load_task import load_task
         >>> task = load_task("classification")
         >>> isinstance(task, Task)
         True

@@ -109,7 +109,7 @@ def test_a_cluster_of_ray_trains_it_as_local_workers_do(
     on_ray = ("--executor", "ray", "--address", "local", "--out", "ray")
     assert run_command(monkeypatch, *run, *on_ray) == 0
     trained = [
-        [(record.placement, record.val_error, record.test_errors) for record in read_records(out)]
+        [(record.placement, record.val_metric, record.test_metrics) for record in read_records(out)]
         for out in (folder / "pool", folder / "ray")
     ]
     assert trained[0] == trained[1]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.attach import attach, detach, disabled, fit, resolve
+from bam_search.model.attach import attach, detach, disabled, fit_to_sites, resolve
 from bam_search.model.attention import ATTENTION
 from bam_search.model.build import backbone, build, sites_of
 from bam_search.score.cost import count
@@ -135,16 +135,16 @@ def test_fit_makes_what_a_set_says_small_enough() -> None:
             Site("c", 8, 2, 2, roles=("stage-ends",)),
         )
     )
-    placement, changes = fit("stage-ends=bam(n=1)", narrow)
+    placement, changes = fit_to_sites("stage-ends=bam(n=1)", narrow)
     assert placement.text == "a=bam(n=1) b=bam(r=8,d=2,n=1) c=bam(r=8,d=2,n=1)"
     assert len(changes) == 1
     assert changes[0].startswith("at b and 1 more: bam(n=1): r = 16 on 8 channels")
     assert changes[0].endswith("bam(r=8,d=2,n=1) takes its place")
-    assert fit("bottleneck=se(r=4)", narrow) == (resolve("bottleneck=se(r=4)", narrow), ())
+    assert fit_to_sites("bottleneck=se(r=4)", narrow) == (resolve("bottleneck=se(r=4)", narrow), ())
     with pytest.raises(UserError, match="at site 'b'"):
-        fit("a=bam b=bam", narrow)  # what is said of one site by name is meant
+        fit_to_sites("a=bam b=bam", narrow)  # what is said of one site by name is meant
     with pytest.raises(UserError, match="n = 0"):
-        fit("stage-ends=bam(n=0)", narrow)
+        fit_to_sites("stage-ends=bam(n=0)", narrow)
 
 
 def test_one_wrong_site_among_ten_leaves_the_model_as_it_was() -> None:

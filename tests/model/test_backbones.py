@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import without_values
 
-from bam_search.model.attach import attach, fit, resolve
+from bam_search.model.attach import attach, fit_to_sites, resolve
 from bam_search.model.backbones.resnet import resnet50
 from bam_search.model.build import backbone, sites_of
 from bam_search.score.cost import Cost, count
@@ -109,7 +109,7 @@ def test_every_space_builds_and_trains_a_step_with_attention(space: str) -> None
     assert len(sites(space).select("bottleneck")) in (2, 3, 4)
     with torch.device("meta"):
         net = backbone(loaded, seed=0)
-        attach(net, fit("bottleneck=bam", sites(space))[0], sites=sites(space))
+        attach(net, fit_to_sites("bottleneck=bam", sites(space))[0], sites=sites(space))
         side = 64 if loaded.input_shape[1] == 224 else 16  # any size must do
         logits = net(torch.randn(2, 3, side, side))
     assert logits.shape == (2, loaded.classes)

@@ -13,7 +13,7 @@ from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.context import TrainingContext
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Experiment, Job, evaluate
-from bam_search.score.train import Epoch, TrainingState, train
+from bam_search.score.train import EpochResult, TrainingState, train
 from bam_search.space.search_space import load_space
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.batches import EpochPlan
@@ -53,7 +53,7 @@ def trained(
     net: nn.Module,
     saved: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
-) -> tuple[Epoch, ...]:
+) -> tuple[EpochResult, ...]:
     recipe = Recipe(epochs=4, batch=50, precision="fp32")
     return train(
         net,
@@ -95,7 +95,7 @@ def test_a_training_that_is_cut_off_ends_bit_for_bit_as_it_would_have(
 
 
 def saved() -> TrainingState:
-    return TrainingState((Epoch(3.0, None),), 5.0, {"w": torch.ones(2)}, {"state": {}})
+    return TrainingState((EpochResult(3.0, None),), 5.0, {"w": torch.ones(2)}, {"state": {}})
 
 
 def test_only_what_took_long_enough_is_kept_and_the_end_leaves_nothing(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from bam_search.score.cuda_graphs import EAGER, NotOneGraph, cuda_graph, replaye
 from bam_search.score.device import choose
 from bam_search.score.measure import Meter, measured
 from bam_search.score.step import TrainingStep
-from bam_search.score.train import Epoch, train
+from bam_search.score.train import EpochResult, train
 from bam_search.space.search_space import load_space
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.images import Images
@@ -83,7 +83,7 @@ def net(text: str) -> nn.Module:
     )  # type: ignore[call-overload]
 
 
-def trained(text: str, micro_batches: int) -> tuple[tuple[Epoch, ...], torch.Tensor]:
+def trained(text: str, micro_batches: int) -> tuple[tuple[EpochResult, ...], torch.Tensor]:
     model, context = net(text), TrainingContext.of(cifar100.task(), CPU, RECIPE, images())
     epochs = train(
         model, context, RECIPE, 3, lambda: measured(model, images(60), context).value, micro_batches
