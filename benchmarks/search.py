@@ -531,7 +531,7 @@ def _stops(key: str, replay: int, most: int) -> tuple[int, int, int, int]:
     return (
         sum(bool(r.stopped) for r in tried),
         wrong,
-        found.saved if found else 0,
+        found.without - found.spent if found else 0,
         sum(r.trained_epochs for r in tried),
     )
 

@@ -92,16 +92,21 @@ def decisions(findings: Findings) -> dict[str, Any]:
         "recommended": findings.recommended and findings.recommended.tag,
         "finalists": [(one.record.tag, one.test.n) for one in findings.finalists],
         "comparisons": {
-            number: [(one.other.tag, one.word, one.difference.n) for one in compared]
+            number: [(one.other.tag, one.verdict, one.difference.n) for one in compared]
             for number, compared in findings.comparisons.items()
         },
-        "ablations": [(one.record.tag, one.word) for one in findings.ablations],
+        "ablations": [(one.record.tag, one.verdict) for one in findings.ablations],
         "answers": [
-            (one.question, one.record.tag, one.beside and (one.beside.other.tag, one.beside.word))
+            (
+                one.question,
+                one.record.tag,
+                one.comparison and (one.comparison.other.tag, one.comparison.verdict),
+            )
             for one in findings.answers
         ],
         "rungs": stops and [rung.epochs for rung in stops.rungs],
-        "stopping": stops and (stops.stopped, stops.control, stops.wrong, stops.spent, stops.saved),
+        "stopping": stops and (stops.stopped, stops.control, stops.wrong),
+        "epochs": stops and (stops.spent, stops.without),
         "spent": arms and (arms.search[0], arms.random[0]),
         "effects": effects and [(one.name, one.records) for one in effects.effects],
     }

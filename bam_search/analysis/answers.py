@@ -21,15 +21,15 @@ Comparisons = Mapping[int, Sequence[ComparedTo]]
 class Answer:
     """The record of best metric among those whose overhead on `axis` is at most `budget` percent.
 
-    `test` is its mean over final trainings; None if it was not tested. `beside` sets it beside the
-    best other reference within the budget; None where one of the two was not tested.
+    `test` is its mean over final trainings; None if it was not tested. `comparison` sets it beside
+    the best other reference within the budget; None where one of the two was not tested.
     """
 
     axis: str
     budget: float
     record: Record
     test: Mean | None
-    beside: ComparedTo | None
+    comparison: ComparedTo | None
 
     @property
     def question(self) -> str:

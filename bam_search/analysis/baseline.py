@@ -5,6 +5,7 @@ The only library is numpy.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,16 +15,24 @@ from bam_search.study.record import METRIC, Record, search_epochs, startup_of
 Line = list[tuple[int, float]]
 
 
-@dataclass(frozen=True)
-class SearchVsRandom:
-    """The search and the random search beside it.
+class SearchSummary(NamedTuple):
+    """What a search came to: epochs spent, best validation value, hypervolume of its front.
 
-    Of each: epochs spent, best validation value, and hypervolume of its front. The hypervolume is
-    of the objectives, up to the worst of either, as a share of the larger one.
+    The hypervolume is of the objectives, up to the worst of either search, as a share of the larger
+    one.
     """
 
-    search: tuple[int, float, float]
-    random: tuple[int, float, float]
+    epochs: int
+    best_value: float
+    hypervolume: float
+
+
+@dataclass(frozen=True)
+class SearchVsRandom:
+    """The search and the random search beside it."""
+
+    search: SearchSummary
+    random: SearchSummary
 
 
 def search_vs_random(
@@ -35,12 +44,12 @@ def search_vs_random(
     """
     if len(lines) < 2:
         return None
-    searched, random = _arms(records, startup)
+    searched, random = _searches(records, startup)
     random_spent = sum(record.epochs for record in random if record.complete)
     search_line, random_line = lines.values()
     return SearchVsRandom(
-        search=(search_epochs(searched), _best_value(searched), search_line[-1][1]),
-        random=(random_spent, _best_value(random), random_line[-1][1]),
+        search=SearchSummary(search_epochs(searched), _best_value(searched), search_line[-1][1]),
+        random=SearchSummary(random_spent, _best_value(random), random_line[-1][1]),
     )
 
 
@@ -57,7 +66,7 @@ def progress(records: Sequence[Record], objectives: Sequence[str], startup: int)
     there are none. The hypervolume is of the objectives, up to the worst of either, as a share
     of the larger one at its end.
     """
-    searched, random = _arms(records, startup)
+    searched, random = _searches(records, startup)
     if not any(record.complete for record in searched):
         return {}
     worst = _worst([*searched, *random], objectives)
@@ -80,7 +89,7 @@ def _scaled(line: Line, most: float) -> Line:
     return [(spent, volume / most) for spent, volume in line]
 
 
-def _arms(records: Sequence[Record], startup: int) -> tuple[list[Record], list[Record]]:
+def _searches(records: Sequence[Record], startup: int) -> tuple[list[Record], list[Record]]:
     """The searched candidates, and those of the random search.
 
     The random search begins with the search's startup; the second list is empty without one.
@@ -93,7 +102,7 @@ def _arms(records: Sequence[Record], startup: int) -> tuple[list[Record], list[R
 
 
 def _volumes(
-    arm: Sequence[Record], objectives: Sequence[str], worst: np.ndarray, rungs: bool
+    records: Sequence[Record], objectives: Sequence[str], worst: np.ndarray, rungs: bool
 ) -> Line:
     """Epochs spent and the front's hypervolume up to `worst`, after each complete record.
 
@@ -101,7 +110,7 @@ def _volumes(
     """
     line: Line = []
     spent, front = 0, np.zeros((0, len(objectives)))
-    for record in arm:
+    for record in records:
         spent += record.trained_epochs if rungs else record.epochs * record.complete
         if record.complete:
             front = np.vstack([front, [record.objective(key) for key in objectives]])

@@ -27,7 +27,7 @@ class ComparedTo:
         return self.difference if larger else self.difference.turned
 
     @property
-    def word(self) -> str:
+    def verdict(self) -> str:
         """How the record is: 'better', 'worse' or 'tie'.
 
         A tie is a difference whose interval has zero in it, or that has no interval.

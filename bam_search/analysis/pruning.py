@@ -1,4 +1,4 @@
-"""What stopping candidates early did: the epochs that it saved, and how often it was wrong."""
+"""What stopping candidates early did: the epochs that it cost or saved, how often it was wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from bam_search.study.record import METRIC, Record, search_epochs
 class Rung:
     """What trainings of `epochs` epochs were worth.
 
-    `agreement` is Kendall's tau between their values and those of the full training.
+    `agreement` is Kendall's tau between their values and those of the full training, of the
+    candidates that had both: those that were stopped are missing.
     """
 
     epochs: int
@@ -25,8 +26,8 @@ class Stopping:
     stopped: how many were stopped.
     control: how many would have been stopped, and were trained to the end all the same.
     wrong: how many of the control group ended on the front.
-    spent: the epochs of the search.
-    saved: the epochs that the stopped candidates had still before them.
+    spent: the epochs of the search, rungs included.
+    without: the epochs that its candidates would have taken without rungs.
     """
 
     rungs: tuple[Rung, ...]
@@ -34,7 +35,7 @@ class Stopping:
     control: int
     wrong: int
     spent: int
-    saved: int
+    without: int
 
 
 def stopping(main: Sequence[Record], front: Sequence[Record]) -> Stopping | None:
@@ -53,7 +54,7 @@ def stopping(main: Sequence[Record], front: Sequence[Record]) -> Stopping | None
         control=len(control),
         wrong=_how_many_of(control, front),
         spent=search_epochs(main),
-        saved=sum(_epochs_left(record, budgets) for record in stopped),
+        without=_epochs_without_rungs(main),
     )
 
 
@@ -74,7 +75,6 @@ def _rung(records: Sequence[Record], epochs: int) -> Rung:
     return Rung(epochs, rank_correlation(short, full))
 
 
-def _epochs_left(record: Record, budgets: Sequence[int]) -> int:
-    """The epochs that a stopped candidate had before it: the later rungs and the full training."""
-    reached = record.rung_epochs[-1]
-    return record.epochs + sum(budget for budget in budgets if budget > reached)
+def _epochs_without_rungs(records: Sequence[Record]) -> int:
+    searched = [record for record in records if record.is_searched]
+    return sum(record.epochs for record in searched if record.complete or record.stopped)

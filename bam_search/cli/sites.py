@@ -6,7 +6,7 @@ For every other submodule it says why attention cannot go there.
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import click
@@ -58,7 +58,7 @@ def show(model: str, input_shape: Shape | None, target: str | None, as_json: boo
 def parse_shape(text: str) -> Shape:
     """Return `3x224x224` as (3, 224, 224). Raises UserError."""
     sizes = text.lower().split("x")
-    if len(sizes) != 3 or not all(size.isdigit() and int(size) > 0 for size in sizes):
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise UserError(f"--input {text!r} is not CxHxW", "for example --input 3x224x224")
     channels, height, width = map(int, sizes)
     return channels, height, width
@@ -79,12 +79,20 @@ def _rows(net: nn.Module, sites: Sites) -> list[Row]:
 
 
 def _row(site: Site) -> Row:
+    why_not = _why_not(site)
+    if why_not:
+        return Row(site.name, site, None, None, why_not)
+    added = increment(BAM, site.channels, site.height, site.width)
+    return Row(site.name, site, added.params, added.macs_conv_fc, "")
+
+
+def _why_not(site: Site) -> str:
+    """Return why BAM cannot go there, or an empty text if it can."""
     try:
         canonical(BAM, site.channels, site.side)
     except UserError as error:
-        return Row(site.name, site, None, None, error.message)
-    added = increment(BAM, site.channels, site.height, site.width)
-    return Row(site.name, site, added.params, added.macs_conv_fc, "")
+        return error.message
+    return ""
 
 
 def _summary(model: str, shape: Shape, net: nn.Module, sites: Sites) -> str:
@@ -146,5 +154,6 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _object(row: Row) -> dict[str, Any]:
-    site = asdict(row.site) if row.site else {"name": row.name}
+    unknown = dict.fromkeys(field.name for field in fields(Site))
+    site = asdict(row.site) if row.site else {**unknown, "name": row.name}
     return {**site, "bam_params": row.params, "bam_macs_conv_fc": row.macs, "why_not": row.why_not}

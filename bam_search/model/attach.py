@@ -20,7 +20,9 @@ from bam_search.model.insert import (
     ChannelsLast,
     FromIdentity,
     Mark,
+    attended,
     insert,
+    is_disabled,
     marks,
     remove,
     renumber,
@@ -107,14 +109,18 @@ def attach(
     (`torch.jit.script`) does not take the hook.
 
     Args:
+        model: the backbone, which is changed.
         placement: such as "layer1=bam layer3=se(r=8)"; see README.md for targets and modules.
         input_shape: (C, H, W) of one image; it is used to find the sites if `sites` is not given.
-        init: "random" initialises each module as its paper does. "identity" adds a gate that starts
-            at 0, so the model's outputs do not change until training changes the gate.
+        init: "random" draws each module's weights. "identity" also adds a gate that starts at 0,
+            so the model's outputs do not change until training changes the gate.
+        seed: decides the initial weights, together with the site's name and the choice.
+        sites: those of the model, if `find_sites` has found them already.
 
     Raises:
         UserError: as from `resolve` and `find_sites`; a site has a child `attention` already; the
-            model is compiled or scripted. The model is not changed then.
+            model is compiled or scripted, or within `disabled(model)`. The model is not changed
+            then.
     """
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         raise UserError(
@@ -123,11 +129,14 @@ def attach(
         )
     if init not in ("random", "identity"):
         raise UserError(f"init = {init!r}", "init is 'random' or 'identity'")
+    _check_enabled(model)
     sites = find_sites(model, input_shape) if sites is None else sites
     resolved = resolve(placement, sites)
+    there = attended(model)
     for name, _ in resolved.choices:
         if hasattr(_submodule(model, name), CHILD):
-            raise UserError(f"site {name!r} has a child named {CHILD!r} already", "detach it first")
+            hint = "detach it first" if name in there else f"take it out: del model.{name}.{CHILD}"
+            raise UserError(f"site {name!r} has a child named {CHILD!r} already", hint)
     by_name = sites.by_name
     order = {name: number for number, name in enumerate(sites.names)}
     children = {}
@@ -149,8 +158,8 @@ def attached(model: nn.Module) -> Placement:
         >>> attached(model).text
         'layer1=bam layer2=bam layer3=bam'
 
-    Copies and pickles of a model tell it too. Attention whose hook was removed, or whose site was
-    replaced, is in effect no more, and neither is any within `disabled(model)`.
+    It also works on copies and unpickled models. Attention whose hook was removed, or whose site
+    was replaced, is in effect no more, and neither is any within `disabled(model)`.
     """
     return Placement.of({name: mark.choice for name, mark in marks(model).items()})
 
@@ -165,7 +174,10 @@ def detach(model: nn.Module) -> None:
     >>> detach(model)
     >>> attached(model).text
     'none'
+
+    Raises UserError within `disabled(model)`.
     """
+    _check_enabled(model)
     remove(model)
 
 
@@ -185,10 +197,16 @@ def disabled(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     return without(model)
 
 
+def _check_enabled(model: nn.Module) -> None:
+    """Raise UserError within `disabled(model)`, which puts back what it took out."""
+    if is_disabled(model):
+        raise UserError("the model's attention is disabled", "leave `with disabled(model)` first")
+
+
 def _by_site(placement: Placement, sites: Sites) -> list[tuple[Site, Choice]]:
     """The choice at each site that has one, in the model's order."""
-    by_name = _chosen(placement, sites, exact=True, but={})
-    by_set = _chosen(placement, sites, exact=False, but=by_name)
+    by_name = _chosen(placement, sites, exact=True, overridden={})
+    by_set = _chosen(placement, sites, exact=False, overridden=by_name)
     chosen = {**by_set, **by_name}
     return [(site, chosen[site.name]) for site in sites if chosen.get(site.name, NONE) != NONE]
 
@@ -211,18 +229,20 @@ def _largest(site: Site, choice: Choice, error: UserError) -> Choice:
 
 
 def _chosen(
-    placement: Placement, sites: Sites, exact: bool, but: Mapping[str, Choice]
+    placement: Placement, sites: Sites, exact: bool, overridden: Mapping[str, Choice]
 ) -> dict[str, Choice]:
     """The choice at each site by the targets of one kind: exact names, or sets.
 
-    Raises UserError for a site that is named twice and is not among those of `but`.
+    Sites in `overridden` are left out. Raises UserError for a site that is named twice.
     """
     chosen: dict[str, Choice] = {}
     for target, choice in placement.choices:
         if is_exact(target) != exact:
             continue
         for site in sites.select(target):
-            if site.name in chosen and site.name not in but:
+            if site.name in overridden:
+                continue
+            if site.name in chosen:
                 raise UserError(
                     f"placement {placement.text!r} names site {site.name!r} twice",
                     f"a site holds one attention module; {site.name}={choice.text} says which, "
@@ -253,8 +273,9 @@ def _attention_module(
 ) -> nn.Module:
     """The attention module for a site, on the device and in the type of the weights there."""
     like = model.get_submodule(site.name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(zlib.crc32(f"{seed}:{site.name}".encode()))
+    # On the CPU, by its generator alone: those of GPUs are the user's, and stay as they are.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(zlib.crc32(f"{seed}:{site.name}".encode()))
         attention = create(choice, site.channels, like)
     if init == "identity":
         attention = FromIdentity(attention)

@@ -21,6 +21,8 @@ CHILD = "attention"
 HIDDEN_CHILD = "_attention_while_running"
 OVER_CHILDREN = {"children", "named_children", "_modules"}
 """What a forward method names that runs over its module's children."""
+DISABLED = "_bam_search_disabled"
+"""The attribute of a site whose child is out for a while: its own id, which a copy has not."""
 MARK = "_bam_search_mark"
 """The attribute of an inserted child; copies and pickles keep it, and it is in no state dict."""
 
@@ -69,7 +71,8 @@ def insert(model: nn.Module, children: Mapping[str, tuple[nn.Module, Mark]]) -> 
         site = model.get_submodule(name)
         setattr(attention, MARK, mark)
         site.add_module(CHILD, attention)
-        if _calls_children(site):
+        # A copy that was made of a disabled model has hooks, and no child.
+        if _calls_children(site) or _hooked(site):
             continue
         if _runs_over_children(site):
             site.register_forward_pre_hook(_hide)
@@ -98,11 +101,18 @@ def without(model: nn.Module) -> Iterator[None]:
     taken = {site: site.get_submodule(CHILD) for site in attended(model).values()}
     for site in taken:
         delattr(site, CHILD)
+        site.__dict__[DISABLED] = id(site)
     try:
         yield
     finally:
         for site, attention in taken.items():
+            site.__dict__.pop(DISABLED)
             site.add_module(CHILD, attention)
+
+
+def is_disabled(model: nn.Module) -> bool:
+    """Whether the attention of the model, or of a part of it, is out within `without`."""
+    return any(site.__dict__.get(DISABLED) == id(site) for site in model.modules())
 
 
 def attended(model: nn.Module) -> dict[str, nn.Module]:

@@ -284,7 +284,7 @@ def _tags(records: Sequence[Record]) -> list[str]:
 
 
 def draw_progress(lines: Mapping[str, Sequence[tuple[int, float]]]) -> go.Figure:
-    """Hypervolume against epochs of training, a line for each arm."""
+    """Hypervolume against epochs of training, a line for each search."""
     looks = ({"color": FRONT[1]}, {"color": DOMINATED[1], "dash": "dash"})
     traces = [
         go.Scatter(
@@ -299,7 +299,7 @@ def draw_progress(lines: Mapping[str, Sequence[tuple[int, float]]]) -> go.Figure
     ]
     figure = go.Figure(traces)
     figure.update_xaxes(title="epochs of training spent", rangemode="tozero")
-    return laid_out(figure, "hypervolume, % of the larger arm's").update_layout(height=340)
+    return laid_out(figure, "hypervolume, % of the larger one").update_layout(height=340)
 
 
 def draw_curves(findings: Findings) -> go.Figure | None:

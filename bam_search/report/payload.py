@@ -155,7 +155,7 @@ def found(findings: Findings) -> dict[str, Any]:
 
 
 def _answer_values(answer: Answer) -> list[Any]:
-    rival = answer.beside
+    rival = answer.comparison
     beside = rival and [rival.other.tag, asdict(rival.difference)]
     return [answer.axis, str(answer.budget), answer.record.tag, beside]
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bam_search.analysis.answers import Answer
+from bam_search.analysis.baseline import SearchSummary
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Findings, Outcomes
 from bam_search.analysis.pruning import Rung, Stopping
@@ -19,17 +20,19 @@ def answer_line(answer: Answer) -> str:
     """The answer in a sentence, with the best other reference beside it.
 
     'at most +2 % parameters: layer1=bam (#7), 81.63 ± 0.21 (3) % test top-1 error, better than BAM
-    in every block by +0.60 points (...)'.
+    in every block: -0.60 points (...)'.
     """
     record = answer.record
     name = record.name or f"#{record.tag}"
     sentence = f"{answer.question}: {record.placement} ({name}), {_measured(answer)}"
-    if answer.beside is None:
+    if answer.comparison is None:
         return sentence
-    rival, gain, metric = answer.beside.other, answer.beside.improvement, record.metric
-    points = metric.with_step(metric.signed(gain.mean))
-    verdict = f"{VERDICTS[answer.beside.word]} {rival.name} by {points}"
-    return f"{sentence}, {verdict} ({_interval(metric, gain) or 'one seed'}, n = {gain.n})"
+    compared, metric = answer.comparison, record.metric
+    difference = compared.difference
+    points = metric.with_difference_unit(metric.signed(difference.mean))
+    interval = _interval(metric, difference) or "one seed"
+    verdict = f"{VERDICTS[compared.verdict]} {compared.other.name}: {points}"
+    return f"{sentence}, {verdict} ({interval}, n = {difference.n})"
 
 
 def _measured(answer: Answer) -> str:
@@ -78,8 +81,8 @@ def _verdict(compared: ComparedTo) -> str:
     """
     difference, record, other = compared.difference, compared.record, compared.other
     metric = record.metric
-    verdict = f"{VERDICTS[compared.word]} {_rival_name(other)}"
-    points = f"{metric.with_step(metric.signed(difference.mean))} of test {metric.name}"
+    verdict = f"{VERDICTS[compared.verdict]} {_rival_name(other)}"
+    points = f"{metric.with_difference_unit(metric.signed(difference.mean))} of test {metric.name}"
     interval = _interval(metric, difference) or "no interval with one seed"
     costs = f"{record.params_overhead:+.2f} % parameters against {other.params_overhead:+.2f} %"
     return f"{verdict}: {points}, {interval}, n = {difference.n}; {costs}"
@@ -90,34 +93,34 @@ def _rival_name(record: Record) -> str:
 
 
 def worth_lines(findings: Findings) -> list[str]:
-    """What the search found beside the random search, and what the rungs saved."""
+    """What the search found beside the random search, and what the rungs cost or saved."""
     lines: list[str] = []
     compared, stops = findings.search_vs_random, findings.stopping
     if compared:
         lines += [
-            _arm_line(findings.metric, "The search", compared.search),
-            _arm_line(findings.metric, "Random search", compared.random),
+            _summary_line(findings.metric, "The search", compared.search),
+            _summary_line(findings.metric, "Random search", compared.random),
         ]
     if stops:
         lines += _stopping_lines(stops)
     return lines
 
 
-def _arm_line(metric: Metric, name: str, arm: tuple[int, float, float]) -> str:
-    spent, best, volume = arm
+def _summary_line(metric: Metric, name: str, summary: SearchSummary) -> str:
+    best = metric.with_unit(metric.text(summary.best_value))
     return (
-        f"{name}: {counted(spent, 'epoch')} of training, best validation {metric.name} "
-        f"{metric.with_unit(metric.text(best))}, hypervolume {100 * volume:.0f} %"
+        f"{name}: {counted(summary.epochs, 'epoch')} of training, "
+        f"best validation {metric.name} {best}, hypervolume {100 * summary.hypervolume:.0f} %"
     )
 
 
 def _stopping_lines(stops: Stopping) -> list[str]:
-    without_rungs = stops.spent + stops.saved
-    share = stops.saved / without_rungs if stops.saved else 0
-    stopped, epochs = counted(stops.stopped, "candidate"), counted(without_rungs, "epoch")
+    stopped, control = counted(stops.stopped, "candidate"), counted(stops.control, "candidate")
+    spent, without = counted(stops.spent, "epoch"), counted(stops.without, "epoch")
     return [
-        f"Rungs stopped {stopped}, and saved {stops.saved} of {epochs} ({share:.0%})",
-        f"Of {counted(stops.control, 'candidate')} that were hopeless and trained on all the same, "
+        f"Rungs stopped {stopped}: the search took {spent}, and without rungs it would have taken "
+        f"{without}",
+        f"Control group: of {control} trained on although the pruner would have stopped them, "
         f"{stops.wrong} ended on the front",
         *map(_rung_line, stops.rungs),
     ]
@@ -141,9 +144,10 @@ def stopped_lines(records: Sequence[Record]) -> list[str]:
 
 
 def outcomes_line(outcomes: Outcomes) -> str:
-    """'12 references and searched ones, 4 beside the search, 9 trained to the end, ...'."""
+    """'12 references and searched candidates, 4 random ones and ablations, 9 trained ...'."""
     return (
-        f"{outcomes.main} references and searched ones, {outcomes.others} beside the search, "
+        f"{outcomes.main} references and searched candidates, "
+        f"{outcomes.others} random ones and ablations, "
         f"{outcomes.complete} trained to the end, {outcomes.stopped} stopped early, "
         f"{outcomes.failed} failed"
     )

@@ -144,7 +144,7 @@ def ablation_table(findings: Findings) -> pd.DataFrame:
 
 def effect_table(metric: Metric, effects: Sequence[Effect]) -> pd.DataFrame:
     """The effects on the metric as text."""
-    effect_on = ", ".join(filter(None, (f"effect on {metric.name}", metric.step)))
+    effect_on = ", ".join(filter(None, (f"effect on {metric.name}", metric.difference_unit)))
     columns = ["what", effect_on, "90 % interval", "records with it"]
     rows = []
     for effect in effects:
@@ -158,7 +158,7 @@ def difference_text(compared: ComparedTo) -> str:
     difference, metric, interval = compared.difference, compared.record.metric, ""
     if difference.low is not None and difference.high is not None:
         interval = f" ({metric.range(difference.low, difference.high)})"
-    return f"{metric.signed(difference.mean)}{interval}, n = {difference.n}: {compared.word}"
+    return f"{metric.signed(difference.mean)}{interval}, n = {difference.n}: {compared.verdict}"
 
 
 def test_text(metric: Metric, test: Mean | None) -> str:

@@ -60,7 +60,7 @@ def compiled(
 def quiet() -> Iterator[None]:
     """Within the context two warnings of the compiler are silent.
 
-    It causes the first one itself; the second is advice that would change the arithmetic.
+    The compiler causes the first one itself; the second is advice that would change the arithmetic.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings(

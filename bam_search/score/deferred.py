@@ -39,13 +39,13 @@ class NotFused(Exception):
 class Chains:
     """The chains of one model: what compiles them, and how many were met.
 
-    `called` and `ran` count its normalisations.
+    `deferred_norms` and `executed_norms` count its normalisations.
     """
 
     backend: Backend
     met: int = 0
-    called: int = 0
-    ran: int = 0
+    deferred_norms: int = 0
+    executed_norms: int = 0
 
 
 class Deferred(Tensor):
@@ -61,7 +61,7 @@ class Deferred(Tensor):
 
     @staticmethod
     def __new__(cls, chains: Chains, x: Tensor, norm: nn.BatchNorm2d | None = None) -> "Deferred":
-        chains.called += norm is not None
+        chains.deferred_norms += norm is not None
         return cls._of(_Start(chains, _Read.of(x), norm))
 
     @classmethod
@@ -228,4 +228,4 @@ class _Start:
 
     def _runs(self) -> None:
         self.ran = True
-        self.chains.ran += 1
+        self.chains.executed_norms += 1

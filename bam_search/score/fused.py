@@ -1,9 +1,9 @@
 """Training with batch normalisation, addition and ReLU as one function, wherever they follow.
 
 No library offers that function for bfloat16. torch's own kernel can add and rectify (`z` and
-`fuse_relu` in aten/src/ATen/native/cuda/Normalization.cuh), but no operator asks it to. cuDNN's
-fused normalisation is not among torch's operators. apex has one (contrib/groupbn), a package to be
-built on the machine, whose examples are all float16.
+`fuse_relu` in aten/src/ATen/native/cuda/Normalization.cuh), but no ATen operator offers that.
+cuDNN's fused normalisation is not among torch's operators. apex has one (contrib/groupbn), a
+package to be built on the machine, whose examples are all float16.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from bam_search.score.deferred import Chains, Deferred, NotFused, plain
 
 TYPES = {torch.float32, torch.bfloat16, torch.float16}
 """The types of maps that are normalised in float32 anyway."""
-NOTHING = "no batch normalisation of this model is followed by ReLU"
+NO_CHAIN = "no batch normalisation of this model is followed by ReLU"
 
 
 @contextlib.contextmanager
@@ -31,11 +31,11 @@ def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
     """While the model trains in the context, each normalise-add-ReLU chain is one function.
 
     A chain is a batch normalisation, perhaps an addition, and ReLU. Only what `nn.BatchNorm2d`
-    returns is changed: a tensor that waits for what follows. Modules, their hooks and attention are
-    called as ever. So a normalisation with attention on it runs by itself, and the sum with its
+    returns is changed: a lazy tensor, computed when it is used. Modules, their hooks and attention
+    are called as ever. So a normalisation with attention on it runs by itself, and the sum with its
     ReLU is one function. What lies inside of attention stays as it is. So does a normalisation that
     is frozen, has no weights, running statistics or momentum, has hooks on its gradient, or
-    normalises another type than float32 and shorter ones.
+    normalises another dtype than float32, bfloat16 and float16.
 
     Yields the chains that were met. Raises NotFused if there are none, in the first training pass
     at the latest, and where the model does something with a normalisation's output that would
@@ -43,11 +43,11 @@ def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
     """
     norms = _norms(model)
     if not norms:
-        raise NotFused(NOTHING)
+        raise NotFused(NO_CHAIN)
     chains = Chains(backend)
     again = partial(_defer_again, chains)
     hooks = [norm.register_forward_hook(again) for norm in norms if norm._forward_hooks]
-    hooks.append(model.register_forward_hook(partial(_leave, chains)))
+    hooks.append(model.register_forward_hook(partial(_materialise_output, chains)))
     for norm in norms:
         norm.forward = partial(_defer, norm, chains)  # type: ignore[method-assign]
     try:
@@ -73,8 +73,8 @@ def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 def _defer(norm: nn.BatchNorm2d, chains: Chains, x: Tensor) -> Tensor:
     x = plain(x)
-    # Hooks, attention's for example, may hand it to an autograd function, which would take a tensor
-    # that waits for one without a past.
+    # Hooks, attention's for example, may hand it to an autograd function, which would treat a lazy
+    # tensor as one that has no grad_fn.
     waits = _can_wait(norm, x) and not norm._forward_hooks
     return Deferred(chains, x, norm) if waits else nn.BatchNorm2d.forward(norm, x)
 
@@ -110,13 +110,13 @@ def _is_map(x: Tensor) -> bool:
     return x.numel() != x.shape[1]
 
 
-def _leave(chains: Chains, model: nn.Module, _args: object, output: object) -> object:
+def _materialise_output(chains: Chains, model: nn.Module, _args: object, output: object) -> object:
     """Compute what leaves the model, and check that no normalisation was forgotten."""
     if not (model.training and torch.is_grad_enabled()):
         return output
     output = tree_map_only(Deferred, plain, output)
     if not chains.met:
-        raise NotFused(NOTHING)
-    if chains.called != chains.ran:
+        raise NotFused(NO_CHAIN)
+    if chains.deferred_norms != chains.executed_norms:
         raise NotFused("nothing reads the output of a batch normalisation")
     return output

@@ -35,7 +35,7 @@ class Metric:
         return ", ".join(filter(None, (self.name, self.unit)))
 
     @property
-    def step(self) -> str:
+    def difference_unit(self) -> str:
         """The unit of a difference: 'points' between shares in percent."""
         return "points" if self.unit == "%" else self.unit
 
@@ -59,9 +59,9 @@ class Metric:
         """'81.63 %'."""
         return " ".join(filter(None, (number, self.unit)))
 
-    def with_step(self, number: str) -> str:
+    def with_difference_unit(self, number: str) -> str:
         """'-0.61 points'."""
-        return " ".join(filter(None, (number, self.step)))
+        return " ".join(filter(None, (number, self.difference_unit)))
 
 
 def binomial(percent: float, n: int) -> float:

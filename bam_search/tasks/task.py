@@ -1,4 +1,4 @@
-"""The seam: all that trainings, searches and reports ask of what a model is trained for.
+"""The interface between what a model is trained for and all that trains, searches and reports.
 
 A task is an object with the members of `Task`; `bam_search.tasks.classification` is the first. Its
 samples are its own: nobody else looks into them, they are `Any` outside of the task.

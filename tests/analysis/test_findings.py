@@ -74,7 +74,7 @@ def test_differences_are_paired_with_the_noise_of_all() -> None:
     first = compared[0].difference
     assert first.low == pytest.approx(first.mean - half_width())
     assert first.high == pytest.approx(first.mean + half_width())
-    assert [one.word for one in compared] == ["better"] * 3
+    assert [one.verdict for one in compared] == ["better"] * 3
     assert findings.compared_to_references(WINNER) == list(compared[:2])
     assert findings.comparison(WINNER, LUCKY) is compared[2]
     assert findings.comparison(RISKY, BASE) is None
@@ -83,8 +83,8 @@ def test_differences_are_paired_with_the_noise_of_all() -> None:
 def test_ablations_are_beside_the_winner() -> None:
     first, second = found(RECORDS).ablations
     assert [one.record for one in (first, second)] == WITHOUT
-    assert (first.difference.mean, first.word) == (pytest.approx(3.0), "worse")
-    assert (second.difference.mean, second.word) == (pytest.approx(0.0), "tie")
+    assert (first.difference.mean, first.verdict) == (pytest.approx(3.0), "worse")
+    assert (second.difference.mean, second.verdict) == (pytest.approx(0.0), "tie")
     assert found([BASE, *WITHOUT]).ablations == ()
 
 
@@ -139,8 +139,8 @@ def test_what_the_rungs_did() -> None:
     assert (stops.stopped, stops.control) == (2, 2)
     assert stops.wrong == 1  # RISKY is on the front, WORSE is not
     # Search only: WINNER 7, RISKY 7, STOPPED 1, LATER 3, FAILED 0, WORSE 7.
-    # STOPPED had 2 + 4 before it, LATER 4.
-    assert (stops.spent, stops.saved) == (25, 10)
+    # Without rungs these five, FAILED left out, have 4 each.
+    assert (stops.spent, stops.without) == (25, 20)
     assert [rung.epochs for rung in stops.rungs] == [1, 2]
     complete = (BASE, PAPER, WINNER, RISKY, WORSE)
     full = [record.val_metric for record in complete]

@@ -133,13 +133,13 @@ def test_only_common_seeds_are_compared() -> None:
         ([70.9, 71.9, 72.9], "tie"),
     ],
 )
-def test_a_difference_has_a_word(errors: list[float], word: str) -> None:
+def test_a_difference_has_a_verdict(errors: list[float], word: str) -> None:
     a, b = final(0, errors), final(1, [71.0, 72.0, 73.0])
     found = difference(a, b, Noise(0.3, 6))
     assert found is not None
-    assert ComparedTo(a, b, found).word == word
+    assert ComparedTo(a, b, found).verdict == word
     opposite = {"better": "worse", "worse": "better", "tie": "tie"}[word]
-    assert ComparedTo(replace(a, larger_is_better=True), b, found).word == opposite
+    assert ComparedTo(replace(a, larger_is_better=True), b, found).verdict == opposite
 
 
 def test_without_noise_a_difference_is_a_tie() -> None:
@@ -147,7 +147,7 @@ def test_without_noise_a_difference_is_a_tie() -> None:
     found = difference(a, b, None)
     assert found == Difference(-11.0, None, None, 1)
     assert found.turned == Difference(11.0, None, None, 1)
-    assert ComparedTo(a, b, found).word == "tie"
+    assert ComparedTo(a, b, found).verdict == "tie"
 
 
 def test_an_improvement_is_positive_where_it_is_better() -> None:

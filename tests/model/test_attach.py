@@ -55,6 +55,15 @@ def test_every_placement_shares_its_start() -> None:
     )
 
 
+def test_attaching_leaves_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seeded(_seed: int) -> None:
+        raise AssertionError("a user's GPUs were seeded")
+
+    net = backbone(SMALL, seed=0)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
+    attach(net, "layer1=bam", sites=SITES)
+
+
 def test_building_leaves_the_global_generator_alone() -> None:
     state = torch.random.get_rng_state()
     build(SMALL, SITES, resolve(BOTH, SITES), seed=3)
@@ -169,6 +178,32 @@ def test_one_wrong_site_among_ten_leaves_the_model_as_it_was() -> None:
     after = io.BytesIO()
     torch.save(net, after)
     assert before.getvalue() == after.getvalue()
+
+
+def test_what_is_disabled_takes_no_attention_and_gives_none_back() -> None:
+    net = build(SMALL, SITES, BOTH, seed=0).eval()
+    expected = net(image())
+    with disabled(net):
+        for act in (lambda: attach(net, "layer2=bam", sites=SITES), lambda: detach(net)):
+            with pytest.raises(UserError, match="the model's attention is disabled"):
+                act()
+        free = copy.deepcopy(net)
+    assert torch.equal(net(image()), expected)
+    # A copy that was made meanwhile is a backbone of its own, and its attention runs once.
+    attach(free, BOTH, sites=SITES, seed=0)
+    assert torch.equal(free(image()), expected)
+    detach(free)
+    assert list(free.state_dict()) == list(backbone(SMALL, seed=0).state_dict())
+
+
+def test_the_hint_says_how_to_take_a_child_out() -> None:
+    net = build(SMALL, SITES, "layer1=bam", seed=0)
+    with pytest.raises(UserError, match="detach it first"):
+        attach(net, "layer1=bam", sites=SITES)
+    own = backbone(SMALL, seed=0)
+    own.layer1.add_module("attention", torch.nn.Identity())
+    with pytest.raises(UserError, match=r"take it out: del model\.layer1\.attention"):
+        attach(own, "layer1=bam", sites=SITES)
 
 
 def test_disabled_is_the_backbone_for_a_while() -> None:

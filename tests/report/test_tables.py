@@ -53,14 +53,14 @@ def test_the_best_within_each_budget_by_test_error_where_there_are_finalists() -
     assert best_by_params(RECORDS) == [(0.5, 0), (1.0, 1), (2.0, 2)]
     assert answer_line(found(RECORDS).answers[2]) == (
         "at most +2 % parameters: layer1=bam layer2=bam(r=8) (#2), 72.20 ± 0.26 (3) % "
-        "test top-1 error, better than BAM in front by +4.00 points "
-        f"(90 % interval {4 - half_width():+.2f} to {4 + half_width():+.2f}, n = 3)"
+        "test top-1 error, better than BAM in front: -4.00 points "
+        f"(90 % interval {-4 - half_width():+.2f} to {-4 + half_width():+.2f}, n = 3)"
     )
     assert (
         answer_line(found(RECORDS).answers[0])
         == "at most +0.5 % parameters: none (no attention), 81.30 ± 0.26 (3) % test top-1 error"
     )
-    assert "better than no attention by +5.10" in answer_line(found(RECORDS).answers[1])
+    assert "better than no attention: -5.10" in answer_line(found(RECORDS).answers[1])
 
 
 def test_without_finalists_the_best_is_by_validation_error() -> None:

@@ -13,9 +13,13 @@ WHOLE = Metric("people miscounted", decimals=0)
 
 def test_titles_have_a_unit_where_there_is_one() -> None:
     assert [one.title for one in (ERROR, PSNR, F1)] == ["top-1 error, %", "PSNR, dB", "F1"]
-    assert [one.step for one in (ERROR, PSNR, F1)] == ["points", "dB", ""]
+    assert [one.difference_unit for one in (ERROR, PSNR, F1)] == ["points", "dB", ""]
     assert [one.with_unit("3") for one in (ERROR, PSNR, F1)] == ["3 %", "3 dB", "3"]
-    assert [one.with_step("+3") for one in (ERROR, PSNR, F1)] == ["+3 points", "+3 dB", "+3"]
+    assert [one.with_difference_unit("+3") for one in (ERROR, PSNR, F1)] == [
+        "+3 points",
+        "+3 dB",
+        "+3",
+    ]
 
 
 def test_numbers_have_the_decimals_of_the_metric_and_one_less_for_one_training() -> None:

@@ -68,7 +68,7 @@ class BAM(nn.Module):
         gate = self._logits(x).sigmoid()
         if self.training:
             return amplified(x, gate.permute(0, 3, 1, 2))
-        return x * (1 + gate).permute(0, 3, 1, 2)  # the same, as its cost is counted
+        return x * (1 + gate).permute(0, 3, 1, 2)  # the same result; fvcore counts it
 
     def _logits(self, x: Tensor) -> Tensor:
         if self.spatial is None or self.channel is None:

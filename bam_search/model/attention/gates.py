@@ -1,7 +1,7 @@
 """Two operations on a whole map, whose derivatives go over it fewer times than autograd's own.
 
-A pass over a map takes a GPU as long as its memory needs, whatever is computed in it. Both save
-their inputs only, so that derivatives of derivatives come by themselves.
+A pass over a map is memory-bound on a GPU: its time is that of reading and writing the map. Both
+save their inputs only, so that second derivatives follow from autograd.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ def spread(base: Tensor, y: Tensor, slope: Tensor) -> Tensor:
     `y` is (B, H, W, 1); `base` and `slope`, of C channels, are the same at all pixels: (C,) or (B,
     1, 1, C).
     """
-    if not _by_hand(y):
+    if not _uses_custom_backward(y):
         return torch.addcmul(base, y, slope)
     per_image = (y.shape[0], 1, 1, slope.shape[-1])
     return _Spread.apply(base.expand(per_image), y, slope.expand(per_image))
@@ -24,14 +24,14 @@ def spread(base: Tensor, y: Tensor, slope: Tensor) -> Tensor:
 
 def amplified(x: Tensor, gate: Tensor) -> Tensor:
     """x + x * gate, where `gate` is broadcast to the shape of `x`."""
-    return _Amplified.apply(x, gate) if _by_hand(x) else torch.addcmul(x, x, gate)
+    return _Amplified.apply(x, gate) if _uses_custom_backward(x) else torch.addcmul(x, x, gate)
 
 
-def _by_hand(x: Tensor) -> bool:
-    """Whether to use the derivatives that are written by hand here.
+def _uses_custom_backward(x: Tensor) -> bool:
+    """Whether to use the derivatives that are written here instead of autograd's.
 
-    Only where derivatives are taken and nothing else makes a graph of the operations. A compiler
-    fuses autograd's own passes; a tracer (fvcore's, fx's) has to see the operations.
+    Only where derivatives are taken and nothing traces the operations. A compiler fuses autograd's
+    own passes; a tracer (fvcore's, fx's) has to see the operations.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
@@ -63,20 +63,24 @@ class _Spread(torch.autograd.Function):
         images, height, width, channels = grad.shape
         pixels = grad.reshape(images, height * width, channels)
         ys = y.to(grad.dtype).reshape(images, height * width)
-        to_y = slope.to(grad.dtype).reshape(images, 1, channels) @ pixels.transpose(1, 2)
-        to_base, to_slope = (torch.stack([torch.ones_like(ys), ys], 1) @ pixels).unbind(1)
-        return to_base.reshape(slope.shape), to_y.reshape(y.shape), to_slope.reshape(slope.shape)
+        grad_y = slope.to(grad.dtype).reshape(images, 1, channels) @ pixels.transpose(1, 2)
+        grad_base, grad_slope = (torch.stack([torch.ones_like(ys), ys], 1) @ pixels).unbind(1)
+        return (
+            grad_base.reshape(slope.shape),
+            grad_y.reshape(y.shape),
+            grad_slope.reshape(slope.shape),
+        )
 
     @staticmethod
-    def jvp(ctx: Any, base: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-        at, by = ctx.saved_tensors
-        return base + y * by + at * slope
+    def jvp(ctx: Any, d_base: Tensor, d_y: Tensor, d_slope: Tensor) -> Tensor:
+        y, slope = ctx.saved_tensors
+        return d_base + d_y * slope + y * d_slope
 
 
 class _Amplified(torch.autograd.Function):
     """`amplified`.
 
-    Autograd adds up the gradients of the two places of `x` in `addcmul`, in a pass of its own; and
+    Autograd adds up the gradients of both uses of `x` in `addcmul`, in a pass of its own; and
     x * (1 + gate) is one pass more forward.
     """
 
@@ -97,6 +101,6 @@ class _Amplified(torch.autograd.Function):
         return torch.addcmul(grad, grad, gate), (grad * x).sum_to_size(gate.shape)
 
     @staticmethod
-    def jvp(ctx: Any, x: Tensor, gate: Tensor) -> Tensor:
-        at, by = ctx.saved_tensors
-        return torch.addcmul(x, x, by) + at * gate
+    def jvp(ctx: Any, d_x: Tensor, d_gate: Tensor) -> Tensor:
+        x, gate = ctx.saved_tensors
+        return torch.addcmul(d_x, d_x, gate) + x * d_gate

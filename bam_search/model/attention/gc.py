@@ -13,7 +13,8 @@ from bam_search.model.attention.options import reduced_channels
 class GC(nn.Module):
     """(B, C, H, W) -> (B, C, H, W), any H and W.
 
-    `r` reduces C to C // r hidden channels; at least 2, so that LN leaves something.
+    `r` reduces C to C // r hidden channels; at least 2, as LayerNorm over one value is
+    constant.
     """
 
     def __init__(self, channels: int, r: int = 16) -> None:
@@ -26,14 +27,14 @@ class GC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        # In the type of the map: autocast on a GPU makes a softmax float32, and the products with
-        # it a float32 map.
+        # Keep the map's dtype: autocast on a GPU would return a float32 softmax, and the products
+        # with it would be a float32 map.
         weights = self.key(x).flatten(2).softmax(2, dtype=x.dtype)
         return x + self.transform(self._context(pixels, weights))[:, :, None, None]
 
     def _context(self, pixels: Tensor, weights: Tensor) -> Tensor:
         if self.training:
             return (weights @ pixels).squeeze(1)  # reads the map once, and writes none
-        # The same, as its cost is counted.
+        # The same result by elementwise operators, of which fvcore counts the cost.
         weighted = pixels * weights.transpose(1, 2)
         return weighted.sum(1, dtype=pixels.dtype)

@@ -1,6 +1,6 @@
 """Checks that the attention modules share.
 
-Each module checks its own options when it is made, so that nothing is built dead.
+Each module checks its own options when it is made, so that illegal ones fail at construction.
 """
 
 from bam_search.errors import UserError
@@ -12,7 +12,10 @@ def reduced_channels(channels: int, r: int, at_least: int = 1) -> int:
     Raises UserError if that is less than `at_least`: torch would build a branch without channels,
     and say nothing.
     """
-    if r < 1 or channels // r < at_least:
+    require_positive(r=r)
+    if channels < at_least:
+        raise UserError(f"{channels} channels are too few", f"at least {at_least} are needed")
+    if channels // r < at_least:
         raise UserError(
             f"r = {r} on {channels} channels leaves too few hidden channels",
             f"r can be 1 to {channels // at_least} there",
