@@ -87,19 +87,12 @@ def training_memory(model: nn.Module, setting: LatencySetting, recipe: Recipe) -
     optimizer's state. On a CPU, whose allocator tells nothing, the parameters with gradients and
     momentum and every tensor that the forward pass keeps for the backward pass, each storage once:
     every optimizer here keeps one momentum (tests/score/test_optimizers.py), and what it needs for
-    a moment is less than the kept tensors, which are gone by then. Raises NothingForMuon.
+    a moment is less than the kept tensors, which are gone by then.
     """
     setting.placed(model).train()
     images = setting.images()
-    rate = torch.zeros((), device=setting.device.type)
-    trains = optimizer(model, recipe, rate, setting.bf16)
     if setting.device.type == "cuda":
-        for _ in range(2):
-            torch.cuda.reset_peak_memory_stats()
-            _some_loss(setting.forward(model, images)).backward()
-            trains.step()
-            trains.zero_grad()
-        return torch.cuda.max_memory_allocated()
+        return _peak_on_gpu(model, images, setting, recipe)
     saved: dict[int, int] = {}
 
     def save(tensor: Tensor) -> Tensor:
@@ -115,6 +108,16 @@ def training_memory(model: nn.Module, setting: LatencySetting, recipe: Recipe) -
     del loss
     activations = [size for pointer, size in saved.items() if pointer not in weights]
     return 3 * sum(weights.values()) + sum(activations)
+
+
+def _peak_on_gpu(model: nn.Module, images: Tensor, setting: LatencySetting, recipe: Recipe) -> int:
+    trains = optimizer(model, recipe, images.new_zeros(()), setting.bf16)
+    for _ in range(2):
+        torch.cuda.reset_peak_memory_stats()
+        _some_loss(setting.forward(model, images)).backward()
+        trains.step()
+        trains.zero_grad()
+    return torch.cuda.max_memory_allocated()
 
 
 def _some_loss(output: Tensor) -> Tensor:
