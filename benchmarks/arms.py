@@ -46,11 +46,11 @@ class Setting:
     batch: int = usual_loop.BATCH  # of the engine
 
     def study(self, own_batch: bool = False) -> Study:
-        """The placement study on this net, with the usual loop's batches.
+        """The placement study on this net, with the usual loop's batches and optimizer.
 
-        With the same batches both arms take the same steps.
+        With the same ones both arms take the same steps.
 
-        With `own_batch` it keeps its own, for which its learning rate is.
+        With `own_batch` it keeps its own ones, for which its learning rate is.
         """
         flags: dict[str, object] = {
             "space": self.net,
@@ -58,7 +58,7 @@ class Setting:
             "seed": self.seed,
         }
         if not own_batch:
-            flags["recipe"] = {"batch": self.batch}
+            flags["recipe"] = {"batch": self.batch, "optimizer": "sgd"}
         if self.processes is not None:
             flags["workers"] = self.processes
         return load_study("placement", choose(self.device), flags, [])

@@ -199,10 +199,11 @@ def _measure(asked: Asked, space: SearchSpace, sites: Sites, placement: Placemen
     device = choose(asked.device)
     model = build(space, sites, placement, seed=0)
     plain = backbone(space, seed=0)
-    setting = LatencySetting(device, space.input_shape, asked.batch, uses_bf16(Recipe(), device))
+    recipe = Recipe()
+    setting = LatencySetting(device, space.input_shape, asked.batch, uses_bf16(recipe, device))
     timed = latency(model, plain, setting)
-    memory = training_memory(model, setting)
-    plain_memory = training_memory(plain, setting)
+    memory = training_memory(model, setting, recipe)
+    plain_memory = training_memory(plain, setting, recipe)
     return Measured(timed, memory, plain_memory, asked.batch, device.name)
 
 

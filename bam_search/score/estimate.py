@@ -33,8 +33,11 @@ WARM = {"cpu": 1, "cuda": 2 * EAGER}
 MOST_SAMPLES = {"cpu": 64, "cuda": 65_536}
 """The largest batch while a speed is measured.
 
-On a CPU a whole batch of a large net takes minutes, and the time of a sample is the same.
+On a CPU a whole batch of a large net takes minutes, and a sample's forward and backward pass takes
+as long.
 """
+OPTIMIZER_STEPS = 3
+"""Over how many the time of the optimizer alone is measured, where batches were made smaller."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,22 @@ def measure(probe: Probe) -> Speed:
             taken += 1
             float(step.loss)
         each = (time.perf_counter() - warm) / taken
-    return Speed(max(0.0, warm - began - WARM[device.type] * each), each / len(samples))
+    start = max(0.0, warm - began - WARM[device.type] * each)
+    return Speed(start, _per_sample(step, each, probe.recipe.batch))
+
+
+def _per_sample(step: TrainingStep, seconds: float, batch: int) -> float:
+    """Seconds for each sample of batches of `batch`; a step on fewer took `seconds`.
+
+    The optimizer takes as long for any batch, and a large part of a small one's step.
+    """
+    if step.batch == batch:
+        return seconds / batch
+    began = time.perf_counter()
+    for _ in range(OPTIMIZER_STEPS):
+        step.optimizer.step()
+    of_optimizer = min(seconds, (time.perf_counter() - began) / OPTIMIZER_STEPS)
+    return (seconds - of_optimizer) / step.batch + of_optimizer / batch
 
 
 def _mean(measured: Sequence[Speed]) -> Speed:

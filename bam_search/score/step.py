@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import cuda_graph, replayed
+from bam_search.score.optimizers import Optimizer, optimizer
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Batches
 
@@ -29,7 +30,7 @@ class TrainingStep:
     context: TrainingContext
     batches: Batches
     batch: int
-    optimizer: torch.optim.SGD
+    optimizer: Optimizer
     micro_batches: int
     number: Tensor
     rates: Tensor
@@ -41,7 +42,10 @@ class TrainingStep:
     def first(
         cls, model: nn.Module, context: TrainingContext, recipe: Recipe, micro_batches: int = 1
     ) -> "TrainingStep":
-        """The first of a training of the recipe's epochs on the samples of the training context."""
+        """The first of a training of the recipe's epochs on the samples of the training context.
+
+        Raises NothingForMuon.
+        """
         batch = min(recipe.batch, len(context.data))
         batches = context.data.batches(batch)
         steps = recipe.epochs * len(batches)
@@ -49,14 +53,13 @@ class TrainingStep:
         rates = torch.tensor(schedule, device=context.device.type)
         rate, loss = rates.new_zeros(()), rates.new_zeros(())
         number = torch.zeros(1, dtype=torch.int64, device=rates.device)
-        optimizer = _optimizer(model, recipe, rate)
         replays = recipe.cuda_graph and context.device.type == "cuda"
         return cls(
             model,
             context,
             batches,
             batch,
-            optimizer,
+            optimizer(model, recipe, rate, context.bf16),
             micro_batches,
             number,
             rates,
@@ -72,7 +75,7 @@ class TrainingStep:
     def step(self) -> None:
         """Take the step."""
         self.rate.copy_(self.rates.index_select(0, self.number)[0])
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         data, model = self.context.data, self.context.model(self.model)
         number = self.number % len(self.batches)
         for part in self.batches.parts(number, self.micro_batches):
@@ -89,17 +92,4 @@ class TrainingStep:
         `optimizer` is the state dict of its optimizer.
         """
         self.optimizer.load_state_dict(optimizer)
-        # Loading replaces the tensor that the steps write the learning rate to.
-        self.optimizer.param_groups[0]["lr"] = self.rate
         self.number.fill_(number)
-
-
-def _optimizer(model: nn.Module, recipe: Recipe, rate: Tensor) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        model.parameters(),
-        rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.momentum > 0,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )

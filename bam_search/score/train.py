@@ -67,8 +67,8 @@ def train(
     again on the same device with the same versions, it is the same bit for bit on a CPU; on a GPU,
     which adds in no fixed order, each epoch's loss is held to 1 % (tests/score/test_gpu.py). With
     more than one of `micro_batches` a batch goes through in that many parts whose gradients add up;
-    normalisations then see the parts. Raises Diverged, TooSlow, NotOneGraph, and ValueError if a
-    batch cannot be filled with two samples.
+    normalisations then see the parts. Raises Diverged, TooSlow, NotOneGraph, NothingForMuon, and
+    ValueError if a batch cannot be filled with two samples.
     """
     with stream(context.device.type), _cudnn(recipe):
         return _train(model, context, recipe, seed, measure, micro_batches, saved, keep)

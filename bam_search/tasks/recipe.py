@@ -16,7 +16,13 @@ TASK_KEYS = ("label_smoothing", "augment", "alternate")
 @strict
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum and a triangular learning rate.
+    """An optimizer with Nesterov momentum and a triangular learning rate.
+
+    `optimizer`: "sgd", or "muon", which is Muon for the filters of convolutions and the matrices of
+    linear layers, and SGD for the last layer and all vectors (`bam_search.score.muon`). `lr` and
+    `momentum` are those of both. `weight_decay` times the weight is added to its gradient under
+    SGD; under Muon, where the size of a gradient counts for nothing, the weight shrinks by lr *
+    weight_decay of itself a step.
 
     The learning rate rises linearly over the share `warmup` of all steps, then falls linearly to 0.
     `augment`: "crop-flip" pads by 4, crops at random and flips half of the images, as usual for
@@ -35,6 +41,7 @@ class Recipe:
 
     epochs: Annotated[int, Ge(1), Le(10_000)] = 10
     batch: Annotated[int, Ge(2), Le(65_536)] = 128
+    optimizer: Literal["sgd", "muon"] = "sgd"
     lr: Annotated[float, Gt(0), Le(100)] = 0.1
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     weight_decay: Annotated[float, Ge(0), Le(1)] = 5e-4

@@ -35,6 +35,7 @@ class Net(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=4),
             nn.BatchNorm2d(8),
+            nn.Conv2d(8, 8, 3, bias=False),
             nn.Dropout(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -45,16 +46,22 @@ class Net(nn.Module):
         return self.layers(x)
 
 
+def channels_last() -> nn.Module:
+    """As models are trained."""
+    return Net().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
 class Cut(Exception):
     """Power is off."""
 
 
 def trained(
     net: nn.Module,
+    optimizer: str,
     saved: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
 ) -> tuple[EpochResult, ...]:
-    recipe = Recipe(epochs=4, batch=50, precision="fp32")
+    recipe = Recipe(epochs=4, batch=50, precision="fp32", optimizer=optimizer)  # type: ignore[arg-type]
     return train(
         net,
         TrainingContext.of(cifar100.task(), CPU, recipe, IMAGES),
@@ -66,11 +73,12 @@ def trained(
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_a_training_that_is_cut_off_ends_bit_for_bit_as_it_would_have(
-    tmp_path: Path, after: int
+    tmp_path: Path, after: int, optimizer: str
 ) -> None:
-    whole = Net()
-    expected = trained(whole)
+    whole = channels_last()
+    expected = trained(whole, optimizer)
     checkpoint = Checkpoint(tmp_path / "one.pt", every=0)
 
     def keep(saved: TrainingState) -> None:
@@ -79,14 +87,16 @@ def test_a_training_that_is_cut_off_ends_bit_for_bit_as_it_would_have(
             raise Cut
 
     with pytest.raises(Cut):
-        trained(Net(), keep=keep)
+        trained(channels_last(), optimizer, keep=keep)
     torch.manual_seed(99)  # another process has drawn other numbers
     saved = checkpoint.load()
     assert saved is not None
     assert saved.epochs == expected[:after]
     assert saved.seconds > 0
-    again, heard = Net(), list[int]()
-    assert trained(again, saved, lambda saved: heard.append(len(saved.epochs))) == expected
+    again, heard = channels_last(), list[int]()
+    assert (
+        trained(again, optimizer, saved, lambda saved: heard.append(len(saved.epochs))) == expected
+    )
     assert heard == list(range(after + 1, 4))
     assert all(
         torch.equal(one, two)

@@ -8,6 +8,7 @@ import functools
 import gc
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +35,7 @@ SMALL = load_space("small")
 SITES = sites_of(SMALL)
 CPU = choose("cpu")
 RECIPE = Recipe(epochs=2, batch=25, precision="bf16")
+MUON = replace(RECIPE, optimizer="muon")
 
 
 def images(n: int = 200) -> Images:
@@ -83,31 +85,35 @@ def net(text: str) -> nn.Module:
     )  # type: ignore[call-overload]
 
 
-def trained(text: str, micro_batches: int) -> tuple[tuple[EpochResult, ...], torch.Tensor]:
-    model, context = net(text), TrainingContext.of(cifar100.task(), CPU, RECIPE, images())
+def trained(
+    text: str, micro_batches: int, recipe: Recipe
+) -> tuple[tuple[EpochResult, ...], torch.Tensor]:
+    model, context = net(text), TrainingContext.of(cifar100.task(), CPU, recipe, images())
     epochs = train(
-        model, context, RECIPE, 3, lambda: measured(model, images(60), context).value, micro_batches
+        model, context, recipe, 3, lambda: measured(model, images(60), context).value, micro_batches
     )
     return epochs, torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize(
-    "text",
+    ("text", "recipe"),
     [
-        "bottleneck=bam every-block=se",
-        "layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc",
-        "dropout",
+        ("bottleneck=bam every-block=se", RECIPE),
+        ("bottleneck=bam every-block=se", MUON),
+        ("layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc", RECIPE),
+        ("layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc", MUON),
+        ("dropout", RECIPE),
     ],
 )
 def test_replaying_the_step_is_the_same_training(
-    text: str, micro_batches: int, monkeypatch: pytest.MonkeyPatch
+    text: str, recipe: Recipe, micro_batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
-    expected = trained(text, micro_batches)
+    expected = trained(text, micro_batches, recipe)
     taken = calls_of(TrainingStep, monkeypatch)
     monkeypatch.setattr(TrainingStep, "make_step", lambda self: replayed(self.step, recorded))
-    epochs, weights = trained(text, micro_batches)
+    epochs, weights = trained(text, micro_batches, recipe)
     assert len(taken) == EAGER + 1  # of 16 steps: what Python decides in one is never decided again
     assert epochs == expected[0]
     assert torch.equal(weights, expected[1])

@@ -10,6 +10,7 @@ import torch
 from bam_search.model.build import sites_of
 from bam_search.score.device import choose
 from bam_search.score.estimate import Probe, Speed, speeds
+from bam_search.score.muon import Muon
 from bam_search.score.step import TrainingStep
 from bam_search.space.search_space import load_space
 from bam_search.tasks.recipe import Recipe
@@ -64,6 +65,26 @@ def test_a_batch_of_a_large_recipe_is_small_on_a_cpu(monkeypatch: pytest.MonkeyP
         threads=1,
     )
     assert sizes == [64]
+
+
+def test_it_trains_with_the_recipes_optimizer_whose_time_is_shared_by_a_whole_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def slow_step(_muon: Muon) -> None:
+        clock[0] += 10.0
+
+    def pass_over(step: TrainingStep) -> None:
+        clock[0] += step.batch
+        step.optimizer.step()
+
+    monkeypatch.setattr(Muon, "step", slow_step)
+    monkeypatch.setattr(TrainingStep, "step", pass_over)
+    recipe = Recipe(batch=100, optimizer="muon")
+    (speed,) = speeds([probe("none", recipe, 0.0)], workers=1, threads=1).of_probes
+    assert speed.per_sample * recipe.batch == pytest.approx(100 + 10)
 
 
 def test_on_a_gpu_it_tells_how_long_a_process_takes_to_start(

@@ -17,13 +17,14 @@ from torch.nn import functional
 
 from bam_search.model.build import build, sites_of
 from bam_search.score.context import TrainingContext
-from bam_search.score.cuda_graphs import NotOneGraph
+from bam_search.score.cuda_graphs import EAGER, NotOneGraph, cuda_graph, replayed, stream
 from bam_search.score.device import choose, cores
 from bam_search.score.estimate import Probe, speeds
 from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.score.fused import fused
-from bam_search.score.latency import LatencySetting, latency
+from bam_search.score.latency import LatencySetting, latency, training_memory
 from bam_search.score.measure import Meter
+from bam_search.score.optimizers import optimizer
 from bam_search.score.train import train
 from bam_search.search.executors import local
 from bam_search.space.search_space import load_space
@@ -80,6 +81,48 @@ def test_the_graph_and_compiled_blocks_train_as_the_plain_step_does(how: dict[st
     # in the second epoch.
     for epoch, tolerance in enumerate((5e-4, 2e-2, 2e-2)):
         assert other[epoch] == pytest.approx(plain[epoch], rel=tolerance)
+
+
+@pytest.mark.usefixtures("exact")
+def test_muon_trains_in_the_graph_as_in_the_plain_step() -> None:
+    recipe = replace(RECIPE, precision="fp32", optimizer="muon")
+    plain, graph = (losses(replace(recipe, cuda_graph=how)) for how in (False, True))
+    # Directions of hardly any gradient are made as long as all others, so sums in another order
+    # are soon seen.
+    for epoch, tolerance in enumerate((5e-3, 5e-2, 5e-2)):
+        assert graph[epoch] == pytest.approx(plain[epoch], rel=tolerance)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_replayed_step_of_muon_is_the_plain_one_and_hears_of_the_rate(bf16: bool) -> None:
+    plain, graph = stepped(bf16, replays=False), stepped(bf16, replays=True)
+    for one, two in zip(plain, graph, strict=True):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
+def stepped(bf16: bool, replays: bool) -> list[Tensor]:
+    """The parameters after steps with the same gradients, and a rate that is lower each time."""
+    model = build(SMALL, SITES, EVERYTHING, 0).to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    rate = torch.tensor(0.1, device="cuda")
+    one = optimizer(model, replace(RECIPE, optimizer="muon"), rate, bf16)
+    with stream("cuda"):
+        take = replayed(one.step, cuda_graph) if replays else one.step
+        for _ in range(EAGER + 3):
+            take()
+            rate.mul_(0.5)
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_training_memory_counts_the_momentum(name: str) -> None:
+    model = build(SMALL, SITES, "none", 0)
+    recipe = replace(RECIPE, optimizer=name)  # type: ignore[arg-type]
+    setting = LatencySetting(choose("cuda"), (3, 32, 32), 8, bf16=True)
+    weights = sum(4 * parameter.numel() for parameter in model.parameters())
+    assert training_memory(model, setting, recipe) > 3 * weights
 
 
 @pytest.mark.parametrize("bf16", [False, True])

@@ -11,6 +11,7 @@ from torch import nn
 from bam_search.score.cuda_graphs import EAGER
 from bam_search.score.device import Device, choose
 from bam_search.score.latency import LatencySetting, latency, training_memory
+from bam_search.tasks.recipe import Recipe
 
 
 def setting(
@@ -43,7 +44,7 @@ def test_training_memory_counts_what_backward_needs() -> None:
             return self.fc(x.flatten(1))
 
     weights, inputs, log_softmax, labels = 4 * 480, 4 * 8 * 48, 4 * 8 * 10, 8 * 8
-    small = training_memory(Net(), setting(8, (3, 4, 4)))
+    small = training_memory(Net(), setting(8, (3, 4, 4)), Recipe())
     assert (
         3 * weights + inputs + log_softmax
         <= small

@@ -71,10 +71,10 @@ def test_a_training_over_its_time_limit_is_stopped() -> None:
         train(small(), TrainingContext.of(cifar100.task(), CPU, recipe, images()), recipe, 0)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_same_seed_is_the_same_training_bit_for_bit(precision: str) -> None:
+@pytest.mark.parametrize("how", [{"precision": "fp32"}, {}, {"optimizer": "muon"}])
+def test_the_same_seed_is_the_same_training_bit_for_bit(how: dict[str, str]) -> None:
     torch.set_num_threads(1)
-    recipe = Recipe(epochs=2, batch=50, precision=precision)  # type: ignore[arg-type]
+    recipe = Recipe(**{"epochs": 2, "batch": 50, "precision": "bf16", **how})  # type: ignore[arg-type]
     context = TrainingContext.of(cifar100.task(), CPU, recipe, images())
     results = []
     for _ in range(2):
