@@ -155,7 +155,7 @@ def make_record(number: int, value: float | None, overhead: float, **fields: obj
         "by_operator": {"conv": 2000 + number, "add": 1000},
         "uncounted": {},
         "val_metric": value,
-        "val_standard_error": None if value is None else binomial(min(value, 100), 400),
+        "val_standard_error": None if value is None else binomial(min(max(value, 0), 100), 400),
         "val_samples": None if value is None else 400,
         "epoch_metrics": () if value is None else (90.0, value),
         "train_losses": (4.0, 3.0),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import studied
 from conftest import make_record, metric_fields
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from invented import PLAN, Shuffled, invent, memory_store, train, with_everything
 from plotly.graph_objects import Figure
@@ -197,18 +197,21 @@ def studies(draw: st.DrawFn) -> list[Record]:
 
 
 @pytest.mark.parametrize("turn", TURNS.values(), ids=list(TURNS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(records=studies())
 def test_findings_are_those_of_the_mirror_image(turn: Turn, records: list[Record]) -> None:
     smaller, larger = pair(records, turn)
     one, two = found(smaller), found(larger)
+    if turn is from_100:
+        # It rounds, which decides between equal means where there is no other noise.
+        assume(one.finals.noise is None or one.finals.noise.sd > 1e-9)
     assert decisions(one) == decisions(two)
     assert numbers(two) == pytest.approx(numbers(one), abs=1e-6)
     assert_mirrored(one, two, turn)
 
 
 @pytest.mark.parametrize("turn", TURNS.values(), ids=list(TURNS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(records=studies(), margin=st.sampled_from([0.0, 0.5, 2.0]))
 def test_the_pruner_and_the_choice_of_finalists_are_those_of_the_mirror_image(
     turn: Turn, records: list[Record], margin: float
@@ -277,7 +280,8 @@ def test_a_whole_study_is_that_of_the_mirror_image(sampler: str, workers: int) -
     for record, other in zip(one.values(), two.values(), strict=True):
         assert neutral(record) == neutral(other)
         assert mirrored(record, opposite) == replace(other, stopped=record.stopped)
-    assert any(record.stopped or record.control for record in one.values())
+    if sampler == "additive":
+        assert any(record.stopped for record in one.values())
     assert any(record.is_ablation for record in one.values())
 
 

@@ -352,6 +352,7 @@ def test_the_random_arm_trains_nothing_again_that_the_search_has_trained() -> No
         same = {"number": record.number, "origin": RANDOM, "name": ""}
         tests = (
             "test_metrics",
+            "test_standard_errors",
             "test_seeds",
             "test_samples",
             "test_seconds",

@@ -147,7 +147,7 @@ def test_a_shared_study_whose_maker_died_half_way_is_made_anew(
     postgresql: str, tmp_path: Path
 ) -> None:
     study_storage = StudyStorage.of(tmp_path, postgresql, "half")
-    study_storage.create(OBJECTIVES, {})  # dies before it says of what study it is
+    study_storage.create(OBJECTIVES, (), {})  # dies before it says of what study it is
     assert open_store(tmp_path, IDENTITY, OBJECTIVES, study_storage).records() == {}
     assert open_store(tmp_path, IDENTITY, OBJECTIVES, study_storage).records() == {}
 

@@ -44,6 +44,7 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
     assert list(again) == [0, 1, 2]
     tested = {
         "test_metrics": (71.0,),
+        "test_standard_errors": (1.5,),
         "test_seeds": (1000,),
         "test_samples": 100,
         "test_seconds": 2.0,
