@@ -27,7 +27,7 @@ MIN_RECORDS = 6
 """With fewer records `explain` says nothing about where attention helps."""
 SCALES = np.geomspace(1e-3, 1e2, 26)
 """Prior variances of an effect, in units of the noise's variance."""
-OPTION = 0.5
+OPTION_SCALE = 0.5
 """The expected size of an option's effect, relative to the effect of a module's presence."""
 
 
@@ -117,7 +117,7 @@ def _terms(site: str, choice: Choice, choice_space: ChoiceSpace) -> dict[str, fl
         if len(values) < 2:
             continue  # an option with one value is part of its module
         for other in values:
-            coded = OPTION * ((other == value) - 1 / len(values))
+            coded = OPTION_SCALE * ((other == value) - 1 / len(values))
             terms[f"{choice.module}({option}={other})"] = coded
             terms[f"{site}={choice.module}({option}={other})"] = coded
     return terms
@@ -127,9 +127,9 @@ def _terms(site: str, choice: Choice, choice_space: ChoiceSpace) -> dict[str, fl
 class AdditiveModel:
     """The posterior of every effect after some records, on the value to minimise.
 
-    `left_out` is the root mean square error of predicting each record from the others;
-    `left_out_mean` is the same for the plain mean of the others. The two are alike where the model
-    explains nothing.
+    `loo_rmse` is the root mean square error of predicting each record from the others;
+    `loo_rmse_of_mean` is the same for the plain mean of the others. The two are alike where the
+    model explains nothing.
     """
 
     encoder: PlacementEncoder
@@ -141,8 +141,8 @@ class AdditiveModel:
     variances: np.ndarray
     noise: np.ndarray
     weights: np.ndarray
-    left_out: float
-    left_out_mean: float
+    loo_rmse: float
+    loo_rmse_of_mean: float
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """(n, features) draws of all effects from the posterior."""
@@ -205,8 +205,8 @@ def fit(
         variances=gains,
         noise=left / degrees,
         weights=posterior,
-        left_out=float(np.sqrt(np.mean(left_out**2))),
-        left_out_mean=float(np.sqrt(np.mean(left_out_mean**2))),
+        loo_rmse=float(np.sqrt(np.mean(left_out**2))),
+        loo_rmse_of_mean=float(np.sqrt(np.mean(left_out_mean**2))),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bam_search.analysis.additive import OPTION, AdditiveModel, PlacementEncoder, explain
+from bam_search.analysis.additive import OPTION_SCALE, AdditiveModel, PlacementEncoder, explain
 from bam_search.space.placement import Option
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import Record
@@ -33,13 +33,13 @@ class Effect:
 class SiteEffects:
     """The effects of the additive model, and how well the model predicts.
 
-    `effects` are on the metric as it is measured. `left_out` is how far the model is off for a
-    record that it has not seen, `left_out_mean` that of the plain mean of the other records.
+    `effects` are on the metric as it is measured. `loo_rmse` is how far the model is off for a
+    record that it has not seen, `loo_rmse_of_mean` that of the plain mean of the other records.
     """
 
     effects: tuple[Effect, ...]
-    left_out: float
-    left_out_mean: float
+    loo_rmse: float
+    loo_rmse_of_mean: float
     records: int
 
 
@@ -51,11 +51,11 @@ def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEf
     model, vectors = explained
     effects = effects_of(model, vectors)
     if records[0].larger_is_better:  # the model is of what is minimised
-        effects = [_turned(effect) for effect in effects]
-    return SiteEffects(tuple(effects), model.left_out, model.left_out_mean, len(vectors))
+        effects = [_negated(effect) for effect in effects]
+    return SiteEffects(tuple(effects), model.loo_rmse, model.loo_rmse_of_mean, len(vectors))
 
 
-def _turned(effect: Effect) -> Effect:
+def _negated(effect: Effect) -> Effect:
     """The effect on the same value with the opposite sign."""
     return replace(effect, mean=-effect.mean, low=-effect.high, high=-effect.low)
 
@@ -63,7 +63,7 @@ def _turned(effect: Effect) -> Effect:
 def effects_of(
     learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, draws: int = 4000
 ) -> list[Effect]:
-    """The effects on what the model is of: of all modules at all sites, then of option values.
+    """The effects on the model's target: of every module at every site, then of option values.
 
     A module's effect at a site is that of its average setting; an option value's effect is over all
     sites.
@@ -88,7 +88,7 @@ def effects_of(
     for module, option, value in options:
         name = f"{module}({option}={value})"
         siblings = [column[f"{m}({o}={v})"] for m, o, v in options if (m, o) == (module, option)]
-        values = OPTION * (samples[:, column[name]] - samples[:, siblings].mean(1))
+        values = OPTION_SCALE * (samples[:, column[name]] - samples[:, siblings].mean(1))
         count = _count_option(encoder, vectors, module, (option, value))
         effects.append(_effect(name, values, level, count))
     return effects
@@ -104,9 +104,16 @@ def _count_module(encoder: PlacementEncoder, vectors: np.ndarray, i: int, module
 def _count_option(
     encoder: PlacementEncoder, vectors: np.ndarray, module: str, setting: tuple[str, Option]
 ) -> int:
-    """How many of the (n, sites) placements have the module with this (option, value) anywhere."""
+    """How many of the (n, sites) placements have the module with this (option, value) anywhere.
+
+    Sites where the option has one legal value teach nothing of it, and do not count.
+    """
+    option, _ = setting
     has = np.zeros(len(vectors), dtype=bool)
     for i, choices in enumerate(encoder.choices):
+        here = [dict(choice.options) for choice in choices if choice.module == module]
+        if len({options.get(option) for options in here}) < 2:
+            continue
         for j, choice in enumerate(choices, start=1):
             if choice.module == module and setting in choice.options:
                 has |= vectors[:, i] == j

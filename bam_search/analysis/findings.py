@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bam_search.analysis.answers import Answer, Comparisons, answers
-from bam_search.analysis.baseline import Line, SearchVsRandom, progress, search_vs_random
+from bam_search.analysis.baseline import (
+    HypervolumeCurve,
+    SearchVsRandom,
+    progress,
+    search_vs_random,
+)
 from bam_search.analysis.effects import SiteEffects, site_effects
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
 from bam_search.analysis.pareto import pareto_front
@@ -111,7 +116,7 @@ class Findings:
     answers: tuple[Answer, ...]
     effects: SiteEffects | None
     stopping: Stopping | None
-    progress: Mapping[str, Line]
+    progress: Mapping[str, HypervolumeCurve]
     search_vs_random: SearchVsRandom | None
 
     @classmethod

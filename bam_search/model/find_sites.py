@@ -62,7 +62,7 @@ def find_sites(model: nn.Module, input_shape: Shape = IMAGENET_SHAPE) -> Sites:
     larger = _calls_on_larger_image(model, input_shape)
     sites: dict[str, Site] = {}
     refused = _not_called_exactly_once(traced)
-    for name, call in traced.once.items():
+    for name, call in traced.single_calls.items():
         layout = _layout(call, larger, input_shape, traced.module(name))
         if layout in (MAP, CHANNELS_LAST):
             sites[name] = _site(call, layout)
@@ -87,14 +87,15 @@ def _with_roles(
     ends: dict[int | None, str] = {}
     for number, stage in enumerate(stages(found, sizes)):
         end = _stage_end(traced, stage, names, sites)
-        ends[traced.content(end)] = end
+        ends[traced.producer(end)] = end
         is_last = stage[-1] == found[-1]
         roles = (STAGE_ENDS,) if is_last else (STAGE_ENDS, BOTTLENECK)
         result[end] = replace(result[end], roles=roles)
-        for name in _called_within(traced, stage, result):
+        # The end may begin before the first block: a stage that begins with a downsampling.
+        for name in {*_called_within(traced, stage, result), end}:
             result[name] = replace(result[name], stage=number)
     for block in found:
-        _mark(traced, block, ends, result)
+        _assign_block(traced, block, ends, result)
     return result
 
 
@@ -113,16 +114,16 @@ def _called_within(
     traced: TracedModel, stage: Sequence[Block], sites: Mapping[str, Site]
 ) -> list[str]:
     """The sites whose calls lie between the first and the last block of a stage."""
-    first = traced.once[stage[0].name].first
-    last = traced.once[stage[-1].name].last
-    calls = {name: traced.once[name] for name in sites}
+    first = traced.single_calls[stage[0].name].first
+    last = traced.single_calls[stage[-1].name].last
+    calls = {name: traced.single_calls[name] for name in sites}
     return [name for name, call in calls.items() if first <= call.first and call.last <= last]
 
 
-def _mark(
+def _assign_block(
     traced: TracedModel, block: Block, ends: Mapping[int | None, str], sites: dict[str, Site]
 ) -> None:
-    """Give the sites in a block its name, and the end of its branch the role "every-block".
+    """Set `block` on the sites inside the block, and give the end of its branch "every-block".
 
     Where the end of the branch returns what a stage's end returns, the stage's end gets the role.
     """
@@ -131,7 +132,7 @@ def _mark(
             sites[name] = replace(sites[name], block=block.name)
     end = block.branch_end if block.branch_end in sites else block.name
     if end in sites:
-        end = ends.get(traced.content(end), end)
+        end = ends.get(traced.producer(end), end)
         sites[end] = replace(sites[end], roles=(*sites[end].roles, EVERY_BLOCK))
 
 
@@ -145,7 +146,7 @@ def _not_called_exactly_once(traced: TracedModel) -> dict[str, str]:
     """The submodules that are called never or more than once, each with that reason."""
     reasons: dict[str, str] = {}
     for name, _ in traced.trace.model.named_modules():
-        if not name or name in traced.once:
+        if not name or name in traced.single_calls:
             continue
         times = traced.trace.times[name]
         if times:
@@ -155,7 +156,9 @@ def _not_called_exactly_once(traced: TracedModel) -> dict[str, str]:
     return reasons
 
 
-def _layout(call: Call, larger: Mapping[str, Call] | None, image: Shape, module: nn.Module) -> str:
+def _layout(
+    call: Call, larger: Mapping[str, Call] | None, image_shape: Shape, module: nn.Module
+) -> str:
     """MAP, CHANNELS_LAST, or the reason why the output is no feature map."""
     if call.out is None:
         if call.returned != "Tensor":
@@ -169,7 +172,7 @@ def _layout(call: Call, larger: Mapping[str, Call] | None, image: Shape, module:
     if call.shape[0] != BATCH:
         return f"folds something else into the batch: {call.shape[0]} for {BATCH} images"
     if larger is None:
-        return _layout_by_division(call.shape, image, module)
+        return _layout_by_division(call.shape, image_shape, module)
     if call.name not in larger:
         return "is not called on every image"
     return _layout_by_growth(call.shape, larger[call.name].shape)
@@ -177,17 +180,22 @@ def _layout(call: Call, larger: Mapping[str, Call] | None, image: Shape, module:
 
 def _layout_by_growth(small: tuple[int, ...], large: tuple[int, ...]) -> str:
     """The layout in which H and W follow an image that became twice as high and thrice as wide."""
-    growth = [after / before for before, after in zip(small[1:], large[1:], strict=True)]
-    if growth[0] == 1 < growth[1] < growth[2]:
+    not_following = "returns a 4-D tensor whose size does not follow the image's"
+    if len(large) != len(small):
+        return not_following
+    first, second, third = (
+        after / before for before, after in zip(small[1:], large[1:], strict=True)
+    )
+    if first == 1 and 1 < second < third:
         return MAP
-    if growth[2] == 1 < growth[0] < growth[1]:
+    if third == 1 and 1 < first < second:
         return CHANNELS_LAST
-    return "returns a 4-D tensor whose size does not follow the image's"
+    return not_following
 
 
-def _layout_by_division(shape: tuple[int, ...], image: Shape, module: nn.Module) -> str:
+def _layout_by_division(shape: tuple[int, ...], image_shape: Shape, module: nn.Module) -> str:
     """The layout in which H and W divide the image's by one number."""
-    _, height, width = image
+    _, height, width = image_shape
     possible = []
     if _divides(shape[2:], height, width):
         possible.append(MAP)

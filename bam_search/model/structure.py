@@ -1,9 +1,9 @@
 """A model's blocks and stages, read off one traced forward pass.
 
-They are found by repetition and by resolution, never by name. The *trunk* are the operations that
-every path from the image to the output passes through. A *block* is a submodule of a class that
-comes up again and again and whose outputs all lie on the trunk; a *stage* is a run of blocks whose
-maps have one size.
+They are found by repetition and by resolution, never by name. The *trunk* is the set of operations
+that every path from the image to the output passes through. A *block* is a submodule of a class
+that comes up again and again and whose outputs all lie on the trunk; a *stage* is a run of blocks
+whose maps have one size.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from bam_search.model.trace import WEIGHTED, Call, Trace
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """Classes that say nothing of what is in them."""
 
-LAYOUT = frozenset(
+LAYOUT_OPS = frozenset(
     {
         *("permute", "transpose", "view", "_unsafe_view", "reshape"),
         *("clone", "_to_copy", "alias", "unsqueeze", "squeeze"),
@@ -41,11 +41,11 @@ class Block:
 class TracedModel:
     """The trace of a model, and the calls of the submodules that were called once.
 
-    `once` has these calls by name, in the order in which they returned.
+    `single_calls` has these calls by name, in the order in which they returned.
     """
 
     trace: Trace
-    once: Mapping[str, Call]
+    single_calls: Mapping[str, Call]
 
     def module(self, name: str) -> nn.Module:
         """The submodule of a name."""
@@ -53,24 +53,24 @@ class TracedModel:
 
     def on_trunk(self, name: str) -> bool:
         """Whether what it returned lies on the trunk."""
-        return self.once[name].out in self.trace.trunk
+        return self.single_calls[name].out in self.trace.trunk
 
     def dimensions(self, name: str) -> int:
         """The number of dimensions of the tensor it returned."""
-        return len(self.once[name].shape)
+        return len(self.single_calls[name].shape)
 
-    def content(self, name: str) -> int | None:
-        """The operation that made the values it returned, whatever laid them out since."""
-        n = self.once[name].out
-        while n is not None and self.trace.kinds[n] in LAYOUT:
+    def producer(self, name: str) -> int | None:
+        """The operation that computed the values it returned, looking through layout changes."""
+        n = self.single_calls[name].out
+        while n is not None and self.trace.kinds[n] in LAYOUT_OPS:
             n = self.trace.sources[n][0]
         return n
 
 
 def traced_model(trace: Trace) -> TracedModel:
     """The traced model of `trace`."""
-    once = {call.name: call for call in trace.calls if trace.times[call.name] == 1}
-    return TracedModel(trace, once)
+    single_calls = {call.name: call for call in trace.calls if trace.times[call.name] == 1}
+    return TracedModel(trace, single_calls)
 
 
 def blocks(traced: TracedModel) -> tuple[Block, ...]:
@@ -82,11 +82,21 @@ def blocks(traced: TracedModel) -> tuple[Block, ...]:
     trunk, each with the normalisation and activation after it (VGG). The first that finds blocks
     counts, unless another finds blocks with more than twice its parameters.
     """
-    tried = [find(traced) for find in (_classes, _contents, _anywhere, _convolutions)]
+    tried = [
+        find(traced)
+        for find in (
+            _repeated_classes,
+            _repeated_containers,
+            _repeated_classes_anywhere,
+            _convolution_blocks,
+        )
+    ]
     candidates = [names for names in tried if len(names) > 1]
+    if not candidates:
+        return ()
     sizes = [sum(_size(traced.module(name)) for name in names) for names in candidates]
     sized = zip(candidates, sizes, strict=True)
-    chosen = next((names for names, size in sized if 2 * size >= max(sizes)), [])
+    chosen = next(names for names, size in sized if 2 * size >= max(sizes))
     return tuple(Block(name, _branch_end(traced, name)) for name in chosen)
 
 
@@ -95,14 +105,14 @@ def stages(
 ) -> tuple[tuple[Block, ...], ...]:
     """The blocks of each stage; `sizes` has (height, width) of those that put out a map.
 
-    None at all if sizes do not shrink from first to last: such a network works at several
+    Empty if sizes grow anywhere from first to last: such a network works at several
     resolutions at a time (HRNet).
     """
     mapped = [block for block in found if block.name in sizes]
-    heights = [sizes[block.name] for block in mapped]
-    if sorted(heights, reverse=True) != heights:
+    resolutions = [sizes[block.name] for block in mapped]
+    if sorted(resolutions, reverse=True) != resolutions:
         return ()
-    distinct = list(dict.fromkeys(heights))
+    distinct = list(dict.fromkeys(resolutions))
     return tuple(tuple(block for block in mapped if sizes[block.name] == size) for size in distinct)
 
 
@@ -111,36 +121,36 @@ def outermost(traced: TracedModel, name: str, without: Sequence[str]) -> str:
 
     It may return the values laid out in another way.
     """
-    content = traced.content(name)
-    around = [other for other in traced.once if holds(other, name)]
-    same = [other for other in around if traced.content(other) == content]
+    producer = traced.producer(name)
+    around = [other for other in traced.single_calls if holds(other, name)]
+    same = [other for other in around if traced.producer(other) == producer]
     fit = [other for other in same if not any(holds(other, inside) for inside in without)]
     return min(fit, key=len, default=name)
 
 
-def _classes(traced: TracedModel) -> list[str]:
+def _repeated_classes(traced: TracedModel) -> list[str]:
     """Submodules of repeated classes on the trunk."""
 
     def fits(name: str) -> bool:
         return traced.on_trunk(name) and traced.dimensions(name) in (3, 4)
 
-    groups = _groups(traced, _class, fits)
+    groups = _groups(traced, _class_key, fits)
     return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
 
 
-def _contents(traced: TracedModel) -> list[str]:
+def _repeated_containers(traced: TracedModel) -> list[str]:
     """Containers of repeated content on the trunk."""
 
     def fits(name: str) -> bool:
         return traced.on_trunk(name) and traced.dimensions(name) == 4
 
-    groups = _groups(traced, _content, fits)
+    groups = _groups(traced, _content_key, fits)
     return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
 
 
-def _anywhere(traced: TracedModel) -> list[str]:
+def _repeated_classes_anywhere(traced: TracedModel) -> list[str]:
     """Submodules of repeated classes wherever they are."""
-    groups = _groups(traced, _class, lambda name: traced.dimensions(name) in (3, 4))
+    groups = _groups(traced, _class_key, lambda name: traced.dimensions(name) in (3, 4))
     # Only what returns several tensors is checked for being a stage.
     several = [key for key, names in groups.items() if _any_without_result(traced, names)]
     left = _without_stages(traced, groups, several)
@@ -154,17 +164,17 @@ def _anywhere(traced: TracedModel) -> list[str]:
 
 
 def _any_without_result(traced: TracedModel, names: Iterable[str]) -> bool:
-    return any(traced.once[name].out is None for name in names)
+    return any(traced.single_calls[name].out is None for name in names)
 
 
-def _convolutions(traced: TracedModel) -> list[str]:
+def _convolution_blocks(traced: TracedModel) -> list[str]:
     """For each convolution on the trunk, the last submodule that still returns its map.
 
     That is the last one without children that follows it before the map changes its shape.
     """
     ends: list[str] = []
     open_shape: tuple[int, ...] | None = None
-    for name, call in traced.once.items():
+    for name, call in traced.single_calls.items():
         module = traced.module(name)
         if any(module.children()) or not traced.on_trunk(name):
             continue
@@ -180,11 +190,11 @@ def _convolutions(traced: TracedModel) -> list[str]:
     return ends
 
 
-def _class(module: nn.Module) -> object:
+def _class_key(module: nn.Module) -> object:
     return None if type(module) in CONTAINERS else type(module)
 
 
-def _content(module: nn.Module) -> object:
+def _content_key(module: nn.Module) -> object:
     return tuple(type(m) for m in module.modules()) if type(module) in CONTAINERS else None
 
 
@@ -200,7 +210,7 @@ def _groups(
     A submodule inside another of its kind does not count.
     """
     groups: dict[object, list[str]] = {}
-    for name in traced.once:
+    for name in traced.single_calls:
         module = traced.module(name)
         key = kind(module) if _has_layers(module) else None
         if key is not None:
@@ -265,7 +275,7 @@ def _without_transitions(traced: TracedModel, groups: Groups) -> Groups:
 
 def _merges(traced: TracedModel, name: str) -> bool:
     """Whether several paths come together in the submodule."""
-    call, trace = traced.once[name], traced.trace
+    call, trace = traced.single_calls[name], traced.trace
     inside = range(call.first, call.last + 1)
     joins = [n for n in inside if trace.kinds[n] in ("add", "cat", "stack")]
     return any(len(trace.sources[n]) > 1 for n in joins)
@@ -273,7 +283,7 @@ def _merges(traced: TracedModel, name: str) -> bool:
 
 def _resizes(traced: TracedModel, name: str) -> bool:
     """Whether the submodule changes the shape of its map, and adds nothing."""
-    call = traced.once[name]
+    call = traced.single_calls[name]
     if not call.shape or sorted(call.given[1:]) == sorted(call.shape[1:]):
         return False
     return _branch(traced.trace, call) is None
@@ -283,7 +293,7 @@ def _in_order(traced: TracedModel, groups: Groups) -> list[str]:
     """The blocks among the groups, in the order in which they return."""
     nonempty = {key: names for key, names in groups.items() if names}
     names = _all_names(_without_transitions(traced, nonempty))
-    return sorted(names, key=lambda name: traced.once[name].last)
+    return sorted(names, key=lambda name: traced.single_calls[name].last)
 
 
 def _branch_end(traced: TracedModel, block: str) -> str:
@@ -293,10 +303,10 @@ def _branch_end(traced: TracedModel, block: str) -> str:
     did more work. A layer scale or a stochastic depth between them is passed over. It is the block
     itself if there is no such operand or submodule.
     """
-    call, trace = traced.once[block], traced.trace
+    call, trace = traced.single_calls[block], traced.trace
     operand = _branch(trace, call)
     while operand is not None and operand >= call.first:
-        ends = [name for name in traced.once if _ends_branch(traced, block, name, operand)]
+        ends = [name for name in traced.single_calls if _ends_branch(traced, block, name, operand)]
         if ends:
             return min(ends, key=lambda name: name.count("."))
         operand = _only_source(trace, operand)
@@ -305,17 +315,17 @@ def _branch_end(traced: TracedModel, block: str) -> str:
 
 def _ends_branch(traced: TracedModel, block: str, name: str, operand: int) -> bool:
     """Whether a submodule in the block, with weights, returned this operand of the addition."""
-    call = traced.once[name]
+    call = traced.single_calls[name]
     if call.out != operand or name == block or not holds(block, name):
         return False
-    if sorted(call.shape) != sorted(traced.once[block].shape):
+    if sorted(call.shape) != sorted(traced.single_calls[block].shape):
         return False
     return _has_weights(traced.module(name)) and not _only_scales(traced.trace, call)
 
 
 def _only_scales(trace: Trace, call: Call) -> bool:
     kinds = trace.kinds[call.first : call.last + 1]
-    return all(kind == "mul" or kind in LAYOUT for kind in kinds)
+    return all(kind == "mul" or kind in LAYOUT_OPS for kind in kinds)
 
 
 def _branch(trace: Trace, call: Call) -> int | None:
@@ -328,8 +338,12 @@ def _branch(trace: Trace, call: Call) -> int | None:
     while n is not None and n >= call.first:
         operands = [source for source in trace.sources[n] if source in trace.live]
         if len(operands) == 2 and trace.kinds[n] == "add":
-            first, second = (_weighted_above(trace, operand, call) for operand in operands)
-            return None if first == second else operands[int(second > first)]
+            left, right = operands
+            left_work = _weighted_above(trace, left, call)
+            right_work = _weighted_above(trace, right, call)
+            if left_work == right_work:
+                return None
+            return left if left_work > right_work else right
         n = _only_source(trace, n)
     return None
 

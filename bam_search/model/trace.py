@@ -153,7 +153,8 @@ def _watched(twin: nn.Module, image: Tensor) -> Trace:
 def _listen(module: nn.Module, name: str, watch: "_Watch") -> None:
     entered: list[tuple[int, tuple[int, ...]]] = []
     module.register_forward_pre_hook(
-        lambda _module, args: entered.append((len(watch.sources), _shape(args)))
+        lambda _module, *given: entered.append((len(watch.sources), _shape(given))),
+        with_kwargs=True,
     )
     module.register_forward_hook(
         lambda _module, _args, output: watch.returned(name, *entered.pop(), output)

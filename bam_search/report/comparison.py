@@ -36,19 +36,20 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 SHAPES = ("circle", "diamond", "square", "triangle-up", "star", "hexagon", "cross", "triangle-down")
 """A colour of Okabe and Ito's palette and a shape for each study.
 
-Their numbers, 7 and 8, have no common divisor, so the looks of 56 studies differ.
+7 and 8 have no common divisor, so 56 studies get distinct markers.
 """
-SAME = ("measured", "data", "recipe", "seed")
+MUST_MATCH = ("measured", "task", "task_file", "data", "recipe", "seed")
 """What studies must have in common for their values to be comparable.
 
-"measured" is on which samples, the others are sections of the identity. The seed draws the split.
+"measured" tells test from validation; the others are sections of study.json's identity, the
+settings that define a study. The seed draws the split.
 """
 UNKNOWN = "not known"
 """What a study's identity does not say."""
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedStudy:
     """A study to compare: its name on the page, its identity from study.json, all its records."""
 
     name: str
@@ -68,12 +69,12 @@ class Finished:
 
 @dataclass(frozen=True)
 class Point:
-    """A candidate in the comparison: its value of the metric, and how far its bar goes."""
+    """A candidate in the comparison: its value, and the half-length of its error bar."""
 
     study: str
     record: Record
     value: float
-    bar: float
+    error_bar: float
 
     @property
     def objective(self) -> float:
@@ -104,7 +105,7 @@ class Comparison:
         return f"The values of these studies are not comparable, as they differ in: {differences}"
 
 
-def read_study(folder: Path, name: str) -> Finished:
+def read_study(folder: Path, name: str) -> FinishedStudy:
     """The study of a report's folder.
 
     Raises UserError if it is none, or has no finished candidate.
@@ -114,7 +115,7 @@ def read_study(folder: Path, name: str) -> Finished:
             f"there is no folder {str(folder)!r}",
             "name the folders of reports, such as reports/placement",
         )
-    study = Finished(name, _read_identity(folder), tuple(read_records(folder)))
+    study = FinishedStudy(name, _read_identity(folder), tuple(read_records(folder)))
     if not any(record.complete for record in study.records):
         raise UserError(
             f"{folder} has no finished candidate to compare", "continue its study first"
@@ -133,7 +134,7 @@ def _read_identity(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def compare(studies: Sequence[Finished]) -> Comparison:
+def compare(studies: Sequence[FinishedStudy]) -> Comparison:
     """The studies' points, their joint front, and the differences between the studies.
 
     Raises UserError if they measure different things.
@@ -149,7 +150,7 @@ def compare(studies: Sequence[Finished]) -> Comparison:
     )
 
 
-def _check_metrics(studies: Sequence[Finished]) -> None:
+def _check_metrics(studies: Sequence[FinishedStudy]) -> None:
     """Raise UserError if two of the studies measure different things."""
     first, *others = studies
     for other in others:
@@ -161,7 +162,7 @@ def _check_metrics(studies: Sequence[Finished]) -> None:
             )
 
 
-def _measured_words(study: Finished) -> str:
+def _measured_words(study: FinishedStudy) -> str:
     better = "larger" if study.metric.larger_is_better else "smaller"
     return f"{study.name} measures {study.metric.title} ({better} is better)"
 
@@ -247,7 +248,7 @@ def _row(point: Point) -> dict[str, str]:
     }
 
 
-def _points(study: Finished) -> tuple[Point, ...]:
+def _points(study: FinishedStudy) -> tuple[Point, ...]:
     """The finalists, or all finished candidates of a study that has no finalists."""
     finals = FinalMetrics.of(study.records)
     complete = [record for record in study.records if record.complete]
@@ -266,10 +267,10 @@ def _value(record: Record, finals: FinalMetrics) -> tuple[float, float]:
 def _value_text(point: Point) -> str:
     """'81.63 ± 0.21 test': the value, its bar, and on which samples."""
     samples, metric = "test" if point.record.is_finalist else "validation", point.record.metric
-    return f"{metric.text(point.value)} ± {metric.text(point.bar)} {samples}"
+    return f"{metric.text(point.value)} ± {metric.text(point.error_bar)} {samples}"
 
 
-def _about(study: Finished, candidates: int) -> dict[str, str]:
+def _about(study: FinishedStudy, candidates: int) -> dict[str, str]:
     """A row of the table of studies, as text by column."""
     identity = _identity(study)
     columns = {
@@ -283,7 +284,7 @@ def _about(study: Finished, candidates: int) -> dict[str, str]:
     return {"study": study.name, **values, "candidates here": str(candidates)}
 
 
-def _identity(study: Finished) -> dict[str, str]:
+def _identity(study: FinishedStudy) -> dict[str, str]:
     """The identity as text by key, `recipe.epochs` for example; "measured" is on which samples."""
     values = {key: str(value) for key, value in flat(study.identity).items()}
     name = study.metric.name
@@ -291,8 +292,8 @@ def _identity(study: Finished) -> dict[str, str]:
     return {**values, "measured": measured}
 
 
-def _differences(studies: Sequence[Finished]) -> list[str]:
-    """'recipe.epochs (2 in a and b, 10 in c)' for each key of SAME's sections that differs."""
+def _differences(studies: Sequence[FinishedStudy]) -> list[str]:
+    """'recipe.epochs (2 in a and b, 10 in c)' for each key of MUST_MATCH that differs."""
     identities = [(study.name, _identity(study)) for study in studies]
     keys = dict.fromkeys(key for _, identity in identities for key in identity)
     differences = []
@@ -300,7 +301,7 @@ def _differences(studies: Sequence[Finished]) -> list[str]:
         names_by_value: dict[str, list[str]] = {}
         for name, identity in identities:
             names_by_value.setdefault(identity.get(key, UNKNOWN), []).append(name)
-        if _section(key) in SAME and len(names_by_value) > 1:
+        if _section(key) in MUST_MATCH and len(names_by_value) > 1:
             differences.append(f"{key} ({_who_has_what(names_by_value)})")
     return differences
 
@@ -338,7 +339,7 @@ def _scatter(
         colour,
         x=[getattr(point.record, cost) for point in points],
         y=[point.value for point in points],
-        bars=[point.bar for point in points],
+        bars=[point.error_bar for point in points],
     )
     hovers = [_hover(point) for point in points]
     return trace.update(showlegend=legend, text=hovers, hovertemplate="%{text}<extra></extra>")

@@ -165,8 +165,8 @@ def _finalist_values(finalist: Finalist) -> dict[str, Any]:
         "tag": finalist.record.tag,
         "test": asdict(finalist.test),
         "chance": finalist.p_on_front,
-        "promised": finalist.validation_gain,
-        "kept": finalist.test_gain,
+        "validation_gain": finalist.validation_gain,
+        "test_gain": finalist.test_gain,
     }
 
 

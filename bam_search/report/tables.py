@@ -19,16 +19,16 @@ from bam_search.errors import UserError
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
 
-TEXTS = tuple(field.name for field in fields(Record) if field.type in (str, "str"))
+TEXT_FIELDS = tuple(field.name for field in fields(Record) if field.type in (str, "str"))
 """The fields of a record that are text; the others are numbers or JSON."""
 
 
 def records_csv(records: Sequence[Record]) -> str:
     """Every field of every record; the names of the fields also where there is no record."""
-    frame = record_frame(records)
-    for column in frame:
-        frame[column] = [_cell(value) for value in frame[column]]
-    return frame.to_csv(index=False)
+    names = [field.name for field in fields(Record)]
+    rows = [[_cell(value) for value in record.to_dict().values()] for record in records]
+    # As objects: a column of whole numbers with gaps would become one of floats.
+    return pd.DataFrame(rows, columns=names, dtype=object).to_csv(index=False)
 
 
 def record_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -57,7 +57,7 @@ def read_records(folder: Path) -> list[Record]:
         raise UserError(
             f"{path} cannot be read: {error.strerror}", "name the folder of a report"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, csv.Error):
         raise UserError(f"{path} is not the records.csv of a report of this version") from None
 
 
@@ -67,7 +67,7 @@ def _record(row: Mapping[str, str]) -> Record:
 
 def _parsed(key: str, cell: str) -> Any:
     """The value of a cell of records.csv: an empty cell is None, or "" where the field is text."""
-    if key in TEXTS:
+    if key in TEXT_FIELDS:
         return cell
     return json.loads(cell) if cell else None
 
@@ -107,8 +107,8 @@ def _finalist_row(finalist: Finalist) -> dict[str, str]:
         "90 % interval": interval,
         "n": str(test.n),
         "on the front": f"{finalist.p_on_front:.0%}",
-        "promised": _signed(metric, finalist.validation_gain),
-        "kept": _signed(metric, finalist.test_gain),
+        "validation gain": _signed(metric, finalist.validation_gain),
+        "test gain": _signed(metric, finalist.test_gain),
         **{f"{title}, +%": f"{record.objective(key):+.2f}" for key, title in AXES.items()},
     }
 

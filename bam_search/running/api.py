@@ -86,10 +86,12 @@ def run_study(
 
     Args:
         study: the name of a study, the path of its file, or a `Study`.
-        data: as `--data`; by default what the study says.
+        data: a path (cifar100.npz, cifar-100-python/) or a name that the task knows ("auto",
+            "cifar100", "generated"); by default what the study says.
         device: "auto", "cpu" or "cuda".
         out: the study's folder; by default reports/NAME.
-        overrides: other values of the study's keys, {"recipe.epochs": 2} or nested tables.
+        overrides: other values of the study's keys, {"recipe.epochs": 2} or nested tables, whose
+            own keys may have dots.
         on_result: called with each finished record, and again with each further training of it.
         executor: who trains: "local", worker processes of this machine, or "ray".
         address: of a Ray cluster, or "local" to start one here; by default the one that runs.
@@ -112,26 +114,25 @@ def run_study(
             f"the study has {len(requests)} spaces", "name one: overrides={'space': 'resnet18'}"
         )
     ready = resolve_run(requests[0])
-    found = ready.source.load()
-    folder = request.folder(found)
-    outcome = run(Run.of(ready, found, folder, f"run_study({asked!r})", _Logged(on_result)))
+    dataset = ready.source.load()
+    folder = request.folder(dataset) / ready.part
+    outcome = run(Run.of(ready, dataset, folder, f"run_study({asked!r})", _Logged(on_result)))
     if outcome.failure is not None:
         raise outcome.failure
     return StudyResult(outcome.findings, outcome.page)
 
 
 def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides with dotted keys as nested tables."""
+    """The overrides with dotted keys as nested tables; keys in tables stay as they are."""
     tables: dict[str, Any] = {}
     for key, value in overrides.items():
-        inner = _nested(value) if isinstance(value, Mapping) else value
-        tables = overlay(tables, nested(key, inner))
+        tables = overlay(tables, nested(key, value))
     return tables
 
 
 @dataclass(frozen=True)
 class _Logged:
-    """Tells a run to the logger, and each finished record to `on_result`."""
+    """Reports a run's progress to the logger, and each finished record to `on_result`."""
 
     on_result: Callable[[Record], None] | None
 

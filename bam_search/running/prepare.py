@@ -94,8 +94,9 @@ def one_per_space(request: Request) -> list[Request]:
     """
     study = request.study_on(choose(request.device))
     folders = {space: re.sub(r"[^\w.]+", "-", space).strip("-.") for space in study.spaces}
+    flags = {key: value for key, value in request.flags.items() if key != "spaces"}
     requests = [
-        replace(request, flags={**request.flags, "space": space}, part=folder)
+        replace(request, flags={**flags, "space": space}, part=folder)
         for space, folder in folders.items()
     ]
     return requests or [request]

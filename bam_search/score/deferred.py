@@ -20,7 +20,7 @@ ADD = {torch.add, Tensor.add}
 ADD_IN_PLACE = {Tensor.add_}
 RELU = {functional.relu, torch.relu, Tensor.relu}
 RELU_IN_PLACE = {torch.relu_, Tensor.relu_}
-ABOUT = {
+METADATA_FUNCTIONS = {
     Tensor.size,
     Tensor.dim,
     *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device")),
@@ -37,13 +37,13 @@ class NotFused(Exception):
 
 @dataclass(eq=False)
 class Chains:
-    """The chains of one model: what compiles them, and how many were met.
+    """The chains of one model: what compiles them, and how many ran.
 
     `deferred_norms` and `executed_norms` count its normalisations.
     """
 
     backend: Backend
-    met: int = 0
+    fused_calls: int = 0
     deferred_norms: int = 0
     executed_norms: int = 0
 
@@ -51,8 +51,8 @@ class Chains:
 class Deferred(Tensor):
     """The output of `norm` on `x`, or `x` itself, to be computed when something reads it.
 
-    ReLU, of it or of its sum with a map, makes one chain of all. Anything else gets what torch's
-    own operators compute. In-place operations change it for all who hold it.
+    ReLU, of it or of its sum with a map, runs all as one fused function. Anything else gets what
+    torch's own operators compute. In-place operations change it for all who hold it.
     """
 
     _start: "_Start"
@@ -82,11 +82,13 @@ class Deferred(Tensor):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in ABOUT:
+        if func in METADATA_FUNCTIONS:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
-        if func in RELU | RELU_IN_PLACE and args and isinstance(args[0], Deferred):
-            return args[0]._relu(func in RELU_IN_PLACE or _in_place(*args[1:], **kwargs))
+        is_relu = func in RELU or func in RELU_IN_PLACE
+        if is_relu and args and isinstance(args[0], Deferred):
+            in_place = func in RELU_IN_PLACE or _in_place(*args[1:], **kwargs)
+            return args[0]._relu(in_place)
         if func in ADD | ADD_IN_PLACE and len(args) == 2 and not kwargs:
             return _sum(func, *args)
         args, kwargs = tree_map_only(Deferred, Deferred._value, (args, kwargs))
@@ -107,7 +109,7 @@ class Deferred(Tensor):
         """Whether nothing was read of it or added to it."""
         return self._computed is None and self._residual is None and self._start.is_open()
 
-    def _takes(self, other: object) -> bool:
+    def _can_absorb(self, other: object) -> bool:
         return self.is_open() and type(other) is Tensor and _alike(self, other)
 
     def _relu(self, in_place: bool) -> Tensor:
@@ -130,13 +132,13 @@ def _in_place(inplace: bool = False) -> bool:
 
 
 def _sum(func: Any, a: Any, b: Any) -> Any:
-    """a + b: deferred where one is that can wait for what is done with the sum."""
+    """a + b; it stays deferred if one of the two is, and nothing has read it."""
     if func in ADD_IN_PLACE:
         return _sum_in_place(func, a, b)
     first, second = (a, b) if isinstance(a, Deferred) and a.is_open() else (b, a)
     if isinstance(first, Deferred):
         second = plain(second)
-        if first._takes(second):
+        if first._can_absorb(second):
             return Deferred._of(first._start, _Read.of(second))
     return func(plain(a), plain(b))
 
@@ -145,7 +147,7 @@ def _sum_in_place(func: Any, a: Any, b: Any) -> Any:
     """`a`, to which `b` is added, now or when the sum is read."""
     if isinstance(a, Deferred):
         b = plain(b)
-        if a._takes(b):
+        if a._can_absorb(b):
             a._residual = _Read.of(b)
             return a
     return func(plain(a), plain(b))
@@ -184,7 +186,7 @@ class _Read:
 
 @dataclass(eq=False)
 class _Start:
-    """The start of a chain; `ran`: the running statistics have had this batch."""
+    """The start of a chain; `ran`: the running statistics have been updated with this batch."""
 
     chains: Chains
     x: _Read
@@ -205,9 +207,9 @@ class _Start:
     def relu(self, residual: Tensor | None) -> Tensor:
         """The whole chain."""
         x, backend = self._input(), self.chains.backend
-        self.chains.met += 1
+        self.chains.fused_calls += 1
         if self.norm is not None:
-            self._runs()
+            self._mark_executed()
             return normalise_add_relu(self.norm, x, residual, backend)
         assert residual is not None
         return add_relu(x, residual, backend)
@@ -220,12 +222,12 @@ class _Start:
         if self.norm is None:
             return x
         if not self.ran:
-            self._runs()
+            self._mark_executed()
             return nn.BatchNorm2d.forward(self.norm, x)
         return functional.batch_norm(
             x, None, None, self.norm.weight, self.norm.bias, True, 0.0, self.norm.eps
         )
 
-    def _runs(self) -> None:
+    def _mark_executed(self) -> None:
         self.ran = True
         self.chains.executed_norms += 1

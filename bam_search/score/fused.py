@@ -115,7 +115,7 @@ def _materialise_output(chains: Chains, model: nn.Module, _args: object, output:
     if not (model.training and torch.is_grad_enabled()):
         return output
     output = tree_map_only(Deferred, plain, output)
-    if not chains.met:
+    if not chains.fused_calls:
         raise NotFused(NO_CHAIN)
     if chains.deferred_norms != chains.executed_norms:
         raise NotFused("nothing reads the output of a batch normalisation")

@@ -81,7 +81,7 @@ def expected_front(
     if explained is None:
         return []
     model, _ = explained
-    if model.left_out >= model.left_out_mean:
+    if model.loo_rmse >= model.loo_rmse_of_mean:
         return []
     in_space: dict[int, Record] = {}
     vectors = []

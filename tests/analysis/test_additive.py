@@ -11,7 +11,7 @@ import pytest
 from invented import PLAN, SITES
 
 from bam_search.analysis.additive import (
-    OPTION,
+    OPTION_SCALE,
     SCALES,
     AdditiveModel,
     PlacementEncoder,
@@ -39,7 +39,7 @@ def named(effects: np.ndarray) -> dict[str, float]:
     for option, values in CHOICE_SPACE.sites["layer1"]["bam"].items():
         of = {value: at[f"bam({option}={value})"] for value in values}
         found |= {
-            f"bam({option}={value})": OPTION * (of[value] - float(np.mean(list(of.values()))))
+            f"bam({option}={value})": OPTION_SCALE * (of[value] - float(np.mean(list(of.values()))))
             for value in values
         }
     return found
@@ -148,7 +148,7 @@ def test_known_effects_are_recovered_from_noisy_errors() -> None:
     for r, effect in {4: -0.8, 8: 0.0, 16: 0.2, 32: 0.6}.items():
         assert found[f"bam(r={r})"].mean == pytest.approx(effect, abs=0.2)
         assert found[f"bam(d={ {4: 1, 8: 2, 16: 4, 32: 6}[r] })"].mean == pytest.approx(0, abs=0.2)
-    assert learned.left_out == pytest.approx(0.4, abs=0.15)
+    assert learned.loo_rmse == pytest.approx(0.4, abs=0.15)
     # The placement of least error is one that is best in truth.
     best = learned.predict(DESIGN.features(chosen)).argmin()
     assert chosen[best][DESIGN.sites.index("layer1")] > 0
@@ -185,16 +185,16 @@ def test_left_out_is_what_leaving_out_finds() -> None:
         without = fit(DESIGN, chosen[rest], errors[rest])
         plain.append(errors[i] - errors[rest].mean())
         refitted.append(errors[i] - without.predict(DESIGN.features(chosen[i : i + 1]))[0])
-    assert learned.left_out_mean == pytest.approx(np.sqrt(np.mean(np.square(plain))))
-    assert learned.left_out == pytest.approx(np.sqrt(np.mean(np.square(refitted))), rel=0.15)
+    assert learned.loo_rmse_of_mean == pytest.approx(np.sqrt(np.mean(np.square(plain))))
+    assert learned.loo_rmse == pytest.approx(np.sqrt(np.mean(np.square(refitted))), rel=0.15)
 
 
 def test_a_model_predicts_what_it_has_not_seen_where_there_is_something_to_learn() -> None:
     rng = np.random.default_rng(4)
     with_signal = [fit(DESIGN, *simulated(40, rng, scale=9.0)[1:]) for _ in range(20)]
-    assert all(learned.left_out < 0.8 * learned.left_out_mean for learned in with_signal)
+    assert all(learned.loo_rmse < 0.8 * learned.loo_rmse_of_mean for learned in with_signal)
     without = [fit(DESIGN, *simulated(40, rng, scale=0.0)[1:]) for _ in range(20)]
-    shares = [learned.left_out / learned.left_out_mean for learned in without]
+    shares = [learned.loo_rmse / learned.loo_rmse_of_mean for learned in without]
     assert np.mean(shares) == pytest.approx(1, abs=0.06)
     assert max(abs(share - 1) for share in shares) < 0.25
 
@@ -261,8 +261,8 @@ def test_poor_data_give_finite_numbers(n: int) -> None:
         found = effects_of(learned, chosen, draws=50)
         assert np.isfinite(
             [
-                learned.left_out,
-                learned.left_out_mean,
+                learned.loo_rmse,
+                learned.loo_rmse_of_mean,
                 *(v for e in found for v in (e.mean, e.low, e.high)),
             ]
         ).all()

@@ -191,7 +191,7 @@ def test_a_placement_of_the_search_and_the_random_search_counts_once() -> None:
     one, two = site_effects(RECORDS, CHOICE_SPACE), site_effects([*RECORDS, again], CHOICE_SPACE)
     assert one is not None
     assert two is not None
-    assert (one.records, one.left_out) == (two.records, two.left_out)
+    assert (one.records, one.loo_rmse) == (two.records, two.loo_rmse)
     off = make_record(9, 60.0, 1.0, placement="layer1=se")
     three = site_effects([*RECORDS, off], CHOICE_SPACE)
     assert three is not None

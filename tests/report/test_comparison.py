@@ -11,7 +11,7 @@ import pytest
 from conftest import make_record
 
 from bam_search.report.comparison import (
-    Finished,
+    FinishedStudy,
     Point,
     compare,
     draw,
@@ -43,7 +43,7 @@ def finalist(
     return make_record(number, 99.0, 0.0, params=params, macs_conv_fc=macs, **{**values, **fields})
 
 
-A = Finished(
+A = FinishedStudy(
     "a",
     IDENTITY,
     (
@@ -53,7 +53,7 @@ A = Finished(
         make_record(3, None, 0.0, failure="Traceback\nValueError: no"),
     ),
 )
-B = Finished(
+B = FinishedStudy(
     "b",
     IDENTITY,
     (
@@ -62,7 +62,7 @@ B = Finished(
         finalist(2, (60.0,), 900, 900),
     ),
 )
-VALIDATED = Finished(
+VALIDATED = FinishedStudy(
     "c",
     IDENTITY,
     (make_record(0, 75.0, 0.0, params=120, macs_conv_fc=120), make_record(1, None, 0.0)),
@@ -89,11 +89,11 @@ def test_the_front_of_a_panel_is_over_one_cost() -> None:
 
 def test_bars_are_over_seeds_or_over_images() -> None:
     points = compare([A, VALIDATED]).points
-    assert [(point.value, point.bar) for point in points["a"]] == [
+    assert [(point.value, point.error_bar) for point in points["a"]] == [
         (81.0, pytest.approx(2**0.5)),
         (70.0, pytest.approx(binomial(70.0, 1000))),
     ]
-    assert [(point.value, point.bar) for point in points["c"]] == [
+    assert [(point.value, point.error_bar) for point in points["c"]] == [
         (75.0, pytest.approx(binomial(75.0, 400)))
     ]
 
@@ -111,7 +111,7 @@ def test_the_table_says_what_each_error_is() -> None:
 
 def test_what_makes_errors_incomparable_is_named() -> None:
     assert compare([A, B]).warning == ""
-    other = Finished(
+    other = FinishedStudy(
         "other",
         {**IDENTITY, "space": "resnet50", "recipe": {"epochs": 10, "lr": 0.1}, "seed": 4},
         B.records,
@@ -123,7 +123,7 @@ def test_what_makes_errors_incomparable_is_named() -> None:
     assert compare([A, VALIDATED]).differences == (
         "measured (mean test top-1 error in a, validation top-1 error in c)",
     )
-    generated = Finished("g", {**IDENTITY, "data": {"name": "generated"}}, B.records)
+    generated = FinishedStudy("g", {**IDENTITY, "data": {"name": "generated"}}, B.records)
     assert compare([A, generated]).differences == (
         "data.name (CIFAR-100 in a, generated in g)",
         "data.images (400 in a, not known in g)",
@@ -163,7 +163,7 @@ def test_the_page_opens_offline_with_the_warning_on_top() -> None:
 
 
 def test_nothing_of_the_studies_is_executed() -> None:
-    bad = Finished(
+    bad = FinishedStudy(
         ATTACK,
         {"space": ATTACK, "seed": ATTACK, "data": {"name": ATTACK, ATTACK: 1}, "recipe": ATTACK},
         (finalist(0, (50.0,), 1, 1, placement=ATTACK, name=ATTACK, origin=ATTACK),),

@@ -300,7 +300,7 @@ def test_the_finalists_have_their_numbers(whole: str) -> None:
         "90 % interval",
         "n",
         "on the front",
-        "promised",
+        "validation gain",
     ]
     assert body[2][:7] == [
         "2",

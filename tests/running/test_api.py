@@ -133,6 +133,16 @@ def test_an_attention_module_of_a_users_is_searched_if_a_file_has_its_class(
     assert '"coord"' in (tmp_path / "script" / "study.json").read_text()
 
 
+def test_a_study_of_one_listed_space_has_the_folder_that_the_command_line_gives_it(
+    small_npz: Path, tmp_path: Path
+) -> None:
+    more = {"BAM v1.5": "bottleneck=bam(r=8)"}  # a key of a table may have a dot
+    listed = {**TINY, "spaces": ["small"], "references": more}
+    result = run_study("placement", data=small_npz, device="cpu", out=tmp_path, overrides=listed)
+    assert result.page == tmp_path / "small" / "index.html"
+    assert "BAM v1.5" in [record.name for record in result.records]
+
+
 def test_what_could_not_deliver_is_an_error_and_the_page_says_why(
     small_npz: Path, tmp_path: Path
 ) -> None:

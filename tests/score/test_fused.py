@@ -165,7 +165,7 @@ def compare(
     assert [(value.dtype, value.stride()) for value in found] == [
         (value.dtype, value.stride()) for value in expected
     ]
-    return differences(found, truth), differences(expected, truth), chains.met
+    return differences(found, truth), differences(expected, truth), chains.fused_calls
 
 
 def same(ours: list[float], theirs: list[float]) -> bool:

@@ -12,12 +12,12 @@ def reduced_channels(channels: int, r: int, at_least: int = 1) -> int:
     Raises UserError if that is less than `at_least`: torch would build a branch without channels,
     and say nothing.
     """
-    require_positive(r=r)
     if channels < at_least:
         raise UserError(f"{channels} channels are too few", f"at least {at_least} are needed")
-    if channels // r < at_least:
+    if r < 1 or channels // r < at_least:
+        what = "is no reduction" if r < 1 else "leaves too few hidden channels"
         raise UserError(
-            f"r = {r} on {channels} channels leaves too few hidden channels",
+            f"r = {r} on {channels} channels {what}",
             f"r can be 1 to {channels // at_least} there",
         )
     return channels // r
