@@ -75,7 +75,7 @@ def check_words(out: str, err: str, html: str) -> None:
     assert re.search(r"val 0\.\d{3} ± 0\.\d{3}  params", err)
     assert re.search(r"test 0\.\d{4} ± 0\.\d{4} \(2\)  ", err)
     assert re.search(r"0\.\d{4} ± 0\.\d{4} \(2\) test F1 of counts", out)
-    page = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    page = " ".join(re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL).split())
     assert "counting waves, measured by F1 of counts: larger is better" in page
     assert "Best mean test F1 of counts of the finalists" in page
     assert "Positive is better" in page
