@@ -100,6 +100,7 @@ def found(stages: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.slow
 def test_stages_run_on_a_cpu_and_a_later_call_replaces_those_it_names(tmp_path: Path) -> None:
     data, broken, out = images(tmp_path), tmp_path / "broken.npz", tmp_path / "out"
     broken.write_bytes(data.read_bytes()[:100_000])

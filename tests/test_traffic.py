@@ -47,7 +47,7 @@ def test_the_chains_that_are_counted_are_those_that_the_engine_fuses(space: str)
 
     with fused(net.train(), compile_nothing) as chains:
         net(torch.randn(2, 3, 32, 32))
-    assert len(counted) == chains.met
+    assert len(counted) == chains.fused_calls
     assert {numbers for _, numbers in counted} == set(maps)
 
 

@@ -13,7 +13,9 @@ from bam_search.analysis.findings import Findings
 from bam_search.errors import RunError
 from bam_search.model.attention import registry
 from bam_search.report.verify import verify
+from bam_search.running import api
 from bam_search.running.api import StudyResult
+from bam_search.running.runner import Run
 from bam_search.score.device import choose
 from bam_search.search.study import load_study
 from bam_search.study.record import Record
@@ -134,13 +136,21 @@ def test_an_attention_module_of_a_users_is_searched_if_a_file_has_its_class(
 
 
 def test_a_study_of_one_listed_space_has_the_folder_that_the_command_line_gives_it(
-    small_npz: Path, tmp_path: Path
+    small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    runs: list[Run] = []
+
+    def stop(the: Run) -> None:
+        runs.append(the)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "run", stop)
     more = {"BAM v1.5": "bottleneck=bam(r=8)"}  # a key of a table may have a dot
     listed = {**TINY, "spaces": ["small"], "references": more}
-    result = run_study("placement", data=small_npz, device="cpu", out=tmp_path, overrides=listed)
-    assert result.page == tmp_path / "small" / "index.html"
-    assert "BAM v1.5" in [record.name for record in result.records]
+    with pytest.raises(KeyboardInterrupt):
+        run_study("placement", data=small_npz, device="cpu", out=tmp_path, overrides=listed)
+    assert runs[0].folder == tmp_path / "small"
+    assert "BAM v1.5" in runs[0].ready.references
 
 
 def test_what_could_not_deliver_is_an_error_and_the_page_says_why(
