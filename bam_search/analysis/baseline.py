@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bam_search.analysis.pareto import hypervolume, nondominated
-from bam_search.study.record import METRIC, Record, search_epochs, startup_of
+from bam_search.study.record import METRIC, Record, best_of, search_epochs, startup_of
 
 HypervolumeCurve = list[tuple[int, float]]
 """(epochs spent, hypervolume) after each candidate."""
@@ -58,8 +58,9 @@ def search_vs_random(
 
 def _best_value(records: Sequence[Record]) -> float:
     """The best value of the complete records, of which there are some."""
-    complete = [record for record in records if record.complete]
-    return min(complete, key=lambda record: record.objective(METRIC)).value(METRIC)
+    best = best_of(records)
+    assert best is not None
+    return best.value(METRIC)
 
 
 def progress(

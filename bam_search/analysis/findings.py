@@ -200,14 +200,15 @@ def _finalists(
         _finalist(record, p, first, finals, comparisons[record.number])
         for record, p in zip(tested, probabilities, strict=True)
     ]
-    return tuple(sorted(found, key=lambda finalist: _order(finalist, costs)))
+    return tuple(sorted(found, key=lambda finalist: _order(finalist, costs, finals)))
 
 
-def _order(finalist: Finalist, costs: Sequence[str]) -> tuple[list[float], float]:
+def _order(
+    finalist: Finalist, costs: Sequence[str], finals: FinalMetrics
+) -> tuple[list[float], float]:
     """The costs, then the mean to minimise."""
     record = finalist.record
-    minimised = record.metric.minimised(finalist.test.mean)
-    return [record.objective(key) for key in costs], minimised
+    return [record.objective(key) for key in costs], finals.objective(record)
 
 
 def _finalist(

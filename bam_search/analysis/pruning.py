@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bam_search.analysis.statistics import Mean, rank_correlation
-from bam_search.study.record import METRIC, Record, search_epochs
+from bam_search.study.record import METRIC, Record, search_epochs, trained_after_rung
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _how_many_of(records: Sequence[Record], front: Sequence[Record]) -> int:
 
 
 def _rung(records: Sequence[Record], epochs: int) -> Rung:
-    both = [record for record in records if record.complete and epochs in record.rung_epochs]
+    both = trained_after_rung(records, epochs)
     short = [record.rung_objectives[epochs] for record in both]
     full = [record.objective(METRIC) for record in both]
     return Rung(epochs, rank_correlation(short, full))

@@ -163,8 +163,7 @@ def _check_metrics(studies: Sequence[FinishedStudy]) -> None:
 
 
 def _measured_words(study: FinishedStudy) -> str:
-    better = "larger" if study.metric.larger_is_better else "smaller"
-    return f"{study.name} measures {study.metric.title} ({better} is better)"
+    return f"{study.name} measures {study.metric.title} ({study.metric.direction})"
 
 
 def _all_points(points: Mapping[str, Sequence[Point]]) -> list[Point]:

@@ -19,22 +19,22 @@ from bam_search.errors import UserError
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
 
+COLUMNS = [field.name for field in fields(Record)]
+"""The columns of records.csv: the fields of a record."""
 TEXT_FIELDS = tuple(field.name for field in fields(Record) if field.type in (str, "str"))
 """The fields of a record that are text; the others are numbers or JSON."""
 
 
 def records_csv(records: Sequence[Record]) -> str:
     """Every field of every record; the names of the fields also where there is no record."""
-    names = [field.name for field in fields(Record)]
     rows = [[_cell(value) for value in record.to_dict().values()] for record in records]
     # As objects: a column of whole numbers with gaps would become one of floats.
-    return pd.DataFrame(rows, columns=names, dtype=object).to_csv(index=False)
+    return pd.DataFrame(rows, columns=COLUMNS, dtype=object).to_csv(index=False)
 
 
 def record_frame(records: Sequence[Record]) -> pd.DataFrame:
     """One row a record, one column a field; the columns also where there is no record."""
-    names = [field.name for field in fields(Record)]
-    return pd.DataFrame([record.to_dict() for record in records], columns=names)
+    return pd.DataFrame([record.to_dict() for record in records], columns=COLUMNS)
 
 
 def _cell(value: Any) -> Any:

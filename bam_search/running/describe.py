@@ -157,8 +157,7 @@ def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str)
 
 
 def _task_words(task: Task) -> str:
-    better = "larger" if task.metric.larger_is_better else "smaller"
-    return f"{task.name}, measured by {task.metric.title}: {better} is better"
+    return f"{task.name}, measured by {task.metric.title}: {task.metric.direction}"
 
 
 def _recipe_words(ready: ResolvedRun) -> str:

@@ -158,7 +158,8 @@ class ResolvedRun:
     @property
     def module_files(self) -> dict[str, ModuleFile]:
         """The files of the user's among the modules, by name."""
-        return {name: file for name, file in module_files().items() if name in self.modules}
+        used = self.modules
+        return {name: file for name, file in module_files().items() if name in used}
 
     @property
     def threads(self) -> int:

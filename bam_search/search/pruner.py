@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bam_search.study.record import METRIC, Record
+from bam_search.study.record import METRIC, Record, trained_after_rung
 from bam_search.words import counted
 
 MIN_RECORDS = 6
@@ -46,7 +46,7 @@ def forecast(records: Sequence[Record], epochs: int) -> Forecast | None:
 
     None if these are fewer than MIN_RECORDS.
     """
-    both = [record for record in records if record.complete and epochs in record.rung_epochs]
+    both = trained_after_rung(records, epochs)
     pairs = np.array([(r.rung_objectives[epochs], r.objective(METRIC)) for r in both])
     if len(pairs) < MIN_RECORDS:
         return None

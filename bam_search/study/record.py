@@ -254,6 +254,11 @@ def search_epochs(records: Iterable[Record]) -> int:
     return sum(record.trained_epochs for record in records if record.is_searched)
 
 
+def trained_after_rung(records: Iterable[Record], epochs: int) -> list[Record]:
+    """The complete records that had a shorter training of so many epochs before."""
+    return [record for record in records if record.complete and epochs in record.rung_epochs]
+
+
 def best_of(records: Iterable[Record]) -> Record | None:
     """The complete record of best validation, the first of equals; None if there is none."""
     complete = [record for record in records if record.complete]

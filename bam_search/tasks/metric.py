@@ -30,6 +30,11 @@ class Metric:
         }
 
     @property
+    def direction(self) -> str:
+        """'smaller is better', or 'larger is better'."""
+        return f"{'larger' if self.larger_is_better else 'smaller'} is better"
+
+    @property
     def title(self) -> str:
         """'top-1 error, %'; the name alone without a unit."""
         return ", ".join(filter(None, (self.name, self.unit)))
