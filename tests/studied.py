@@ -56,7 +56,7 @@ def context(**fields: object) -> ReportContext:
         "warning": "",
         "about": {},
         "choice_space": CHOICE_SPACE,
-        "startup": 2,
+        "recommend_by": ("macs_conv_fc_overhead", "params_overhead"),
         "sites": SITES,
         "commands": ("export DIR --candidate {tag}", "count --placement '{placement}'"),
     }

@@ -34,6 +34,7 @@ NOT_IDENTITY = (
     "workers",
     "random_baseline",
     "finalists",
+    "recommend",
 )
 """The keys of a study that a continued run may change."""
 
@@ -56,7 +57,7 @@ def report_context(
         warning=warning,
         about=about,
         choice_space=ready.choice_space,
-        startup=ready.study.startup,
+        recommend_by=ready.study.recommend.by,
         paper=paper,
         sites=ready.sites,
         commands=_commands(ready, folder),

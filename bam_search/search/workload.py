@@ -63,7 +63,7 @@ def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
         ("search", sizes.references + searched, of_search),
         ("random baseline", baseline, of_random),
         ("finalists", _final_trainings(study, finalists), of_final),
-        ("winner without each site", _ablations(study, searched, sizes.sites), of_final),
+        ("recommended without each site", _ablations(study, searched, sizes.sites), of_final),
     )
     return tuple(Phase(name, n, n * samples) for name, n, samples in counts if n)
 
@@ -84,7 +84,7 @@ def _final_trainings(study: Study, finalists: int) -> int:
 
 
 def _ablations(study: Study, searched: int, sites: int) -> int:
-    """The trainings of the winner without each of its sites."""
+    """The trainings of the recommended one without each of its sites."""
     if not searched or not study.finalists.leave_one_out:
         return 0
     return study.finalists.seeds * round(WINNER_SITES * sites)
