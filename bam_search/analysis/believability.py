@@ -46,7 +46,7 @@ class Believability:
 def believability(records: Sequence[Record], metric: Metric) -> Believability | None:
     """How far the trainings can be believed, by that without attention; None if there is none."""
     complete = [record for record in main_records(records) if record.complete]
-    none = next((record for record in complete if not record.parsed_placement.choices), None)
+    none = next((record for record in complete if not record.has_attention), None)
     if none is None or none.val_metric is None:
         return None
     return Believability(

@@ -24,7 +24,8 @@ from bam_search.space.placement import Choice, Option
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import METRIC, Record
 
-DRAWS = 4000
+PAIRS = 2000
+"""Half the number of draws from a posterior."""
 VALIDATION_NOISE = (0.7, 1.0, 1.4, 2.0, 2.8)
 """How many times as noisy as a final training a validation may be; the likeliest is taken."""
 
@@ -96,7 +97,8 @@ def _vectors(encoder: PlacementEncoder, records: Sequence[Record]) -> dict[int, 
     vectors = {}
     for record in records:
         if record.complete or record.is_tested:
-            vector = encoder.vector(record.parsed_placement)
+            placement = record.readable_placement
+            vector = None if placement is None else encoder.vector(placement)
             if vector is not None:
                 vectors[record.number] = vector
     return vectors
@@ -170,7 +172,7 @@ def _effects(encoder: PlacementEncoder, posterior: Posterior, seen: np.ndarray) 
     sites that have a choice of it, beside the mean of its values. `seen` are the placements that
     the posterior is of, each once.
     """
-    _, sampled = posterior.sample(DRAWS, np.random.default_rng(0))
+    _, sampled = posterior.sample(PAIRS, np.random.default_rng(0))
     # The value of each choice alone at its site, a column a choice.
     alone = [
         np.concatenate(_groups(encoder, _alone(encoder, i)), axis=1) @ sampled.T

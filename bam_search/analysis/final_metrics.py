@@ -3,12 +3,11 @@
 A final training is one on all training samples, which is tested; finalists and ablations have them.
 See `bam_search.analysis.statistics` for the model of what they measure.
 
-Comparisons are by hierarchical means. The placements that were searched, drawn or left something
-out are taken to be normal around a common mean, with a spread that their own means show; the best
-of many is thereby drawn back by as much as it probably owes to luck. References were named before
-anything was trained, so each stands for itself. Source: Andrew Gelman, Jennifer Hill, Masanao
-Yajima, "Why we (usually) don't have to worry about multiple comparisons", Journal of Research on
-Educational Effectiveness 5(2), 2012.
+Comparisons are by hierarchical means: placements are taken to be normal around a common mean, with
+a spread that their own means show, so the best of many is drawn back by as much as it probably owes
+to luck. References, which were named before anything was trained, have a spread of their own.
+Source: Andrew Gelman, Jennifer Hill, Masanao Yajima, "Why we (usually) don't have to worry about
+multiple comparisons", Journal of Research on Educational Effectiveness 5(2), 2012.
 
 Means and differences are of the metric as it is measured; what is better depends on its direction.
 """
@@ -32,7 +31,8 @@ from bam_search.analysis.statistics import (
 )
 from bam_search.study.record import METRIC, Record
 
-DRAWS = 4000
+PAIRS = 2000
+"""Half the number of draws from a posterior."""
 MIN_SEEDS = 3
 """With fewer common seeds there is no verdict."""
 
@@ -79,7 +79,7 @@ class FinalMetrics:
     Attributes:
         noise: None if it is not known.
         means: least-squares means, with the spread of the record's own trainings.
-        draws: (DRAWS,) draws of each record's value to minimise from the posterior of the
+        draws: (2 * PAIRS,) draws of each record's value to minimise from the posterior of the
             hierarchical means; empty if the noise is not known.
         verdicts: whether differences have verdicts.
     """
@@ -162,16 +162,12 @@ def _hierarchical(records: Sequence[Record]) -> Mapping[int, np.ndarray]:
     """Draws of each record's value to minimise, at the mean of all seeds' effects."""
     layout = TwoWay.of(records)
     named = np.array([record.is_reference for record in records])
-    own, common = np.eye(len(records))[:, named], (~named[:, None]).astype(float)
-    deviations = np.eye(len(records))[:, ~named]
-    # What a placement's expected value is made of, a row a record: flat effects, then deviations.
-    of_record = np.concatenate([own, common], axis=1)
-    flat = np.concatenate([of_record[layout.placement], layout.of_seeds], axis=1)
-    regression = Regression(layout.values, flat, (deviations[layout.placement],))
-    posterior = fit(regression)
+    each = np.eye(len(records))
+    groups = tuple(each[:, members] for members in (~named, named) if members.any())
+    # The common mean is in the seeds' levels.
+    of_rows = tuple(group[layout.placement] for group in groups)
+    posterior = fit(Regression(layout.values, layout.of_seeds, of_rows))
     assert posterior is not None  # the noise is known
-    flat_effects, effects = posterior.sample(DRAWS, np.random.default_rng(0))
-    size = of_record.shape[1]
-    level = flat_effects[:, size:].mean(1, keepdims=True)
-    values = flat_effects[:, :size] @ of_record.T + effects @ deviations.T + level
+    levels, deviations = posterior.sample(PAIRS, np.random.default_rng(0))
+    values = levels.mean(1, keepdims=True) + deviations @ np.concatenate(groups, axis=1).T
     return {record.number: values[:, i] for i, record in enumerate(records)}

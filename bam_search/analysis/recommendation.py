@@ -66,22 +66,23 @@ def recommend(
 
     `by` are the overheads to be cheap in, the first one first.
     """
-    candidates = _front(records, finals, by)
-    if not candidates:
+    tested = [record for record in records if record.is_tested]
+    if not tested:
         return None
-    # The last one of a front is expected to be the best, so something is always left.
-    chosen = next(one for one in candidates if not _is_beaten(one, candidates, finals))
-    none = next((record for record in records if record.is_tested and _is_none(record)), None)
+    # The last one of the front is expected to be the best of all.
+    *cheaper, best = _front(tested, finals, by)
+    chosen = next((one for one in cheaper if not _is_beaten(one, tested, finals)), best)
+    none = next((record for record in tested if not record.has_attention), None)
     if none is None:
         return Recommendation(chosen, finals.expected(chosen), None, None)
     if chosen is none:
-        return Recommendation(none, finals.expected(none), None, _promising(none, records, finals))
+        return Recommendation(none, finals.expected(none), None, _promising(none, tested, finals))
     (baseline,) = finals.compare(chosen, [none]) or (None,)
     return Recommendation(chosen, finals.expected(chosen), baseline, None)
 
 
-def _front(records: Sequence[Record], finals: FinalMetrics, by: Sequence[str]) -> list[Record]:
-    """The tested records, the cheapest first, each expected to be better than all before it."""
+def _front(tested: Sequence[Record], finals: FinalMetrics, by: Sequence[str]) -> list[Record]:
+    """The cheapest record first, each expected to be better than all before it."""
 
     def costs(record: Record) -> list[float]:
         return [record.objective(key) for key in by]
@@ -89,7 +90,6 @@ def _front(records: Sequence[Record], finals: FinalMetrics, by: Sequence[str]) -
     def objective(record: Record) -> float:
         return record.metric.minimised(finals.expected(record))
 
-    tested = [record for record in records if record.is_tested]
     front: list[Record] = []
     for record in sorted(tested, key=lambda one: (costs(one), objective(one), one.number)):
         if not front or objective(record) < objective(front[-1]):
@@ -103,15 +103,10 @@ def _is_beaten(record: Record, others: Sequence[Record], finals: FinalMetrics) -
     return any(one.verdict == "worse" for one in finals.compare(record, rest))
 
 
-def _is_none(record: Record) -> bool:
-    """Whether the placement has no attention."""
-    return not record.parsed_placement.choices
-
-
-def _promising(none: Record, records: Sequence[Record], finals: FinalMetrics) -> ComparedTo | None:
+def _promising(none: Record, tested: Sequence[Record], finals: FinalMetrics) -> ComparedTo | None:
     """The record of best expected value beside `none`; None if none is expected to be better."""
-    tested = [record for record in records if record.is_tested and record is not none]
-    compared = [one for record in tested for one in finals.compare(record, [none])]
+    others = [record for record in tested if record is not none]
+    compared = [one for record in others for one in finals.compare(record, [none])]
     best = max(compared, key=lambda one: one.improvement.mean, default=None)
     return best if best and best.improvement.mean > 0 else None
 
@@ -132,7 +127,7 @@ def to_ablate(records: Sequence[Record], metric: Metric, by: Sequence[str]) -> R
 def answers(
     records: Sequence[Record], finals: FinalMetrics, by: Sequence[str]
 ) -> tuple[Answer, ...]:
-    """For each axis the recommendation within each budget, a budget that changes nothing left out."""
+    """For each axis the recommendation within each budget, without budgets that change nothing."""
     return tuple(
         Answer(axis, budget, recommendation)
         for axis in AXES

@@ -34,7 +34,7 @@ class Noise:
 
     def smallest_difference(self, n: int, level: float = LEVEL) -> float:
         """The difference between two placements of `n` seeds that is told apart with POWER."""
-        quantiles = stats.t.ppf([(1 + level) / 2, POWER], self.degrees)
+        quantiles = np.asarray(stats.t.ppf([(1 + level) / 2, POWER], self.degrees))
         return float(quantiles.sum()) * self.sd * float((2 / n) ** 0.5)
 
 
@@ -124,11 +124,14 @@ def noise(records: Sequence[Record]) -> Noise | None:
 
     It is estimated from all records with several final trainings; None if these are too few.
     """
-    layout = TwoWay.of([record for record in records if len(record.test_metrics) > 1])
+    used = [record for record in records if len(record.test_metrics) > 1]
+    if len(used) < 2:
+        return None
+    layout = TwoWay.of(used)
     design = np.concatenate([layout.of_placements, layout.of_seeds], axis=1)
     solved, _, rank, _ = np.linalg.lstsq(design, layout.values, rcond=None)
     degrees = len(layout.values) - int(rank)
-    if len(layout.records) < 2 or degrees < 1:
+    if degrees < 1:
         return None
     left = layout.values - design @ solved
     return Noise(float(np.sqrt(left @ left / degrees)), degrees)
@@ -153,9 +156,11 @@ def least_squares_means(records: Sequence[Record]) -> list[float]:
 
 def _connected(records: Sequence[Record]) -> list[list[int]]:
     """The numbers of records that are connected by common seeds, group by group."""
+    if not records:
+        return []
     seeds = [set(record.test_seeds) for record in records]
     shared = [[not a.isdisjoint(b) for b in seeds] for a in seeds]
-    count, group = connected_components(np.array(shared, dtype=bool), directed=False)
+    count, group = connected_components(np.array(shared), directed=False)
     return [np.flatnonzero(group == i).tolist() for i in range(count)]
 
 

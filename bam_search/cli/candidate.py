@@ -18,6 +18,7 @@ from bam_search.model.attach import attach
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import backbone
 from bam_search.model.load import load
+from bam_search.report.payload import read
 from bam_search.report.tables import read_records
 from bam_search.score.context import TrainingContext
 from bam_search.score.device import Device, choose
@@ -80,6 +81,19 @@ def find(folder: Path, tag: str, modules: Mapping[str, str]) -> Candidate:
     _use_modules(identity, modules)
     name, task = str(identity["space"]), load_task(str(identity["task"]))
     return Candidate(records[tag], name, load(name, task.inputs))
+
+
+def recommended(folder: Path) -> str:
+    """Return what the report in `folder` calls the candidate that it recommends.
+
+    Raises UserError if it recommends none.
+    """
+    _, _, found = read(folder / "index.html")
+    if found["recommended"] is None:
+        raise UserError(
+            f"the report in {folder} recommends nothing", "name one: --candidate 3"
+        )
+    return str(found["recommended"]["tag"])
 
 
 def setup(folder: Path, source: str, device: str) -> Setup:

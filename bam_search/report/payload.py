@@ -18,7 +18,7 @@ from bam_search.analysis.recommendation import Answer, Recommendation
 from bam_search.errors import UserError
 from bam_search.report.paper_table import Paper
 from bam_search.report.tables import front_text
-from bam_search.space.placement import Choice, Placement
+from bam_search.space.placement import Choice
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
 from bam_search.study.published import PublishedFigure
@@ -105,7 +105,7 @@ def _drawn_sites(context: ReportContext, records: Sequence[Record]) -> list[Site
     """The sites that a drawing needs: those of any placement or choice, and the blocks."""
     names = {*context.choice_space.sites, *context.sites.blocks}
     for record in records:
-        placement = _readable(record)
+        placement = record.readable_placement
         if placement is not None:
             names.update(site for site, _ in placement.choices)
     return [site for site in context.sites if site.name in names]
@@ -125,7 +125,7 @@ def _record_values(record: Record, encoder: PlacementEncoder) -> dict[str, Any]:
 
     Both are None of a record whose text is no placement; the place also if it is not in the space.
     """
-    placement = _readable(record)
+    placement = record.readable_placement
     vector = None if placement is None else encoder.vector(placement)
     return {
         "tag": record.tag,
@@ -282,11 +282,3 @@ def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
-
-
-def _readable(record: Record) -> Placement | None:
-    """The record's placement; None of one that failed because its text is not a placement."""
-    try:
-        return record.parsed_placement
-    except UserError:
-        return None

@@ -41,7 +41,7 @@ def recommendation_lines(findings: Findings) -> list[str]:
     found = findings.recommendation
     if found is None:
         return []
-    if found.record.parsed_placement.choices:
+    if found.record.has_attention:
         return [
             f"Recommended, as the cheapest that nothing tested is measurably better than: "
             f"{_recommended(found)}"
@@ -132,7 +132,7 @@ def verdict_lines(findings: Findings) -> list[str]:
     Where no attention is recommended, or nothing, the references are compared to the first one.
     """
     found = findings.recommendation
-    if found is None or not found.record.parsed_placement.choices:
+    if found is None or not found.record.has_attention:
         return _reference_lines(findings)
     record = found.record
     compared = findings.comparisons.get(record.number, ())

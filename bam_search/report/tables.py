@@ -79,10 +79,10 @@ def record_table(findings: Findings, records: Sequence[Record]) -> pd.DataFrame:
 
 
 def validation_text(record: Record) -> str:
-    """'81.2 ± 1.0', or why there is none."""
+    """'81.2 (SE 1.0)', or why there is none."""
     if record.val_metric is not None and record.val_standard_error is not None:
         once = record.metric.once
-        return f"{once(record.val_metric)} ± {once(record.val_standard_error)}"
+        return f"{once(record.val_metric)} (SE {once(record.val_standard_error)})"
     if record.stopped:
         return "stopped"
     return "failed" if record.failure else "–"

@@ -2,8 +2,8 @@
 
 They are the references, the members of the fronts and the best random candidate. Each training is
 measured on the test set once. All finalists are trained with the first seeds. Further seeds, within
-the study's limit, go to the finalists of which it is least clear whether they are on the front. Then
-the recommended one is also trained without each of its sites (ablations).
+the study's limit, go to the finalists of which it is least clear whether they are on the front.
+Last, the recommended placement is trained without each of its sites (ablations).
 """
 
 from collections import Counter

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from bam_search.errors import UserError
 from bam_search.space.placement import Placement
 from bam_search.tasks.metric import Metric
 
@@ -123,6 +124,11 @@ class Record:
         return self.origin == ABLATION
 
     @property
+    def has_attention(self) -> bool:
+        """Whether its placement is another than none."""
+        return self.placement != "none"
+
+    @property
     def is_main(self) -> bool:
         """Whether it is a reference or was searched."""
         return self.is_reference or self.is_searched
@@ -151,6 +157,14 @@ class Record:
         Raises UserError for a record whose text is no placement.
         """
         return Placement.parse(self.placement)
+
+    @property
+    def readable_placement(self) -> Placement | None:
+        """The placement; None of a record that failed because its text is not a placement."""
+        try:
+            return self.parsed_placement
+        except UserError:
+            return None
 
     @cached_property
     def metric(self) -> Metric:

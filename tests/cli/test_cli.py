@@ -173,7 +173,7 @@ def test_dry_run_shows_the_study_and_writes_nothing(
         ("search", "16"),
         ("random baseline", "6"),
         ("finalists", "38"),
-        ("winner without each site", "12"),
+        ("recommended without each site", "12"),
     ]
     assert re.search(r"the study: about .+ for 72 trainings, 2 at a time", out)
     assert list(tmp_path.iterdir()) == []

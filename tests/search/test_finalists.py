@@ -12,8 +12,8 @@ from conftest import make_record
 from invented import PLAN, SITES, Shuffled, memory_store, study, train, with_everything
 
 from bam_search.analysis.additive import explain
+from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.pareto import pareto_front
-from bam_search.analysis.statistics import membership, noise
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.search.finalists import (
@@ -23,6 +23,7 @@ from bam_search.search.finalists import (
     choose_finalists,
     expected_front,
     nothing_left,
+    train_ablations,
     train_finalists,
     unclear,
 )
@@ -100,7 +101,8 @@ class Exact:
 
 
 def final(context: Study, store: Store, pool: Exact) -> dict[int, Record]:
-    train_finalists(context, PLAN, store, pool, lambda _record: None)  # type: ignore[arg-type]
+    for train_them in (train_finalists, train_ablations):
+        train_them(context, PLAN, store, pool, lambda _record: None)  # type: ignore[arg-type]
     return store.records()
 
 
@@ -216,7 +218,8 @@ def test_all_finalists_and_ablations_have_the_same_first_seeds() -> None:
     )
     assert [job for job in pool.ran if not job.final] == []
     # A seed at a time, so that an interrupted study has whole rounds.
-    assert [job.seed - FRESH for job in pool.ran] == [0] * 7 + [1] * 7 + [2] * 7
+    seeds = [0] * 4 + [1] * 4 + [2] * 4 + [0] * 3 + [1] * 3 + [2] * 3
+    assert [job.seed - FRESH for job in pool.ran] == seeds
 
 
 def test_further_seeds_go_to_the_unclear_alone_and_stop_at_most() -> None:
@@ -228,8 +231,8 @@ def test_further_seeds_go_to_the_unclear_alone_and_stop_at_most() -> None:
     assert [len(pool.seeds(text)) for text in TEXTS] == [3, 3, 6, 3]
     assert pool.seeds(TEXTS[2]) == list(range(6))
     members = [records[number] for number in range(4)]
-    chances = membership(members, context.costs, noise(members))
-    assert chances[0] == chances[1] == chances[3] == 1
+    chances = FinalMetrics.of(members).on_front(members, context.costs)
+    assert min(chances[0], chances[1], chances[3]) > UNCLEAR[1]
     assert UNCLEAR[0] < chances[2] < UNCLEAR[1]
 
 
@@ -283,9 +286,25 @@ def test_with_one_seed_nothing_is_known_to_be_unclear() -> None:
     assert len(pool.ran) == 4
 
 
-def test_ablations_are_the_winner_without_each_site() -> None:
+def with_tests(record: Record, *errors: float) -> Record:
+    """The record with these tests."""
+    seeds = tuple(FRESH + i for i in range(len(errors)))
+    return replace(record, test_metrics=errors, test_seeds=seeds)
+
+
+def after_tests(*records: Record) -> list[Record]:
+    """The records, tested: each as good as it was validated."""
+    luck = ((0.0, 0.2, 0.1), (0.1, 0.1, 0.3), (0.2, 0.0, 0.0), (0.0, 0.1, 0.1), (0.1, 0.0, 0.2))
+    return [
+        with_tests(record, *(record.val_metric + one for one in row))  # type: ignore[operator]
+        for record, row in zip(records, luck, strict=False)
+    ]
+
+
+def test_ablations_are_the_recommended_one_without_each_site() -> None:
     context = study(finalists=FinalistPlan())
-    found = ablations(context, PLAN, crafted()[:4])
+    records = after_tests(*crafted()[:4])
+    found = ablations(context, PLAN, records)
     assert [r.placement for r in found] == [
         "layer2=bam layer3=bam(r=8)",
         "layer1=bam layer3=bam(r=8)",
@@ -301,25 +320,39 @@ def test_ablations_are_the_winner_without_each_site() -> None:
     assert not any(r.complete for r in found)
     for record in found:
         assert record.params == PLAN.costs.cost(resolve(record.placement, SITES)).params
-    # The winner is of the search: a better reference is none.
-    best = known(7, "layer1.0.bn2=bam", 60.0, 9.0, origin=REFERENCE, name="best")
-    assert [r.name for r in ablations(context, PLAN, [*crafted()[:4], best])] == [
-        r.name for r in found
-    ]
+    # Their own tests do not change what they are of.
+    again = [*records, *(with_tests(r, 60.0, 60.1, 60.2) for r in found)]
+    assert [r.name for r in ablations(context, PLAN, again)] == [r.name for r in found]
+
+
+def test_a_reference_or_a_random_candidate_may_be_recommended() -> None:
+    context = study(finalists=FinalistPlan())
+    text = "layer1=bam layer2=bam(r=8)"
+    for number, origin in ((7, REFERENCE), (FIRST[RANDOM] + 2, RANDOM)):
+        best = known(number, text, 60.0, 9.0, origin=origin, name="best")
+        found = ablations(context, PLAN, after_tests(*crafted()[:4], best))
+        assert [r.name for r in found] == [f"#{best.tag} without layer1"]  # the other is #1
+        assert [r.ablation_of for r in found] == [number]
 
 
 def test_an_ablation_that_is_a_finalist_already_is_not_trained_twice() -> None:
     two = known(3, "layer1=bam layer2=bam", 70.2, 3.0)
     # Each site alone is #1 or #2.
-    assert ablations(study(finalists=FinalistPlan()), PLAN, [*crafted()[:3], two]) == []
+    records = after_tests(*crafted()[:3], two)
+    assert ablations(study(finalists=FinalistPlan()), PLAN, records) == []
     one = known(3, "layer3=bam", 70.2, 3.0)
     # Nothing at all is the reference.
-    assert ablations(study(finalists=FinalistPlan()), PLAN, [crafted()[0], one]) == []
+    assert ablations(study(finalists=FinalistPlan()), PLAN, after_tests(crafted()[0], one)) == []
 
 
-def test_no_ablations_unless_asked_for_or_without_a_searched_finalist() -> None:
-    assert ablations(study(finalists=FinalistPlan(leave_one_out=False)), PLAN, crafted()) == []
-    assert ablations(study(finalists=FinalistPlan()), PLAN, crafted()[:1]) == []
+def test_no_ablations_unless_asked_for_or_where_nothing_helps_or_nothing_was_learnt() -> None:
+    records = after_tests(*crafted())
+    assert ablations(study(finalists=FinalistPlan(leave_one_out=False)), PLAN, records) == []
+    assert ablations(study(finalists=FinalistPlan()), PLAN, crafted()) == []
+    worse = replace(crafted()[3], val_metric=85.0)
+    assert ablations(study(finalists=FinalistPlan()), PLAN, after_tests(crafted()[0], worse)) == []
+    guessing = replace(PLAN, metric=replace(PLAN.metric, chance=81.0))
+    assert ablations(study(finalists=FinalistPlan()), guessing, records) == []
 
 
 @pytest.mark.parametrize(
@@ -332,7 +365,7 @@ def test_finals_interrupted_anywhere_end_the_same(fails: tuple[tuple[str, int], 
         Exact(5.0, fails),
     )
     expected = final(context, filled(context, crafted()), whole)
-    assert len(whole.ran) == 21 + 6
+    assert len(whole.ran) >= 12 + 6
     for stop in range(len(whole.ran)):
         store, rest = filled(context, crafted()), Exact(5.0, fails)
         with pytest.raises(KeyboardInterrupt):

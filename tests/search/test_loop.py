@@ -104,7 +104,7 @@ def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
         "startup": 3,
         "recipe": replace(PLACEMENT.recipe, epochs=2),
         "rungs": Rungs((1,), 0.0, 0.3),
-        "finalists": FinalistPlan(2, 4, 0.5),
+        "finalists": FinalistPlan(3, 5, 0.5),
     }
     for seed in range(50):
         context, pool = replace(with_everything(14, workers), seed=seed, **fields), Shuffled()
@@ -113,7 +113,7 @@ def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
         if (
             {record.origin for record in found} == {REFERENCE, SEARCH, RANDOM, ABLATION}
             and any(record.stopped for record in found)
-            and any(len(record.test_metrics) > 2 for record in found)
+            and any(len(record.test_metrics) > 3 for record in found)
             and any(record.failure for record in found)
             and any(record.test_failure for record in found)
         ):

@@ -28,7 +28,7 @@ def test_each_phase_has_its_trainings_and_their_images() -> None:
             "finalists",
             48,
         ),  # 4 references, 9 of 20 searched and the best random one; 3 seeds each, and 15 % more
-        ("winner without each site", 12),  # 4 of 6 sites
+        ("recommended without each site", 12),  # 4 of 6 sites
     ]
     # Validation images take a third of a step each.
     assert found["search"].samples == 24 * 2 * (900 + 30)
@@ -52,7 +52,7 @@ def test_a_comparison_of_references_searches_nothing() -> None:
             55,
         ),  # no seed beyond `most`
         ({"random_baseline": False}, "finalists", 34),
-        ({"finalists": {"leave_one_out": False}}, "winner without each site", None),
+        ({"finalists": {"leave_one_out": False}}, "recommended without each site", None),
         (
             {"rungs": {"epochs": [1]}},
             "random baseline",
