@@ -111,7 +111,7 @@ class Memory:
         }
         return {
             n: replace(r, test_seeds=found[n][0], test_metrics=found[n][1])
-            for n, r in self.kept.items()
+            for n, r in sorted(self.kept.items())
         }
 
     def is_running(self, _number: int) -> bool:
