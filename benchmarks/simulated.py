@@ -64,7 +64,7 @@ from bam_search.score.cost_table import cost_table
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import EpochResult
-from bam_search.search.finalists import train_finalists
+from bam_search.search.finalists import train_ablations, train_finalists
 from bam_search.search.loop import SearchContext, candidate_generator, random_baseline, search
 from bam_search.search.study import Study, load_study
 from bam_search.space.search_space import ChoiceSpace
@@ -109,7 +109,7 @@ class Context:
     metric: Metric
     objectives: tuple[str, ...]
     choice_space: ChoiceSpace
-    startup: int
+    recommend_by: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def outcome(setting: Setting, number: int) -> Outcome:
     truth, study, findings = simulate(setting, number)
     return Outcome(
         tuple(_claims(truth, findings)),
-        tuple(_figures(truth, findings)),
+        tuple(_figures(truth, findings, _level(setting, number, findings))),
         tuple(_picks(truth, findings)),
         tuple(_chances(truth, study, findings)),
     )
@@ -203,7 +203,8 @@ def simulate(setting: Setting, number: int) -> tuple[Truth, Study, Findings]:
     if study.random_baseline:
         random_baseline(study, context, store, submit, ignore)  # type: ignore[arg-type]
     train_finalists(study, context, store, submit, ignore)  # type: ignore[arg-type]
-    about = Context(TOP1_ERROR, study.objectives, context.choice_space, study.startup)
+    train_ablations(study, context, store, submit, ignore)  # type: ignore[arg-type]
+    about = Context(TOP1_ERROR, study.objectives, context.choice_space, study.recommend.by)
     return truth, study, Findings.of(list(store.records().values()), about)
 
 
@@ -245,7 +246,13 @@ def _difference(truth: Truth, one: told.Comparison) -> float:
     return truth.error(one.record.placement) - truth.error(one.other.placement)
 
 
-def _figures(truth: Truth, findings: Findings) -> Iterable[Figure]:
+def _level(setting: Setting, number: int, findings: Findings) -> float:
+    """The mean effect of the seeds of a study's final trainings: what is told is at this level."""
+    seeds = {seed for record in findings.records for seed in record.test_seeds}
+    return setting.seed_effect * float(np.mean([drawn(number, seed) for seed in seeds]))
+
+
+def _figures(truth: Truth, findings: Findings, level: float) -> Iterable[Figure]:
     recommended = told.told_recommendation(findings)
     groups = {
         "recommended": [recommended] if recommended else [],
@@ -256,7 +263,7 @@ def _figures(truth: Truth, findings: Findings) -> Iterable[Figure]:
     for who, records in groups.items():
         for record in records:
             said = told.told_value(findings, record)
-            yield Figure(f"metric, {who}", said, truth.error(record.placement))
+            yield Figure(f"metric, {who}", said, truth.error(record.placement) + level)
             beside = told.told_difference(findings, record, bare)
             if beside:
                 kind = f"difference to no attention, {who}"

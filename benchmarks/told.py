@@ -35,7 +35,8 @@ class Comparison:
 
 def told_recommendation(findings: Findings) -> Record | None:
     """The placement that the study recommends; None if it recommends none."""
-    return findings.recommended
+    found = findings.recommendation
+    return None if found is None else found.record
 
 
 def told_answers(findings: Findings) -> list[Record]:
@@ -44,10 +45,8 @@ def told_answers(findings: Findings) -> list[Record]:
 
 
 def told_value(findings: Findings, record: Record) -> Said:
-    """The expected metric of a tested record."""
-    found = findings.finals.mean(record)
-    assert found is not None
-    return Said(found.mean, found.low, found.high)
+    """The expected metric of a tested record, told without an interval."""
+    return Said(findings.finals.expected(record), None, None)
 
 
 def told_comparisons(findings: Findings, where: str) -> list[Comparison]:
@@ -55,18 +54,20 @@ def told_comparisons(findings: Findings, where: str) -> list[Comparison]:
     recommended = told_recommendation(findings)
     found: Sequence[ComparedTo | None]
     if where == ANSWERS:
-        found = [answer.comparison for answer in findings.answers]
+        found = [answer.recommendation.baseline for answer in findings.answers]
     elif where == TABLE:
         found = [one for compared in findings.comparisons.values() for one in compared]
     else:
-        found = findings.comparisons[recommended.number] if recommended else ()
+        attends = recommended if recommended and recommended.has_attention else None
+        found = findings.comparisons[attends.number] if attends else ()
     return [_comparison(one) for one in found if one is not None]
 
 
 def told_difference(findings: Findings, record: Record, other: Record) -> Comparison | None:
     """The record beside a reference or random candidate; None if it is beside itself."""
-    found = findings.comparison(record, other)
-    return None if found is None else _comparison(found)
+    if record is other:
+        return None
+    return next(map(_comparison, findings.finals.compare(record, [other])), None)
 
 
 def told_effects(findings: Findings) -> dict[str, Said]:

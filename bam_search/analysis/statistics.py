@@ -150,7 +150,8 @@ def least_squares_means(records: Sequence[Record]) -> list[float]:
         solved = np.linalg.lstsq(design, layout.values, rcond=None)[0]
         level = solved[len(members) :].mean()
         for i, effect in zip(members, solved, strict=False):
-            means[i] = float(effect + level)
+            # Without the solver's last digits, which would decide between equals.
+            means[i] = round(float(effect + level), 9)
     return means
 
 

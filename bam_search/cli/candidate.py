@@ -90,9 +90,7 @@ def recommended(folder: Path) -> str:
     """
     _, _, found = read(folder / "index.html")
     if found["recommended"] is None:
-        raise UserError(
-            f"the report in {folder} recommends nothing", "name one: --candidate 3"
-        )
+        raise UserError(f"the report in {folder} recommends nothing", "name one: --candidate 3")
     return str(found["recommended"]["tag"])
 
 
