@@ -121,22 +121,27 @@ class FinalMetrics:
         """The same as a value to minimise."""
         return record.metric.minimised(self.value(record))
 
-    def compare(self, record: Record, others: Iterable[Record]) -> tuple[ComparedTo, ...]:
-        """The record beside each of `others` with which it has seeds in common."""
+    def compare(
+        self, record: Record, others: Iterable[Record], level: float = LEVEL
+    ) -> tuple[ComparedTo, ...]:
+        """The record beside each of `others` with which it has seeds in common.
+
+        `level` is the probability of the intervals.
+        """
         compared = []
         for other in others:
             n = len(set(record.test_seeds) & set(other.test_seeds))
             if n:
-                compared.append(self._compared(record, other, n))
+                compared.append(self._compared(record, other, n, level))
         return tuple(compared)
 
-    def _compared(self, record: Record, other: Record, n: int) -> ComparedTo:
+    def _compared(self, record: Record, other: Record, n: int, level: float) -> ComparedTo:
         """The record beside another; they have `n` seeds in common."""
         if self.noise is None:
             centre = self.means[record.number].mean - self.means[other.number].mean
             return ComparedTo(record, other, Difference(centre, None, None, n), None, self.verdicts)
         gaps = self.draws[record.number] - self.draws[other.number]
-        low, high = np.quantile(gaps, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = np.quantile(gaps, [(1 - level) / 2, (1 + level) / 2])
         minimised = Difference(float(gaps.mean()), float(low), float(high), n)
         difference = minimised.turned if record.larger_is_better else minimised
         smallest = self.noise.smallest_difference(n)

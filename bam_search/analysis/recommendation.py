@@ -8,11 +8,21 @@ from dataclasses import dataclass
 
 from bam_search.analysis.believability import believability
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
+from bam_search.analysis.statistics import LEVEL
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
 
 BUDGETS = (0.5, 1.0, 2.0, 5.0, 10.0, float("inf"))
 """Overheads in percent for which a placement is recommended."""
+
+RIVALS = 3
+"""How many rivals of a recommended placement get further seeds with it."""
+SURE = 0.99
+"""The probability of the intervals by which a rival gets no further seeds.
+
+It is higher than that of verdicts: to look after each seed, and to stop at the first verdict, would
+make false ones likely.
+"""
 
 AXES = {"params_overhead": "parameters", "macs_conv_fc_overhead": "MACs (conv + fc)"}
 """The overheads that the figures and the answers are about."""
@@ -97,10 +107,12 @@ def _front(tested: Sequence[Record], finals: FinalMetrics, by: Sequence[str]) ->
     return front
 
 
-def _is_beaten(record: Record, others: Sequence[Record], finals: FinalMetrics) -> bool:
-    """Whether any of the others is measurably better."""
+def _is_beaten(
+    record: Record, others: Sequence[Record], finals: FinalMetrics, level: float = LEVEL
+) -> bool:
+    """Whether any of the others is measurably better, by intervals of probability `level`."""
     rest = [other for other in others if other is not record]
-    return any(one.verdict == "worse" for one in finals.compare(record, rest))
+    return any(one.verdict == "worse" for one in finals.compare(record, rest, level))
 
 
 def _promising(none: Record, tested: Sequence[Record], finals: FinalMetrics) -> ComparedTo | None:
@@ -109,6 +121,21 @@ def _promising(none: Record, tested: Sequence[Record], finals: FinalMetrics) -> 
     compared = [one for record in others for one in finals.compare(record, [none])]
     best = max(compared, key=lambda one: one.improvement.mean, default=None)
     return best if best and best.improvement.mean > 0 else None
+
+
+def contenders(tested: Sequence[Record], finals: FinalMetrics, by: Sequence[str]) -> list[Record]:
+    """The records on which the recommendation hangs: which more seeds should tell apart.
+
+    These are, of the records that none is SURE to be better than, the one that would be recommended
+    and the RIVALS of best expected value. Empty if that leaves one record.
+    """
+    left = [record for record in tested if not _is_beaten(record, tested, finals, SURE)]
+    if len(left) < 2:
+        return []
+    first = _front(left, finals, by)[0]
+    rivals = [record for record in left if record is not first]
+    rivals.sort(key=lambda one: (one.metric.minimised(finals.expected(one)), one.number))
+    return [first, *rivals[:RIVALS]]
 
 
 def to_ablate(records: Sequence[Record], metric: Metric, by: Sequence[str]) -> Record | None:

@@ -2,7 +2,7 @@
 
 They are the references, the members of the fronts and the best random candidate. Each training is
 measured on the test set once. All finalists are trained with the first seeds. Further seeds, within
-the study's limit, go to the finalists of which it is least clear whether they are on the front.
+the study's limit, go to those on which the recommendation hangs.
 Last, the recommended placement is trained without each of its sites (ablations).
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from bam_search.analysis.additive import explain
 from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.pareto import pareto_front
-from bam_search.analysis.recommendation import to_ablate
+from bam_search.analysis.recommendation import contenders, to_ablate
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.executors import Submit
@@ -45,8 +45,6 @@ FRESH = 1_000_003
 
 The search never uses these seeds, so its selection does not bias the tests.
 """
-UNCLEAR = (0.05, 0.95)
-"""Between these probabilities it is unclear whether a finalist is on the front."""
 
 
 def choose_finalists(
@@ -141,8 +139,10 @@ def _planned_rounds(
     yield _with_first_seeds(study, members)
     left = round(study.finalists.extra * len(members) * study.finalists.seeds)
     for index in range(study.finalists.seeds, study.finalists.most):
-        chosen = unclear(study, store, members, index)[:left]
+        chosen = still_contending(study, store, members, index)
         left -= len(chosen)
+        if left < 0 or not chosen:
+            return  # further rounds would be as long, or as empty
         yield [(record, index) for record in chosen]
 
 
@@ -191,26 +191,21 @@ def ablations(study: Study, context: SearchContext, records: Sequence[Record]) -
     return found
 
 
-def unclear(study: Study, store: Store, members: Sequence[Record], index: int) -> list[Record]:
-    """The finalists that may or may not be on the front, the least clear first.
+def still_contending(
+    study: Study, store: Store, members: Sequence[Record], index: int
+) -> list[Record]:
+    """The finalists on which the recommendation hangs, empty if it is clear.
 
     Only the seeds before `index` count.
     """
     records = store.records()
     known = [_before(study, records[record.number], index) for record in members]
-    tested = [record for record in known if len(record.test_metrics) > 1]
-    if not tested:
-        return []
     trained = _trainings_before(study, store, index)
-    doubtful = []
-    probabilities = FinalMetrics.of(tested).on_front(tested, study.costs)
-    for p, record in zip(probabilities, tested, strict=True):
-        # A finalist that failed with one seed would fail again, so it gets no further ones.
-        failed = len(record.test_metrics) < trained[record.number]
-        if UNCLEAR[0] < p < UNCLEAR[1] and not failed:
-            doubtful.append((abs(p - 0.5), record.number, record))
-    doubtful.sort(key=lambda entry: entry[:2])
-    return [record for *_, record in doubtful]
+    # A finalist that failed with one seed would fail again, so it gets no further ones.
+    sound = [record for record in known if len(record.test_metrics) == trained[record.number]]
+    if not sound or max(len(record.test_metrics) for record in sound) < 2:
+        return []
+    return contenders(sound, FinalMetrics.of(known), study.recommend.by)
 
 
 def _trainings_before(study: Study, store: Store, index: int) -> Counter[int]:

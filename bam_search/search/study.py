@@ -105,7 +105,7 @@ class Rungs:
 class FinalistPlan:
     """How finalists are trained again.
 
-    Each has `seeds` fresh seeds, and up to `most` where it is unclear whether it is on the front.
+    Each has `seeds` fresh seeds, and up to `most` where the recommendation hangs on it.
     The further trainings are at most the share `extra` of the first ones. `leave_one_out` also
     trains the recommended placement without each of its sites.
     """

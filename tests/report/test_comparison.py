@@ -148,7 +148,7 @@ def test_each_study_has_a_colour_and_a_shape_and_is_in_the_legend_once() -> None
     assert points[3].x == (100, 300)
     assert points[0].error_y.array == (
         pytest.approx(2**0.5),
-        pytest.approx(binomial(70.0, 1000)),
+        pytest.approx(binomial(69.0, 1000)),
     )
     lines = {(trace.name, trace.xaxis): trace.x for trace in figure.data if trace.mode == "lines"}
     assert lines["b", "x"] == (150, 300, 900)
