@@ -1,6 +1,6 @@
 """The final trainings of a study: their noise, each mean, and differences paired by seed.
 
-A final training is one on all training samples, which is tested; finalists and ablations have them.
+A final training is one with a fresh seed, which is tested; finalists and ablations have them.
 See `bam_search.analysis.statistics` for the model. Means and differences are of the metric as it is
 measured; what is better depends on its direction.
 """
