@@ -93,7 +93,7 @@ def _train(asked: argparse.Namespace) -> None:
     sites = sites_of(space)
     dataset = locate(asked.data).load()
     parts = held_apart(dataset, asked.images, asked.held_out)
-    _agree(asked.out.with_suffix(".json"), _about(asked.space, dataset, parts, recipe, device))
+    agree(asked.out.with_suffix(".json"), _about(asked.space, dataset, parts, recipe, device))
     done = _done(asked.out)
     texts = _placements(asked.placements, space, sites)
     jobs = [job for job in _jobs(asked, texts) if (job.placement, job.seed, job.epochs) not in done]
@@ -172,7 +172,7 @@ def _row(job: Job, score: Score) -> tuple[object, ...]:
     )
 
 
-def _agree(path: Path, about: dict[str, object]) -> None:
+def agree(path: Path, about: dict[str, object]) -> None:
     """Write what the table is about; raises UserError if there is one about something else."""
     if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(about)):
         raise UserError(f"{path} is about another table", "choose another --out")
