@@ -30,7 +30,7 @@ TINY = [
     "--set",
     "data.images=400",
     "--set",
-    "data.validation=0.25",
+    "data.validation=100",
     "--set",
     "recipe.batch=50",
 ]

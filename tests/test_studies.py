@@ -299,7 +299,7 @@ claim = "CLAIM"
 trials = 2
 finalists = { seeds = 1 }
 paper = [{ reference = "no attention", net = "resnet50", error = [FIGURE, "M"] }]
-data = { images = 400, validation = 0.25 }
+data = { images = 400, validation = 100 }
 recipe = { epochs = 1, batch = 50 }
 references = { "no attention" = "none", SE = "every-block=se" }
 [gpu]

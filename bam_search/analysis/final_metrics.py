@@ -1,6 +1,6 @@
 """The final trainings of a study: their noise, each mean, and how placements compare.
 
-A final training is one on all training samples, which is tested; finalists and ablations have them.
+A final training is one with a fresh seed, which is tested; finalists and ablations have them.
 See `bam_search.analysis.statistics` for the model of what they measure.
 
 Comparisons are by hierarchical means: placements are taken to be normal around a common mean, with

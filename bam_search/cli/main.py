@@ -379,7 +379,7 @@ def export(
 def train(folder: Path, candidate: str | None, out: Path | None, **asked: Any) -> None:
     """Train a candidate of a report again, test it, and keep its weights.
 
-    It is trained as the study trains its finalists: on all training samples.
+    It is trained as the study trains its finalists.
     """
     from bam_search.cli import train as training
 

@@ -284,9 +284,9 @@ def _tags(records: Sequence[Record]) -> list[str]:
 
 
 def draw_curves(findings: Findings) -> go.Figure | None:
-    """The validation metric after each epoch, a line for each candidate measured more than once.
+    """The validation metric after each epoch, a line for each reference of several epochs.
 
-    None if there is no such candidate.
+    None if there is none.
     """
     measured = [r for r in main_records(findings.records) if len(r.epoch_metrics) > 1]
     if not measured:

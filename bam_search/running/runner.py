@@ -160,7 +160,7 @@ def _maximised(ready: ResolvedRun) -> tuple[str, ...]:
 
 def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
     study = ready.study
-    data_split = ready.task.split(data, study.data.limit, study.data.validation, study.seed)
+    data_split = ready.task.split(data, study.data.sizes(len(data.train)), study.seed)
     checkpoints = (folder / CHECKPOINTS).absolute()
     return Experiment(
         study.task,
@@ -185,8 +185,8 @@ def _time_words(the: Run) -> str:
     is_continued = is_same and the.storage.exists()
     if is_continued and nothing_left(ready.study, the.context, read_store(the.folder)):
         return "nothing is left to train"
-    parts = the.experiment.split
-    of = sizes(ready, len(parts.fit), len(parts.validation), len(parts.test))
+    of_split = ready.study.data.sizes(len(the.data.train))
+    of = sizes(ready, of_split, len(the.data.test))
     with the.watcher.busy("measuring how fast this device trains"):
         return told(forecast(ready, of, AT_LEAST))
 
@@ -311,7 +311,7 @@ def _search(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
 
 
 def _test_finalists(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
-    """Choose the finalists, train them on all training samples, and test them."""
+    """Choose the finalists, train them again with fresh seeds, and test them."""
     study, context = the.ready.study, the.context
     finalists = choose_finalists(study, context.choice_space, list(store.records().values()))
     total = len(finalists) * study.finalists.seeds

@@ -1,4 +1,4 @@
-"""Finalists: the candidates that are trained again, with fresh seeds on all training samples.
+"""Finalists: the candidates that are trained again, with fresh seeds.
 
 They are the references, the members of the fronts and the best random candidate. Each training is
 measured on the test set once. All finalists are trained with the first seeds. Further seeds, within

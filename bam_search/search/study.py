@@ -21,6 +21,7 @@ from bam_search.space.search_space import SearchSpace
 from bam_search.study.published import PublishedFigure
 from bam_search.study.record import METRIC, OBJECTIVES, costs_of
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 
 VARIANTS = ("cpu", "gpu")
 
@@ -30,18 +31,20 @@ VARIANTS = ("cpu", "gpu")
 class DataPlan:
     """Which samples a study uses.
 
-    `source` is as for --data. `images` of the training set are used, and the share `validation` of
-    these is held out for the search.
+    `source` is as for --data. `images` of the training set train, and `validation` of it scores the
+    search: a share of the whole training set, or a number of samples. Samples that train nobody
+    come first; if there are too few, the search trains on so many fewer than `images`, and only
+    finalists on all of these.
     """
 
     source: str = "auto"
     images: Annotated[int, Ge(1)] | Literal["all"] = "all"
-    validation: Annotated[float, Gt(0), Lt(1)] = 0.1
+    validation: Annotated[float, Gt(0), Lt(1)] | Annotated[int, Ge(1)] = 0.2
 
-    @property
-    def limit(self) -> int | None:
-        """The number of images, None for all."""
-        return None if self.images == "all" else self.images
+    def sizes(self, total: int) -> SplitSizes:
+        """The sizes of the split of `total` training samples. Raises UserError if it cannot be."""
+        samples = None if self.images == "all" else self.images
+        return SplitSizes.of(total, samples, self.validation)
 
 
 FROM = "from"

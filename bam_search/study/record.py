@@ -45,11 +45,11 @@ class Record:
         rung_metrics: after shorter trainings of `rung_epochs` epochs, each with a learning-rate
             decay of its own.
         val_metric: after `epochs` epochs, on `val_samples` samples held out of training.
-        epoch_metrics: after each of these epochs.
+        epoch_metrics: after each of these epochs; of references only.
         micro_batches: 2 where the device's memory was too small for whole batches
             (`test_micro_batches`: in a final training).
-        test_metrics: of trainings with the fresh seeds `test_seeds` and all training samples, each
-            measured once on `test_samples` samples.
+        test_metrics: of final trainings with the fresh seeds `test_seeds`, each measured once on
+            `test_samples` samples.
         latency_overhead: the measured time of a forward pass above the backbone's, on the study's
             device, with its 95 % interval (see `bam_search.score.latency`); of finalists only.
     """

@@ -246,7 +246,7 @@ def space():
 
 PLAIN = '{ plain = "none" }'
 """The references of a study: the backbone alone."""
-SMALL = "--epochs 1 --set data.images=400 --set data.validation=0.25 --set recipe.batch=50"
+SMALL = "--epochs 1 --set data.images=400 --set data.validation=100 --set recipe.batch=50"
 """Makes trainings short."""
 
 

@@ -30,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, small_npz: Path) -> Path:
     study["identity"]["data"] = {
         "name": "CIFAR-100",
         "digest": locate(str(small_npz)).load().digest,
-        "images": None,
+        "images": "all",
         "validation": 0.2,
     }
     study["identity"]["recipe"] |= {"epochs": 1, "batch": 100}

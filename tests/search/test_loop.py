@@ -121,6 +121,14 @@ def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
     raise AssertionError("no such study among 50 seeds")
 
 
+def test_only_the_full_trainings_of_references_are_measured_after_each_epoch() -> None:
+    context, pool, records = eventful(1)
+    curves = [job for job in pool.ran if job.each_epoch]
+    references = [record for record in records.values() if record.is_reference]
+    assert [job.placement for job in curves] == [record.placement for record in references]
+    assert {(job.epochs, job.final) for job in curves} == {(context.recipe.epochs, False)}
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rungs_random_arm_and_finals_interrupted_at_any_job_end_the_same(workers: int) -> None:
     context, whole, expected = eventful(workers)
@@ -133,7 +141,7 @@ def test_rungs_random_arm_and_finals_interrupted_at_any_job_end_the_same(workers
         with pytest.raises(KeyboardInterrupt):
             train(context, store, first, MIDDLE)
         done = [
-            Job(r.placement, r.seed, n)
+            Job(r.placement, r.seed, n, each_epoch=r.is_reference and n == r.epochs)
             for r in store.records().values()
             for n in (*r.rung_epochs, *((r.epochs,) * r.complete))
         ]

@@ -23,7 +23,7 @@ task = "{task}"
 space = "{task}"
 trials = 6
 startup = 2
-seed = 1
+seed = 4
 objectives = ["metric", "params_overhead"]
 references = {{ "no attention" = "none", "SE at both" = "one=se(r=4) two=se(r=4)" }}
 data.validation = 0.2
@@ -113,7 +113,7 @@ def test_studies_of_one_metric_are_compared_and_those_of_two_are_not(
     assert run_command(monkeypatch, "compare", *folders, "--out", tmp_path / "both") == 0
     out, err = capfd.readouterr()
     assert "F1 of counts" in out
-    assert "seed (1 in first, 0 in second)" in err
+    assert "seed (4 in first, 0 in second)" in err
     assert "Cost and F1 of counts" in (tmp_path / "both/index.html").read_text()
     other = tmp_path / "other"
     other.mkdir()

@@ -10,6 +10,7 @@ from bam_search.tasks.classification.images import Images, split_stratified
 from bam_search.tasks.classification.on_device import TrainingImages
 from bam_search.tasks.metric import Metric
 from bam_search.tasks.recipe import TASK_KEYS, Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Gallery, Source, Split
 
 TOP1_ERROR = Metric("top-1 error", "%")
@@ -34,9 +35,9 @@ class Classification:
     metric: Metric = TOP1_ERROR
     recipe_keys: tuple[str, ...] = TASK_KEYS
 
-    def split(self, data: Dataset, samples: int | None, validation: float, seed: int) -> Split:
+    def split(self, data: Dataset, sizes: SplitSizes, seed: int) -> Split:
         """A stratified split. Raises UserError if there are too few images."""
-        return split_stratified(data, self.inputs.classes, samples, validation, seed)
+        return split_stratified(data, self.inputs.classes, sizes, seed)
 
     def noise(self, n: int) -> Images:
         """`n` images of random pixels in random classes."""
