@@ -20,7 +20,7 @@ import numpy as np
 from bam_search.analysis.linear_model import Regression, fit
 from bam_search.analysis.pareto import dominated_in_draws
 from bam_search.analysis.statistics import (
-    LEVEL,
+    VERDICT_LEVEL,
     Difference,
     Mean,
     Noise,
@@ -122,7 +122,7 @@ class FinalMetrics:
         return record.metric.minimised(self.value(record))
 
     def compare(
-        self, record: Record, others: Iterable[Record], level: float = LEVEL
+        self, record: Record, others: Iterable[Record], level: float = VERDICT_LEVEL
     ) -> tuple[ComparedTo, ...]:
         """The record beside each of `others` with which it has seeds in common.
 

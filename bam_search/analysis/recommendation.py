@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bam_search.analysis.believability import believability
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
-from bam_search.analysis.statistics import LEVEL
+from bam_search.analysis.statistics import VERDICT_LEVEL
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
 
@@ -108,7 +108,7 @@ def _front(tested: Sequence[Record], finals: FinalMetrics, by: Sequence[str]) ->
 
 
 def _is_beaten(
-    record: Record, others: Sequence[Record], finals: FinalMetrics, level: float = LEVEL
+    record: Record, others: Sequence[Record], finals: FinalMetrics, level: float = VERDICT_LEVEL
 ) -> bool:
     """Whether any of the others is measurably better, by intervals of probability `level`."""
     rest = [other for other in others if other is not record]

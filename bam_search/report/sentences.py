@@ -100,7 +100,7 @@ def _name(record: Record) -> str:
 
 
 def _verdict_words(compared: ComparedTo) -> str:
-    """'better than no attention: -0.60 points (90 % credible interval ..., n = 3)'."""
+    """'better than no attention: -0.60 points (95 % credible interval ..., n = 3)'."""
     other, words = _rival_name(compared.other), _difference_words(compared)
     if compared.verdict != "unclear":
         return f"{compared.verdict} than {other}: {words}"
@@ -112,7 +112,7 @@ def _verdict_words(compared: ComparedTo) -> str:
 
 
 def _difference_words(compared: ComparedTo) -> str:
-    """'-0.60 points (90 % credible interval -1.02 to -0.20, n = 3)'."""
+    """'-0.60 points (95 % credible interval -1.02 to -0.20, n = 3)'."""
     metric, difference = compared.record.metric, compared.difference
     points = metric.with_difference_unit(metric.signed(difference.mean))
     interval = _interval(metric, difference) or "no interval"
@@ -120,10 +120,10 @@ def _difference_words(compared: ComparedTo) -> str:
 
 
 def _interval(metric: Metric, difference: Difference) -> str:
-    """'90 % credible interval -1.02 to -0.20'; empty where there is none."""
+    """'95 % credible interval -1.02 to -0.20'; empty where there is none."""
     if difference.low is None or difference.high is None:
         return ""
-    return f"90 % credible interval {metric.range(difference.low, difference.high)}"
+    return f"95 % credible interval {metric.range(difference.low, difference.high)}"
 
 
 def verdict_lines(findings: Findings) -> list[str]:

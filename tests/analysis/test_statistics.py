@@ -101,7 +101,7 @@ def test_placements_without_a_seed_in_common_have_their_own_means() -> None:
 def test_the_smallest_difference_is_told_apart_in_four_of_five_studies() -> None:
     spread, rng = Noise(0.5, 1000), np.random.default_rng(0)
     smallest = spread.smallest_difference(4)
-    half = stats.t.ppf(0.95, 1000) * 0.5 * np.sqrt(2 / 4)
+    half = stats.t.ppf(0.975, 1000) * 0.5 * np.sqrt(2 / 4)
     gaps = smallest + 0.5 * np.sqrt(2 / 4) * rng.standard_normal(20_000)
     assert (gaps > half).mean() == pytest.approx(0.8, abs=0.01)
     assert Noise(0.5, 4).smallest_difference(4) > smallest

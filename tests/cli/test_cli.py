@@ -413,8 +413,9 @@ def test_a_study_of_references_alone_and_one_within_limits_are_done(
     alone = ("--trials", "2", "--set", "max_params_overhead=0.01")
     code, out, err = run_study(monkeypatch, capsys, tmp_path, small_npz, two, "False", *alone)
     assert code == 0, err
-    assert "The references beside the first one:\n  both: a tie with plain: " in out
-    assert "no interval with one seed, n = 1" in out
+    assert "Near chance: " in out
+    assert "The references beside the first one:\n  both: cannot be told from plain: " in out
+    assert "(no interval, n = 1)" in out
     limited = ("--trials", "30", "--set", "max_params_overhead=8", "--out", "other")
     code, out, err = run_study(monkeypatch, capsys, tmp_path, small_npz, two, "False", *limited)
     assert code == 0, err

@@ -289,7 +289,7 @@ def test_the_answer_has_the_recommendation_and_the_verdicts(whole: str) -> None:
     assert "<li>A trial run: the last epoch still gained" in answer
     assert "<li>Recommended, as the cheapest that nothing tested is measurably better" in answer
     assert "<p>layer1=bam (#2 without layer2) is</p>" in answer
-    assert re.search(r"<li>better than no attention: -9\.\d\d points \(90 % credible", answer)
+    assert re.search(r"<li>better than no attention: -9\.\d\d points \(95 % credible", answer)
     assert "For each overhead budget the cheapest that nothing tested within it" in answer
 
 

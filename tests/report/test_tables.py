@@ -56,7 +56,7 @@ def recommended_by_params(records: Sequence[Record]) -> list[tuple[float, int]]:
 
 STUDY = [BASE, PAPER, WINNER, LUCKY]
 """Finalists without ablations."""
-DIFFERENCE = r"[+-]\d+\.\d\d points \(90 % credible interval [+-]\S+ to [+-]\S+, n = 3\)"
+DIFFERENCE = r"[+-]\d+\.\d\d points \(95 % credible interval [+-]\S+ to [+-]\S+, n = 3\)"
 
 
 def test_the_recommendation_within_each_budget() -> None:
