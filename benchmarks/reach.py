@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 
 from bam_search.analysis.additive import PlacementEncoder
 from bam_search.analysis.pareto import hypervolume, nondominated
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--startup", type=int, default=_placement_study().startup)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     found: dict[str, Any] = {"seeds": asked.seeds, "startup": asked.startup}
     costs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, make in LANDSCAPES.items():
