@@ -220,3 +220,14 @@ def test_a_choice_space_of_several_modules_has_choices_of_each() -> None:
         (Choice.of("bam", {"r": 4}), Choice.of("bam", {"r": 8}), Choice.of("se", {"r": 16})),
         (Choice.of("se", {"r": 16}),),
     )
+
+
+def test_how_unsure_a_value_is_is_what_draws_of_the_effects_show() -> None:
+    rng = np.random.default_rng(4)
+    _, chosen, values = simulated(40, rng, scale=1.0)
+    learned = fit(DESIGN, chosen, values)
+    features = DESIGN.features(vectors(5, rng))
+    drawn = (features - learned.mean_row) @ learned.sample(20_000, rng).T
+    # Student's t has longer tails than the normal of the same scale.
+    longer = np.sqrt(learned.degrees / (learned.degrees - 2))
+    assert drawn.std(1) / longer == pytest.approx(learned.deviation(features), rel=0.05)
