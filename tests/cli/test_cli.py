@@ -163,7 +163,7 @@ def test_dry_run_shows_the_study_and_writes_nothing(
     assert "--device cpu asks for it" in err
     for part in (
         "recipe.epochs = 3",
-        "space small: 6 sites, 14,115,049 placements",
+        "space small: 6 sites, 12,503,296 placements",
         "322,140",
         "12,292,608",
     ):
