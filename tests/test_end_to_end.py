@@ -302,16 +302,21 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     assert set(drawn["rung_metrics"]) == {"[]"}
     assert (drawn["val_metric"] != "").all()
 
-    # 500 images teach nothing: nothing is compared, and nothing recommended to leave sites out of.
+    # The reference is the most expensive, and with two seeds nothing is told: the cheapest of
+    # the expected front is recommended, and trained without each of its sites.
     tested = records[records["test_metrics"] != "[]"]
     assert {tuple(json.loads(seeds)[:2]) for seeds in tested["test_seeds"]} == {
         (1_000_003, 1_000_004)
     }
     assert {len(json.loads(errors)) for errors in tested["test_metrics"]} <= {2, 3}
-    assert 0 in set(tested["number"])
-    assert set(tested["origin"]) > {"search"}
-    assert "Near chance: without attention validation top-1 error is " in out
-    assert len(without) == 0
+    assert {0, *without["number"]} <= set(tested["number"])
+    assert len(set(without["name"].str.extract(r"^#(\w+) without ")[0])) <= 1
+    found = re.search(
+        r"^Recommended, as the cheapest .*: (.*) \((.*)\), test top-1 error", out, re.M
+    )
+    assert found
+    assert found[1] in set(tested["placement"])
+    assert re.search(r"^  cannot be told from everywhere.*: .*, n = [23]\)$", out, re.M)
     assert set(table(folder, "front.csv")["origin"]) <= {"reference", "search"}
 
     html = (folder / "index.html").read_text()

@@ -46,15 +46,9 @@ def posterior_mean(learned: AdditiveModel) -> np.ndarray:
 
 
 def test_every_choice_at_every_site_survives_the_round_trip() -> None:
-    # The smallest maps leave no room for d = 6.
-    assert [len(choices) for choices in DESIGN.choices] == [
-        16,
-        16,
-        16,
-        16,
-        12,
-        12,
-    ]
+    # Of 32, 64 and 128 channels, r leaves 2 or more: 3 to 5 values. The smallest maps leave no
+    # room for d = 6.
+    assert [len(choices) for choices in DESIGN.choices] == [12, 12, 16, 16, 15, 15]
     for i, choices in enumerate(DESIGN.choices):
         for j in range(1, len(choices) + 1):
             vector = np.zeros(6, dtype=int)
@@ -121,7 +115,7 @@ def test_known_effects_are_recovered_from_noisy_errors() -> None:
         for site, choice in DESIGN.placement(vector).choices:
             total += (
                 truth.get(site, -1.0)
-                + {4: -0.8, 8: 0.0, 16: 0.2, 32: 0.6}[int(dict(choice.options)["r"])]
+                + {4: -0.8, 8: -0.3, 16: 0.1, 32: 0.4, 64: 0.6}[int(dict(choice.options)["r"])]
             )
         return total + rng.normal(0, 0.4)
 
@@ -130,8 +124,9 @@ def test_known_effects_are_recovered_from_noisy_errors() -> None:
     for site in DESIGN.sites:
         effect = at["bam"] + at[f"{site}=bam"]
         assert effect == pytest.approx(truth.get(site, -1.0), abs=0.3)
-    for r, effect in {4: -0.8, 8: 0.0, 16: 0.2, 32: 0.6}.items():
-        assert OPTION_SCALE * at[f"bam(r={r})"] == pytest.approx(effect, abs=0.25)
+    # r = 64 is legal at one site only, so little is known of it.
+    found = [OPTION_SCALE * at[f"bam(r={r})"] for r in (4, 8, 16, 32)]
+    assert np.diff(found) == pytest.approx([0.5, 0.4, 0.3], abs=0.25)
     assert learned.loo_rmse == pytest.approx(0.4, abs=0.15)
     # The placement of least error is one that is best in truth.
     best = learned.predict(DESIGN.features(chosen)).argmin()

@@ -298,7 +298,7 @@ def test_with_one_seed_nothing_is_known_of_the_noise() -> None:
     assert len(pool.ran) == 4
 
 
-SD = 3.0
+SD = 2.0
 """So much noise that the recommendation is not clear at once."""
 
 

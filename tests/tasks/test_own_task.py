@@ -102,8 +102,7 @@ def test_the_same_study_from_python_recommends_the_largest_value(tmp_path: Path)
     for compared in result.findings.comparisons.values():
         for one in compared:
             assert one.difference == one.improvement
-            better = one.difference.low is not None and one.difference.low > 0
-            assert (one.verdict == "better") == better
+            assert one.verdict == "unclear"  # of two seeds
 
 
 def test_studies_of_one_metric_are_compared_and_those_of_two_are_not(
