@@ -89,7 +89,7 @@ def recommended(folder: Path) -> str:
     Raises UserError if it recommends none.
     """
     _, _, found = read(folder / "index.html")
-    if found["recommended"] is None:
+    if found.get("recommended") is None:
         raise UserError(f"the report in {folder} recommends nothing", "name one: --candidate 3")
     return str(found["recommended"]["tag"])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_command
+from studied import FAILED, RECORDS, written
 
 from bam_search.model.attach import attach
 from bam_search.model.build import backbone
@@ -59,6 +60,19 @@ def test_an_ablation_is_exported_by_the_name_that_the_run_and_the_report_give_it
     args = ("--candidate", ablation.tag, "--out", tmp_path)
     assert run_command(monkeypatch, "export", REPORT, *args) == 0
     assert Placement.from_json((tmp_path / "placement.json").read_text()).text == ablation.placement
+
+
+def test_without_a_candidate_the_recommended_one_is_exported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    written(tmp_path, RECORDS)
+    shutil.copy(REPORT / "study.json", tmp_path)
+    assert run_command(monkeypatch, "export", tmp_path) == 0
+    placement = tmp_path / "candidate-A2001" / "placement.json"
+    assert Placement.from_json(placement.read_text()).text == "layer1=bam"
+    written(tmp_path, [FAILED])
+    assert run_command(monkeypatch, "export", tmp_path) == 2
+    assert f"the report in {tmp_path} recommends nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
