@@ -17,7 +17,7 @@ from bam_search.report.tables import read_records
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 
-REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
+REPORT = Path(__file__).parents[2] / "reports" / "2026-11-27-placement-cpu"
 BOTTLENECK = 1
 """The number of the reference candidate with BAM at the bottlenecks: layer1=bam layer2=bam."""
 
