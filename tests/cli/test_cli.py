@@ -170,12 +170,10 @@ def test_dry_run_shows_the_study_and_writes_nothing(
         assert part in out
     phases = re.findall(r"^(\w.*?) +(\d+) trainings +[\d.]+ (?:s|min|hours)$", out, re.M)
     assert phases == [
-        ("search", "16"),
-        ("random baseline", "6"),
-        ("finalists", "38"),
-        ("recommended without each site", "12"),
+        ("search", "24"),
+        ("finalists", "78"),
     ]
-    assert re.search(r"the study: about .+ for 72 trainings, 2 at a time", out)
+    assert re.search(r"the study: about .+ for 102 trainings, 2 at a time", out)
     assert list(tmp_path.iterdir()) == []
 
 

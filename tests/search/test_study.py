@@ -86,7 +86,7 @@ def test_validation_is_nothing_else(value: str) -> None:
         ("rungs.control=1.5", "rungs.control = 1.5"),
         ("rungs.margin=-1", "rungs.margin = -1"),
         ("finalists.seeds=0", "finalists.seeds = 0"),
-        ("finalists.seeds=7", "is less than finalists.seeds = 7"),
+        ("finalists.seeds=13", "is less than finalists.seeds = 13"),
         ("finalists.extra=-0.1", "finalists.extra = -0.1"),
         ("max_params_overhead=-1", "max_params_overhead = -1"),
         ("random_baseline=1", "random_baseline = 1"),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from bam_search.config import overlay
 from bam_search.score.device import choose
 from bam_search.search.study import Study, load_study
 from bam_search.search.workload import Phase, Sizes, trainings, workload
@@ -11,8 +12,16 @@ from bam_search.search.workload import Phase, Sizes, trainings, workload
 SIZES = Sizes(fit=900, validation=90, train=990, test=300, references=4, sites=6, placements=10_000)
 
 
+WITH_ALL_PHASES = {
+    "trials": 16,
+    "startup": 6,
+    "random_baseline": True,
+    "finalists": {"seeds": 3, "most": 5, "extra": 0.15, "leave_one_out": True},
+}
+
+
 def study(**changes: object) -> Study:
-    return load_study("placement", choose("cpu"), dict(changes), [])
+    return load_study("placement", choose("cpu"), overlay(WITH_ALL_PHASES, changes), [])
 
 
 def by_name(found: tuple[Phase, ...]) -> dict[str, Phase]:
