@@ -6,11 +6,12 @@ module knows no study and no model.
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
@@ -28,6 +29,9 @@ NOT_TOML = (ValueError, RecursionError)
 ValueError stands for its own error, for text that is not UTF-8 and for numbers that are too long;
 RecursionError for brackets that are nested too deep.
 """
+
+UNIONS = (Union, UnionType)
+"""What a type is that stands for several; a type with annotations makes it the first."""
 
 strict = with_config(ConfigDict(extra="forbid", strict=True))
 """Decorator of every dataclass that is read from TOML: no unknown key, no silent conversion."""
@@ -137,7 +141,7 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
         return TypeAdapter(cls).validate_json(_json(table))
     except ValidationError as error:
         details = error.errors(include_url=False)
-        lines = [f"  {_sentence(cls, detail)}" for detail in details]
+        lines = [f"  {_sentence(cls, alike)}" for alike in _by_key(cls, details)]
         count = "one mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
         raise UserError(f"{where} has {count}:\n" + "\n".join(lines)) from None
 
@@ -148,17 +152,41 @@ def _json(table: Mapping[str, Any]) -> bytes:
     return json.dumps(table, default=str).encode()
 
 
-def _sentence(cls: type[Any], detail: ErrorDetails) -> str:
-    """Return a mistake that pydantic found in a table for `cls`, as a sentence."""
-    path = [str(part) for part in detail["loc"]]
+def _by_key(cls: type[Any], details: Sequence[ErrorDetails]) -> list[list[ErrorDetails]]:
+    """Return the mistakes, those of one key together: a value may be none of several types."""
+    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for detail in details:
+        found.setdefault(tuple(_path(cls, detail)), []).append(detail)
+    return list(found.values())
+
+
+def _path(cls: Any, detail: ErrorDetails) -> list[str]:
+    """Return the keys to a mistake, without the name that pydantic gives each type it tried."""
+    path: list[str] = []
+    for part in map(str, detail["loc"]):
+        types = set(get_args(cls)) - {NoneType} if get_origin(cls) in UNIONS else {cls}
+        if len(types) > 1:
+            break
+        path.append(part)
+        cls = _field_type(types.pop(), part)
+    return path
+
+
+def _sentence(cls: type[Any], details: Sequence[ErrorDetails]) -> str:
+    """Return a mistake that pydantic found in a table for `cls`, as a sentence.
+
+    It is a mistake for each of the types that the value could have.
+    """
+    detail = details[0]
+    path = _path(cls, detail)
     key = ".".join(path)
     if detail["type"] == "unexpected_keyword_argument":
         names = _field_names(reduce(_field_type, path[:-1], cls))
         return f"unknown key {key!r}: {nearest(path[-1], names)}"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{key!r} is missing"
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{key} = {detail['input']!r}: {message}"
+    messages = [detail["msg"][0].lower() + detail["msg"][1:] for detail in details]
+    return f"{key} = {detail['input']!r}: {' or '.join(messages)}"
 
 
 def _field_names(cls: Any) -> list[str]:

@@ -65,10 +65,8 @@ class Setting:
 
     def split(self) -> Split:
         """The images, split by the first seed, whatever this one is."""
-        study = self.study()
-        return cifar100.task().split(
-            locate(self.data).load(), study.data.limit, study.data.validation, seed=0
-        )
+        data = locate(self.data).load()
+        return cifar100.task().split(data, self.study().data.sizes(len(data.train)), seed=0)
 
     def some(self, images: int) -> Images:
         """The first images that train."""

@@ -60,6 +60,7 @@ from bam_search.study.record import Record, main_records
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, synthetic
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from benchmarks.invented import at_once, invented
 from benchmarks.results import deliver
 
@@ -72,7 +73,7 @@ SMALL = [
     "--set",
     "data.images=600",
     "--set",
-    "data.validation=0.25",
+    "data.validation=150",
     "--set",
     "recipe.batch=50",
 ]
@@ -465,7 +466,8 @@ def ray_speedup(jobs: int = 24) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "sleepy.py").write_text(SLEEPY)
         name = f"{Path(folder) / 'sleepy.py'}:Net"
-        parts = cifar100.task().split(synthetic("asked for"), 400, 0.25, 0)
+        data = synthetic("asked for")
+        parts = cifar100.task().split(data, SplitSizes.of(len(data.train), 300, 100), seed=0)
         task = Experiment(
             "classification",
             name,

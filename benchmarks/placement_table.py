@@ -25,6 +25,7 @@ from concurrent.futures import as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bam_search.errors import UserError
@@ -43,6 +44,7 @@ from bam_search.space.sites import Sites
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, locate
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Split
 
 COLUMNS = ("placement", "seed", "epochs", "error", "loss", "train_losses", "seconds")
@@ -90,12 +92,8 @@ def _train(asked: argparse.Namespace) -> None:
     space = load(asked.space, CIFAR_INPUTS)
     sites = sites_of(space)
     dataset = locate(asked.data).load()
-    wanted = asked.images + asked.held_out
-    parts = cifar100.task().split(dataset, wanted, asked.held_out / wanted, seed=0)
-    # As finalists are: measured once, at the end, here on what the split holds out instead of the
-    # test set.
-    once = Split(parts.fit, parts.validation.take(slice(0, 0)), parts.validation)
-    _agree(asked.out.with_suffix(".json"), _about(asked.space, dataset, parts, recipe, device))
+    parts = held_apart(dataset, asked.images, asked.held_out)
+    agree(asked.out.with_suffix(".json"), _about(asked.space, dataset, parts, recipe, device))
     done = _done(asked.out)
     texts = _placements(asked.placements, space, sites)
     jobs = [job for job in _jobs(asked, texts) if (job.placement, job.seed, job.epochs) not in done]
@@ -104,9 +102,17 @@ def _train(asked: argparse.Namespace) -> None:
         file=sys.stderr,
     )
     task = Experiment(
-        "classification", asked.space, sites, once, recipe, device, threads_each(workers)
+        "classification", asked.space, sites, parts, recipe, device, threads_each(workers)
     )
     _append(asked.out, jobs, task, workers)
+
+
+def held_apart(dataset: Dataset, images: int, held_out: int) -> Split:
+    """`held_out` training images that score, the same for any number of `images` that train."""
+    sizes = SplitSizes.of(len(dataset.train), images + held_out, CIFAR_INPUTS.classes)
+    both = cifar100.task().split(dataset, sizes, seed=0).train
+    scores, trains = both.first(held_out), both.take(np.arange(held_out, len(both)))
+    return Split(trains, scores, trains, dataset.test)
 
 
 def _about(
@@ -139,7 +145,7 @@ def _placements(wanted: Sequence[str] | None, space: SearchSpace, sites: Sites) 
 def _jobs(asked: argparse.Namespace, texts: Sequence[str]) -> Iterator[Job]:
     # Seeds outside: whenever it is stopped, every placement has about as many.
     for seed, text, epochs in itertools.product(range(asked.seeds), texts, asked.epochs):
-        yield Job(text, seed, epochs, final=True)
+        yield Job(text, seed, epochs)
 
 
 def _append(path: Path, jobs: Sequence[Job], task: Experiment, workers: int) -> None:
@@ -166,7 +172,7 @@ def _row(job: Job, score: Score) -> tuple[object, ...]:
     )
 
 
-def _agree(path: Path, about: dict[str, object]) -> None:
+def agree(path: Path, about: dict[str, object]) -> None:
     """Write what the table is about; raises UserError if there is one about something else."""
     if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(about)):
         raise UserError(f"{path} is about another table", "choose another --out")

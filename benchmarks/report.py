@@ -91,7 +91,7 @@ def invented(size: int) -> tuple[ReportContext, list[Record]]:
         "",
         {},
         ready.choice_space,
-        ready.study.startup,
+        ready.study.recommend.by,
         sites=ready.sites,
     )
     return context, records

@@ -1,8 +1,6 @@
-"""How well a search searches, and whether its statistics are honest.
+"""How well a search searches, on trained tables and on landscapes of known truth.
 
-Searches are replayed on trained tables and on landscapes of known truth.
-
-    python -m benchmarks.search [--seeds 60] [--studies 200] [--out FILE.json]
+    python -m benchmarks.search [--seeds 60] [--out FILE.json]
 
 Nothing is trained: a replay takes a placement's errors from `placement_table.csv` or from an
 invented landscape, and runs the study loop itself on them. On the table each placement is seen with
@@ -39,10 +37,8 @@ import optuna
 import pandas as pd
 
 from bam_search.analysis.additive import PlacementEncoder
-from bam_search.analysis.effects import site_effects
 from bam_search.analysis.pareto import hypervolume, nondominated, pareto_front
 from bam_search.analysis.pruning import stopping
-from bam_search.analysis.statistics import difference, mean, noise
 from bam_search.files import write
 from bam_search.model.attach import resolve
 from bam_search.model.build import sites_of
@@ -53,10 +49,10 @@ from bam_search.score.cost_table import cost_table
 from bam_search.score.device import choose, cores
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import EpochResult
-from bam_search.search.finalists import choose_finalists, train_finalists
+from bam_search.search.finalists import choose_finalists
 from bam_search.search.generator import SAMPLERS, _suggest
 from bam_search.search.loop import SearchContext, candidate_generator, search
-from bam_search.search.study import FinalistPlan, Study, load_study
+from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import Record, main_records
@@ -111,7 +107,7 @@ class Memory:
         }
         return {
             n: replace(r, test_seeds=found[n][0], test_metrics=found[n][1])
-            for n, r in self.kept.items()
+            for n, r in sorted(self.kept.items())
         }
 
     def is_running(self, _number: int) -> bool:
@@ -550,91 +546,12 @@ def false_stops(pool: Executor, key: str, seeds: int, full_trainings: int) -> di
     }
 
 
-Hits = dict[str, list[bool]]
-
-
-def coverage(pool: Executor, studies: int) -> dict[str, Any]:
-    """How often the stated intervals contain the truth.
-
-    Whole studies with finalists are simulated, each on a landscape of its own.
-    """
-    hits: Hits = {}
-    for future in [pool.submit(_simulated, number) for number in range(studies)]:
-        for name, found in future.result().items():
-            hits.setdefault(name, []).extend(found)
-    everything = [hit for found in hits.values() for hit in found]
-    shares = {
-        name: {"coverage_90": statistics.mean(found), "intervals": len(found)}
-        for name, found in hits.items()
-    }
-    return {"coverage_90": statistics.mean(everything), "by_kind": shares, "studies": studies}
-
-
-def _simulated(number: int) -> Hits:
-    """One study on an additive landscape, to its end."""
-    landscape = invented("small", number, 0.0, number)
-    study = replace(
-        _study(landscape, number, DEFAULT, rungs=False, startup=STARTUP),
-        trials=24,
-        finalists=FinalistPlan(leave_one_out=False),
-    )
-    store = Memory()
-
-    def submit(job: Job) -> "Future[Result]":
-        return _done(landscape.observe(job.placement, job.seed, job.epochs))
-
-    search(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
-    train_finalists(study, landscape.plan, store, submit, lambda _record: None)  # type: ignore[arg-type]
-    hits: Hits = {
-        "mean of a finalist": [],
-        "difference to a reference": [],
-        "effect of a module at a site": [],
-    }
-    _check(landscape, list(store.records().values()), hits)
-    return hits
-
-
-def _check(landscape: Landscape, records: list[Record], hits: Hits) -> None:
-    """Add to `hits`, for each interval that the study states, whether it contains the truth."""
-    _check_finalists(landscape, records, hits)
-    _check_effects(landscape, records, hits)
-
-
-def _check_finalists(landscape: Landscape, records: list[Record], hits: Hits) -> None:
-    tested = [r for r in records if r.is_finalist]
-    spread, base = noise(tested), next(r for r in tested if r.is_reference)
-    for record in tested:
-        found, true = mean(record.test_metrics), landscape.truth(record.placement)
-        assert found.low is not None
-        assert found.high is not None
-        hits["mean of a finalist"].append(found.low <= true <= found.high)
-        beside = None if record is base else difference(record, base, spread)
-        if beside is None or beside.low is None or beside.high is None:
-            continue
-        true_difference = true - landscape.truth("none")
-        hits["difference to a reference"].append(beside.low <= true_difference <= beside.high)
-
-
-def _check_effects(landscape: Landscape, records: list[Record], hits: Hits) -> None:
-    choice_space, sites = landscape.plan.choice_space, landscape.plan.sites
-    learned = site_effects(records, choice_space)
-    for effect in learned.effects if learned else ():
-        site, _, module = effect.name.rpartition("=")
-        if module != "bam":
-            continue
-        alone = [Placement.of({site: choice}) for choice in choice_space.choices(site)]
-        errors = [landscape.truth(resolve(placement, sites).text) for placement in alone]
-        true = statistics.mean(errors) - landscape.truth("none")
-        hits["effect of a module at a site"].append(effect.low <= true <= effect.high)
-
-
 def main() -> None:
     """Replay everything, and write it down."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=60)
-    parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -651,7 +568,6 @@ def main() -> None:
         parts: dict[str, Callable[[], Any]] = {
             "table": lambda: compare(pool, key, asked.seeds, half),
             "stopping": lambda: false_stops(pool, key, asked.seeds, half),
-            "coverage": lambda: coverage(pool, asked.studies),
             "additive 1": lambda: compare(pool, "additive 1", asked.seeds // 3, 60),
             "interacting 1": lambda: compare(pool, "interacting 1", asked.seeds // 3, 60),
         }
@@ -676,8 +592,6 @@ def _headed(found: Mapping[str, Any]) -> dict[str, Any]:
         }
     if "stopping" in found:
         top["false_stop_rate"] = found["stopping"]["rate"]
-    if "coverage" in found:
-        top["coverage_90"] = found["coverage"]["coverage_90"]
     return {**top, **found}
 
 

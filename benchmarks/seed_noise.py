@@ -42,7 +42,7 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
     device = choose(device_name)
     study = load_study("placement", device, {}, [])
     dataset = locate(data).load()
-    parts = cifar100.task().split(dataset, study.data.limit, study.data.validation, study.seed)
+    parts = cifar100.task().split(dataset, study.data.sizes(len(dataset.train)), study.seed)
     sites = sites_of(load_space(study.space))
     task = Experiment(
         "classification",

@@ -24,7 +24,7 @@ from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import EpochResult
 from bam_search.search import finalists as finals_room
 from bam_search.search import loop
-from bam_search.search.finalists import train_finalists
+from bam_search.search.finalists import train_ablations, train_finalists
 from bam_search.search.loop import SearchContext, random_baseline, search
 from bam_search.search.store import Store
 from bam_search.search.study import FinalistPlan, Rungs, Study, load_study
@@ -81,8 +81,8 @@ def study(trials: int = 16, workers: int = 1, **fields: Any) -> Study:
 def with_everything(trials: int, workers: int = 1) -> Study:
     """A study with everything that may happen.
 
-    It has two rungs, a random baseline, finalists on several seeds and the winner without each of
-    its sites.
+    It has two rungs, a random baseline, finalists on several seeds and the recommended one
+    without each of its sites.
     """
     return study(
         trials,
@@ -92,7 +92,7 @@ def with_everything(trials: int, workers: int = 1) -> Study:
         random_baseline=True,
         recipe=replace(PLACEMENT.recipe, epochs=4),
         rungs=Rungs((1, 2), margin=0.5, control=0.3),
-        finalists=FinalistPlan(seeds=2, most=4, extra=0.5),
+        finalists=FinalistPlan(seeds=3, most=5, extra=0.5),
     )
 
 
@@ -191,4 +191,5 @@ def train(
             random_baseline(context, about, store, pool, lambda _record: None)
         if with_finals:
             train_finalists(context, about, store, pool, lambda _record: None)
+            train_ablations(context, about, store, pool, lambda _record: None)
     return store.records()

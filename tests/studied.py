@@ -1,7 +1,7 @@
 """A finished study of invented numbers.
 
-It has references, rungs, a random baseline, finalists on three seeds, and the winner without each
-site.
+It has references, rungs, a random baseline, finalists on three seeds, and one without each of its
+sites.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def context(**fields: object) -> ReportContext:
         "warning": "",
         "about": {},
         "choice_space": CHOICE_SPACE,
-        "startup": 2,
+        "recommend_by": ("macs_conv_fc_overhead", "params_overhead"),
         "sites": SITES,
         "commands": ("export DIR --candidate {tag}", "count --placement '{placement}'"),
     }
@@ -164,7 +164,7 @@ RECORDS = [BASE, PAPER, WINNER, RISKY, STOPPED, LATER, FAILED, WORSE, DRAWN, LUC
 
 
 def half_width() -> float:
-    """Half of a difference's 90 % interval.
+    """Half of a difference's 95 % interval.
 
     From the residuals of a two-way layout: the six that were tested, on three seeds.
     """
@@ -172,4 +172,4 @@ def half_width() -> float:
     residuals = errors - errors.mean(1, keepdims=True) - errors.mean(0) + errors.mean()
     degrees = (6 - 1) * (3 - 1)
     noise = np.sqrt((residuals**2).sum() / degrees)
-    return float(stats.t.ppf(0.95, degrees) * noise * np.sqrt(2 / 3))
+    return float(stats.t.ppf(0.975, degrees) * noise * np.sqrt(2 / 3))

@@ -30,7 +30,7 @@ TINY = [
     "--set",
     "data.images=400",
     "--set",
-    "data.validation=0.25",
+    "data.validation=100",
     "--set",
     "recipe.batch=50",
 ]
@@ -302,27 +302,22 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     assert set(drawn["rung_metrics"]) == {"[]"}
     assert (drawn["val_metric"] != "").all()
 
-    # The reference is the most expensive of all, so there are searched finalists, of which one is
-    # the winner.
+    # The reference is the most expensive, and with two seeds nothing is told: the cheapest of
+    # the expected front is recommended, and trained without each of its sites.
     tested = records[records["test_metrics"] != "[]"]
     assert {tuple(json.loads(seeds)[:2]) for seeds in tested["test_seeds"]} == {
         (1_000_003, 1_000_004)
     }
     assert {len(json.loads(errors)) for errors in tested["test_metrics"]} <= {2, 3}
     assert {0, *without["number"]} <= set(tested["number"])
-    searched = own[(own["origin"] == "search") & (own["test_metrics"] != "[]")]
-    winner = min(
-        searched.itertuples(), key=lambda record: (float(record.val_metric), record.number)
+    assert len(set(without["name"].str.extract(r"^#(\w+) without ")[0])) <= 1
+    found = re.search(
+        r"^Recommended, as the cheapest .*: (.*) \((.*)\), test top-1 error", out, re.M
     )
-    assert 1 <= len(without) <= len(winner.placement.split())
-    assert all(name.startswith(f"#{winner.number} without ") for name in without["name"])
+    assert found
+    assert found[1] in set(tested["placement"])
+    assert re.search(r"^  cannot be told from everywhere.*: .*, n = [23]\)$", out, re.M)
     assert set(table(folder, "front.csv")["origin"]) <= {"reference", "search"}
-    assert f"The search's winner, {winner.placement} (#{winner.number}), is\n  " in out
-    assert re.search(
-        r"^  (better than|worse than|a tie with) everywhere: .*90 % interval .*, n = [23];",
-        out,
-        re.M,
-    )
 
     html = (folder / "index.html").read_text()
     assert verify(folder / "index.html")[1] == []
@@ -330,7 +325,7 @@ def test_rungs_random_arm_several_seeds_and_leaving_out_together(
         "The finalists",
         "Against the references",
         "Where attention helps",
-        "Was the search worth it?",
+        "What stopping early did",
     ):
         assert f"<h2>{heading}</h2>" in html
     assert f"Rungs stopped {counted(stopped, 'candidate')}: the search took " in html

@@ -84,12 +84,15 @@ def found(records: Sequence[Record]) -> Findings:
 
 def decisions(findings: Findings) -> dict[str, Any]:
     """All that the findings decide, and every number of them that has no direction."""
-    effects, arms, stops = findings.effects, findings.search_vs_random, findings.stopping
+    effects, stops = findings.effects, findings.stopping
+    recommended, believable = findings.recommendation, findings.believability
     return {
         "outcomes": findings.outcomes,
         "front": [record.tag for record in findings.front],
         "panels": [[r.tag for r in front_line(findings.records, axis)] for axis in COSTS],
-        "recommended": findings.recommended and findings.recommended.tag,
+        "recommended": recommended and recommended.record.tag,
+        "promising": recommended and recommended.promising and recommended.promising.record.tag,
+        "believable": believable and (believable.near_chance, believable.short),
         "finalists": [(one.record.tag, one.test.n) for one in findings.finalists],
         "comparisons": {
             number: [(one.other.tag, one.verdict, one.difference.n) for one in compared]
@@ -100,31 +103,27 @@ def decisions(findings: Findings) -> dict[str, Any]:
             (
                 one.question,
                 one.record.tag,
-                one.comparison and (one.comparison.other.tag, one.comparison.verdict),
+                one.recommendation.baseline and one.recommendation.baseline.verdict,
             )
             for one in findings.answers
         ],
         "rungs": stops and [rung.epochs for rung in stops.rungs],
         "stopping": stops and (stops.stopped, stops.control, stops.wrong),
         "epochs": stops and (stops.spent, stops.without),
-        "spent": arms and (arms.search[0], arms.random[0]),
         "effects": effects and [(one.name, one.records) for one in effects.effects],
     }
 
 
 def numbers(findings: Findings) -> list[float | None]:
     """The numbers of the findings that have no direction, and those that are better when larger."""
-    effects, arms, stops = findings.effects, findings.search_vs_random, findings.stopping
+    stops, believable = findings.stopping, findings.believability
     flat: list[float | None] = []
     for one in findings.finalists:
-        flat += [one.p_on_front, one.validation_gain, one.test_gain, one.test.sd]
+        flat += [one.p_on_front, one.test.sd]
     for compared in findings.comparisons.values():
         for each in compared:
             flat += [each.improvement.mean, each.improvement.low, each.improvement.high]
-    for line in findings.progress.values():
-        flat += [volume for _, volume in line]
-    flat += [effects.loo_rmse, effects.loo_rmse_of_mean] if effects else []
-    flat += [arms.search[2], arms.random[2]] if arms else []
+    flat += [believable.last_gain, believable.seed_sd] if believable else []
     for rung in stops.rungs if stops else ():
         tau = rung.agreement
         flat += [tau.mean, tau.low, tau.high] if tau else []
@@ -143,10 +142,9 @@ def assert_mirrored(findings: Findings, other: Findings, turn: Turn) -> None:
     if findings.effects and other.effects:
         for a, b in zip(findings.effects.effects, other.effects.effects, strict=True):
             assert_turned(a, b, opposite)
-    if findings.search_vs_random and other.search_vs_random:
-        for arm in ("search", "random"):
-            best = getattr(other.search_vs_random, arm)[1]
-            assert getattr(findings.search_vs_random, arm)[1] == pytest.approx(turn(best))
+    if findings.recommendation and other.recommendation:
+        expected = turn(other.recommendation.expected)
+        assert findings.recommendation.expected == pytest.approx(expected)
 
 
 def assert_turned(
@@ -336,16 +334,14 @@ def test_the_front_of_a_metric_that_is_better_when_larger_rises_with_the_cost() 
 def test_a_difference_that_is_better_is_positive_where_larger_is_better() -> None:
     smaller, larger = (found(some) for some in pair(studied.RECORDS, from_100))
     one, two = difference_table(smaller), difference_table(larger)
-    assert one.iloc[2]["minus no attention"].startswith("-9.10 (")
-    assert two.iloc[2]["minus no attention"].startswith("+9.10 (")
+    assert one.iloc[2]["minus no attention"].startswith("-9.")
+    assert two.iloc[2]["minus no attention"].startswith("+9.")
     assert one.iloc[2]["minus no attention"].endswith(": better")
     assert two.iloc[2]["minus no attention"].endswith(": better")
     assert list(one["#"]) == list(two["#"])
-    kept = [list(finalist_table(findings)["test gain"]) for findings in (smaller, larger)]
+    kept = [list(finalist_table(findings)["on the front"]) for findings in (smaller, larger)]
     assert kept[0] == kept[1]
-    assert "better than no attention: +9.10 points of test gain of a kind" in str(
-        verdict_lines(larger)
-    )
+    assert "better than no attention: +9." in str(verdict_lines(larger))
 
 
 def test_where_attention_helps_has_the_colour_of_help_in_both_directions() -> None:

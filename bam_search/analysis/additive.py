@@ -158,6 +158,14 @@ class AdditiveModel:
         effects = self.vectors @ (self.weights @ self.means)
         return np.asarray(self.mean_value + (features - self.mean_row) @ effects)
 
+    def deviation(self, features: np.ndarray) -> np.ndarray:
+        """How unsure the expected values are, as standard deviations: (n, features) -> (n,)."""
+        along = (features - self.mean_row) @ self.vectors
+        within = along**2 @ (self.weights @ (self.variances * self.noise[:, None]))
+        by_scale = along @ self.means.T
+        between = by_scale**2 @ self.weights - (by_scale @ self.weights) ** 2
+        return np.asarray(np.sqrt(within + np.maximum(between, 0)))
+
 
 def fit(
     encoder: PlacementEncoder,

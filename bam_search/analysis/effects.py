@@ -1,18 +1,33 @@
 """Where attention helps: the effects of modules at sites and of option values, with intervals.
 
-They are read off the additive model of all records. The only library is numpy.
+    value = level + module + module at the site + its options' values + the choice itself + noise
+
+summed over the sites of a placement. Modules, sites, and options with choices have a scale each
+(`bam_search.analysis.linear_model`), so that a study in which options do not matter does not make
+its sites look alike. All that was measured counts: the validation of each placement, on a level of
+its own, and the final trainings, on a level for each seed. How much noisier validation is follows
+from the values.
+
+The only library is numpy.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bam_search.analysis.additive import OPTION_SCALE, AdditiveModel, PlacementEncoder, explain
-from bam_search.space.placement import Option
+from bam_search.analysis.additive import MIN_RECORDS, OPTION_SCALE, PlacementEncoder
+from bam_search.analysis.linear_model import Posterior, Regression, fit
+from bam_search.analysis.statistics import LEVEL, TwoWay
+from bam_search.space.placement import Choice, Option
 from bam_search.space.search_space import ChoiceSpace
-from bam_search.study.record import Record
+from bam_search.study.record import METRIC, Record
+
+PAIRS = 2000
+"""Half the number of draws from a posterior."""
+VALIDATION_NOISE = (0.7, 1.0, 1.4, 2.0, 2.8)
+"""How many times as noisy as a final training a validation may be; the likeliest is taken."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +46,45 @@ class Effect:
 
 @dataclass(frozen=True)
 class SiteEffects:
-    """The effects of the additive model, and how well the model predicts.
-
-    `effects` are on the metric as it is measured. `loo_rmse` is how far the model is off for a
-    record that it has not seen, `loo_rmse_of_mean` that of the plain mean of the other records.
-    """
+    """The effects on the metric as it is measured, from `trainings` of `records` placements."""
 
     effects: tuple[Effect, ...]
-    loo_rmse: float
-    loo_rmse_of_mean: float
     records: int
+    trainings: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """All trainings of placements in the choice space.
+
+    `values` is (n,) to minimise, `vectors` is (n, sites) choice numbers, `levels` is (n, 1 + seeds)
+    with a 1 at the validation's level or the seed's, and `validated` is (n,) whether it is one.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    levels: np.ndarray
+
+    @property
+    def validated(self) -> np.ndarray:
+        return self.levels[:, 0] == 1
 
 
 def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEffects | None:
-    """The effects on the validation metric; None if there are too few records."""
-    explained = explain(records, choice_space)
-    if explained is None:
+    """The effects on the metric; None if fewer than MIN_RECORDS placements have a validation."""
+    encoder = PlacementEncoder.of(choice_space)
+    vectors = _vectors(encoder, records)
+    trained = {record.id for record in records if record.complete and record.number in vectors}
+    if len(trained) < MIN_RECORDS:
         return None
-    model, vectors = explained
-    effects = effects_of(model, vectors)
+    measured = _measured(records, vectors)
+    posterior = _posterior(encoder, measured)
+    if posterior is None:
+        return None
+    effects = _effects(encoder, posterior, np.unique(measured.vectors, axis=0))
     if records[0].larger_is_better:  # the model is of what is minimised
         effects = [_negated(effect) for effect in effects]
-    return SiteEffects(tuple(effects), model.loo_rmse, model.loo_rmse_of_mean, len(vectors))
+    return SiteEffects(tuple(effects), len(trained), len(measured.values))
 
 
 def _negated(effect: Effect) -> Effect:
@@ -60,64 +92,149 @@ def _negated(effect: Effect) -> Effect:
     return replace(effect, mean=-effect.mean, low=-effect.high, high=-effect.low)
 
 
-def effects_of(
-    learned: AdditiveModel, vectors: np.ndarray, level: float = 0.9, draws: int = 4000
-) -> list[Effect]:
-    """The effects on the model's target: of every module at every site, then of option values.
+def _vectors(encoder: PlacementEncoder, records: Sequence[Record]) -> dict[int, np.ndarray]:
+    """The choice numbers of each measured record whose placement is in the choice space."""
+    vectors = {}
+    for record in records:
+        if record.complete or record.is_tested:
+            placement = record.readable_placement
+            vector = None if placement is None else encoder.vector(placement)
+            if vector is not None:
+                vectors[record.number] = vector
+    return vectors
 
-    A module's effect at a site is that of its average setting; an option value's effect is over all
-    sites.
 
-    Args:
-        learned: the fitted model.
-        vectors: the (n, sites) placements that it was fitted to.
-        level: the probability of the intervals.
-        draws: how many draws from the posterior the intervals are made of.
+def _measured(records: Sequence[Record], vectors: dict[int, np.ndarray]) -> _Measured:
+    """The validation of each placement, once, and all final trainings."""
+    validated = list({r.id: r for r in records if r.complete and r.number in vectors}.values())
+    finals = TwoWay.of([r for r in records if r.is_tested and r.number in vectors])
+    tested = [finals.records[i] for i in finals.placement]
+    values = [record.objective(METRIC) for record in validated]
+    levels = np.zeros((len(validated) + len(tested), 1 + len(finals.seeds)))
+    levels[: len(validated), 0] = 1
+    levels[len(validated) :, 1:] = finals.of_seeds
+    rows = [vectors[record.number] for record in (*validated, *tested)]
+    return _Measured(np.concatenate([values, finals.values]), np.array(rows), levels)
+
+
+def _posterior(encoder: PlacementEncoder, measured: _Measured) -> Posterior | None:
+    """The posterior of all effects, with the likeliest noise of validation."""
+    groups = _groups(encoder, measured.vectors)
+    validated = measured.validated
+    # Without final trainings there is but one noise.
+    ratios = (1.0,) if validated.all() else VALIDATION_NOISE
+    best, most = None, -np.inf
+    for ratio in ratios:
+        weights = np.where(validated, 1 / ratio, 1.0)
+        weighted = [weights[:, None] * columns for columns in (measured.levels, *groups)]
+        found = fit(Regression(weights * measured.values, weighted[0], tuple(weighted[1:])))
+        if found is not None:
+            evidence = found.evidence + float(np.log(weights).sum())
+            if evidence > most:
+                best, most = found, evidence
+    return best
+
+
+def _groups(encoder: PlacementEncoder, vectors: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The columns of modules, of modules at sites, and of options and choices, a row a placement.
+
+    They are for (n, sites) choice numbers.
     """
-    encoder = learned.encoder
-    samples = learned.sample(draws, np.random.default_rng(0))
-    column = {name: i for i, name in enumerate(encoder.names)}
+    features = encoder.features(vectors)
+    modules, at_sites, options = (features[:, members] for members in _members(encoder))
+    return modules, at_sites, np.concatenate([options, _choices(encoder, vectors)], axis=1)
+
+
+def _members(encoder: PlacementEncoder) -> tuple[list[int], list[int], list[int]]:
+    """The features of modules, of modules at sites, and of options."""
+    modules: list[int] = []
+    at_sites: list[int] = []
+    options: list[int] = []
+    for i, name in enumerate(encoder.names):
+        kind = options if "(" in name else at_sites if "=" in name else modules
+        kind.append(i)
+    return modules, at_sites, options
+
+
+def _choices(encoder: PlacementEncoder, vectors: np.ndarray) -> np.ndarray:
+    """(n, choices of all sites): OPTION_SCALE where a placement has a choice, else 0."""
+    columns = [
+        vectors[:, [i]] == np.arange(1, 1 + len(choices))
+        for i, choices in enumerate(encoder.choices)
+    ]
+    return OPTION_SCALE * np.concatenate(columns, axis=1)
+
+
+def _effects(encoder: PlacementEncoder, posterior: Posterior, seen: np.ndarray) -> list[Effect]:
+    """The effects of every module at every site, then of option values.
+
+    A module's effect at a site is the mean of its choices there; an option value's is over all
+    sites that have a choice of it, beside the mean of its values. `seen` are the placements that
+    the posterior is of, each once.
+    """
+    _, sampled = posterior.sample(PAIRS, np.random.default_rng(0))
+    # The value of each choice alone at its site, a column a choice.
+    alone = [
+        np.concatenate(_groups(encoder, _alone(encoder, i)), axis=1) @ sampled.T
+        for i in range(len(encoder.sites))
+    ]
     effects = []
-    for i, site in enumerate(encoder.sites):
-        for module in dict.fromkeys(choice.module for choice in encoder.choices[i]):
-            name = f"{site}={module}"
-            count = _count_module(encoder, vectors, i, module)
-            values = samples[:, column[module]] + samples[:, column[name]]
-            effects.append(_effect(name, values, level, count))
-    options = _options(encoder)
-    for module, option, value in options:
-        name = f"{module}({option}={value})"
-        siblings = [column[f"{m}({o}={v})"] for m, o, v in options if (m, o) == (module, option)]
-        values = OPTION_SCALE * (samples[:, column[name]] - samples[:, siblings].mean(1))
-        count = _count_option(encoder, vectors, module, (option, value))
-        effects.append(_effect(name, values, level, count))
+    for i, module, rows in _modules(encoder):
+        values = alone[i][rows].mean(0)
+        count = int(np.isin(seen[:, i], 1 + np.array(rows)).sum())
+        effects.append(_effect(f"{encoder.sites[i]}={module}", values, count))
+    for module, option, value in _options(encoder):
+        values, count = _option_values(encoder, alone, seen, module, (option, value))
+        effects.append(_effect(f"{module}({option}={value})", values, count))
     return effects
 
 
-def _count_module(encoder: PlacementEncoder, vectors: np.ndarray, i: int, module: str) -> int:
-    """How many of the (n, sites) placements have the module at site i."""
-    numbered = enumerate(encoder.choices[i], start=1)
-    chosen = [j for j, choice in numbered if choice.module == module]
-    return int(np.isin(vectors[:, i], chosen).sum())
+def _alone(encoder: PlacementEncoder, i: int) -> np.ndarray:
+    """(choices, sites): the placements that have one choice of site `i`, and no other site."""
+    numbers = np.arange(1, 1 + len(encoder.choices[i]))
+    vectors = np.zeros((len(numbers), len(encoder.sites)), dtype=np.int64)
+    vectors[:, i] = numbers
+    return vectors
 
 
-def _count_option(
-    encoder: PlacementEncoder, vectors: np.ndarray, module: str, setting: tuple[str, Option]
-) -> int:
-    """How many of the (n, sites) placements have the module with this (option, value) anywhere.
-
-    Sites where the option has one legal value teach nothing of it, and do not count.
-    """
-    option, _ = setting
-    has = np.zeros(len(vectors), dtype=bool)
+def _modules(encoder: PlacementEncoder) -> Iterator[tuple[int, str, list[int]]]:
+    """Yield each site's number, each module there, and its choices, counted from 0."""
     for i, choices in enumerate(encoder.choices):
-        here = [dict(choice.options) for choice in choices if choice.module == module]
-        if len({options.get(option) for options in here}) < 2:
-            continue
-        for j, choice in enumerate(choices, start=1):
-            if choice.module == module and setting in choice.options:
-                has |= vectors[:, i] == j
-    return int(has.sum())
+        for module in dict.fromkeys(choice.module for choice in choices):
+            yield i, module, [j for j, choice in enumerate(choices) if choice.module == module]
+
+
+def _option_values(
+    encoder: PlacementEncoder,
+    alone: Sequence[np.ndarray],
+    seen: np.ndarray,
+    module: str,
+    setting: tuple[str, Option],
+) -> tuple[np.ndarray, int]:
+    """Draws of the effect of a module's (option, value), and how many placements have it.
+
+    Sites where the option has one value teach nothing of it, and do not count.
+    """
+    option, wanted = setting
+    gaps = []
+    has = np.zeros(len(seen), dtype=bool)
+    for i, name, rows in _modules(encoder):
+        by_value = _by_value(encoder.choices[i], rows, option)
+        if name == module and wanted in by_value and len(by_value) > 1:
+            means = {value: alone[i][js].mean(0) for value, js in by_value.items()}
+            gaps.append(means[wanted] - np.mean(list(means.values()), axis=0))
+            has |= np.isin(seen[:, i], 1 + np.array(by_value[wanted]))
+    return np.mean(gaps, axis=0), int(has.sum())
+
+
+def _by_value(
+    choices: Sequence[Choice], rows: Sequence[int], option: str
+) -> dict[Option | None, list[int]]:
+    """Which of the choices `rows` have each value of an option."""
+    by_value: dict[Option | None, list[int]] = {}
+    for j in rows:
+        by_value.setdefault(dict(choices[j].options).get(option), []).append(j)
+    return by_value
 
 
 def _options(encoder: PlacementEncoder) -> list[tuple[str, str, Option]]:
@@ -134,6 +251,6 @@ def _options(encoder: PlacementEncoder) -> list[tuple[str, str, Option]]:
     ]
 
 
-def _effect(name: str, values: Sequence[float] | np.ndarray, level: float, records: int) -> Effect:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Effect(name, float(np.mean(values)), float(low), float(high), records)
+def _effect(name: str, values: np.ndarray, records: int) -> Effect:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Effect(name, float(values.mean()), float(low), float(high), records)

@@ -4,28 +4,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bam_search.analysis.answers import Answer, Comparisons, answers
-from bam_search.analysis.baseline import (
-    HypervolumeCurve,
-    SearchVsRandom,
-    progress,
-    search_vs_random,
-)
+from bam_search.analysis.believability import Believability, believability
 from bam_search.analysis.effects import SiteEffects, site_effects
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
 from bam_search.analysis.pareto import pareto_front
 from bam_search.analysis.pruning import Stopping, stopping
-from bam_search.analysis.statistics import Mean, membership
+from bam_search.analysis.recommendation import (
+    Answer,
+    Recommendation,
+    answers,
+    recommend,
+    to_ablate,
+)
+from bam_search.analysis.statistics import Mean
 from bam_search.space.search_space import ChoiceSpace
-from bam_search.study.record import METRIC, Record, best_of, costs_of, main_records
+from bam_search.study.record import Record, costs_of, main_records
 from bam_search.tasks.metric import Metric
 
 
 class StudyContext(Protocol):
     """What findings depend on beside the records.
 
-    These are the metric, the objectives, what the search could choose among, and how many searched
-    candidates were drawn at random.
+    These are the metric, the objectives, what the search could choose among, and the overheads that
+    a recommended placement is cheap in.
     """
 
     @property
@@ -35,7 +36,11 @@ class StudyContext(Protocol):
     @property
     def choice_space(self) -> ChoiceSpace: ...
     @property
-    def startup(self) -> int: ...
+    def recommend_by(self) -> tuple[str, ...]: ...
+
+
+Comparisons = Mapping[int, Sequence[ComparedTo]]
+"""Each tested record beside the references and the random candidates, by its number."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,14 @@ class Finalist:
     """A finalist, and how surely it is on the front.
 
     test: the mean of its final trainings.
-    p_on_front: the probability that it is on the front of this mean and costs.
-    validation_gain, test_gain: how much better than the first reference it is, in the search and in
-        the final trainings. The search chooses its front partly for good luck, and luck does
-        not last. None where it cannot be compared.
+    p_on_front: the probability that it is on the front of hierarchical means and costs.
+    is_cheapest: whether it costs less than any other finalist, and so is on the front for sure.
     """
 
     record: Record
     test: Mean
     p_on_front: float
-    validation_gain: float | None
-    test_gain: float | None
+    is_cheapest: bool
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,14 @@ class Findings:
         front: the Pareto front of the references and searched records, cheapest first.
         finals: the noise of final trainings and their means.
         finalists: the cheapest first.
-        comparisons: each finalist beside the references and the random candidates.
-        recommended: the searched finalist of best validation, chosen before any test.
-        ablations: the recommended candidate without each of its sites, beside itself: worse
-            where the site helps.
-        answers: the best record within each overhead budget.
+        comparisons: each tested record beside the references and the random candidates.
+        believability: what speaks against the trainings; None without a tried "none".
+        recommendation: of all that was tested; None if nothing was, or if nothing was learnt.
+        ablations: the ablated candidate without each of its sites, beside itself: worse where the
+            site helps.
+        answers: the recommendation within each overhead budget.
         effects: where attention helps; None if there are too few records.
         stopping: what the rungs did; None if there are none.
-        progress: the hypervolume by epochs spent, of the search and of the random baseline.
-        search_vs_random: None if there was no random baseline.
     """
 
     metric: Metric
@@ -111,38 +112,36 @@ class Findings:
     finals: FinalMetrics
     finalists: tuple[Finalist, ...]
     comparisons: Comparisons
-    recommended: Record | None
+    believability: Believability | None
+    recommendation: Recommendation | None
     ablations: tuple[ComparedTo, ...]
     answers: tuple[Answer, ...]
     effects: SiteEffects | None
     stopping: Stopping | None
-    progress: Mapping[str, HypervolumeCurve]
-    search_vs_random: SearchVsRandom | None
 
     @classmethod
     def of(cls, records: Sequence[Record], context: StudyContext) -> "Findings":
         """The findings of a study's records."""
         main = main_records(records)
         front = pareto_front(main, context.objectives)
-        finals = FinalMetrics.of(records)
-        comparisons = _comparisons(records, finals)
-        best = _recommended(records)
-        lines = progress(records, context.objectives, context.startup)
+        believable = believability(records, context.metric)
+        near_chance = believable is not None and believable.near_chance
+        finals = FinalMetrics.of(records, verdicts=not near_chance)
+        by = context.recommend_by
         return cls(
             metric=context.metric,
             records=tuple(records),
             outcomes=Outcomes.of(records),
             front=tuple(front),
             finals=finals,
-            finalists=_finalists(records, costs_of(context.objectives), finals, comparisons),
-            comparisons=comparisons,
-            recommended=best,
-            ablations=_ablations(records, best, finals),
-            answers=answers(records, finals, comparisons),
+            finalists=_finalists(records, costs_of(context.objectives), finals),
+            comparisons=_comparisons(records, finals),
+            believability=believable,
+            recommendation=None if near_chance else recommend(records, finals, by),
+            ablations=_ablations(records, to_ablate(records, context.metric, by), finals),
+            answers=() if near_chance else answers(records, finals, by),
             effects=site_effects(records, context.choice_space),
             stopping=stopping(main, front),
-            progress=lines,
-            search_vs_random=search_vs_random(records, context.startup, lines),
         )
 
     @property
@@ -161,46 +160,56 @@ class Findings:
         return next((one for one in compared if one.other is other), None)
 
 
-def _recommended(records: Sequence[Record]) -> Record | None:
-    """The searched finalist of best validation: chosen before any test."""
-    return best_of(record for record in records if record.is_searched and record.is_finalist)
-
-
 def _comparisons(records: Sequence[Record], finals: FinalMetrics) -> Comparisons:
     rivals = [record for record in records if record.is_reference or record.is_random]
     comparisons = {}
     for record in records:
-        if record.is_finalist:
+        if record.is_tested:
             others = [rival for rival in rivals if rival is not record]
             comparisons[record.number] = finals.compare(record, others)
     return comparisons
 
 
 def _ablations(
-    records: Sequence[Record], best: Record | None, finals: FinalMetrics
+    records: Sequence[Record], ablated: Record | None, finals: FinalMetrics
 ) -> tuple[ComparedTo, ...]:
-    """The ablations of `best`, and not of a former one, before an extension of the study."""
+    """The ablations of `ablated`, and not of a former one, before an extension of the study."""
     compared: list[ComparedTo] = []
     for record in records:
-        if best is not None and record.ablation_of == best.number:
-            compared += finals.compare(record, [best])
+        if ablated is not None and record.ablation_of == ablated.number:
+            compared += finals.compare(record, [ablated])
     return tuple(compared)
 
 
 def _finalists(
-    records: Sequence[Record], costs: Sequence[str], finals: FinalMetrics, comparisons: Comparisons
+    records: Sequence[Record], costs: Sequence[str], finals: FinalMetrics
 ) -> tuple[Finalist, ...]:
     """The finalists, the cheapest first."""
     tested = [record for record in records if record.is_finalist]
     if not tested:
         return ()
-    first = next((record for record in tested if record.is_reference), None)
-    probabilities = membership(tested, costs, finals.noise)
+    cheapest = _cheapest(tested, costs)
+    probabilities = finals.on_front(tested, costs)
     found = [
-        _finalist(record, p, first, finals, comparisons[record.number])
+        Finalist(record, finals.means[record.number], p, record is cheapest)
         for record, p in zip(tested, probabilities, strict=True)
     ]
     return tuple(sorted(found, key=lambda finalist: _order(finalist, costs, finals)))
+
+
+def _cheapest(records: Sequence[Record], costs: Sequence[str]) -> Record | None:
+    """The record that costs less than each other in at least one way, and more in none."""
+    for record in records:
+        own = [record.objective(key) for key in costs]
+        others = [[r.objective(key) for key in costs] for r in records if r is not record]
+        if all(_is_cheaper(own, other) for other in others):
+            return record
+    return None
+
+
+def _is_cheaper(own: Sequence[float], other: Sequence[float]) -> bool:
+    no_more = all(a <= b for a, b in zip(own, other, strict=True))
+    return no_more and list(own) != list(other)
 
 
 def _order(
@@ -209,20 +218,3 @@ def _order(
     """The costs, then the mean to minimise."""
     record = finalist.record
     return [record.objective(key) for key in costs], finals.objective(record)
-
-
-def _finalist(
-    record: Record,
-    p_on_front: float,
-    first: Record | None,
-    finals: FinalMetrics,
-    compared: Sequence[ComparedTo],
-) -> Finalist:
-    """The finalist, with its gains over the `first` tested reference."""
-    test = finals.means[record.number]
-    if first is None or record is first:
-        return Finalist(record, test, p_on_front, None, None)
-    validation_gain = first.objective(METRIC) - record.objective(METRIC)
-    gains = [one.improvement.mean for one in compared if one.other is first]
-    test_gain = gains[0] if gains else None
-    return Finalist(record, test, p_on_front, validation_gain, test_gain)

@@ -23,6 +23,16 @@ def nondominated(values: np.ndarray) -> np.ndarray:
     return on_front
 
 
+def dominated_in_draws(draws: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """(draws, n): where each of n candidates is beaten by one that costs no more.
+
+    `draws` are (draws, n) values to minimise, `costs` is (n, m) of known costs.
+    """
+    costs_no_more = (costs[:, None] <= costs[None]).all(2) & ~np.eye(len(costs), dtype=bool)
+    beaten = [(draws[:, costs_no_more[:, i]] < draws[:, [i]]).any(1) for i in range(len(costs))]
+    return np.stack(beaten, axis=1)
+
+
 def pareto_front(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
     """The complete records on the Pareto front, cheapest first, then best first.
 

@@ -18,11 +18,12 @@ from bam_search.model.attach import attach
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import backbone
 from bam_search.model.load import load
+from bam_search.report.payload import read
 from bam_search.report.tables import read_records
 from bam_search.score.context import TrainingContext
 from bam_search.score.device import Device, choose
 from bam_search.search.store import MODULE_FILES_KEY
-from bam_search.search.study import FROM
+from bam_search.search.study import FROM, DataPlan
 from bam_search.space.modules import files_of
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
@@ -62,7 +63,7 @@ class Setup:
 
     @property
     def context(self) -> TrainingContext:
-        """The training context of final trainings, which see all training samples."""
+        """The training context of final trainings."""
         return TrainingContext.of(self.task, self.device, self.recipe, self.parts.train)
 
 
@@ -82,6 +83,17 @@ def find(folder: Path, tag: str, modules: Mapping[str, str]) -> Candidate:
     return Candidate(records[tag], name, load(name, task.inputs))
 
 
+def recommended(folder: Path) -> str:
+    """Return what the report in `folder` calls the candidate that it recommends.
+
+    Raises UserError if it recommends none.
+    """
+    _, _, found = read(folder / "index.html")
+    if found.get("recommended") is None:
+        raise UserError(f"the report in {folder} recommends nothing", "name one: --candidate 3")
+    return str(found["recommended"]["tag"])
+
+
 def setup(folder: Path, source: str, device: str) -> Setup:
     """Return how the study in `folder` trains.
 
@@ -92,8 +104,9 @@ def setup(folder: Path, source: str, device: str) -> Setup:
         recipe = Recipe(**identity["recipe"])
         seed = int(identity["seed"])
         digest = identity["data"]["digest"]
-        images = identity["data"]["images"]
-        validation = float(identity["data"]["validation"])
+        plan = DataPlan(
+            images=identity["data"]["images"], validation=identity["data"]["validation"]
+        )
     except (KeyError, TypeError, ValueError):
         raise _unknown(folder) from None
     task = load_task(str(identity["task"]))
@@ -104,7 +117,7 @@ def setup(folder: Path, source: str, device: str) -> Setup:
             f"sha256 {data.digest}, not {digest}",
             "name it with --data",
         )
-    parts = task.split(data, None if images == "all" else images, validation, seed)
+    parts = task.split(data, plan.sizes(len(data.train)), seed)
     return Setup(task, data, parts, recipe, choose(device), seed)
 
 

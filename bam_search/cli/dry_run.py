@@ -63,15 +63,14 @@ def _cost_line(name: str, cost: Cost, backbone: Cost) -> str:
 
 def _echo_time(ready: ResolvedRun) -> None:
     # Of the data set as it is defined: a dry run does not read the data.
-    samples = ready.study.data.limit or ready.source.train
-    held_out = round(samples * ready.study.data.validation)
-    of = sizes(ready, samples - held_out, held_out, ready.source.test)
+    of_split = ready.study.data.sizes(ready.source.train)
+    of = sizes(ready, of_split, ready.source.test)
     expected = forecast(ready, of, AT_LEAST)
     click.echo("")
     if isinstance(expected, str):
         click.echo(told(expected))
         return
-    _echo_phases(ready, expected, samples)
+    _echo_phases(ready, expected, of_split.train)
 
 
 def _echo_phases(ready: ResolvedRun, expected: Forecast, samples: int) -> None:

@@ -38,15 +38,21 @@ def _definitions(
     return dict(parse_definitions(texts))
 
 
+def _recommended(folder: Path) -> str:
+    """What the report calls the candidate that it recommends."""
+    from bam_search.cli.candidate import recommended
+
+    return recommended(folder)
+
+
 # The arguments and options that several commands on a candidate of a finished report share.
 REPORT = click.argument(
     "folder", metavar="REPORT_DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 CANDIDATE = click.option(
     "--candidate",
-    required=True,
     metavar="N",
-    help="What the report calls a candidate: 17, R3, A5001.",
+    help="What the report calls a candidate: 17, R3, A5001.  [default: the recommended one]",
 )
 STUDY_DATA = click.option(
     "--data",
@@ -337,7 +343,7 @@ def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> N
 @MODULES
 def export(
     folder: Path,
-    candidate: str,
+    candidate: str | None,
     out: Path | None,
     weights: Path | None,
     formats: tuple[str, ...],
@@ -349,8 +355,9 @@ def export(
     """
     from bam_search.cli import export as exporting
 
-    target = out or folder / f"candidate-{candidate}"
-    exporting.export(folder, candidate, target, weights, formats, modules)
+    tag = candidate or _recommended(folder)
+    target = out or folder / f"candidate-{tag}"
+    exporting.export(folder, tag, target, weights, formats, modules)
 
 
 @cli.command()
@@ -369,15 +376,16 @@ def export(
     type=click.Path(path_type=Path),
     help="Where to write the weights.  [default: REPORT_DIR/candidate-N.pt]",
 )
-def train(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
+def train(folder: Path, candidate: str | None, out: Path | None, **asked: Any) -> None:
     """Train a candidate of a report again, test it, and keep its weights.
 
-    It is trained as the study trains its finalists: on all training samples.
+    It is trained as the study trains its finalists.
     """
     from bam_search.cli import train as training
 
-    target = out or folder / f"candidate-{candidate}.pt"
-    training.train_candidate(folder, candidate, out=target, **asked)
+    tag = candidate or _recommended(folder)
+    target = out or folder / f"candidate-{tag}.pt"
+    training.train_candidate(folder, tag, out=target, **asked)
 
 
 @cli.command()
@@ -406,12 +414,13 @@ def train(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
     type=click.Path(path_type=Path),
     help="Where to write.  [default: REPORT_DIR/candidate-N-maps.html]",
 )
-def maps(folder: Path, candidate: str, out: Path | None, **asked: Any) -> None:
+def maps(folder: Path, candidate: str | None, out: Path | None, **asked: Any) -> None:
     """Show where on a sample a trained candidate's attention amplifies, site after site."""
     from bam_search.cli import maps as showing
 
-    target = out or folder / f"candidate-{candidate}-maps.html"
-    showing.show(folder, candidate, out=target, **asked)
+    tag = candidate or _recommended(folder)
+    target = out or folder / f"candidate-{tag}-maps.html"
+    showing.show(folder, tag, out=target, **asked)
 
 
 @cli.command()

@@ -62,7 +62,7 @@ def progress(title: str, done: int, total: int, line: Line) -> Iterator[OnResult
 def searched(record: Record) -> str:
     """Return the line of a candidate of the search.
 
-    `val 81.2 ± 1.0 %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`
+    `val 81.2 (SE 1.0) %  params  +2.56 %  MACs  +2.96 %    13.2 s  layer2=bam(r=4,d=1)`
     """
     costs, metric = _costs(record), record.metric
     if record.stopped:

@@ -16,7 +16,12 @@ from rich.console import Console
 from bam_search.analysis.findings import Outcomes
 from bam_search.cli import progress
 from bam_search.cli.compare import check_free, compare
-from bam_search.report.sentences import answer_line, verdict_lines
+from bam_search.report.sentences import (
+    answer_line,
+    believability_lines,
+    recommendation_lines,
+    verdict_lines,
+)
 from bam_search.running.prepare import Request, ResolvedRun, one_per_space, resolve_run
 from bam_search.running.runner import Interrupted, Outcome, Run, run
 from bam_search.search.loop import OnResult
@@ -113,10 +118,15 @@ def _close(outcome: Outcome, data: Dataset) -> int:
         return 1
     click.echo(f"report: {outcome.page}")
     click.echo(_counts_line(findings.outcomes, data))
-    for answer in findings.answers:
-        click.echo(f"  {answer_line(answer)}")
+    for line in (
+        *believability_lines(findings.metric, findings.believability),
+        *recommendation_lines(findings),
+    ):
+        click.echo(line)
     for i, line in enumerate(verdict_lines(findings)):
         click.echo(f"  {line}" if i else line)
+    for answer in findings.answers:
+        click.echo(f"  {answer_line(answer)}")
     return 0
 
 

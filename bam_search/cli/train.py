@@ -29,7 +29,7 @@ def train_candidate(
 ) -> None:
     """Train the candidate that the report calls `tag`, test it, and write its state dict to `out`.
 
-    It is trained on all of the study's training samples. Without `seed`, the seed is the first one
+    It is trained as the study's finalists are. Without `seed`, the seed is the first one
     of the study's finalists. `modules` says where modules of the user's lie now.
 
     Raises UserError.

@@ -41,7 +41,7 @@ def choice_space_of(space: SearchSpace, sites: Sites) -> ChoiceSpace:
             "widen its option values",
         )
     left_out = tuple(site.name for site in named_sites if site.name not in legal)
-    module_defaults = {name: defaults(name) for name in space.modules}
+    module_defaults = {name: defaults(name) for name in space.offered(AMPLE)}
     return ChoiceSpace(legal, module_defaults, frozenset(illegal), left_out)
 
 
@@ -49,7 +49,7 @@ def _offered(space: SearchSpace, site: Site) -> tuple[dict[str, Options], set[Ch
     """The legal values of the modules that fit a site, and illegal combinations of these."""
     offered: dict[str, Options] = {}
     illegal: set[Choice] = set()
-    for module, options in space.modules.items():
+    for module, options in space.offered(site.channels).items():
         values, forbidden = _legal_values(module, options, site)
         if all(values.values()):
             offered[module] = values

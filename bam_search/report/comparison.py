@@ -264,9 +264,15 @@ def _value(record: Record, finals: FinalMetrics) -> tuple[float, float]:
 
 
 def _value_text(point: Point) -> str:
-    """'81.63 ± 0.21 test': the value, its bar, and on which samples."""
-    samples, metric = "test" if point.record.is_finalist else "validation", point.record.metric
-    return f"{metric.text(point.value)} ± {metric.text(point.error_bar)} {samples}"
+    """'81.63 ± 0.21 test': the value, its spread between seeds, and on which samples.
+
+    '81.2 (SE 1.0) validation' of one training: the standard error of these samples.
+    """
+    record, metric = point.record, point.record.metric
+    samples = "test" if record.is_finalist else "validation"
+    value, bar = metric.text(point.value), metric.text(point.error_bar)
+    spread = f"± {bar}" if len(record.test_metrics) > 1 else f"(SE {bar})"
+    return f"{value} {spread} {samples}"
 
 
 def _about(study: FinishedStudy, candidates: int) -> dict[str, str]:

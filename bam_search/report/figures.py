@@ -11,10 +11,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from bam_search.analysis.answers import AXES
 from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.pareto import front_line
+from bam_search.analysis.recommendation import AXES
 from bam_search.analysis.statistics import Mean
 from bam_search.study.record import METRIC, OBJECTIVES, Record, main_records
 from bam_search.tasks.metric import Metric
@@ -283,29 +283,10 @@ def _tags(records: Sequence[Record]) -> list[str]:
     return [record.tag for record in records]
 
 
-def draw_progress(lines: Mapping[str, Sequence[tuple[int, float]]]) -> go.Figure:
-    """Hypervolume against epochs of training, a line for each search."""
-    looks = ({"color": FRONT[1]}, {"color": DOMINATED[1], "dash": "dash"})
-    traces = [
-        go.Scatter(
-            x=[spent for spent, _ in line],
-            y=[100 * volume for _, volume in line],
-            name=name,
-            mode="lines",
-            line={"shape": "hv", "width": 2, **look},
-            hovertemplate="%{x} epochs: %{y:.0f} %<extra></extra>",
-        )
-        for (name, line), look in zip(lines.items(), looks, strict=False)
-    ]
-    figure = go.Figure(traces)
-    figure.update_xaxes(title="epochs of training spent", rangemode="tozero")
-    return laid_out(figure, "hypervolume, % of the larger one").update_layout(height=340)
-
-
 def draw_curves(findings: Findings) -> go.Figure | None:
-    """The validation metric after each epoch, a line for each candidate measured more than once.
+    """The validation metric after each epoch, a line for each reference of several epochs.
 
-    None if there is no such candidate.
+    None if there is none.
     """
     measured = [r for r in main_records(findings.records) if len(r.epoch_metrics) > 1]
     if not measured:

@@ -9,16 +9,18 @@ from markupsafe import Markup
 
 from bam_search.analysis.findings import Findings
 from bam_search.files import write
-from bam_search.report.figures import draw, draw_curves, draw_progress
+from bam_search.report.figures import draw, draw_curves
 from bam_search.report.paper_table import paper_table
 from bam_search.report.payload import ReportContext, payload
 from bam_search.report.render import asset, embedded, render
 from bam_search.report.sentences import (
     answer_line,
+    believability_lines,
     outcomes_line,
+    recommendation_lines,
     stopped_lines,
+    stopping_lines,
     verdict_lines,
-    worth_lines,
 )
 from bam_search.report.tables import (
     ablation_table,
@@ -57,12 +59,13 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
         findings=findings,
         subtitle=[context.about[key] for key in SUBTITLE if key in context.about],
         metric=context.metric,
-        measure=_measure(findings),
+        believability=believability_lines(context.metric, findings.believability),
+        recommended=recommendation_lines(findings),
         answers=[answer_line(answer) for answer in findings.answers],
         verdicts=verdict_lines(findings),
         figures=_figures(findings),
         tables=_tables(context, findings),
-        worth=worth_lines(findings),
+        stopping=stopping_lines(findings.stopping),
         stopped=stopped_lines(findings.records),
         failures=_failures(findings.records),
         about={**context.about, **_totals(findings)},
@@ -71,18 +74,10 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
     )
 
 
-def _measure(findings: Findings) -> str:
-    """What answers are best in."""
-    name = findings.metric.name
-    return f"mean test {name} of the finalists" if findings.finalists else f"validation {name}"
-
-
 def _figures(findings: Findings) -> dict[str, Markup]:
     """The figures by the template's names, as HTML; empty where there is nothing to draw."""
-    lines = findings.progress
     return {
         "candidates": embedded(draw(findings)),
-        "progress": _embedded(draw_progress(lines) if lines else None),
         "curves": _embedded(draw_curves(findings)),
     }
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bam_search.analysis.additive import PlacementEncoder
-from bam_search.analysis.answers import Answer
 from bam_search.analysis.effects import Effect
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
+from bam_search.analysis.recommendation import Answer, Recommendation
 from bam_search.errors import UserError
 from bam_search.report.paper_table import Paper
-from bam_search.space.placement import Choice, Placement
+from bam_search.report.tables import front_text
+from bam_search.space.placement import Choice
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
 from bam_search.study.published import PublishedFigure
@@ -35,7 +36,7 @@ class ReportContext:
     warning: text on top of the page, if not empty (the data are not CIFAR-100, for example).
     about: how the study was run, as text by title.
     choice_space: what the search could choose among.
-    startup: how many searched candidates were drawn at random, before the search began.
+    recommend_by: the overheads that a recommended placement is cheap in, the first one first.
     paper: what the paper says about the study.
     sites: the backbone's sites, to draw placements.
     commands: what a reader can do with a candidate, with {tag} and {placement} in them.
@@ -49,7 +50,7 @@ class ReportContext:
     warning: str
     about: Mapping[str, str]
     choice_space: ChoiceSpace
-    startup: int
+    recommend_by: tuple[str, ...]
     paper: Paper = field(default_factory=Paper)
     sites: Sites = field(default_factory=lambda: Sites(()))
     commands: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
         "warning": context.warning,
         "about": dict(context.about),
         "choice_space": _choice_space_values(context.choice_space),
-        "startup": context.startup,
+        "recommend_by": context.recommend_by,
         "paper": asdict(context.paper),
         "commands": context.commands,
         "base": dict(context.base),
@@ -104,7 +105,7 @@ def _drawn_sites(context: ReportContext, records: Sequence[Record]) -> list[Site
     """The sites that a drawing needs: those of any placement or choice, and the blocks."""
     names = {*context.choice_space.sites, *context.sites.blocks}
     for record in records:
-        placement = _readable(record)
+        placement = record.readable_placement
         if placement is not None:
             names.update(site for site, _ in placement.choices)
     return [site for site in context.sites if site.name in names]
@@ -124,7 +125,7 @@ def _record_values(record: Record, encoder: PlacementEncoder) -> dict[str, Any]:
 
     Both are None of a record whose text is no placement; the place also if it is not in the space.
     """
-    placement = _readable(record)
+    placement = record.readable_placement
     vector = None if placement is None else encoder.vector(placement)
     return {
         "tag": record.tag,
@@ -137,36 +138,42 @@ def _record_values(record: Record, encoder: PlacementEncoder) -> dict[str, Any]:
 def found(findings: Findings) -> dict[str, Any]:
     """Every number of the page that is not a record's own, as values for JSON.
 
-    These are fronts, intervals, differences, effects, and what the search was worth.
+    These are fronts, intervals, differences, effects, and what is recommended.
     """
-    effects, stops, compared = findings.effects, findings.stopping, findings.search_vs_random
-    lines = {name: [list(point) for point in line] for name, line in findings.progress.items()}
+    effects, stops, believable = findings.effects, findings.stopping, findings.believability
+    recommended = findings.recommendation
     return {
         "front": [record.tag for record in findings.front],
+        "believability": believable and asdict(believable),
+        "recommended": recommended and _recommendation_values(recommended),
         "answers": [_answer_values(answer) for answer in findings.answers],
         "finalists": [_finalist_values(finalist) for finalist in findings.finalists],
         "differences": _difference_values(findings),
         "ablations": [_compared_values(ablation) for ablation in findings.ablations],
         "helps": effects and asdict(effects),
         "stopping": stops and asdict(stops),
-        "arms": compared and asdict(compared),
-        "progress": lines,
+    }
+
+
+def _recommendation_values(found: Recommendation) -> dict[str, Any]:
+    return {
+        "tag": found.record.tag,
+        "expected": found.expected,
+        "baseline": found.baseline and _compared_values(found.baseline),
+        "promising": found.promising and _compared_values(found.promising),
     }
 
 
 def _answer_values(answer: Answer) -> list[Any]:
-    rival = answer.comparison
-    beside = rival and [rival.other.tag, asdict(rival.difference)]
-    return [answer.axis, str(answer.budget), answer.record.tag, beside]
+    return [answer.axis, str(answer.budget), _recommendation_values(answer.recommendation)]
 
 
 def _finalist_values(finalist: Finalist) -> dict[str, Any]:
     return {
         "tag": finalist.record.tag,
         "test": asdict(finalist.test),
-        "chance": finalist.p_on_front,
-        "validation_gain": finalist.validation_gain,
-        "test_gain": finalist.test_gain,
+        "on_front": finalist.p_on_front,
+        "on_front_text": front_text(finalist),
     }
 
 
@@ -180,7 +187,13 @@ def _difference_values(findings: Findings) -> list[list[Any]]:
 
 
 def _compared_values(compared: ComparedTo) -> list[Any]:
-    return [compared.record.tag, compared.other.tag, asdict(compared.difference)]
+    return [
+        compared.record.tag,
+        compared.other.tag,
+        asdict(compared.difference),
+        compared.smallest,
+        compared.verdict,
+    ]
 
 
 HELPING, HURTING = "0,114,178", "213,94,0"
@@ -240,7 +253,7 @@ def _context(values: Mapping[str, Any]) -> ReportContext:
         warning=values["warning"],
         about=values["about"],
         choice_space=_choice_space(values["choice_space"]),
-        startup=values["startup"],
+        recommend_by=tuple(values["recommend_by"]),
         paper=_paper(values["paper"]),
         sites=Sites(sites, blocks=tuple(values["blocks"])),
         commands=tuple(values["commands"]),
@@ -269,11 +282,3 @@ def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
-
-
-def _readable(record: Record) -> Placement | None:
-    """The record's placement; None of one that failed because its text is not a placement."""
-    try:
-        return record.parsed_placement
-    except UserError:
-        return None

@@ -1,65 +1,143 @@
 """The findings in sentences, for the page and for the closing lines of a run."""
 
+import math
 from collections.abc import Sequence
 
-from bam_search.analysis.answers import Answer
-from bam_search.analysis.baseline import SearchSummary
+from bam_search.analysis.believability import SEED_DEVIATIONS, Believability
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Findings, Outcomes
 from bam_search.analysis.pruning import Rung, Stopping
+from bam_search.analysis.recommendation import AXES, Answer, Recommendation
 from bam_search.analysis.statistics import Difference
-from bam_search.report.tables import test_text, validation_text
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
 from bam_search.words import counted
 
-VERDICTS = {"tie": "a tie with", "better": "better than", "worse": "worse than"}
+
+def believability_lines(metric: Metric, believable: Believability | None) -> list[str]:
+    """What speaks against the trainings; empty if nothing does."""
+    if believable is None:
+        return []
+    if believable.near_chance and metric.chance is not None:
+        value, chance = (
+            metric.with_unit(metric.once(v)) for v in (believable.value, metric.chance)
+        )
+        return [
+            f"Near chance: without attention validation {metric.name} is {value}, and {chance} by "
+            "guessing, so nothing is compared: train for longer or on more samples"
+        ]
+    if believable.short and believable.last_gain is not None and believable.seed_sd is not None:
+        gain = metric.with_difference_unit(metric.text(believable.last_gain))
+        sd = metric.with_difference_unit(metric.text(believable.seed_sd))
+        return [
+            f"A trial run: the last epoch still gained {gain}, over {SEED_DEVIATIONS} standard "
+            f"deviations between seeds ({sd}), so verdicts are for trainings of this length"
+        ]
+    return []
+
+
+def recommendation_lines(findings: Findings) -> list[str]:
+    """The recommendation, and what it is beside no attention; empty if there is none."""
+    found = findings.recommendation
+    if found is None:
+        return []
+    if found.record.has_attention:
+        return [
+            f"Recommended, as the cheapest that nothing tested is measurably better than: "
+            f"{_recommended(found)}"
+        ]
+    lines = [f"No placement is shown to help{_within_words(findings, found)}"]
+    if found.promising is not None:
+        lines.append(_promising_line(found.promising))
+    return lines
+
+
+def _within_words(findings: Findings, found: Recommendation) -> str:
+    """': below 0.85 points nothing can be told here (3 seeds)'; empty where that is not known."""
+    noise, n = findings.finals.noise, len(found.record.test_metrics)
+    if noise is None:
+        return ": with one seed nothing can be told"
+    metric = findings.metric
+    smallest = metric.with_difference_unit(metric.text(noise.smallest_difference(n)))
+    return f": below {smallest} nothing can be told here ({counted(n, 'seed')})"
+
+
+def _promising_line(compared: ComparedTo) -> str:
+    """The most promising placement, and how many seeds could tell whether it helps."""
+    record, difference = compared.record, compared.difference
+    seeds = ""
+    if compared.smallest and difference.mean:
+        needed = math.ceil(difference.n * (compared.smallest / difference.mean) ** 2)
+        seeds = f"; about {counted(needed, 'seed')} each could tell"
+    return (
+        f"Most promising, worth more seeds, not recommended: {record.placement} "
+        f"({_name(record)}), {_difference_words(compared)} beside no attention{seeds}"
+    )
 
 
 def answer_line(answer: Answer) -> str:
-    """The answer in a sentence, with the best other reference beside it.
+    """The answer in a sentence, with no attention beside it.
 
-    'at most +2 % parameters: layer1=bam (#7), 81.63 ± 0.21 (3) % test top-1 error, better than BAM
-    in every block: -0.60 points (...)'.
+    'at most +2 % parameters: layer1=bam (#7), expected test top-1 error 81.63 %, better than no
+    attention by 0.60 points (...)'.
     """
-    record = answer.record
-    name = record.name or f"#{record.tag}"
-    sentence = f"{answer.question}: {record.placement} ({name}), {_measured(answer)}"
-    if answer.comparison is None:
-        return sentence
-    compared, metric = answer.comparison, record.metric
-    difference = compared.difference
+    return f"{answer.question}: {_recommended(answer.recommendation)}"
+
+
+def _recommended(found: Recommendation) -> str:
+    """The placement, what to expect of it, and what it is beside no attention."""
+    record, metric = found.record, found.record.metric
+    expected = metric.with_unit(metric.text(found.expected))
+    costs = [f"{record.objective(key):+.2f} % {title}" for key, title in AXES.items()]
+    parts = [f"{record.placement} ({_name(record)})", f"test {metric.name} {expected}", *costs]
+    if found.baseline is not None:
+        parts.append(_verdict_words(found.baseline))
+    return ", ".join(parts)
+
+
+def _name(record: Record) -> str:
+    return record.name or f"#{record.tag}"
+
+
+def _verdict_words(compared: ComparedTo) -> str:
+    """'better than no attention: -0.60 points (95 % credible interval ..., n = 3)'."""
+    other, words = _rival_name(compared.other), _difference_words(compared)
+    if compared.verdict != "unclear":
+        return f"{compared.verdict} than {other}: {words}"
+    metric, within = compared.record.metric, ""
+    if compared.smallest is not None:
+        smallest = metric.with_difference_unit(metric.text(compared.smallest))
+        within = f" within {smallest}"
+    return f"cannot be told from {other}{within}: {words}"
+
+
+def _difference_words(compared: ComparedTo) -> str:
+    """'-0.60 points (95 % credible interval -1.02 to -0.20, n = 3)'."""
+    metric, difference = compared.record.metric, compared.difference
     points = metric.with_difference_unit(metric.signed(difference.mean))
-    interval = _interval(metric, difference) or "one seed"
-    verdict = f"{VERDICTS[compared.verdict]} {compared.other.name}: {points}"
-    return f"{sentence}, {verdict} ({interval}, n = {difference.n})"
-
-
-def _measured(answer: Answer) -> str:
-    """'81.63 ± 0.21 (3) % test top-1 error', or the validation where no test was made."""
-    metric = answer.record.metric
-    if answer.test is not None:
-        return f"{metric.with_unit(test_text(metric, answer.test))} test {metric.name}"
-    return f"{metric.with_unit(validation_text(answer.record))} validation {metric.name}"
+    interval = _interval(metric, difference) or "no interval"
+    return f"{points} ({interval}, n = {difference.n})"
 
 
 def _interval(metric: Metric, difference: Difference) -> str:
-    """'90 % interval -1.02 to -0.20'; empty where there is none."""
+    """'95 % credible interval -1.02 to -0.20'; empty where there is none."""
     if difference.low is None or difference.high is None:
         return ""
-    return f"90 % interval {metric.range(difference.low, difference.high)}"
+    return f"95 % credible interval {metric.range(difference.low, difference.high)}"
 
 
 def verdict_lines(findings: Findings) -> list[str]:
-    """Sentences that compare the recommended record to each reference and to the random search.
+    """Sentences that compare the recommended record to each reference and random candidate.
 
-    Without a search the other references are compared to the first one. Empty without finalists.
+    Where no attention is recommended, or nothing, the references are compared to the first one.
     """
-    best = findings.recommended
-    if best is None:
+    found = findings.recommendation
+    if found is None or not found.record.has_attention:
         return _reference_lines(findings)
-    first = f"The search's winner, {best.placement} (#{best.tag}), is"
-    return [first, *map(_verdict, findings.comparisons[best.number])]
+    record = found.record
+    compared = findings.comparisons.get(record.number, ())
+    lines = [_verdict_words(one) for one in compared]
+    return [f"{record.placement} ({_name(record)}) is", *lines] if lines else []
 
 
 def _reference_lines(findings: Findings) -> list[str]:
@@ -69,49 +147,19 @@ def _reference_lines(findings: Findings) -> list[str]:
     for reference in tested[1:]:
         compared = findings.comparison(reference, tested[0])
         if compared is not None:
-            lines.append(f"{reference.name}: {_verdict(compared)}")
+            lines.append(f"{reference.name}: {_verdict_words(compared)}")
     return ["The references beside the first one:", *lines] if lines else []
 
 
-def _verdict(compared: ComparedTo) -> str:
-    """One comparison in a sentence.
-
-    'better than SE in every block: -0.61 points of test top-1 error, 90 % interval -1.02 to -0.20,
-    n = 3; ...'.
-    """
-    difference, record, other = compared.difference, compared.record, compared.other
-    metric = record.metric
-    verdict = f"{VERDICTS[compared.verdict]} {_rival_name(other)}"
-    points = f"{metric.with_difference_unit(metric.signed(difference.mean))} of test {metric.name}"
-    interval = _interval(metric, difference) or "no interval with one seed"
-    costs = f"{record.params_overhead:+.2f} % parameters against {other.params_overhead:+.2f} %"
-    return f"{verdict}: {points}, {interval}, n = {difference.n}; {costs}"
-
-
 def _rival_name(record: Record) -> str:
-    return record.name or f"the best random placement, {record.placement}"
+    if record.is_random:
+        return f"the best random placement, {record.placement}"
+    return _name(record)
 
 
-def worth_lines(findings: Findings) -> list[str]:
-    """What the search found beside the random search, and what the rungs cost or saved."""
-    lines: list[str] = []
-    compared, stops = findings.search_vs_random, findings.stopping
-    if compared:
-        lines += [
-            _summary_line(findings.metric, "The search", compared.search),
-            _summary_line(findings.metric, "Random search", compared.random),
-        ]
-    if stops:
-        lines += _stopping_lines(stops)
-    return lines
-
-
-def _summary_line(metric: Metric, name: str, summary: SearchSummary) -> str:
-    best = metric.with_unit(metric.text(summary.best_value))
-    return (
-        f"{name}: {counted(summary.epochs, 'epoch')} of training, "
-        f"best validation {metric.name} {best}, hypervolume {100 * summary.hypervolume:.0f} %"
-    )
+def stopping_lines(stops: Stopping | None) -> list[str]:
+    """What the rungs cost or saved; empty without rungs."""
+    return _stopping_lines(stops) if stops else []
 
 
 def _stopping_lines(stops: Stopping) -> list[str]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from bam_search.analysis.answers import AXES
 from bam_search.analysis.effects import Effect
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
+from bam_search.analysis.recommendation import AXES
 from bam_search.analysis.statistics import Mean
 from bam_search.errors import UserError
 from bam_search.study.record import Record
@@ -79,10 +79,10 @@ def record_table(findings: Findings, records: Sequence[Record]) -> pd.DataFrame:
 
 
 def validation_text(record: Record) -> str:
-    """'81.2 ± 1.0', or why there is none."""
+    """'81.2 (SE 1.0)', or why there is none."""
     if record.val_metric is not None and record.val_standard_error is not None:
         once = record.metric.once
-        return f"{once(record.val_metric)} ± {once(record.val_standard_error)}"
+        return f"{once(record.val_metric)} (SE {once(record.val_standard_error)})"
     if record.stopped:
         return "stopped"
     return "failed" if record.failure else "–"
@@ -106,15 +106,20 @@ def _finalist_row(finalist: Finalist) -> dict[str, str]:
         "s.d.": "" if test.sd is None else metric.text(test.sd),
         "90 % interval": interval,
         "n": str(test.n),
-        "on the front": f"{finalist.p_on_front:.0%}",
-        "validation gain": _signed(metric, finalist.validation_gain),
-        "test gain": _signed(metric, finalist.test_gain),
+        "on the front": front_text(finalist),
         **{f"{title}, +%": f"{record.objective(key):+.2f}" for key, title in AXES.items()},
     }
 
 
-def _signed(metric: Metric, gain: float | None) -> str:
-    return "" if gain is None else metric.signed(gain)
+def front_text(finalist: Finalist) -> str:
+    """'38 %': how surely it is on the front; no estimate is surer than 99 %."""
+    if finalist.is_cheapest:
+        return "cheapest: on it by cost"
+    if finalist.p_on_front > 0.99:
+        return "> 99 %"
+    if finalist.p_on_front < 0.01:
+        return "< 1 %"
+    return f"{100 * finalist.p_on_front:.0f} %"
 
 
 def difference_table(findings: Findings) -> pd.DataFrame:
@@ -131,11 +136,11 @@ def difference_table(findings: Findings) -> pd.DataFrame:
 
 
 def ablation_table(findings: Findings) -> pd.DataFrame:
-    """What leaving a site out of the recommended placement changes."""
+    """What leaving a site out of the ablated placement changes."""
     rows = [
         {
             "placement": one.record.name,
-            f"test {findings.metric.name} minus the winner's": difference_text(one),
+            f"test {findings.metric.name} minus that with all sites": difference_text(one),
         }
         for one in findings.ablations
     ]
@@ -154,11 +159,15 @@ def effect_table(metric: Metric, effects: Sequence[Effect]) -> pd.DataFrame:
 
 
 def difference_text(compared: ComparedTo) -> str:
-    """'-0.61 (-1.02 to -0.20), n = 3: better'."""
+    """'-0.61 (-1.02 to -0.20), n = 3: better', or '...: cannot tell within 0.85'."""
     difference, metric, interval = compared.difference, compared.record.metric, ""
     if difference.low is not None and difference.high is not None:
         interval = f" ({metric.range(difference.low, difference.high)})"
-    return f"{metric.signed(difference.mean)}{interval}, n = {difference.n}: {compared.verdict}"
+    verdict = compared.verdict
+    if verdict == "unclear":
+        within = "" if compared.smallest is None else f" within {metric.text(compared.smallest)}"
+        verdict = f"cannot tell{within}"
+    return f"{metric.signed(difference.mean)}{interval}, n = {difference.n}: {verdict}"
 
 
 def test_text(metric: Metric, test: Mean | None) -> str:

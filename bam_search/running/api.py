@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bam_search.analysis.findings import Findings
+from bam_search.analysis.recommendation import Recommendation
 from bam_search.config import nested, overlay
 from bam_search.errors import UserError
 from bam_search.report.tables import record_frame
@@ -40,9 +41,9 @@ class StudyResult:
         return self.findings.front
 
     @property
-    def recommendation(self) -> Record | None:
-        """The searched finalist of best validation; None if there is no finalist."""
-        return self.findings.recommended
+    def recommendation(self) -> Recommendation | None:
+        """The cheapest tested placement that none is measurably better than; None without one."""
+        return self.findings.recommendation
 
     def dataframe(self) -> pd.DataFrame:
         """One row a record, with the columns of `records.csv`."""

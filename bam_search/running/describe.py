@@ -34,6 +34,7 @@ NOT_IDENTITY = (
     "workers",
     "random_baseline",
     "finalists",
+    "recommend",
 )
 """The keys of a study that a continued run may change."""
 
@@ -47,7 +48,7 @@ def report_context(
         warning = (
             f"These are {data.name}: {data.origin}. They say nothing about {data.stands_in_for}."
         )
-    paper = _paper(ready, data, len(data_split.fit) + len(data_split.validation))
+    paper = _paper(ready, data, len(data_split.train))
     return ReportContext(
         title=f"bam_search: {ready.name}",
         metric=ready.task.metric,
@@ -56,7 +57,7 @@ def report_context(
         warning=warning,
         about=about,
         choice_space=ready.choice_space,
-        startup=ready.study.startup,
+        recommend_by=ready.study.recommend.by,
         paper=paper,
         sites=ready.sites,
         commands=_commands(ready, folder),
@@ -168,10 +169,11 @@ def _recipe_words(ready: ResolvedRun) -> str:
 
 
 def _split_words(ready: ResolvedRun, data_split: Split) -> str:
-    fit, validation, test = len(data_split.fit), len(data_split.validation), len(data_split.test)
+    fit, validation = len(data_split.fit), len(data_split.validation)
+    train, test = len(data_split.train), len(data_split.test)
     return (
-        f"{counted(fit, ready.task.sample)} train and {validation:,} validate in the search; "
-        f"{fit + validation:,} train and {test:,} test the finalists; "
+        f"{counted(fit, ready.task.sample)} train and {validation:,} others validate in the "
+        f"search; {train:,} train and {test:,} test the finalists; "
         f"{data_split.how}, seed {ready.study.seed}"
     )
 

@@ -13,6 +13,7 @@ from bam_search.running.prepare import ResolvedRun
 from bam_search.score.estimate import Probe, Speed, Speeds, speeds
 from bam_search.search.workload import Phase, Sizes, workload
 from bam_search.space.placement import Placement
+from bam_search.tasks.split import SplitSizes
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,12 @@ class Forecast:
         return self.speeds.process + sum(seconds for _, seconds in self.phases)
 
 
-def sizes(ready: ResolvedRun, fit: int, validation: int, test: int) -> Sizes:
-    """Return the sizes of a study.
-
-    `fit`, `validation` and `test` are numbers of samples.
-    """
+def sizes(ready: ResolvedRun, of_split: SplitSizes, test: int) -> Sizes:
+    """Return the sizes of a study with so many test samples."""
     return Sizes(
-        fit,
-        validation,
+        of_split.fit,
+        of_split.validation,
+        of_split.train,
         test,
         len(ready.references),
         len(ready.choice_space.sites),

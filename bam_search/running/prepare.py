@@ -153,7 +153,7 @@ class ResolvedRun:
         choices = [
             choice for placement in self.references.values() for _, choice in placement.choices
         ]
-        return {choice.module for choice in choices} | set(self.space.modules)
+        return {choice.module for choice in choices} | set(self.choice_space.defaults)
 
     @property
     def module_files(self) -> dict[str, ModuleFile]:

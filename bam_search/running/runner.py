@@ -30,6 +30,7 @@ from bam_search.search.finalists import (
     ablations,
     choose_finalists,
     nothing_left,
+    train_ablations,
     train_finalists,
 )
 from bam_search.search.lock import LOCK, locked
@@ -159,7 +160,7 @@ def _maximised(ready: ResolvedRun) -> tuple[str, ...]:
 
 def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
     study = ready.study
-    data_split = ready.task.split(data, study.data.limit, study.data.validation, study.seed)
+    data_split = ready.task.split(data, study.data.sizes(len(data.train)), study.seed)
     checkpoints = (folder / CHECKPOINTS).absolute()
     return Experiment(
         study.task,
@@ -184,8 +185,8 @@ def _time_words(the: Run) -> str:
     is_continued = is_same and the.storage.exists()
     if is_continued and nothing_left(ready.study, the.context, read_store(the.folder)):
         return "nothing is left to train"
-    parts = the.experiment.split
-    of = sizes(ready, len(parts.fit), len(parts.validation), len(parts.test))
+    of_split = ready.study.data.sizes(len(the.data.train))
+    of = sizes(ready, of_split, len(the.data.test))
     with the.watcher.busy("measuring how fast this device trains"):
         return told(forecast(ready, of, AT_LEAST))
 
@@ -287,6 +288,7 @@ def _stages(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
         with stage("random search of the same cost", drawn, size) as on_result:
             random_baseline(study, the.context, store, submit, on_result)
     _test_finalists(the, store, submit, stage)
+    _test_ablations(the, store, submit, stage)
 
 
 def _search(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
@@ -309,21 +311,38 @@ def _search(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
 
 
 def _test_finalists(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
-    """Choose the finalists, train them on all training samples, and test them."""
+    """Choose the finalists, train them again with fresh seeds, and test them."""
     study, context = the.ready.study, the.context
     finalists = choose_finalists(study, context.choice_space, list(store.records().values()))
-    trained = len(finalists) + len(ablations(study, context, finalists))
-    total = trained * study.finalists.seeds
+    total = len(finalists) * study.finalists.seeds
     extra = study.finalists.extra
     more = f", and at most {extra:.0%} more where they cannot be told apart" if extra else ""
     the.watcher.say(
         f"finalists: {len(finalists)}, {total} trainings "
-        f"on all {len(the.experiment.split.train):,} training {the.ready.task.sample}s "
+        f"on {len(the.experiment.split.train):,} training {the.ready.task.sample}s "
         f"with fresh seeds{more}; each is tested once"
     )
-    most = total + round(extra * len(finalists) * study.finalists.seeds)
-    with stage("finalists", len(store.final_seeds()), most, final=True) as on_result:
+    most = total + round(extra * total)
+    done = _final_trainings(store, ablations=False)
+    with stage("finalists", done, most, final=True) as on_result:
         train_finalists(study, context, store, submit, on_result)
+
+
+def _test_ablations(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
+    """Train and test the recommended placement without each of its sites."""
+    study, context = the.ready.study, the.context
+    total = len(ablations(study, context, list(store.records().values()))) * study.finalists.seeds
+    if not total:
+        return
+    done = _final_trainings(store, ablations=True)
+    with stage("the recommended placement without each site", done, total, final=True) as on_result:
+        train_ablations(study, context, store, submit, on_result)
+
+
+def _final_trainings(store: Store, ablations: bool) -> int:
+    """How many final trainings there have been: of ablations, or of finalists."""
+    records = store.records()
+    return sum(records[number].is_ablation == ablations for number, _ in store.final_seeds())
 
 
 def _time(ready: ResolvedRun, store: Store) -> None:

@@ -63,14 +63,15 @@ class Experiment:
 class Job:
     """One training of so many epochs, with a learning-rate decay of its own.
 
-    `final` trains on all of the training set and is measured on the test set, else fit and
-    validation.
+    `final` trains on the split's `train` and is measured on `test`, else on `fit` and `validation`:
+    once, at the end, and with `each_epoch` after every epoch, for a training curve.
     """
 
     placement: str
     seed: int
     epochs: int
     final: bool = False
+    each_epoch: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,8 @@ def _space(experiment: Experiment) -> SearchSpace:
 _load = functools.cache(load)  # so that a user's file is run once, not for each candidate
 
 
-# One is enough: finalists, which train on other samples, come last. Making a training context takes
-# as long as training on some 2,000 images.
+# One is enough: finalists, which may train on other samples, come last. Making a training context
+# takes as long as training on some 2,000 images.
 @functools.lru_cache(maxsize=1)
 def _training_context(task: str, device: Device, recipe: Recipe, samples: Any) -> TrainingContext:
     return TrainingContext.of(load_task(task), device, recipe, samples)
@@ -212,12 +213,11 @@ def _score(
     model.to(experiment.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     meter = Meter.of(model, context, _held_out(context, held_out), experiment.recipe.cuda_graph)
     measure = meter.start()
-    # The test set is looked at once, at the end; validation after every epoch, for the curves.
-    each_epoch = None if job.final else lambda: float(measure().value)
+    each_epoch = (lambda: float(measure().value)) if job.each_epoch else None
     recipe = replace(experiment.recipe, epochs=job.epochs)
     with faster(model, experiment.sites.blocks, recipe):
         epochs = train(model, context, recipe, job.seed, each_epoch, micro_batches, saved, keep)
-    last = measure() if job.final else meter.measured()
+    last = meter.measured() if job.each_epoch else measure()
     seconds = time.perf_counter() - started
     return Score(
         float(last.value),

@@ -1,9 +1,9 @@
-"""Finalists: the candidates that are trained again, with fresh seeds on all training samples.
+"""Finalists: the candidates that are trained again, with fresh seeds.
 
 They are the references, the members of the fronts and the best random candidate. Each training is
 measured on the test set once. All finalists are trained with the first seeds. Further seeds, within
-the study's limit, go to the finalists of which it is least clear whether they are on the front. The
-winner is also trained without each of its sites (ablations).
+the study's limit, go to those on which the recommendation hangs.
+Last, the recommended placement is trained without each of its sites (ablations).
 """
 
 from collections import Counter
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from bam_search.analysis.additive import explain
+from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.pareto import pareto_front
-from bam_search.analysis.statistics import membership, noise
+from bam_search.analysis.recommendation import contenders, to_ablate
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.executors import Submit
@@ -44,8 +45,6 @@ FRESH = 1_000_003
 
 The search never uses these seeds, so its selection does not bias the tests.
 """
-UNCLEAR = (0.05, 0.95)
-"""Between these probabilities it is unclear whether a finalist is on the front."""
 
 
 def choose_finalists(
@@ -104,31 +103,46 @@ def train_finalists(
     study: Study, context: SearchContext, store: Store, submit: Submit, on_result: OnResult
 ) -> None:
     """Train the finalists again, except for the trainings that the store has already."""
-    records = store.records()
-    members = choose_finalists(study, context.choice_space, list(records.values()))
-    without = ablations(study, context, members)
-    for record in without:
-        if record.number not in records:
-            store.add(record, [])
+    members = choose_finalists(study, context.choice_space, list(store.records().values()))
     # Lazy: each round is planned only when the rounds before it are in the store.
-    for trainings in _planned_rounds(study, store, members, without):
+    for trainings in _planned_rounds(study, store, members):
         _train_round(study, store, submit, on_result, trainings)
 
 
+def train_ablations(
+    study: Study, context: SearchContext, store: Store, submit: Submit, on_result: OnResult
+) -> None:
+    """Train the ablations, except for the trainings that the store has already.
+
+    They follow from the finalists' tests, so these come first.
+    """
+    without = ablations(study, context, list(store.records().values()))
+    for record in without:
+        if record.number not in store.records():
+            store.add(record, [])
+    _train_round(study, store, submit, on_result, _with_first_seeds(study, without))
+
+
+def _with_first_seeds(study: Study, records: Sequence[Record]) -> list[tuple[Record, int]]:
+    """Each record with each of the first seeds' indices, seed by seed."""
+    return [(record, index) for index in range(study.finalists.seeds) for record in records]
+
+
 def _planned_rounds(
-    study: Study, store: Store, members: Sequence[Record], without: Sequence[Record]
+    study: Study, store: Store, members: Sequence[Record]
 ) -> Iterator[list[tuple[Record, int]]]:
     """Yield the trainings of each round as (record, seed index), also those in the store already.
 
     Train each round before you ask for the next: later rounds depend on the stored results of the
     earlier ones.
     """
-    first = range(study.finalists.seeds)
-    yield [(record, index) for index in first for record in (*members, *without)]
+    yield _with_first_seeds(study, members)
     left = round(study.finalists.extra * len(members) * study.finalists.seeds)
     for index in range(study.finalists.seeds, study.finalists.most):
-        chosen = unclear(study, store, members, index)[:left]
+        chosen = still_contending(study, store, members, index)
         left -= len(chosen)
+        if left < 0 or not chosen:
+            return  # further rounds would be as long, or as empty
         yield [(record, index) for record in chosen]
 
 
@@ -142,57 +156,56 @@ def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
     if study.random_baseline and drawn < random_size(study, main):
         return False
     members = choose_finalists(study, context.choice_space, records)
-    rounds = _planned_rounds(study, store, members, ablations(study, context, members))
     done = store.final_seeds()
+
+    def are_done(trainings: Sequence[tuple[Record, int]]) -> bool:
+        seeds = ((record.number, study.seed + FRESH + index) for record, index in trainings)
+        return done.issuperset(seeds)
+
     # `all` stops at the first missing training, so no round is planned before its time.
-    return all(
-        (record.number, study.seed + FRESH + index) in done
-        for trainings in rounds
-        for record, index in trainings
-    )
+    if not all(map(are_done, _planned_rounds(study, store, members))):
+        return False
+    return are_done(_with_first_seeds(study, ablations(study, context, records)))
 
 
-def ablations(study: Study, context: SearchContext, members: Sequence[Record]) -> list[Record]:
-    """The records of the winner without each of its sites.
+def ablations(study: Study, context: SearchContext, records: Sequence[Record]) -> list[Record]:
+    """The records of the recommended placement without each of its sites.
 
-    The winner is the searched finalist of best validation. A placement that is a finalist
-    itself is left out.
+    A placement that was tested itself is left out.
     """
-    winner = best_of(record for record in members if record.is_searched)
-    if winner is None or not study.finalists.leave_one_out:
+    if not study.finalists.leave_one_out:
         return []
-    sites = dict(winner.parsed_placement.choices)
-    known = {record.id for record in members}
-    records = []
+    recommended = to_ablate(records, context.metric, study.recommend.by)
+    if recommended is None:
+        return []
+    sites = dict(recommended.parsed_placement.choices)
+    known = {record.id for record in records if record.is_tested and not record.is_ablation}
+    found = []
     for index, site in enumerate(sites):
         others = {name: choice for name, choice in sites.items() if name != site}
         rest = resolve(Placement.of(others), context.sites)
         if rest.id not in known:
-            number = ablation_number(winner.number, index)
-            name = f"#{winner.number} without {site}"
-            records.append(new_record(study, context, number, ABLATION, name, rest))
-    return records
+            number = ablation_number(recommended.number, index)
+            name = f"#{recommended.tag} without {site}"
+            found.append(new_record(study, context, number, ABLATION, name, rest))
+    return found
 
 
-def unclear(study: Study, store: Store, members: Sequence[Record], index: int) -> list[Record]:
-    """The finalists that may or may not be on the front, the least clear first.
+def still_contending(
+    study: Study, store: Store, members: Sequence[Record], index: int
+) -> list[Record]:
+    """The finalists on which the recommendation hangs, empty if it is clear.
 
     Only the seeds before `index` count.
     """
     records = store.records()
     known = [_before(study, records[record.number], index) for record in members]
-    tested = [record for record in known if len(record.test_metrics) > 1]
-    if not tested:
-        return []
     trained = _trainings_before(study, store, index)
-    doubtful = []
-    for p, record in zip(membership(tested, study.costs, noise(tested)), tested, strict=True):
-        # A finalist that failed with one seed would fail again, so it gets no further ones.
-        failed = len(record.test_metrics) < trained[record.number]
-        if UNCLEAR[0] < p < UNCLEAR[1] and not failed:
-            doubtful.append((abs(p - 0.5), record.number, record))
-    doubtful.sort(key=lambda entry: entry[:2])
-    return [record for *_, record in doubtful]
+    # A finalist that failed with one seed would fail again, so it gets no further ones.
+    sound = [record for record in known if len(record.test_metrics) == trained[record.number]]
+    if not sound or max(len(record.test_metrics) for record in sound) < 2:
+        return []
+    return contenders(sound, FinalMetrics.of(known), study.recommend.by)
 
 
 def _trainings_before(study: Study, store: Store, index: int) -> Counter[int]:

@@ -31,6 +31,8 @@ MAX_ATTEMPTS = 100
 """After this many attempts the space counts as exhausted."""
 CONSIDERED_SHARE = 0.9
 """The share of the untried placements at hand, drawn at random, that one proposal considers."""
+OPTIMISM = 0.25
+"""By so many standard deviations untried placements count as better than expected (LOG.md)."""
 MAX_ENUMERATED = 4096
 """The largest number of placements in a space that is enumerated; larger ones are sampled."""
 POPULATION = 20
@@ -62,7 +64,8 @@ class AdditiveProposer:
 
     Only the metric is modelled, as costs are known before training. Placements that were trained
     count with their expected value as well, so that luck in one training does not make the front.
-    Effects sampled from their posterior instead of their means did worse (LOG.md).
+    Untried ones count as a little better than expected where that is unsure (OPTIMISM). Effects
+    sampled from their posterior instead of their means did worse (LOG.md).
     """
 
     def __init__(self, pool: CandidatePool) -> None:
@@ -103,7 +106,9 @@ class AdditiveProposer:
         untried = self._untried(vectors[on_front], rng)
         if not len(untried):
             return self._pool.spread(seed)
-        best = _most_hypervolume(values[on_front], self._expected(self._learned, untried))
+        hoped = self._expected(self._learned, untried)
+        hoped[:, 0] -= OPTIMISM * self._learned.deviation(self._pool.encoder.features(untried))
+        best = _most_hypervolume(values[on_front], hoped)
         return self._pool.encoder.placement(untried[best])
 
     def _expected(self, learned: AdditiveModel, vectors: np.ndarray) -> np.ndarray:

@@ -282,7 +282,10 @@ def _submit(
     record = candidate.record
     if len(pending) < study.workers:
         _begin(context, store, record)
-    job = Job(record.placement, study.seed, _epochs(study, record))
+    epochs = _epochs(study, record)
+    # The curves of the references tell whether trainings are long enough; others take time only.
+    has_curve = record.is_reference and epochs == study.recipe.epochs
+    job = Job(record.placement, study.seed, epochs, each_epoch=has_curve)
     pending[submit(job)] = candidate
 
 

@@ -21,6 +21,7 @@ from bam_search.space.search_space import SearchSpace
 from bam_search.study.published import PublishedFigure
 from bam_search.study.record import METRIC, OBJECTIVES, costs_of
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 
 VARIANTS = ("cpu", "gpu")
 
@@ -30,18 +31,20 @@ VARIANTS = ("cpu", "gpu")
 class DataPlan:
     """Which samples a study uses.
 
-    `source` is as for --data. `images` of the training set are used, and the share `validation` of
-    these is held out for the search.
+    `source` is as for --data. `images` of the training set train, and `validation` of it scores the
+    search: a share of the whole training set, or a number of samples. Samples that train nobody
+    come first; if there are too few, the search trains on so many fewer than `images`, and only
+    finalists on all of these.
     """
 
     source: str = "auto"
     images: Annotated[int, Ge(1)] | Literal["all"] = "all"
-    validation: Annotated[float, Gt(0), Lt(1)] = 0.1
+    validation: Annotated[float, Gt(0), Lt(1)] | Annotated[int, Ge(1)] = 0.2
 
-    @property
-    def limit(self) -> int | None:
-        """The number of images, None for all."""
-        return None if self.images == "all" else self.images
+    def sizes(self, total: int) -> SplitSizes:
+        """The sizes of the split of `total` training samples. Raises UserError if it cannot be."""
+        samples = None if self.images == "all" else self.images
+        return SplitSizes.of(total, samples, self.validation)
 
 
 FROM = "from"
@@ -105,15 +108,27 @@ class Rungs:
 class FinalistPlan:
     """How finalists are trained again.
 
-    Each has `seeds` fresh seeds, and up to `most` where it is unclear whether it is on the front.
+    Each has `seeds` fresh seeds, and up to `most` where the recommendation hangs on it.
     The further trainings are at most the share `extra` of the first ones. `leave_one_out` also
-    trains the winner without each of its sites.
+    trains the recommended placement without each of its sites.
     """
 
     seeds: Annotated[int, Ge(1), Le(100)] = 3
     most: Annotated[int, Ge(1), Le(1000)] = 6
     extra: Annotated[float, Ge(0), Le(100)] = 0.25
     leave_one_out: bool = True
+
+
+@strict
+@dataclass(frozen=True)
+class RecommendPlan:
+    """How a placement is recommended.
+
+    It is the cheapest that no tested one is measurably better than: cheapest in the first of the
+    overheads `by`, of equals in the second, and so on.
+    """
+
+    by: tuple[str, ...] = ("macs_conv_fc_overhead", "params_overhead")
 
 
 @strict
@@ -171,6 +186,7 @@ class Study:
     recipe: Recipe = field(default_factory=Recipe)
     rungs: Rungs = field(default_factory=Rungs)
     finalists: FinalistPlan = field(default_factory=FinalistPlan)
+    recommend: RecommendPlan = field(default_factory=RecommendPlan)
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -259,6 +275,7 @@ def _check(study: Study) -> None:
     _check_spaces_and_paper(study)
     _check_searched(study.search)
     _check_objectives(study)
+    _check_recommend(study.recommend)
     if study.sampler not in SAMPLERS:
         raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
     _check_amounts(study)
@@ -288,6 +305,18 @@ def _check_objectives(study: Study) -> None:
         raise UserError(
             f"objectives = {list(study.objectives)}",
             f"a front needs {METRIC!r} and at least one overhead, each once",
+        )
+
+
+def _check_recommend(plan: RecommendPlan) -> None:
+    overheads = [key for key in OBJECTIVES if key != METRIC]
+    for key in plan.by:
+        if key not in overheads:
+            raise UserError(f"recommend.by = {list(plan.by)}: no {key!r}", nearest(key, overheads))
+    if not plan.by or len(set(plan.by)) < len(plan.by):
+        raise UserError(
+            f"recommend.by = {list(plan.by)}",
+            f"name the overheads to be cheap in, each once: {', '.join(overheads)}",
         )
 
 

@@ -22,12 +22,13 @@ MEASURED = 1 / 3
 class Sizes:
     """The sizes of a study.
 
-    `fit`, `validation` and `test` are numbers of samples; `references` are those that fit the
-    space; `sites` and `placements` are of the choice space.
+    `fit`, `validation`, `train` and `test` are numbers of samples, as in a split; `references` are
+    those that fit the space; `sites` and `placements` are of the choice space.
     """
 
     fit: int
     validation: int
+    train: int
     test: int
     references: int
     sites: int
@@ -54,18 +55,33 @@ def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
     searched = max(0, min(study.trials - len(study.references), sizes.placements))
     baseline = _baseline(study, searched)
     finalists = sizes.references + math.ceil(FINALISTS * searched) + min(1, baseline)
-    # The samples of one training: in the search, in the random baseline and of a finalist.
-    an_epoch = sizes.fit + MEASURED * sizes.validation
-    of_search = sum(study.budgets) * an_epoch
-    of_random = study.recipe.epochs * an_epoch
-    of_final = study.recipe.epochs * (sizes.fit + sizes.validation) + MEASURED * sizes.test
-    counts = (
-        ("search", sizes.references + searched, of_search),
-        ("random baseline", baseline, of_random),
-        ("finalists", _final_trainings(study, finalists), of_final),
-        ("winner without each site", _ablations(study, searched, sizes.sites), of_final),
+    of_random = _samples(study.recipe.epochs, sizes.fit, 1, sizes.validation)
+    of_final = _samples(study.recipe.epochs, sizes.train, 1, sizes.test)
+    finals = _final_trainings(study, finalists)
+    without = _ablations(study, searched, sizes.sites)
+    phases = (
+        Phase("search", sizes.references + searched, _searched_samples(study, sizes, searched)),
+        Phase("random baseline", baseline, baseline * of_random),
+        Phase("finalists", finals, finals * of_final),
+        Phase("recommended without each site", without, without * of_final),
     )
-    return tuple(Phase(name, n, n * samples) for name, n, samples in counts if n)
+    return tuple(phase for phase in phases if phase.trainings)
+
+
+def _searched_samples(study: Study, sizes: Sizes, searched: int) -> float:
+    """The samples of the references and of so many searched candidates.
+
+    Each training is measured once, and a reference's full one after each epoch.
+    """
+    epochs, trainings = sum(study.budgets), len(study.budgets)
+    candidate = _samples(epochs, sizes.fit, trainings, sizes.validation)
+    more = MEASURED * (study.recipe.epochs - 1) * sizes.validation
+    return searched * candidate + sizes.references * (candidate + more)
+
+
+def _samples(epochs: int, trained: int, measurements: int, measured: int) -> float:
+    """The samples of `epochs` on `trained` samples, and of `measurements` on `measured` ones."""
+    return epochs * trained + MEASURED * measurements * measured
 
 
 def _baseline(study: Study, searched: int) -> int:
@@ -84,7 +100,7 @@ def _final_trainings(study: Study, finalists: int) -> int:
 
 
 def _ablations(study: Study, searched: int, sites: int) -> int:
-    """The trainings of the winner without each of its sites."""
+    """The trainings of the recommended one without each of its sites."""
     if not searched or not study.finalists.leave_one_out:
         return 0
     return study.finalists.seeds * round(WINNER_SITES * sites)

@@ -21,6 +21,11 @@ from bam_search.space.placement import Choice, Option
 Options = Mapping[str, tuple[Option, ...]]
 SPACES = "search_spaces"
 """The folder of the spaces that ship."""
+REDUCTIONS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""The values of r to choose among, each where it leaves LEAST_HIDDEN channels or more."""
+LEAST_HIDDEN = 2
+DILATIONS = (1, 2, 4, 6)
+"""The values of d to choose among."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class SearchSpace:
 
     `backbone(classes)` builds the nn.Module; `input_shape` is (C, H, W) of one image. `sites` are
     the targets the search may choose among (see `bam_search.space.sites`), `modules` the attention
-    modules with the values of each option.
+    modules with the values of each option; without any, see `offered`.
     """
 
     name: str
@@ -37,9 +42,20 @@ class SearchSpace:
     input_shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 100
     sites: tuple[str, ...] = ("stage-ends", "every-block")
-    modules: Mapping[str, Options] = field(
-        default_factory=lambda: {"bam": {"r": (4, 8, 16, 32), "d": (1, 2, 4, 6)}}
-    )
+    modules: Mapping[str, Options] = field(default_factory=dict)
+
+    def offered(self, channels: int) -> Mapping[str, Options]:
+        """The modules to choose among at a site of so many channels, legal there or not.
+
+        A space that names none offers BAM. With the largest r it costs little at a wide site too:
+        less than the paper's placement, which leaves the widest stage out.
+        """
+        return self.modules or {"bam": {"r": _reductions(channels), "d": DILATIONS}}
+
+
+def _reductions(channels: int) -> tuple[int, ...]:
+    """The values of r to choose among; a site of very few channels has the smallest."""
+    return tuple(r for r in REDUCTIONS if channels // r >= LEAST_HIDDEN) or REDUCTIONS[:1]
 
 
 @dataclass(frozen=True)
@@ -102,11 +118,13 @@ class TableRow:
         file, _, function = self.backbone.partition(".")
         make = getattr(importlib.import_module(f"bam_search.model.backbones.{file}"), function)
         space = SearchSpace(
-            name, functools.partial(make, *self.arguments), self.input_shape, self.classes
+            name,
+            functools.partial(make, *self.arguments),
+            self.input_shape,
+            self.classes,
+            modules=self.modules,
         )
-        return replace(
-            space, sites=self.sites or space.sites, modules=self.modules or space.modules
-        )
+        return replace(space, sites=self.sites or space.sites)
 
 
 @functools.cache

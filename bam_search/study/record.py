@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from bam_search.errors import UserError
 from bam_search.space.placement import Placement
 from bam_search.tasks.metric import Metric
 
@@ -44,11 +45,11 @@ class Record:
         rung_metrics: after shorter trainings of `rung_epochs` epochs, each with a learning-rate
             decay of its own.
         val_metric: after `epochs` epochs, on `val_samples` samples held out of training.
-        epoch_metrics: after each of these epochs.
+        epoch_metrics: after each of these epochs; of references only.
         micro_batches: 2 where the device's memory was too small for whole batches
             (`test_micro_batches`: in a final training).
-        test_metrics: of trainings with the fresh seeds `test_seeds` and all training samples, each
-            measured once on `test_samples` samples.
+        test_metrics: of final trainings with the fresh seeds `test_seeds`, each measured once on
+            `test_samples` samples.
         latency_overhead: the measured time of a forward pass above the backbone's, on the study's
             device, with its 95 % interval (see `bam_search.score.latency`); of finalists only.
     """
@@ -123,6 +124,11 @@ class Record:
         return self.origin == ABLATION
 
     @property
+    def has_attention(self) -> bool:
+        """Whether its placement is another than none."""
+        return self.placement != "none"
+
+    @property
     def is_main(self) -> bool:
         """Whether it is a reference or was searched."""
         return self.is_reference or self.is_searched
@@ -151,6 +157,14 @@ class Record:
         Raises UserError for a record whose text is no placement.
         """
         return Placement.parse(self.placement)
+
+    @property
+    def readable_placement(self) -> Placement | None:
+        """The placement; None of a record that failed because its text is not a placement."""
+        try:
+            return self.parsed_placement
+        except UserError:
+            return None
 
     @cached_property
     def metric(self) -> Metric:

@@ -8,17 +8,29 @@ class Metric:
     """A number that says how good a model is; records keep it as it is measured.
 
     `unit` follows the number, and is empty where there is none. A mean or a difference is shown
-    with so many `decimals`, the value of a single training with one less.
+    with so many `decimals`, the value of a single training with one less. `chance` is the value of
+    guessing, None where that is not known, and `best` that of a model without a mistake.
     """
 
     name: str
     unit: str = ""
     larger_is_better: bool = False
     decimals: int = 2
+    chance: float | None = None
+    best: float = 0.0
 
     def minimised(self, value: float) -> float:
         """What a search minimises. The inverse is the same function."""
         return -value if self.larger_is_better else value
+
+    def skill(self, value: float) -> float:
+        """How far a value is on the way from chance (0) to the best (1); 1 where chance is unknown.
+
+        Values worse than chance are negative.
+        """
+        if self.chance is None:
+            return 1.0
+        return (value - self.chance) / (self.best - self.chance)
 
     @property
     def identity(self) -> dict[str, str | bool]:

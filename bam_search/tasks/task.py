@@ -17,6 +17,7 @@ from torch import Tensor
 from bam_search.model.load import Inputs
 from bam_search.tasks.metric import Metric
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 
 Model = Callable[[Tensor], Any]
 """A model as a task calls it, in the precision of the training: inputs -> what the model returns.
@@ -34,8 +35,8 @@ class Samples(Protocol):
         """The first `n` samples, or as many as there are."""
         ...
 
-    def joined(self, other: Self) -> Self:
-        """These samples, then the others."""
+    def take(self, index: np.ndarray) -> Self:
+        """The samples at `index`, (n,) integers."""
         ...
 
     def arrays(self) -> Iterable[np.ndarray]:
@@ -84,19 +85,24 @@ class Source:
 class Split:
     """The samples that candidates train on and are scored on.
 
-    In the search, `fit` trains and `validation` scores. For finalists, `fit` and `validation` train
-    and `test` scores. `how` says in a word or two how the samples were chosen.
+    In the search, `fit` trains and `validation` scores. For finalists, `train` trains and `test`
+    scores. `train` is `fit`, and those of the validation samples for which there were no others.
+    `how` says in a word or two how the samples were chosen.
     """
 
     fit: Any
     validation: Any
+    train: Any
     test: Any
     how: str = "at random"
 
-    @functools.cached_property
-    def train(self) -> Any:
-        """All training samples: `fit` and `validation`."""
-        return self.fit.joined(self.validation)
+    @classmethod
+    def of(cls, data: Dataset, order: np.ndarray, sizes: SplitSizes, how: str) -> "Split":
+        """The split of these sizes, of a data set whose training samples are taken in `order`."""
+        train = data.train.take(order[: sizes.train])
+        fit = train if sizes.fit == sizes.train else train.first(sizes.fit)
+        validation = data.train.take(order[sizes.total - sizes.validation :])
+        return cls(fit, validation, train, data.test, how)
 
 
 class Part(Protocol):
@@ -246,10 +252,10 @@ class Task(Protocol):
         """
         ...
 
-    def split(self, data: Dataset, samples: int | None, validation: float, seed: int) -> Split:
-        """The split of `samples` training samples (None: all), the share `validation` held out.
+    def split(self, data: Dataset, sizes: SplitSizes, seed: int) -> Split:
+        """The split of these sizes, which depends on the data and the seed only; see `Split.of`.
 
-        Raises UserError if there are too few samples.
+        Raises UserError if a part has too few samples.
         """
         ...
 

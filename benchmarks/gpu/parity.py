@@ -18,6 +18,7 @@ from bam_search.tasks.classification.batches import LabelledPart
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, locate
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Split
 from benchmarks.gpu.parts import SMALL, Part, Work
 
@@ -37,7 +38,8 @@ def parts(work: Work) -> list[Part]:
 
 def images(work: Work) -> Split:
     """The images, split as a study splits them."""
-    return cifar100.task().split(locate(work.data).load(), None, 0.1, seed=0)
+    data = locate(work.data).load()
+    return cifar100.task().split(data, SplitSizes.of(len(data.train), None, 0.1), seed=0)
 
 
 def batches(work: Work) -> dict[str, Any]:

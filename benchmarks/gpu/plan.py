@@ -11,6 +11,7 @@ from typing import Any
 from bam_search.search.study import FinalistPlan, Study
 from bam_search.search.workload import Sizes, trainings, workload
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from benchmarks.gpu.parts import SMALL, Known
 from benchmarks.gpu.suite import PART
 
@@ -29,7 +30,7 @@ FIXED = 55.0
 """Seconds of a study beside its trainings, where no study has been run."""
 SLACK = 0.85
 """The share of the time that a plan fills."""
-HELD_OUT, TEST = 0.1, 10_000
+HELD_OUT, TEST = 0.2, 10_000
 """The share of training images that validates, and the images that test."""
 
 
@@ -124,8 +125,10 @@ def _together(known: Known) -> tuple[float, int]:
 
 def estimated(costs: Rates, images: int, trials: int, seeds: int, epochs: int) -> float:
     """The seconds of a study on so many training images, its references and searched ones."""
-    held_out = round(HELD_OUT * images)
-    sizes = Sizes(images - held_out, held_out, TEST, REFERENCES, sites=0, placements=trials)
+    split = SplitSizes.of(images, None, HELD_OUT)
+    sizes = Sizes(
+        split.fit, split.validation, split.train, TEST, REFERENCES, sites=0, placements=trials
+    )
     phases = workload(_study(trials, seeds, epochs), sizes)
     training = sum(phase.samples for phase in phases) / costs.images_per_s / costs.gain
     around = trainings(phases) * costs.around / (OVERLAP if costs.workers > 1 else 1)

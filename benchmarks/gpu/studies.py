@@ -20,8 +20,8 @@ from benchmarks.gpu.plan import HELD_OUT, plan, tiny
 from benchmarks.gpu.stages import STUDY
 
 ALWAYS = ("random_baseline=false", "finalists.leave_one_out=false", "finalists.extra=0.0")
-TINY = ("data.images=200", "data.validation=0.5", "recipe.batch=50")
-"""As many images as there must be, one a class in each part."""
+TINY = ("data.images=200", "data.validation=100", "recipe.batch=50")
+"""As many images as there must be, one a class in each part of the data of a test."""
 IMAGES, TINY_IMAGES = 50_000, 200
 ENDING = 25.0
 """Seconds that a study may need after its time limit: for its page and its closing lines."""

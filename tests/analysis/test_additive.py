@@ -17,7 +17,6 @@ from bam_search.analysis.additive import (
     PlacementEncoder,
     fit,
 )
-from bam_search.analysis.effects import effects_of
 from bam_search.model.attach import resolve
 from bam_search.space.placement import Choice, Placement
 
@@ -30,19 +29,6 @@ def vectors(n: int, rng: np.random.Generator) -> np.ndarray:
     sizes = [len(choices) + 1 for choices in DESIGN.choices]
     chosen = np.stack([rng.integers(1, size, n) for size in sizes], axis=1)
     return chosen * (rng.random(chosen.shape) < 0.5)
-
-
-def named(effects: np.ndarray) -> dict[str, float]:
-    """The truth of what `effects_of` names, from an effect for each feature."""
-    at = dict(zip(DESIGN.names, effects, strict=True))
-    found = {f"{site}=bam": at["bam"] + at[f"{site}=bam"] for site in DESIGN.sites}
-    for option, values in CHOICE_SPACE.sites["layer1"]["bam"].items():
-        of = {value: at[f"bam({option}={value})"] for value in values}
-        found |= {
-            f"bam({option}={value})": OPTION_SCALE * (of[value] - float(np.mean(list(of.values()))))
-            for value in values
-        }
-    return found
 
 
 def simulated(
@@ -60,15 +46,9 @@ def posterior_mean(learned: AdditiveModel) -> np.ndarray:
 
 
 def test_every_choice_at_every_site_survives_the_round_trip() -> None:
-    # The smallest maps leave no room for d = 6.
-    assert [len(choices) for choices in DESIGN.choices] == [
-        16,
-        16,
-        16,
-        16,
-        12,
-        12,
-    ]
+    # Of 32, 64 and 128 channels, r leaves 2 or more: 3 to 5 values. The smallest maps leave no
+    # room for d = 6.
+    assert [len(choices) for choices in DESIGN.choices] == [12, 12, 16, 16, 15, 15]
     for i, choices in enumerate(DESIGN.choices):
         for j in range(1, len(choices) + 1):
             vector = np.zeros(6, dtype=int)
@@ -135,44 +115,22 @@ def test_known_effects_are_recovered_from_noisy_errors() -> None:
         for site, choice in DESIGN.placement(vector).choices:
             total += (
                 truth.get(site, -1.0)
-                + {4: -0.8, 8: 0.0, 16: 0.2, 32: 0.6}[int(dict(choice.options)["r"])]
+                + {4: -0.8, 8: -0.3, 16: 0.1, 32: 0.4, 64: 0.6}[int(dict(choice.options)["r"])]
             )
         return total + rng.normal(0, 0.4)
 
     learned = fit(DESIGN, chosen, np.array([error(vector) for vector in chosen]))
-    found = {effect.name: effect for effect in effects_of(learned, chosen)}
+    at = dict(zip(DESIGN.names, posterior_mean(learned), strict=True))
     for site in DESIGN.sites:
-        assert found[f"{site}=bam"].mean == pytest.approx(truth.get(site, -1.0), abs=0.3)
-        assert found[f"{site}=bam"].low < found[f"{site}=bam"].mean < found[f"{site}=bam"].high
-        assert found[f"{site}=bam"].records == (chosen[:, DESIGN.sites.index(site)] > 0).sum()
-    for r, effect in {4: -0.8, 8: 0.0, 16: 0.2, 32: 0.6}.items():
-        assert found[f"bam(r={r})"].mean == pytest.approx(effect, abs=0.2)
-        assert found[f"bam(d={ {4: 1, 8: 2, 16: 4, 32: 6}[r] })"].mean == pytest.approx(0, abs=0.2)
+        effect = at["bam"] + at[f"{site}=bam"]
+        assert effect == pytest.approx(truth.get(site, -1.0), abs=0.3)
+    # r = 64 is legal at one site only, so little is known of it.
+    found = [OPTION_SCALE * at[f"bam(r={r})"] for r in (4, 8, 16, 32)]
+    assert np.diff(found) == pytest.approx([0.5, 0.4, 0.3], abs=0.25)
     assert learned.loo_rmse == pytest.approx(0.4, abs=0.15)
     # The placement of least error is one that is best in truth.
     best = learned.predict(DESIGN.features(chosen)).argmin()
     assert chosen[best][DESIGN.sites.index("layer1")] > 0
-
-
-def test_an_options_count_is_of_the_records_that_have_it() -> None:
-    text = [
-        "layer1=bam(r=4,d=1)",
-        "layer1=bam(r=4,d=2) layer2=bam(r=4,d=2)",
-        "layer2=bam(r=8,d=1) layer3=bam(r=4,d=1)",
-        "none",
-    ]
-    chosen = np.array([DESIGN.vector(Placement.parse(t)) for t in text])
-    found = {
-        effect.name: effect.records
-        for effect in effects_of(fit(DESIGN, chosen, np.array([70.0, 71.0, 72.0, 73.0])), chosen)
-    }
-    assert (found["bam(r=4)"], found["bam(r=8)"], found["bam(r=16)"], found["bam(d=1)"]) == (
-        3,
-        1,
-        0,
-        2,
-    )
-    assert (found["layer1=bam"], found["layer2=bam"], found["layer3=bam"]) == (2, 2, 1)
 
 
 def test_left_out_is_what_leaving_out_finds() -> None:
@@ -197,20 +155,6 @@ def test_a_model_predicts_what_it_has_not_seen_where_there_is_something_to_learn
     shares = [learned.loo_rmse / learned.loo_rmse_of_mean for learned in without]
     assert np.mean(shares) == pytest.approx(1, abs=0.06)
     assert max(abs(share - 1) for share in shares) < 0.25
-
-
-def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(5)
-    covered, small = [], []
-    for _ in range(60):
-        truth, chosen, errors = simulated(24, rng, scale=rng.choice(SCALES))
-        learned, true = fit(DESIGN, chosen, errors), named(truth)
-        for level, kept in ((0.9, covered), (0.5, small)):
-            found = effects_of(learned, chosen, level, draws=1000)
-            assert {effect.name for effect in found} == set(true)
-            kept += [effect.low <= true[effect.name] <= effect.high for effect in found]
-    assert 0.86 <= np.mean(covered) <= 0.94
-    assert 0.42 <= np.mean(small) <= 0.58
 
 
 def test_a_quarter_four_times_is_one_whole() -> None:
@@ -258,17 +202,12 @@ def test_poor_data_give_finite_numbers(n: int) -> None:
         (same, vectors(n, np.random.default_rng(9))), (np.full(n, 75.0), 75 + np.arange(n) * 1.0)
     ):
         learned = fit(DESIGN, chosen, errors)
-        found = effects_of(learned, chosen, draws=50)
-        assert np.isfinite(
-            [
-                learned.loo_rmse,
-                learned.loo_rmse_of_mean,
-                *(v for e in found for v in (e.mean, e.low, e.high)),
-            ]
-        ).all()
+        sampled = learned.sample(50, np.random.default_rng(10))
+        assert np.isfinite([learned.loo_rmse, learned.loo_rmse_of_mean]).all()
+        assert np.isfinite(sampled).all()
 
 
-def test_a_choice_space_of_several_modules_has_an_effect_for_each() -> None:
+def test_a_choice_space_of_several_modules_has_choices_of_each() -> None:
     modules = {"one": {"bam": {"r": (4, 8)}, "se": {"r": (16,)}}, "two": {"se": {"r": (16,)}}}
     choice_space = type(CHOICE_SPACE)(modules, {"bam": {"r": 16, "d": 4}, "se": {"r": 16}})
     encoder = PlacementEncoder.of(choice_space)
@@ -276,17 +215,14 @@ def test_a_choice_space_of_several_modules_has_an_effect_for_each() -> None:
         (Choice.of("bam", {"r": 4}), Choice.of("bam", {"r": 8}), Choice.of("se", {"r": 16})),
         (Choice.of("se", {"r": 16}),),
     )
-    chosen = np.array(list(itertools.product(range(4), range(2))))
-    found = effects_of(
-        fit(encoder, chosen, 75 - 2.0 * (chosen[:, 0] == 3) - (chosen[:, 1] == 1)), chosen
-    )
-    # An option of one value has no effect of its own.
-    assert [effect.name for effect in found] == [
-        "one=bam",
-        "one=se",
-        "two=se",
-        "bam(r=4)",
-        "bam(r=8)",
-    ]
-    assert [effect.records for effect in found] == [4, 2, 4, 2, 2]
-    assert found[1].mean < found[2].mean < 0
+
+
+def test_how_unsure_a_value_is_is_what_draws_of_the_effects_show() -> None:
+    rng = np.random.default_rng(4)
+    _, chosen, values = simulated(40, rng, scale=1.0)
+    learned = fit(DESIGN, chosen, values)
+    features = DESIGN.features(vectors(5, rng))
+    drawn = (features - learned.mean_row) @ learned.sample(20_000, rng).T
+    # Student's t has longer tails than the normal of the same scale.
+    longer = np.sqrt(learned.degrees / (learned.degrees - 2))
+    assert drawn.std(1) / longer == pytest.approx(learned.deviation(features), rel=0.05)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_command
+from studied import FAILED, RECORDS, written
 
 from bam_search.model.attach import attach
 from bam_search.model.build import backbone
-from bam_search.report.tables import read_records
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
 
-REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
+REPORT = Path(__file__).parents[2] / "reports" / "2026-11-27-placement-cpu"
 BOTTLENECK = 1
 """The number of the reference candidate with BAM at the bottlenecks: layer1=bam layer2=bam."""
 
@@ -51,14 +51,17 @@ def test_all_that_is_written_is_the_candidate(
     )
 
 
-def test_an_ablation_is_exported_by_the_name_that_the_run_and_the_report_give_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_without_a_candidate_the_recommended_one_is_exported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    ablation = next(record for record in read_records(REPORT) if record.is_ablation)
-    assert ablation.tag.startswith("A")
-    args = ("--candidate", ablation.tag, "--out", tmp_path)
-    assert run_command(monkeypatch, "export", REPORT, *args) == 0
-    assert Placement.from_json((tmp_path / "placement.json").read_text()).text == ablation.placement
+    written(tmp_path, RECORDS)  # an ablation, by the name that the run and the report give it
+    shutil.copy(REPORT / "study.json", tmp_path)
+    assert run_command(monkeypatch, "export", tmp_path) == 0
+    placement = tmp_path / "candidate-A2001" / "placement.json"
+    assert Placement.from_json(placement.read_text()).text == "layer1=bam"
+    written(tmp_path, [FAILED])
+    assert run_command(monkeypatch, "export", tmp_path) == 2
+    assert f"the report in {tmp_path} recommends nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from bam_search.score.fused import fused
 from bam_search.tasks.classification.cifar100 import locate
 from bam_search.tasks.classification.synthetic import generate_images
 
-REPORT = Path(__file__).parents[2] / "reports" / "2026-11-22-placement-cpu"
+REPORT = Path(__file__).parents[2] / "reports" / "2026-11-27-placement-cpu"
 BOTTLENECK = 1
 """The number of the reference candidate with BAM at the bottlenecks: layer1=bam layer2=bam."""
 
@@ -30,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, small_npz: Path) -> Path:
     study["identity"]["data"] = {
         "name": "CIFAR-100",
         "digest": locate(str(small_npz)).load().digest,
-        "images": None,
+        "images": "all",
         "validation": 0.2,
     }
     study["identity"]["recipe"] |= {"epochs": 1, "batch": 100}

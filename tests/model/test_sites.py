@@ -8,11 +8,12 @@ import torchvision
 from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.attach import attach
+from bam_search.model.attach import attach, resolve
 from bam_search.model.build import sites_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.find_sites import find_sites
 from bam_search.model.load import load
+from bam_search.score.cost_table import cost_table
 from bam_search.space.search_space import SearchSpace, load_space
 from bam_search.space.sites import Sites
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
@@ -160,7 +161,27 @@ def test_a_small_map_is_searched_with_the_options_that_are_legal_together(
     last = list(found.sites)[-1]
     assert sites.by_name[last].side == 1
     # With r alone, d would be 4, which is too large for a map of one pixel.
-    assert found.sites[last] == {"bam": {"r": (4, 8, 16, 32), "d": (1,)}}
+    assert found.sites[last]["bam"]["d"] == (1,)
+
+
+def test_a_space_without_modules_offers_bam_down_to_two_hidden_channels() -> None:
+    space = load_space("small")
+    found = choice_space_of(space, sites_of(space))
+    offered = {site: modules["bam"]["r"] for site, modules in found.sites.items()}
+    assert offered["layer1"] == offered["layer1.0.bn2"] == (4, 8, 16)  # 32 channels
+    assert offered["layer2"] == (4, 8, 16, 32)
+    assert offered["layer3"] == (4, 8, 16, 32, 64)
+    assert space.offered(6)["bam"]["r"] == (4,)  # a narrow site is not lost
+
+
+@pytest.mark.parametrize("name", ["small", "resnet18", "resnet50"])
+def test_every_site_has_a_choice_that_costs_less_than_the_papers_placement(name: str) -> None:
+    space = load_space(name)
+    sites = sites_of(space)
+    found, costs = choice_space_of(space, sites), cost_table(space, sites)
+    paper = costs.cost(resolve("bottleneck=bam(r=16,d=4)", sites)).params - costs.base.params
+    for site in found.sites:
+        assert min(costs.added(site, choice).params for choice in found.choices(site)) < paper
 
 
 def test_values_that_are_illegal_only_together_are_no_choice() -> None:

@@ -52,7 +52,7 @@ def test_a_study_gives_its_records_its_findings_and_its_page(
     assert len(result.records) == 5
     assert isinstance(result.findings, Findings)
     assert all(record in result.records for record in result.front)
-    assert result.recommendation is None or result.recommendation.is_searched
+    assert result.recommendation is None
     table = result.dataframe()
     assert list(table["placement"]) == [record.placement for record in result.records]
     assert list(table["val_metric"]) == [record.val_metric for record in result.records]

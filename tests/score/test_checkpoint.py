@@ -20,6 +20,7 @@ from bam_search.tasks.classification.batches import EpochPlan
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset
 
 CPU = choose("cpu")
@@ -143,7 +144,9 @@ def test_a_folder_that_is_gone_does_not_stop_a_training(tmp_path: Path) -> None:
 def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, x_test, y_test = generate_images(400, 100)
     parts = cifar100.task().split(
-        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
+        SplitSizes.of(len(x), None, 0.25),
+        seed=0,
     )
     task = Experiment(
         "classification",

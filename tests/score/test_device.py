@@ -73,7 +73,7 @@ def test_what_a_worker_has_loaded_is_no_garbage_to_look_for_before_each_capture(
         "classification",
         "small",
         sites_of(load_space("small")),
-        Split(*[Images(x, y)] * 3),
+        Split(*[Images(x, y)] * 4),
         Recipe(),
         Device("cuda", "GPU", "a test", True),
         1,

@@ -14,6 +14,7 @@ from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset
 
 
@@ -21,7 +22,9 @@ from bam_search.tasks.task import Dataset
 def task() -> Experiment:
     x, y, x_test, y_test = generate_images(1000, 300)
     parts = cifar100.task().split(
-        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.1, seed=0
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
+        SplitSizes.of(len(x), None, 0.1),
+        seed=0,
     )
     return Experiment(
         "classification",
@@ -36,16 +39,26 @@ def task() -> Experiment:
 
 def test_search_measures_validation_and_final_measures_test(task: Experiment) -> None:
     searched, final = (
-        evaluate(task, Job("layer1=bam", 0, 2)),
-        evaluate(task, Job("layer1=bam", 0, 2, final=True)),
+        evaluate(task, Job("layer1=bam", 0, 2)).score,
+        evaluate(task, Job("layer1=bam", 0, 2, final=True)).score,
     )
-    assert searched.score is not None
-    assert final.score is not None
-    assert searched.score.samples == 100
-    assert final.score.samples == 300
-    assert [epoch.value is None for epoch in searched.score.per_epoch] == [False, False]
-    assert [epoch.value is None for epoch in final.score.per_epoch] == [True, True]
-    assert searched.score.value == searched.score.per_epoch[-1].value
+    assert searched is not None
+    assert final is not None
+    assert searched.samples == 100
+    assert final.samples == 300
+    for score in (searched, final):
+        assert [epoch.value for epoch in score.per_epoch] == [None, None]
+
+
+def test_a_curve_is_measured_after_each_epoch_and_changes_nothing_else(task: Experiment) -> None:
+    once = evaluate(task, Job("layer1=bam", 0, 2)).score
+    curve = evaluate(task, Job("layer1=bam", 0, 2, each_epoch=True)).score
+    assert once is not None
+    assert curve is not None
+    first, last = (epoch.value for epoch in curve.per_epoch)
+    assert first is not None
+    assert first != last == curve.value == once.value
+    assert [epoch.loss for epoch in curve.per_epoch] == [epoch.loss for epoch in once.per_epoch]
 
 
 def test_a_crash_is_a_result_with_its_traceback(task: Experiment) -> None:

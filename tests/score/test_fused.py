@@ -41,6 +41,7 @@ from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset
 
 SMALL = load_space("small")
@@ -638,7 +639,9 @@ def test_a_recipe_says_which_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None
         load_study("placement", CPU, {}, ["recipe.compile=true", "recipe.fuse=true"])
     x, y, x_test, y_test = generate_images(400, 100)
     parts = cifar100.task().split(
-        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
+        SplitSizes.of(len(x), None, 0.25),
+        seed=0,
     )
     recipe = Recipe(epochs=2, batch=50, precision="fp32", lr=0.02)
     monkeypatch.setattr("bam_search.score.evaluate.fused", partial(fused, backend="eager"))

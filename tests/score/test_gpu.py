@@ -32,6 +32,7 @@ from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset
 
 pytestmark = [
@@ -49,7 +50,9 @@ EVERYTHING = "layer1=cbam layer2=eca layer3=gc every-block=bam"
 def task(recipe: Recipe) -> Experiment:
     x, y, x_test, y_test = generate_images(1000, 200)
     parts = cifar100.task().split(
-        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
+        SplitSizes.of(len(x), None, 0.25),
+        seed=0,
     )
     return Experiment("classification", "small", SITES, parts, recipe, choose("cuda"), cores())
 

@@ -21,6 +21,7 @@ from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Split
 
 FRAIL = """
@@ -69,7 +70,9 @@ class Net(nn.Sequential):
 def parts() -> Split:
     x, y, x_test, y_test = generate_images(400, 100)
     return cifar100.task().split(
-        Dataset("generated", "", Images(x, y), Images(x_test, y_test)), None, 0.25, seed=0
+        Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
+        SplitSizes.of(len(x), None, 0.25),
+        seed=0,
     )
 
 

@@ -104,7 +104,7 @@ def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
         "startup": 3,
         "recipe": replace(PLACEMENT.recipe, epochs=2),
         "rungs": Rungs((1,), 0.0, 0.3),
-        "finalists": FinalistPlan(2, 4, 0.5),
+        "finalists": FinalistPlan(3, 5, 0.5),
     }
     for seed in range(50):
         context, pool = replace(with_everything(14, workers), seed=seed, **fields), Shuffled()
@@ -113,12 +113,20 @@ def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
         if (
             {record.origin for record in found} == {REFERENCE, SEARCH, RANDOM, ABLATION}
             and any(record.stopped for record in found)
-            and any(len(record.test_metrics) > 2 for record in found)
+            and any(len(record.test_metrics) > 3 for record in found)
             and any(record.failure for record in found)
             and any(record.test_failure for record in found)
         ):
             return context, pool, records
     raise AssertionError("no such study among 50 seeds")
+
+
+def test_only_the_full_trainings_of_references_are_measured_after_each_epoch() -> None:
+    context, pool, records = eventful(1)
+    curves = [job for job in pool.ran if job.each_epoch]
+    references = [record for record in records.values() if record.is_reference]
+    assert [job.placement for job in curves] == [record.placement for record in references]
+    assert {(job.epochs, job.final) for job in curves} == {(context.recipe.epochs, False)}
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -133,7 +141,7 @@ def test_rungs_random_arm_and_finals_interrupted_at_any_job_end_the_same(workers
         with pytest.raises(KeyboardInterrupt):
             train(context, store, first, MIDDLE)
         done = [
-            Job(r.placement, r.seed, n)
+            Job(r.placement, r.seed, n, each_epoch=r.is_reference and n == r.epochs)
             for r in store.records().values()
             for n in (*r.rung_epochs, *((r.epochs,) * r.complete))
         ]

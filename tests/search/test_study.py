@@ -30,19 +30,35 @@ def test_the_placement_study_is_what_the_readme_says() -> None:
         "every-block=se(r=16)",
     ]
     assert cpu.trials >= 16
-    assert gpu.data.limit is None
+    assert gpu.data.images == "all"
     assert gpu.recipe.epochs == 10
 
 
 def test_flags_win_over_assignments_and_these_over_the_file() -> None:
     assignments = ["trials=7", "recipe.epochs=4", "recipe.lr=0.5", "data.images='all'"]
     study = load_study("placement", CPU, {"trials": 9, "recipe": {"epochs": 3}}, assignments)
-    assert (study.trials, study.recipe.epochs, study.recipe.lr, study.data.limit) == (
+    assert (study.trials, study.recipe.epochs, study.recipe.lr, study.data.images) == (
         9,
         3,
         0.5,
-        None,
+        "all",
     )
+
+
+@pytest.mark.parametrize(("value", "expected"), [("0.3", 0.3), ("700", 700), ("1", 1)])
+def test_validation_is_a_share_or_a_number(value: str, expected: float) -> None:
+    study = load_study("placement", CPU, {}, [f"data.validation={value}"])
+    assert study.data.validation == expected
+    assert type(study.data.validation) is type(expected)
+    assert study.data.sizes(10_000).validation == {0.3: 3000, 700: 700, 1: 1}[expected]
+
+
+@pytest.mark.parametrize("value", ["0", "0.0", "1.0", "1.5", "-3", "true", "many"])
+def test_validation_is_nothing_else(value: str) -> None:
+    with pytest.raises(
+        UserError, match=r"one mistake:\n  data\.validation = .* or input should be"
+    ):
+        load_study("placement", CPU, {}, [f"data.validation={value}"])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +86,7 @@ def test_flags_win_over_assignments_and_these_over_the_file() -> None:
         ("rungs.control=1.5", "rungs.control = 1.5"),
         ("rungs.margin=-1", "rungs.margin = -1"),
         ("finalists.seeds=0", "finalists.seeds = 0"),
-        ("finalists.seeds=7", "is less than finalists.seeds = 7"),
+        ("finalists.seeds=13", "is less than finalists.seeds = 13"),
         ("finalists.extra=-0.1", "finalists.extra = -0.1"),
         ("max_params_overhead=-1", "max_params_overhead = -1"),
         ("random_baseline=1", "random_baseline = 1"),

@@ -4,15 +4,24 @@ from dataclasses import replace
 
 import pytest
 
+from bam_search.config import overlay
 from bam_search.score.device import choose
 from bam_search.search.study import Study, load_study
 from bam_search.search.workload import Phase, Sizes, trainings, workload
 
-SIZES = Sizes(fit=900, validation=90, test=300, references=4, sites=6, placements=10_000)
+SIZES = Sizes(fit=900, validation=90, train=990, test=300, references=4, sites=6, placements=10_000)
+
+
+WITH_ALL_PHASES = {
+    "trials": 16,
+    "startup": 6,
+    "random_baseline": True,
+    "finalists": {"seeds": 3, "most": 5, "extra": 0.15, "leave_one_out": True},
+}
 
 
 def study(**changes: object) -> Study:
-    return load_study("placement", choose("cpu"), dict(changes), [])
+    return load_study("placement", choose("cpu"), overlay(WITH_ALL_PHASES, changes), [])
 
 
 def by_name(found: tuple[Phase, ...]) -> dict[str, Phase]:
@@ -28,10 +37,11 @@ def test_each_phase_has_its_trainings_and_their_images() -> None:
             "finalists",
             48,
         ),  # 4 references, 9 of 20 searched and the best random one; 3 seeds each, and 15 % more
-        ("winner without each site", 12),  # 4 of 6 sites
+        ("recommended without each site", 12),  # 4 of 6 sites
     ]
-    # Validation images take a third of a step each.
-    assert found["search"].samples == 24 * 2 * (900 + 30)
+    # Validation images take a third of a step each; references are validated after each epoch.
+    assert found["search"].samples == 24 * 2 * 900 + (20 + 4 * 2) * 30
+    assert found["random baseline"].samples == 12 * (2 * 900 + 30)
     assert found["finalists"].samples == 48 * (2 * 990 + 100)
 
 
@@ -52,7 +62,7 @@ def test_a_comparison_of_references_searches_nothing() -> None:
             55,
         ),  # no seed beyond `most`
         ({"random_baseline": False}, "finalists", 34),
-        ({"finalists": {"leave_one_out": False}}, "winner without each site", None),
+        ({"finalists": {"leave_one_out": False}}, "recommended without each site", None),
         (
             {"rungs": {"epochs": [1]}},
             "random baseline",
@@ -65,6 +75,12 @@ def test_keys_of_the_study_change_what_it_trains(
 ) -> None:
     found = by_name(workload(study(**changes), SIZES))
     assert (found[name].trainings if name in found else None) == expected
+
+
+def test_each_rung_is_validated_once_and_a_reference_after_the_epochs_of_its_last() -> None:
+    short = study(trials=24, rungs={"epochs": [1]}, recipe={"epochs": 4})
+    found = by_name(workload(short, SIZES))
+    assert found["search"].samples == 24 * 5 * 900 + (20 * 2 + 4 * 5) * 30
 
 
 def test_a_space_that_is_smaller_than_the_study_ends_the_search_early() -> None:

@@ -17,6 +17,7 @@ from bam_search.model.load import Inputs
 from bam_search.space.search_space import SearchSpace
 from bam_search.tasks.metric import Metric
 from bam_search.tasks.recipe import Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Gallery, Measured, Model, Source, Split
 
 CLASSES = 4
@@ -35,8 +36,8 @@ class Signals:
     def first(self, n: int) -> "Signals":
         return Signals(self.x[:n], self.y[:n])
 
-    def joined(self, other: "Signals") -> "Signals":
-        return Signals(np.concatenate([self.x, other.x]), np.concatenate([self.y, other.y]))
+    def take(self, index: np.ndarray) -> "Signals":
+        return Signals(self.x[index], self.y[index])
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         return self.x, self.y
@@ -174,12 +175,9 @@ class CountWaves:
     def _data(self) -> Dataset:
         return Dataset("waves", "made here", waves(200, 0), waves(100, 1))
 
-    def split(self, data: Dataset, samples: int | None, validation: float, seed: int) -> Split:
-        n = samples or len(data.train)
-        order = np.random.default_rng(seed).permutation(n)
-        held_out, fit = np.split(order, [round(n * validation)])
-        x, y = data.train.x, data.train.y
-        return Split(Signals(x[fit], y[fit]), Signals(x[held_out], y[held_out]), data.test)
+    def split(self, data: Dataset, sizes: SplitSizes, seed: int) -> Split:
+        order = np.random.default_rng(seed).permutation(sizes.total)
+        return Split.of(data, order, sizes, "at random")
 
     def noise(self, n: int) -> Signals:
         return waves(n, 2)

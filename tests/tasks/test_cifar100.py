@@ -9,9 +9,10 @@ import pytest
 from bam_search.errors import UserError
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.cifar100 import CIFAR, SYNTHETIC, locate
-from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.images import Images, split_stratified
 from bam_search.tasks.classification.synthetic import generate_images
-from bam_search.tasks.task import Dataset
+from bam_search.tasks.split import SplitSizes
+from bam_search.tasks.task import Dataset, Split
 
 Arrays = dict[str, np.ndarray]
 
@@ -175,35 +176,79 @@ def numbers(images: Images) -> list[int]:
     return [int(a) + 256 * int(b) for a, b in images.x[:, 0, 0, :2]]
 
 
+def split(images: int | None, validation: float, seed: int = 1, total: int = 5000) -> Split:
+    return cifar100.task().split(tagged(total), SplitSizes.of(total, images, validation), seed)
+
+
 @pytest.mark.parametrize(
-    ("images", "fit", "validation"), [(None, 4500, 500), (2000, 1800, 200), (1050, 945, 105)]
+    ("images", "validation", "fit", "held_out"),
+    [
+        (2000, 0.1, 2000, 500),  # there are enough others
+        (4500, 0.1, 4500, 500),
+        (4700, 0.1, 4500, 500),  # 200 of the 500 would train
+        (None, 0.1, 4500, 500),
+        (2000, 1050, 2000, 1050),
+        (4000, 1050, 3950, 1050),
+    ],
 )
-def test_the_split_is_disjoint_stratified_and_fixed_by_the_seed(
-    images: int | None, fit: int, validation: int
+def test_the_search_is_validated_on_images_that_train_nobody_as_far_as_there_are_any(
+    images: int | None, validation: float, fit: int, held_out: int
 ) -> None:
-    whole = tagged(5000)
-    parts = cifar100.task().split(whole, images, 0.1, seed=1)
-    assert (len(parts.fit), len(parts.validation)) == (fit, validation)
-    inside = numbers(parts.fit) + numbers(parts.validation)
-    assert len(set(inside)) == len(inside)
-    assert sorted(numbers(parts.train)) == sorted(inside)
+    parts = split(images, validation)
+    assert (len(parts.fit), len(parts.validation)) == (fit, held_out)
+    fits, held, trains = map(numbers, (parts.fit, parts.validation, parts.train))
+    assert len(set(trains)) == (images or 5000)
+    assert not set(fits) & set(held)
+    # What trains finalists is what trains the search, and what validation had to take of it.
+    assert trains[:fit] == fits
+    assert set(trains[fit:]) <= set(held)
     for part in (parts.fit, parts.validation, parts.train):
         assert np.ptp(np.bincount(part.y, minlength=100)) <= 2
-    assert numbers(cifar100.task().split(whole, images, 0.1, seed=1).fit) == numbers(parts.fit)
-    assert numbers(cifar100.task().split(whole, images, 0.1, seed=2).fit) != numbers(parts.fit)
-    assert all(
-        whole.train.y[number] == label
-        for number, label in zip(numbers(parts.fit), parts.fit.y, strict=True)
-    )
+
+
+def test_nothing_is_copied_where_finalists_train_as_the_search_does() -> None:
+    same, shared = split(2000, 0.1), split(None, 0.1)
+    assert same.train is same.fit
+    assert np.shares_memory(shared.train.x, shared.fit.x)
+
+
+def test_the_split_is_fixed_by_the_seed_and_more_images_contain_fewer() -> None:
+    parts = split(2000, 0.1)
+    assert numbers(split(2000, 0.1).fit) == numbers(parts.fit)
+    assert numbers(split(2000, 0.1, seed=2).fit) != numbers(parts.fit)
+    more = split(3000, 0.1)
+    assert numbers(more.fit)[:2000] == numbers(parts.fit)
+    assert numbers(more.validation) == numbers(parts.validation)
+    whole = tagged(5000).train
+    assert list(parts.fit.y) == [whole.y[number] for number in numbers(parts.fit)]
+
+
+def test_classes_of_different_sizes_have_their_share_of_each_part() -> None:
+    labels = np.repeat([0, 1, 2], [600, 300, 100])
+    images = Images(np.zeros((1000, 2, 2, 3), np.uint8), labels)
+    sizes = SplitSizes.of(1000, 500, 0.2)
+    parts = split_stratified(Dataset("uneven", "", images, images), 3, sizes, seed=0)
+    for part in (parts.fit, parts.validation):
+        expected = np.array([0.6, 0.3, 0.1]) * len(part)
+        assert np.abs(np.bincount(part.y) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("images", "share", "message"),
-    [(5001, 0.1, "has 5000"), (900, 0.1, "90 to validate"), (1000, 0.95, "50 to train")],
+    ("images", "validation", "message"),
+    [
+        (5001, 0.1, "data.images = 5001, but the training set has 5000"),
+        (None, 4950, "50 to train in the search and 4950 to validate"),
+        (90, 0.1, "90 to train in the search and 500 to validate"),
+        (1000, 0.01, "1000 to train in the search and 50 to validate"),
+        (1000, 5000, " 0 to train"),
+        (1000, 6000, " 0 to train in the search and 6000 to validate"),
+    ],
 )
-def test_a_split_that_cannot_be_is_refused(images: int, share: float, message: str) -> None:
+def test_a_split_that_cannot_be_is_refused(
+    images: int | None, validation: float, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
-        cifar100.task().split(tagged(5000), images, share, seed=0)
+        split(images, validation)
 
 
 def test_the_real_cifar100(real_cifar: Path) -> None:

@@ -23,7 +23,7 @@ task = "{task}"
 space = "{task}"
 trials = 6
 startup = 2
-seed = 1
+seed = 4
 objectives = ["metric", "params_overhead"]
 references = {{ "no attention" = "none", "SE at both" = "one=se(r=4) two=se(r=4)" }}
 data.validation = 0.2
@@ -72,12 +72,11 @@ def test_a_study_of_a_task_of_the_users_own_runs_to_its_page(
 
 def check_words(out: str, err: str, html: str) -> None:
     """The lines and the page say what was measured, with its sign and its scale."""
-    assert re.search(r"val 0\.\d{3} ± 0\.\d{3}  params", err)
+    assert re.search(r"val 0\.\d{3} \(SE 0\.\d{3}\)  params", err)
     assert re.search(r"test 0\.\d{4} ± 0\.\d{4} \(2\)  ", err)
-    assert re.search(r"0\.\d{4} ± 0\.\d{4} \(2\) test F1 of counts", out)
+    assert re.search(r"test F1 of counts 0\.\d{4}, ", out)
     page = " ".join(re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL).split())
     assert "counting waves, measured by F1 of counts: larger is better" in page
-    assert "Best mean test F1 of counts of the finalists" in page
     assert "Positive is better" in page
     assert "Overhead and F1 of counts" in page
     assert "validation signals that were held out" in page
@@ -88,9 +87,14 @@ def check_words(out: str, err: str, html: str) -> None:
 
 def test_the_same_study_from_python_recommends_the_largest_value(tmp_path: Path) -> None:
     result = run_study(study(tmp_path, SIGNALS), device="cpu", out=tmp_path / "out")
-    searched = [one.record for one in result.findings.finalists if one.record.is_searched]
     assert result.recommendation is not None
-    assert result.recommendation.val_metric == max(record.val_metric or 0 for record in searched)
+    finals = result.findings.finals
+    # With two seeds nothing is told, and what is recommended is the cheapest.
+    tested = [record for record in result.records if record.is_tested]
+    cheapest = min(record.macs_conv_fc for record in tested)
+    assert result.recommendation.record.macs_conv_fc == cheapest
+    rivals = [finals.expected(record) for record in tested if record.macs_conv_fc == cheapest]
+    assert result.recommendation.expected == max(rivals)
     values = [record.val_metric or 0 for record in result.front]
     assert values == sorted(values)
     assert values[-1] == max(r.val_metric or 0 for r in result.records if r.is_main)
@@ -98,8 +102,7 @@ def test_the_same_study_from_python_recommends_the_largest_value(tmp_path: Path)
     for compared in result.findings.comparisons.values():
         for one in compared:
             assert one.difference == one.improvement
-            better = one.difference.low is not None and one.difference.low > 0
-            assert (one.verdict == "better") == better
+            assert one.verdict == "unclear"  # of two seeds
 
 
 def test_studies_of_one_metric_are_compared_and_those_of_two_are_not(
@@ -113,7 +116,7 @@ def test_studies_of_one_metric_are_compared_and_those_of_two_are_not(
     assert run_command(monkeypatch, "compare", *folders, "--out", tmp_path / "both") == 0
     out, err = capfd.readouterr()
     assert "F1 of counts" in out
-    assert "seed (1 in first, 0 in second)" in err
+    assert "seed (4 in first, 0 in second)" in err
     assert "Cost and F1 of counts" in (tmp_path / "both/index.html").read_text()
     other = tmp_path / "other"
     other.mkdir()

@@ -6,7 +6,7 @@
   const records = new Map(study.records.map((record) => [record.tag, record]));
   const figures = [...document.querySelectorAll(".plotly-graph-div")];
   const rows = [...document.querySelectorAll("tr[data-tag]")];
-  const chances = new Map(study.found.finalists.map((one) => [one.tag, `${Math.round(100 * one.chance)} % probable`]));
+  const chances = new Map(study.found.finalists.map((one) => [one.tag, one.on_front_text]));
   let chosen = null; // the tag of the selected candidate
   let brushed = null; // the tags that a brush left, null for all
   const linkedTo = [], brushedTo = []; // what hears of a selection, and of a brush

@@ -18,7 +18,7 @@ from bam_search.errors import UserError, first_line
 from bam_search.model.load import Inputs
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
-from bam_search.tasks.classification.task import Classification
+from bam_search.tasks.classification.task import Classification, top1_error
 from bam_search.tasks.task import Dataset, Source
 
 CLASSES = 100
@@ -34,7 +34,7 @@ BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipF
 
 def task() -> Classification:
     """Classification on CIFAR-100."""
-    return Classification(CIFAR_INPUTS, locate)
+    return Classification(CIFAR_INPUTS, locate, metric=top1_error(CLASSES))
 
 
 def locate(wanted: str) -> Source:

@@ -1,7 +1,7 @@
 """Classification of small uint8 images, which stay on the device as they are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,9 +10,15 @@ from bam_search.tasks.classification.images import Images, split_stratified
 from bam_search.tasks.classification.on_device import TrainingImages
 from bam_search.tasks.metric import Metric
 from bam_search.tasks.recipe import TASK_KEYS, Recipe
+from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Gallery, Source, Split
 
 TOP1_ERROR = Metric("top-1 error", "%")
+
+
+def top1_error(classes: int) -> Metric:
+    """The top-1 error among so many classes, of which guessing finds one in as many."""
+    return replace(TOP1_ERROR, chance=100 * (1 - 1 / classes))
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,9 @@ class Classification:
     metric: Metric = TOP1_ERROR
     recipe_keys: tuple[str, ...] = TASK_KEYS
 
-    def split(self, data: Dataset, samples: int | None, validation: float, seed: int) -> Split:
+    def split(self, data: Dataset, sizes: SplitSizes, seed: int) -> Split:
         """A stratified split. Raises UserError if there are too few images."""
-        return split_stratified(data, self.inputs.classes, samples, validation, seed)
+        return split_stratified(data, self.inputs.classes, sizes, seed)
 
     def noise(self, n: int) -> Images:
         """`n` images of random pixels in random classes."""
