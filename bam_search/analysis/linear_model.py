@@ -22,6 +22,10 @@ from scipy.linalg import cho_solve, solve_triangular
 
 SCALES = np.geomspace(0.08, 40, 8)
 """The scales of a group that are averaged over, in units of the noise's standard deviation."""
+CHUNK = 64
+"""So many points of the grid are computed at a time: their matrices stay small."""
+LEAST = 1e-12
+"""No sum of squares is taken to be smaller than this, so that its logarithm is finite."""
 WIDTH = 3.0
 """Narrower ones make intervals too short where effects are as large as the noise (LOG.md)."""
 
@@ -68,14 +72,12 @@ class _AtScales:
         factor: the Cholesky factor, lower, of the precision of the seen columns' effects, each in
             units of its scale; the noise's variance apart.
         left: the sum of squares that nothing explains.
-        evidence: the log of the probability of the values and the scales, up to a constant.
     """
 
     scales: np.ndarray
     mean: np.ndarray
     factor: np.ndarray
     left: float
-    evidence: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +128,8 @@ def fit(regression: Regression) -> Posterior | None:
     if reduced.degrees < 1:
         return None
     scales = np.array(list(itertools.product(SCALES, repeat=len(regression.groups))))
-    logs = np.array([_at(reduced, point).evidence for point in scales])
-    return Posterior(regression, reduced, scales, logs)
+    logs = [_evidence(reduced, scales[i : i + CHUNK]) for i in range(0, len(scales), CHUNK)]
+    return Posterior(regression, reduced, scales, np.concatenate(logs))
 
 
 def _reduced(regression: Regression) -> _Reduced:
@@ -153,18 +155,31 @@ def _basis(columns: np.ndarray) -> np.ndarray:
     return np.asarray(left[:, singular > 1e-9 * max(singular, default=1.0)])
 
 
+def _evidence(reduced: _Reduced, scales: np.ndarray) -> np.ndarray:
+    """(g,) logs of the probability of the values and of (g, groups) scales, up to a constant."""
+    d = scales[:, reduced.group[reduced.seen]]
+    factors = np.linalg.cholesky(_precision(reduced, d))
+    explained = np.linalg.solve(factors, (d * reduced.along)[..., None])[..., 0]
+    left = np.maximum(reduced.left - (explained**2).sum(1), LEAST)
+    log_determinants = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
+    # A step of the grid is as long as its scale: the points are even in the logarithm.
+    prior = np.sum(np.log(scales) - np.log1p((scales / WIDTH) ** 2), axis=1)
+    return np.asarray(prior - 0.5 * log_determinants - 0.5 * reduced.degrees * np.log(left))
+
+
+def _precision(reduced: _Reduced, d: np.ndarray) -> np.ndarray:
+    """(..., p, p) precisions of the seen columns' effects, each in units of its scale (..., p)."""
+    return np.asarray(np.eye(d.shape[-1]) + d[..., :, None] * reduced.gram * d[..., None, :])
+
+
 def _at(reduced: _Reduced, scales: np.ndarray) -> _AtScales:
     of_columns = scales[reduced.group]
     d = of_columns[reduced.seen]
-    factor = np.linalg.cholesky(np.eye(len(d)) + d[:, None] * reduced.gram * d)
+    factor = np.linalg.cholesky(_precision(reduced, d))
     mean = np.zeros(len(of_columns))
     mean[reduced.seen] = d * cho_solve((factor, True), d * reduced.along, check_finite=False)
-    left = max(reduced.left - float(reduced.along @ mean[reduced.seen]), 1e-12)
-    log_determinant = 2 * float(np.log(np.diag(factor)).sum())
-    # A step of the grid is as long as its scale: the points are even in the logarithm.
-    prior = float(np.sum(np.log(scales) - np.log1p((scales / WIDTH) ** 2)))
-    fit = -0.5 * log_determinant - 0.5 * reduced.degrees * np.log(left)
-    return _AtScales(of_columns, mean, factor, left, fit + prior)
+    left = max(reduced.left - float(reduced.along @ mean[reduced.seen]), LEAST)
+    return _AtScales(of_columns, mean, factor, left)
 
 
 def _drawn(
