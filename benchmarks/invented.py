@@ -1,6 +1,7 @@
 """A study of ResNet18 whose trainings take no time: for measuring all that is around them."""
 
 import random
+from collections.abc import Mapping
 from concurrent.futures import Future
 
 from bam_search.model.attach import resolve
@@ -22,13 +23,17 @@ def invented(records: int, startup: int = 12) -> tuple[Study, SearchContext]:
     """The placement study of so many candidates."""
     flags = {"space": "resnet18", "trials": records, "workers": 1, "startup": startup}
     study = load_study("placement", choose("cpu"), flags, [])
-    space = load(study.space, CIFAR_INPUTS)
+    return study, context_of(study.space, study.references)
+
+
+def context_of(space_name: str, references: Mapping[str, str]) -> SearchContext:
+    """The search context of trainings that are invented, on this space."""
+    space = load(space_name, CIFAR_INPUTS)
     sites = sites_of(space)
-    references = {name: resolve(text, sites) for name, text in study.references.items()}
-    return study, SearchContext(
+    return SearchContext(
         "invented",
         TOP1_ERROR,
-        references,
+        {name: resolve(text, sites) for name, text in references.items()},
         sites,
         choice_space_of(space, sites),
         cost_table(space, sites),

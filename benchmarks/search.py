@@ -41,11 +41,7 @@ from bam_search.analysis.pareto import hypervolume, nondominated, pareto_front
 from bam_search.analysis.pruning import stopping
 from bam_search.files import write
 from bam_search.model.attach import resolve
-from bam_search.model.build import sites_of
-from bam_search.model.choice_space import choice_space_of
-from bam_search.model.load import load
 from bam_search.score.cost import overheads
-from bam_search.score.cost_table import cost_table
 from bam_search.score.device import choose, cores
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import EpochResult
@@ -56,8 +52,7 @@ from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import Record, main_records
-from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
-from bam_search.tasks.classification.task import TOP1_ERROR
+from benchmarks.invented import context_of
 
 TABLE = Path("benchmarks/results/placement_table.csv")
 KEYS = ("params_overhead", "macs_conv_fc_overhead")
@@ -247,16 +242,7 @@ def _done(error: float) -> "Future[Result]":
 
 @functools.cache
 def _plan(space_name: str) -> SearchContext:
-    space = load(space_name, CIFAR_INPUTS)
-    sites = sites_of(space)
-    return SearchContext(
-        "invented",
-        TOP1_ERROR,
-        {"no attention": Placement.parse("none")},
-        sites,
-        choice_space_of(space, sites),
-        cost_table(space, sites),
-    )
+    return context_of(space_name, {"no attention": "none"})
 
 
 def _rows(plan: SearchContext, texts: Sequence[str]) -> np.ndarray:

@@ -57,25 +57,20 @@ from bam_search.analysis.additive import PlacementEncoder
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.pareto import nondominated
 from bam_search.model.attach import resolve
-from bam_search.model.build import sites_of
-from bam_search.model.choice_space import choice_space_of
-from bam_search.model.load import load
-from bam_search.score.cost_table import cost_table
 from bam_search.score.device import choose
-from bam_search.score.evaluate import Job, Result, Score
-from bam_search.score.train import EpochResult
+from bam_search.score.evaluate import Job, Result
 from bam_search.search.finalists import train_ablations, train_finalists
 from bam_search.search.loop import SearchContext, candidate_generator, random_baseline, search
 from bam_search.search.study import Study, load_study
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import Record
-from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.classification.task import TOP1_ERROR
 from bam_search.tasks.metric import Metric
 from benchmarks import told
+from benchmarks.invented import context_of
 from benchmarks.known_truth import Parts, Truth, drawn
 from benchmarks.results import deliver, say
-from benchmarks.search import Memory
+from benchmarks.search import Memory, _done
 
 TRUTHS = {"nothing": 0.0, "small": 0.16, "real": 0.44}
 """The standard deviation of placements' true errors, in points."""
@@ -208,30 +203,16 @@ def simulate(setting: Setting, number: int) -> tuple[Truth, Study, Findings]:
     return truth, study, Findings.of(list(store.records().values()), about)
 
 
-def _done(error: float) -> "Future[Result]":
-    future: Future[Result] = Future()
-    future.set_result(Result(Score(error, 0.0, 1000, (EpochResult(0.0, error),), 0.0)))
-    return future
-
-
 @functools.cache
 def _study(
     assignments: tuple[str, ...],
 ) -> tuple[Study, SearchContext, PlacementEncoder, np.ndarray]:
     """The study, its context, and the (n, sites) placements that truths are scaled by."""
     study = load_study("placement", choose("cpu"), {}, list(assignments))
-    space = load(study.space, CIFAR_INPUTS)
-    sites = sites_of(space)
-    context = SearchContext(
-        "invented",
-        TOP1_ERROR,
-        {name: resolve(text, sites) for name, text in study.references.items()},
-        sites,
-        choice_space_of(space, sites),
-        cost_table(space, sites),
-    )
+    context = context_of(study.space, study.references)
     pool = candidate_generator(study, context)._pool
-    vectors = [pool.encoder.vector(resolve(pool.spread(i), sites)) for i in range(DRAWN)]
+    drawn_at_random = (resolve(pool.spread(i), context.sites) for i in range(DRAWN))
+    vectors = [pool.encoder.vector(placement) for placement in drawn_at_random]
     some = np.array([vector for vector in vectors if vector is not None])
     return study, context, pool.encoder, some
 

@@ -91,6 +91,24 @@ def measured(*values: float) -> dict[str, object]:
     }
 
 
+def final(
+    number: int,
+    errors: Sequence[float] | np.ndarray,
+    cost: float = 1.0,
+    first: int = 0,
+    **fields: object,
+) -> Record:
+    """A record with these test errors, at seeds from `first` on."""
+    return make_record(
+        number,
+        70.0,
+        cost,
+        test_metrics=tuple(map(float, errors)),
+        test_seeds=tuple(range(first, first + len(errors))),
+        **fields,
+    )
+
+
 def rungs(*values: float, **fields: object) -> dict[str, object]:
     """The fields of a record with these values at rungs of 1 and 2 epochs, of 4."""
     return {"epochs": 4, "rung_epochs": (1, 2)[: len(values)], "rung_metrics": values, **fields}

@@ -144,15 +144,6 @@ class AdditiveModel:
     loo_rmse: float
     loo_rmse_of_mean: float
 
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """(n, features) draws of all effects from the posterior."""
-        which = rng.choice(len(SCALES), n, p=self.weights)
-        noise = self.noise[which] * self.degrees / rng.chisquare(self.degrees, n)
-        normal = rng.standard_normal((n, self.vectors.shape[0]))
-        deviations = np.sqrt(self.variances[which] * noise[:, None])
-        along_eigenvectors = self.means[which] + normal * deviations
-        return np.asarray(along_eigenvectors @ self.vectors.T)
-
     def predict(self, features: np.ndarray) -> np.ndarray:
         """The expected values of placements, to minimise: (n, features) -> (n,)."""
         effects = self.vectors @ (self.weights @ self.means)
@@ -218,10 +209,8 @@ def fit(
     )
 
 
-def explain(
-    records: Iterable[Record], choice_space: ChoiceSpace
-) -> tuple[AdditiveModel, np.ndarray] | None:
-    """The model of the validation objective, and the (n, sites) placements that it was fitted to.
+def explain(records: Iterable[Record], choice_space: ChoiceSpace) -> AdditiveModel | None:
+    """The model of the validation objective.
 
     It is fitted to all complete records in the choice space, each placement once. None if these are
     fewer than MIN_RECORDS.
@@ -236,5 +225,4 @@ def explain(
             values.append(record.objective(METRIC))
     if len(vectors) < MIN_RECORDS:
         return None
-    placements = np.array(vectors)
-    return fit(encoder, placements, np.array(values)), placements
+    return fit(encoder, np.array(vectors), np.array(values))

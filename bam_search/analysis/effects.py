@@ -18,14 +18,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bam_search.analysis.additive import MIN_RECORDS, OPTION_SCALE, PlacementEncoder
-from bam_search.analysis.linear_model import Posterior, Regression, fit
-from bam_search.analysis.statistics import LEVEL, TwoWay
+from bam_search.analysis.linear_model import PAIRS, Posterior, Regression, fit
+from bam_search.analysis.statistics import LEVEL, TwoWay, central_interval
 from bam_search.space.placement import Choice, Option
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import METRIC, Record
 
-PAIRS = 2000
-"""Half the number of draws from a posterior."""
 VALIDATION_NOISE = (0.7, 1.0, 1.4, 2.0, 2.8)
 """How many times as noisy as a final training a validation may be; the likeliest is taken."""
 
@@ -252,5 +250,4 @@ def _options(encoder: PlacementEncoder) -> list[tuple[str, str, Option]]:
 
 
 def _effect(name: str, values: np.ndarray, records: int) -> Effect:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Effect(name, float(values.mean()), float(low), float(high), records)
+    return Effect(name, float(values.mean()), *central_interval(values, LEVEL), records)

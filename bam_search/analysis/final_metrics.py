@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bam_search.analysis.linear_model import Regression, fit
+from bam_search.analysis.linear_model import PAIRS, Regression, fit
 from bam_search.analysis.pareto import dominated_in_draws
 from bam_search.analysis.statistics import (
     VERDICT_LEVEL,
@@ -25,14 +25,13 @@ from bam_search.analysis.statistics import (
     Mean,
     Noise,
     TwoWay,
+    central_interval,
     least_squares_means,
     mean,
     noise,
 )
 from bam_search.study.record import METRIC, Record
 
-PAIRS = 2000
-"""Half the number of draws from a posterior."""
 MIN_SEEDS = 3
 """With fewer common seeds there is no verdict."""
 
@@ -141,8 +140,7 @@ class FinalMetrics:
             centre = self.means[record.number].mean - self.means[other.number].mean
             return ComparedTo(record, other, Difference(centre, None, None, n), None, self.verdicts)
         gaps = self.draws[record.number] - self.draws[other.number]
-        low, high = np.quantile(gaps, [(1 - level) / 2, (1 + level) / 2])
-        minimised = Difference(float(gaps.mean()), float(low), float(high), n)
+        minimised = Difference(float(gaps.mean()), *central_interval(gaps, level), n)
         difference = minimised.turned if record.larger_is_better else minimised
         smallest = self.noise.smallest_difference(n)
         return ComparedTo(record, other, difference, smallest, self.verdicts)

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from bam_search.analysis.believability import Believability, believability
 from bam_search.analysis.effects import SiteEffects, site_effects
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
-from bam_search.analysis.pareto import pareto_front
+from bam_search.analysis.pareto import nondominated, pareto_front
 from bam_search.analysis.pruning import Stopping, stopping
 from bam_search.analysis.recommendation import (
     Answer,
@@ -138,7 +140,7 @@ class Findings:
             comparisons=_comparisons(records, finals),
             believability=believable,
             recommendation=None if near_chance else recommend(records, finals, by),
-            ablations=_ablations(records, to_ablate(records, context.metric, by), finals),
+            ablations=_ablations(records, context, finals),
             answers=() if near_chance else answers(records, finals, by),
             effects=site_effects(records, context.choice_space),
             stopping=stopping(main, front),
@@ -171,11 +173,15 @@ def _comparisons(records: Sequence[Record], finals: FinalMetrics) -> Comparisons
 
 
 def _ablations(
-    records: Sequence[Record], ablated: Record | None, finals: FinalMetrics
+    records: Sequence[Record], context: StudyContext, finals: FinalMetrics
 ) -> tuple[ComparedTo, ...]:
-    """The ablations of `ablated`, and not of a former one, before an extension of the study."""
+    """The ablations of what is ablated, and not of a former one, before the study was extended."""
+    without = [record for record in records if record.is_ablation]
+    if not without:
+        return ()  # what they would be of takes a model of all final trainings
+    ablated = to_ablate(records, context.metric, context.recommend_by)
     compared: list[ComparedTo] = []
-    for record in records:
+    for record in without:
         if ablated is not None and record.ablation_of == ablated.number:
             compared += finals.compare(record, [ablated])
     return tuple(compared)
@@ -199,17 +205,9 @@ def _finalists(
 
 def _cheapest(records: Sequence[Record], costs: Sequence[str]) -> Record | None:
     """The record that costs less than each other in at least one way, and more in none."""
-    for record in records:
-        own = [record.objective(key) for key in costs]
-        others = [[r.objective(key) for key in costs] for r in records if r is not record]
-        if all(_is_cheaper(own, other) for other in others):
-            return record
-    return None
-
-
-def _is_cheaper(own: Sequence[float], other: Sequence[float]) -> bool:
-    no_more = all(a <= b for a, b in zip(own, other, strict=True))
-    return no_more and list(own) != list(other)
+    known = np.array([[record.objective(key) for key in costs] for record in records])
+    on_front = np.flatnonzero(nondominated(known))
+    return records[on_front[0]] if len(on_front) == 1 else None
 
 
 def _order(

@@ -22,6 +22,8 @@ from scipy.linalg import cho_solve, solve_triangular
 
 SCALES = np.geomspace(0.08, 40, 8)
 """The scales of a group that are averaged over, in units of the noise's standard deviation."""
+PAIRS = 2000
+"""Half the number of draws that intervals are made of."""
 CHUNK = 64
 """So many points of the grid are computed at a time: their matrices stay small."""
 LEAST = 1e-12

@@ -88,6 +88,12 @@ def mean(values: Sequence[float], centre: float | None = None, level: float = LE
     return Mean(centre, sd, centre - half, centre + half, n)
 
 
+def central_interval(draws: np.ndarray, level: float) -> tuple[float, float]:
+    """The interval of probability `level` with as many draws below it as above."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 @dataclass(frozen=True, eq=False)
 class TwoWay:
     """Final trainings as a two-way layout.
@@ -123,6 +129,11 @@ class TwoWay:
         """(n, seeds): 1 where a row is of a seed."""
         return np.eye(len(self.seeds))[self.seed]
 
+    @property
+    def design(self) -> np.ndarray:
+        """(n, records + seeds): both."""
+        return np.concatenate([self.of_placements, self.of_seeds], axis=1)
+
 
 def noise(records: Sequence[Record]) -> Noise | None:
     """The noise of final trainings: what a mean for each placement and each seed does not explain.
@@ -133,7 +144,7 @@ def noise(records: Sequence[Record]) -> Noise | None:
     if len(used) < 2:
         return None
     layout = TwoWay.of(used)
-    design = np.concatenate([layout.of_placements, layout.of_seeds], axis=1)
+    design = layout.design
     solved, _, rank, _ = np.linalg.lstsq(design, layout.values, rcond=None)
     degrees = len(layout.values) - int(rank)
     if degrees < 1:
@@ -151,8 +162,7 @@ def least_squares_means(records: Sequence[Record]) -> list[float]:
     means = [0.0] * len(records)
     for members in _connected(records):
         layout = TwoWay.of([records[i] for i in members])
-        design = np.concatenate([layout.of_placements, layout.of_seeds], axis=1)
-        solved = np.linalg.lstsq(design, layout.values, rcond=None)[0]
+        solved = np.linalg.lstsq(layout.design, layout.values, rcond=None)[0]
         level = solved[len(members) :].mean()
         for i, effect in zip(members, solved, strict=False):
             # Without the solver's last digits, which would decide between equals.

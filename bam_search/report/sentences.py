@@ -159,10 +159,8 @@ def _rival_name(record: Record) -> str:
 
 def stopping_lines(stops: Stopping | None) -> list[str]:
     """What the rungs cost or saved; empty without rungs."""
-    return _stopping_lines(stops) if stops else []
-
-
-def _stopping_lines(stops: Stopping) -> list[str]:
+    if stops is None:
+        return []
     stopped, control = counted(stops.stopped, "candidate"), counted(stops.control, "candidate")
     spent, without = counted(stops.spent, "epoch"), counted(stops.without, "epoch")
     return [

@@ -76,11 +76,8 @@ def expected_front(
     front. The additive model averages the noise over all records. The list is empty if the model
     predicts no better than the plain mean (leave-one-out).
     """
-    explained = explain(records, choice_space)
-    if explained is None:
-        return []
-    model, _ = explained
-    if model.loo_rmse >= model.loo_rmse_of_mean:
+    model = explain(records, choice_space)
+    if model is None or model.loo_rmse >= model.loo_rmse_of_mean:
         return []
     in_space: dict[int, Record] = {}
     vectors = []

@@ -3,36 +3,17 @@
 They are compared with numbers by hand and with simulated studies of known truth.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_record
+from studied import final
 
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
 from bam_search.analysis.statistics import Difference
 from bam_search.study.record import REFERENCE, Record
 
 COSTS = ("params_overhead", "macs_conv_fc_overhead")
-
-
-def final(
-    number: int,
-    errors: Sequence[float] | np.ndarray,
-    cost: float = 1.0,
-    first: int = 0,
-    **fields: object,
-) -> Record:
-    """A record with these test errors, at seeds from `first` on."""
-    return make_record(
-        number,
-        70.0,
-        cost,
-        test_metrics=tuple(map(float, errors)),
-        test_seeds=tuple(range(first, first + len(errors))),
-        **fields,
-    )
 
 
 def simulated(

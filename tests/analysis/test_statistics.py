@@ -1,11 +1,9 @@
 """Means, noise and rank correlation, beside numbers by hand and the classical formulas."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
-from conftest import make_record
 from scipy import stats
+from studied import final
 
 from bam_search.analysis.statistics import (
     Noise,
@@ -14,20 +12,6 @@ from bam_search.analysis.statistics import (
     noise,
     rank_correlation,
 )
-from bam_search.study.record import Record
-
-
-def final(
-    number: int, errors: Sequence[float] | np.ndarray, cost: float = 1.0, first: int = 0
-) -> Record:
-    """A record with these test errors, at seeds from `first` on."""
-    return make_record(
-        number,
-        70.0,
-        cost,
-        test_metrics=tuple(map(float, errors)),
-        test_seeds=tuple(range(first, first + len(errors))),
-    )
 
 
 def test_a_mean_has_students_interval() -> None:

@@ -200,7 +200,7 @@ def test_a_model_that_predicts_nothing_names_no_finalists() -> None:
         luck = [replace(record, val_metric=80 + rng.gauss(0, 1)) for record in noisy()]
         found = explain(luck, PLAN.choice_space)
         assert found is not None
-        drawn.append(found[0].loo_rmse < found[0].loo_rmse_of_mean)
+        drawn.append(found.loo_rmse < found.loo_rmse_of_mean)
         assert bool(expected_front(context, PLAN.choice_space, luck)) == drawn[-1]
     assert {True, False} == set(drawn)
 
