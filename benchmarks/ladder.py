@@ -57,6 +57,7 @@ class Rung:
     compile: bool = False
     fuse: bool = False
     autotune: bool = False
+    muon: bool = False
 
 
 STEPS = {
@@ -79,6 +80,7 @@ LADDER = {
         "the engine, blocks compiled": Rung(engine=True, cuda_graph=True, compile=True),
         "the engine, fused": Rung(engine=True, cuda_graph=True, fuse=True),
         "the engine, cuDNN choosing by trial": Rung(engine=True, cuda_graph=True, autotune=True),
+        "the engine, Muon": Rung(engine=True, cuda_graph=True, muon=True),
     },
 }
 TOGETHER = {
@@ -233,6 +235,8 @@ def speed(
     net = build(space, sites, "none", 0)
     recipe = replace(study.recipe, epochs=EPOCHS, augment="crop-flip", cuda_graph=rung.cuda_graph)
     recipe = replace(recipe, compile=rung.compile, fuse=rung.fuse)
+    if rung.muon:
+        recipe = replace(recipe, optimizer="muon")
     with faster(net, sites.blocks, recipe):
         epochs = trained(net, rung, images, recipe, device, setting.workers)
         next(epochs)

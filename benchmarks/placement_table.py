@@ -3,7 +3,7 @@
 `benchmarks/search.py` replays samplers and rungs on it.
 
     python -m benchmarks.placement_table --data cifar100.npz [--space small_grid] [--seeds 3]
-        [--epochs 2 6] [--images 9000] [--set recipe.lr=0.2 ...]
+        [--first-seed 0] [--epochs 2 6] [--images 9000] [--set recipe.lr=0.2 ...]
         [--placements none layer3=bam ...] [--out FILE.csv]
 
 One row a training: placement, seed, epochs, the error in percent and the mean loss on held-out
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--data", default="cifar100")
     parser.add_argument("--space", default="small_grid")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, nargs="+", default=[2, 6])
     parser.add_argument("--images", type=int, default=9000, help="that train")
     parser.add_argument("--held-out", type=int, default=5000, help="that score")
@@ -144,7 +145,8 @@ def _placements(wanted: Sequence[str] | None, space: SearchSpace, sites: Sites) 
 
 def _jobs(asked: argparse.Namespace, texts: Sequence[str]) -> Iterator[Job]:
     # Seeds outside: whenever it is stopped, every placement has about as many.
-    for seed, text, epochs in itertools.product(range(asked.seeds), texts, asked.epochs):
+    seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
+    for seed, text, epochs in itertools.product(seeds, texts, asked.epochs):
         yield Job(text, seed, epochs)
 
 

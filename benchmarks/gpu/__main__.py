@@ -1,7 +1,7 @@
 """Measure on a GPU machine, the most valuable things first, and write down what came of it.
 
     python -m benchmarks.gpu --minutes 12 --data cifar100.npz --out DIR
-        [--stages NAME ...] [--device cuda] [--tiny]
+        [--stages NAME ...] [--parts TEXT ...] [--device cuda] [--tiny]
 
 Each stage runs in processes of its own and has its own limit of time, within what is left of
 --minutes: one that fails, hangs or crashes stops no other. After each step DIR holds what is known,
@@ -59,6 +59,7 @@ class Asked:
     device: str
     tiny: bool
     stages: list[str]
+    parts: list[str]
 
 
 def parse(words: list[str]) -> Asked:
@@ -86,12 +87,16 @@ def parse(words: list[str]) -> Asked:
         metavar="NAME",
         help=" ".join(stage.name for stage in STAGES),
     )
+    parser.add_argument(
+        "--parts", nargs="+", default=[], metavar="TEXT", help="only parts whose name has one"
+    )
     asked = parser.parse_args(words)
     if not 0 < asked.minutes < 1e5:
         parser.error(f"argument --minutes: {asked.minutes:g} is no time")
     data = asked.data if asked.data == "generated" else str(Path(asked.data).absolute())
     tiny = asked.tiny or asked.device == "cpu"
-    return Asked(asked.minutes, data, asked.out.absolute(), asked.device, tiny, asked.stages)
+    out = asked.out.absolute()
+    return Asked(asked.minutes, data, out, asked.device, tiny, asked.stages, asked.parts)
 
 
 def measure(asked: Asked) -> int:
@@ -218,7 +223,13 @@ class Call:
         with log.open("a") as file:
             file.write(f"\n== {stage.name}, at most {seconds:.0f} s\n")
         work = Work(
-            asked.data, asked.device, asked.tiny, seconds, self.temporary, self.folder.known()
+            asked.data,
+            asked.device,
+            asked.tiny,
+            seconds,
+            self.temporary,
+            tuple(asked.parts),
+            self.folder.known(),
         )
         if stage.name == STUDY:
             self.folder.give_study(self.temporary)

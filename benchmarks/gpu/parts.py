@@ -42,32 +42,6 @@ class Unfinished(Exception):
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a stage is told.
-
-    `seconds` are left to it. `temporary` is a folder that lasts as long as the call. `known` is
-    what all stages have found so far, by stage and part, and `spent` the seconds that the stage's
-    own parts have taken before; `tiny` asks for sizes with which a CPU is done in seconds.
-    """
-
-    data: str
-    device: str
-    tiny: bool
-    seconds: float
-    temporary: Path
-    known: Known = field(default_factory=dict)
-    spent: Mapping[str, float] = field(default_factory=dict)
-
-    def space(self, name: str) -> str:
-        """The search space to measure where `name` is meant."""
-        return SMALL if self.tiny else name
-
-    def found(self, stage: str, part: str) -> Any:
-        """What a part found, at last; an empty mapping for nothing."""
-        return self.known.get(stage, {}).get(part) or {}
-
-
-@dataclass(frozen=True)
 class Part:
     """A piece of a stage, and the seconds that it may take.
 
@@ -78,6 +52,38 @@ class Part:
     name: str
     limit: float
     measure: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage is told.
+
+    `seconds` are left to it. `temporary` is a folder that lasts as long as the call. `known` is
+    what all stages have found so far, by stage and part, and `spent` the seconds that the stage's
+    own parts have taken before; of its parts those are measured whose name has one of `only`, or
+    all; `tiny` asks for sizes with which a CPU is done in seconds.
+    """
+
+    data: str
+    device: str
+    tiny: bool
+    seconds: float
+    temporary: Path
+    only: tuple[str, ...] = ()
+    known: Known = field(default_factory=dict)
+    spent: Mapping[str, float] = field(default_factory=dict)
+
+    def chosen(self, parts: list[Part]) -> list[Part]:
+        """Those of a stage's parts that are to be measured."""
+        return [p for p in parts if not self.only or any(text in p.name for text in self.only)]
+
+    def space(self, name: str) -> str:
+        """The search space to measure where `name` is meant."""
+        return SMALL if self.tiny else name
+
+    def found(self, stage: str, part: str) -> Any:
+        """What a part found, at last; an empty mapping for nothing."""
+        return self.known.get(stage, {}).get(part) or {}
 
 
 def serve(
@@ -106,7 +112,7 @@ def serve(
 
 def _work(connection: Connection, target: str, work: Work, settled: Collection[str]) -> int:
     try:
-        parts: list[Part] = call(target, work)
+        parts = work.chosen(call(target, work))
     except Exception as error:
         traceback.print_exc()
         connection.send((BROKE, sentence(error)))
