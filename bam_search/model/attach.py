@@ -217,10 +217,10 @@ def _check_plain(model: nn.Module, site: str) -> None:
         module = _submodule(model, name) if name else model
         compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
         if compiled or isinstance(module, torch.jit.ScriptModule):
-            where = f" at {name!r}" if name else ""
+            what = f"submodule {name!r}" if name else "model"
             raise UserError(
-                f"attention cannot go into a {type(module).__name__}{where} that is "
-                f"{'compiled' if compiled else 'scripted'}",
+                f"the {what} is {'compiled' if compiled else 'scripted'} already, and would not "
+                "feel attention",
                 "attach first, then compile or script",
             )
 

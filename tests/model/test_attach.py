@@ -306,11 +306,11 @@ def test_a_site_that_runs_over_its_children_does_not_find_one_more() -> None:
         (lambda net: attach(net, "layer1=bam", (3, 32, 32), init="zero"), "init = 'zero'"),
         (
             lambda net: attach(torch.compile(net), "layer1=bam", (3, 32, 32)),
-            "cannot go into a OptimizedModule",
+            "the model is compiled already",
         ),
         (
             lambda net: attach(torch.jit.script(net), "layer1=bam", (3, 32, 32)),
-            "RecursiveScriptModule",
+            "the model is scripted already",
         ),
         (lambda net: attach(net, "layer1=bam", (4, 32, 32)), "cannot run on images"),
     ],

@@ -367,9 +367,9 @@ def forgetful() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("change", "placement", "where"),
     [
-        (in_place, "second=se(r=4)", "Net that is compiled"),
-        (submodule, "body=se(r=4)", "at 'body' that is compiled"),
-        (around, "first.bn=se(r=4)", "at 'first' that is compiled"),
+        (in_place, "second=se(r=4)", "the model is compiled already"),
+        (submodule, "body=se(r=4)", "submodule 'body' is compiled"),
+        (around, "first.bn=se(r=4)", "submodule 'first' is compiled"),
     ],
 )
 def test_attention_does_not_go_into_what_is_compiled(
