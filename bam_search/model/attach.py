@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import zlib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -35,30 +35,36 @@ from bam_search.space.placement import NONE, Choice, Placement
 from bam_search.space.sites import CHANNELS_LAST, Site, Sites, is_exact
 
 Init = Literal["random", "identity"]
+AsPlacement = Placement | str | Mapping[str, Any]
+"""A placement, or what `Placement.parse` or `Placement.from_dict` reads."""
 
 
-def resolve(placement: Placement | str, sites: Sites) -> Placement:
+def read(placement: AsPlacement) -> Placement:
+    """The placement that is meant. Raises UserError as those two do."""
+    if isinstance(placement, str):
+        return Placement.parse(placement)
+    return placement if isinstance(placement, Placement) else Placement.from_dict(placement)
+
+
+def resolve(placement: AsPlacement, sites: Sites) -> Placement:
     """The canonical placement: site names in the model's order, without default options.
 
     An exact site name overrides sets, lists and patterns that match the same site. The choice
     `none` removes a site. Raises UserError if a target matches no site, if two sets, lists or
     patterns match a site that no exact name decides, or if a choice is illegal at its site.
     """
-    if isinstance(placement, str):
-        placement = Placement.parse(placement)
-    chosen = _by_site(placement, sites)
+    chosen = _by_site(read(placement), sites)
     return Placement.of({site.name: _canonical_at(site, choice) for site, choice in chosen})
 
 
-def fit_to_sites(placement: Placement | str, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
+def fit_to_sites(placement: AsPlacement, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
     """The canonical placement, with r and d reduced where they are too large, and notes on that.
 
     Like `resolve`, but if a set's r or d is too large for a site, the largest value that fits
     replaces it. So a placement for one network also works on another with fewer channels or smaller
     maps. A choice at an exact site name is never changed; it raises UserError if it does not fit.
     """
-    if isinstance(placement, str):
-        placement = Placement.parse(placement)
+    placement = read(placement)
     named = {target for target, _ in placement.choices}
     fitted: dict[str, Choice] = {}
     changed: dict[str, list[str]] = {}
@@ -84,7 +90,7 @@ def _first_of(names: list[str]) -> str:
 
 def attach(
     model: nn.Module,
-    placement: Placement | str,
+    placement: AsPlacement,
     input_shape: Shape = IMAGENET_SHAPE,
     *,
     init: Init = "random",
@@ -119,7 +125,8 @@ def attach(
 
     Args:
         model: the backbone, which is changed.
-        placement: such as "layer1=bam layer3=se(r=8)"; see README.md for targets and modules.
+        placement: such as "layer1=bam layer3=se(r=8)", or {"layer1": "bam", "layer3": "se(r=8)"};
+            see README.md for targets and modules.
         input_shape: (C, H, W) of one image; it is used to find the sites if `sites` is not given.
         init: "random" draws each module's weights. "identity" also adds a gate that starts at 0,
             so the model's outputs do not change until training changes the gate.

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.attach import attach, detach, disabled, fit_to_sites, resolve
+from bam_search.model.attach import attach, attached, detach, disabled, fit_to_sites, resolve
 from bam_search.model.attention import ATTENTION
 from bam_search.model.build import backbone, build, sites_of
 from bam_search.score.cost import count
-from bam_search.space.placement import Placement
+from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import load_space
 from bam_search.space.sites import Site, Sites
 
@@ -154,6 +154,29 @@ def test_fit_makes_what_a_set_says_small_enough() -> None:
         fit_to_sites("a=bam b=bam", narrow)  # what is said of one site by name is meant
     with pytest.raises(UserError, match="n = 0"):
         fit_to_sites("stage-ends=bam(n=0)", narrow)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"layer1": "bam", "layer2.0.bn2": "bam(r=8)"},
+        {"layer1": Choice("bam"), "layer2.0.bn2": Choice.of("bam", {"r": 8})},
+        Placement.parse("layer1=bam layer2.0.bn2=bam(r=8)").to_dict(),
+    ],
+)
+def test_a_placement_may_be_a_mapping(table: dict[str, object]) -> None:
+    net = backbone(SMALL, seed=0)
+    assert attach(net, table, sites=SITES) == attached(net)
+    assert {site for site, _ in attached(net).choices} == {"layer1", "layer2.0.bn2"}
+
+
+def test_fit_makes_what_is_too_large_small_enough() -> None:
+    net = backbone(SMALL, seed=0)
+    placement = "every-block=bam(r=4096)"
+    with pytest.raises(UserError, match="r = 4096"):
+        attach(net, placement, sites=SITES)
+    attach(net, placement, sites=SITES, fit=True)
+    assert attached(net) == fit_to_sites(placement, SITES)[0]
 
 
 def test_one_wrong_site_among_ten_leaves_the_model_as_it_was() -> None:
