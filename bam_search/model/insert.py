@@ -179,10 +179,11 @@ def _put_in_effect(site: nn.Module, mark: Mark) -> None:
     give_class(site)
     if _calls_child(site):  # a copy of a disabled model has hooks, and no child
         return
+    # Before all other hooks: whoever listens to the site hears what the model goes on with.
+    site.register_forward_hook(_attend, prepend=True)
     if mark.hidden:
-        site.register_forward_pre_hook(_hide)
-        site.register_forward_hook(_reveal, always_call=True)
-    site.register_forward_hook(_attend)
+        site.register_forward_pre_hook(_hide, prepend=True)
+        site.register_forward_hook(_reveal, prepend=True, always_call=True)
 
 
 def _calls_child(site: nn.Module) -> bool:

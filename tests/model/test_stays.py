@@ -241,6 +241,29 @@ def test_a_site_whose_children_something_else_runs_over_is_refused() -> None:
     )
 
 
+class Listening(nn.Module):
+    """Takes what it goes on with from a hook, as timm's feature extractors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.heard = net(), []
+        self.net.second.register_forward_hook(lambda _module, _args, out: self.heard.append(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.heard.clear()
+        self.net(x)
+        return self.heard[0]
+
+
+def test_a_hook_that_was_there_before_hears_the_attention() -> None:
+    model = Listening()
+    attach(model.net, "second=se(r=4)", SHAPE)
+    found = model(image())
+    with disabled(model.net):
+        plain = model(image())
+    torch.testing.assert_close(found, model.net.second.attention(plain))
+
+
 class Mapping(nn.ModuleDict):
     """Runs over what it holds, as DenseNet's blocks do."""
 
