@@ -17,7 +17,7 @@ from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.attach import attach
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import backbone
-from bam_search.model.load import load
+from bam_search.model.load import Inputs, load
 from bam_search.report.payload import read
 from bam_search.report.tables import read_records
 from bam_search.score.context import TrainingContext
@@ -79,8 +79,14 @@ def find(folder: Path, tag: str, modules: Mapping[str, str]) -> Candidate:
         raise UserError(f"{folder} has no candidate {tag}", hint)
     identity = _identity(folder)
     _use_modules(identity, modules)
-    name, task = str(identity["space"]), load_task(str(identity["task"]))
+    name, task = str(identity["space"]), load_task(str(identity["task"]), _inputs(identity))
     return Candidate(records[tag], name, load(name, task.inputs))
+
+
+def _inputs(identity: Mapping[str, Any]) -> Inputs | None:
+    """What the study's data needed; None where study.json does not say it."""
+    inputs = identity["data"].get("inputs")
+    return Inputs(tuple(inputs["shape"]), inputs["classes"]) if inputs else None
 
 
 def recommended(folder: Path) -> str:
@@ -110,7 +116,9 @@ def setup(folder: Path, source: str, device: str) -> Setup:
     except (KeyError, TypeError, ValueError):
         raise _unknown(folder) from None
     task = load_task(str(identity["task"]))
-    data = task.locate(source).load()
+    located = task.locate(source)
+    task = load_task(str(identity["task"]), located.inputs)
+    data = located.load()
     if data.digest != digest:
         raise UserError(
             f"{data.name} ({data.origin}) is not what the study was run on: "

@@ -168,7 +168,8 @@ def cli() -> None:
     "--data",
     "source",
     metavar="PATH|NAME",
-    help="What the task takes: a cifar100.npz, cifar-100-python/, auto, cifar100, generated.",
+    help="Labelled images: an .npz, torchvision:NAME, file.py:function, cifar-100-python/, auto, "
+    "cifar100, generated; or what a task of yours takes.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The study's folder.  [default: reports/<name>]"

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,9 @@ def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
         name: that of a space in `search_spaces/`, a path to a file with `space()`,
             `path/to/file.py:function` for a function or class that gives an nn.Module or a
             SearchSpace, `torchvision:NAME` or `timm:NAME`.
-        inputs: for models; a space says itself what it is for. Without them a model of a library
-            has the images it was made for, and one of the user's CIFAR-100's.
+        inputs: for models, and spaces that ship; a user's space says itself what it is for.
+            Without them a model of a library has the images it was made for, and one of the user's
+            CIFAR-100's.
 
     Raises:
         UserError: there is no such model or file, or it gives something else.
@@ -65,7 +66,25 @@ def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
             f"cannot read {name!r} as a model",
             "write torchvision:resnet50, timm:convnext_tiny or path/to/file.py:function",
         )
-    return load_space(name)
+    space = load_space(name)
+    return space if inputs is None or name.endswith(".py") else _for_inputs(space, inputs)
+
+
+def _for_inputs(space: SearchSpace, inputs: Inputs) -> SearchSpace:
+    """A space that ships, for images of another shape and another number of classes.
+
+    Raises UserError for images of less than a quarter of its size: its last maps would be too
+    small.
+    """
+    _, *made_for = space.input_shape
+    _, *sides = inputs.shape
+    if 4 * min(sides) < min(made_for):
+        raise UserError(
+            f"space {space.name!r} is for images of {made_for[0]}x{made_for[1]} pixels, "
+            f"and these have {sides[0]}x{sides[1]}",
+            "its last maps would be too small: take a space for small images, such as resnet18",
+        )
+    return replace(space, input_shape=inputs.shape, classes=inputs.classes)
 
 
 def names(library: str) -> list[str]:

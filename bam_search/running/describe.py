@@ -3,6 +3,7 @@
 import datetime
 import platform
 import shlex
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
         "digest": data.digest,
         "images": table["data"]["images"],
         "validation": table["data"]["validation"],
+        "inputs": asdict(ready.task.inputs),
     }
     table["metric"] = ready.task.metric.identity
     table["recipe"]["precision"] = _precision(ready)

@@ -174,6 +174,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     task = load_task(study.task)
     study.recipe.check_keys(task.name, task.recipe_keys)
     source = task.locate(study.data.source)
+    task = load_task(study.task, source.inputs)
     _check_options(request.options)
     use_module_files(files_of(study.search.sources))
     space = study.search.of(load(study.space, task.inputs))

@@ -172,6 +172,7 @@ def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
         ready.threads,
         checkpoints,
         ready.module_files,
+        ready.source.inputs,
     )
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
-from bam_search.model.load import load
+from bam_search.model.load import Inputs, load
 from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.context import TrainingContext
@@ -45,7 +45,8 @@ class Experiment:
     functions. A process that receives it has loaded the task: the samples are of its classes.
 
     `checkpoints` is the folder for trainings in progress, that of one study only; None keeps none.
-    `modules` are the files of the user's attention modules, by name.
+    `modules` are the files of the user's attention modules, by name. `inputs` are those that the
+    data need, None for the task's own.
     """
 
     task: str
@@ -57,6 +58,7 @@ class Experiment:
     threads: int
     checkpoints: Path | None = None
     modules: Mapping[str, ModuleFile] = field(default_factory=dict)
+    inputs: Inputs | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def _checkpoint(experiment: Experiment, job: Job, micro_batches: int) -> Checkpo
 
 
 def _space(experiment: Experiment) -> SearchSpace:
-    return _load(experiment.space, load_task(experiment.task).inputs)
+    return _load(experiment.space, load_task(experiment.task, experiment.inputs).inputs)
 
 
 _load = functools.cache(load)  # so that a user's file is run once, not for each candidate

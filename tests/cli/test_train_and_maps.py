@@ -13,7 +13,7 @@ from conftest import run_command
 from PIL import Image
 
 from bam_search.score.fused import fused
-from bam_search.tasks.classification.cifar100 import locate
+from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.classification.synthetic import generate_images
 
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-27-placement-cpu"
