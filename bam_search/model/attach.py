@@ -88,6 +88,7 @@ def attach(
     init: Init = "random",
     seed: int = 0,
     sites: Sites | None = None,
+    example_inputs: object = None,
 ) -> Placement:
     """Put the attention modules of a placement into `model`, in place; return it, canonical.
 
@@ -116,6 +117,8 @@ def attach(
             so the model's outputs do not change until training changes the gate.
         seed: decides the initial weights, together with the site's name and the choice.
         sites: those of the model, if `find_sites` has found them already.
+        example_inputs: what the model is called with, if that is not one batch of images: as in
+            `find_sites`.
 
     Raises:
         UserError: as from `resolve` and `find_sites`; a site has a child `attention` already; the
@@ -130,7 +133,8 @@ def attach(
     if init not in ("random", "identity"):
         raise UserError(f"init = {init!r}", "init is 'random' or 'identity'")
     _check_enabled(model)
-    sites = find_sites(model, input_shape) if sites is None else sites
+    if sites is None:
+        sites = find_sites(model, input_shape, example_inputs=example_inputs)
     resolved = resolve(placement, sites)
     there = attended(model)
     for name, _ in resolved.choices:
