@@ -26,6 +26,17 @@ def tensors(values: object) -> list[Tensor]:
     return list(_tensors(values, set()))
 
 
+def main_tensor(output: object) -> Tensor | None:
+    """The tensor that a model's answer is: `output` itself, its `logits`, or the first one in it.
+
+    So what a network adds in training (the auxiliary heads of GoogLeNet) is left out. None if there
+    is no tensor.
+    """
+    named = _inside(output).get("logits", getattr(output, "logits", None))
+    found = (named,) if isinstance(named, Tensor) else tensors(output)
+    return next(iter(found), None)
+
+
 def replaced(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same values with `change(t)` in the place of each tensor t. `values` stay as they are."""
     if isinstance(values, Tensor):
