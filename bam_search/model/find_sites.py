@@ -27,7 +27,6 @@ from bam_search.model.trace import (
     Call,
     Shape,
     Trace,
-    first_calls,
     image_arguments,
     trace,
     trace_without_values,
@@ -92,7 +91,9 @@ def find_sites(
     for name, call, image in _by_time((traced, *parts)):
         layout = _layout(call, larger, image, traced.module(name))
         if layout in (MAP, CHANNELS_LAST):
-            sites[name] = _site(call, layout)
+            first, *further = (_site(call, layout) for call in traced.trace.calls_of[name])
+            sides = tuple((site.height, site.width) for site in further)
+            sites[name] = replace(first, further=sides)
         else:
             refused[name] = layout
     extractor = feature_extractor(traced)
@@ -304,15 +305,14 @@ def _calls_on_larger_image(
         larger = trace(model, arguments.larger())
     except UserError:
         return None
-    return first_calls(larger.calls)
+    return {name: first for name, (first, *_) in larger.calls_of.items()}
 
 
 def _calls_on_larger_maps(small: Trace) -> dict[str, Call]:
     """The calls of the outermost submodules that run by themselves on a larger map, and inside."""
     found: dict[str, Call] = {}
-    first = first_calls(small.calls)
-    for name in sorted(first, key=lambda name: name.count(".")):
-        arguments = first[name].arguments
+    for name in sorted(small.calls_of, key=lambda name: name.count(".")):
+        arguments = small.calls_of[name][0].arguments
         if name in found or not arguments.images:
             continue
         alone = _Alone(small.model.get_submodule(name))

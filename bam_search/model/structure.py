@@ -30,6 +30,7 @@ OUTPUT_OPS = LAYOUT_OPS | {"sigmoid", "tanh", "_softmax", "_log_softmax", "pixel
 """Operations between a layer and the output that it makes; resizing may be another."""
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+UPSAMPLING = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,7 @@ def shared_parts(traced: TracedModel) -> tuple[TracedModel, ...]:
     Each is read in its first call, as if it were the model. What is called once in each of its
     calls was called once in it.
     """
-    calls: dict[str, list[Call]] = {}
-    for call in traced.trace.calls:
-        calls.setdefault(call.name, []).append(call)
+    calls = traced.trace.calls_of
     inside: dict[str, list[str]] = {}
     for name in calls:
         part = next((outer for outer in _prefixes(name) if _once_in_each(calls, outer, name)), None)
@@ -289,9 +288,9 @@ def _convolution_blocks(traced: TracedModel) -> dict[str, str]:
         module = traced.module(name)
         if any(module.children()) or not traced.on_trunk(name):
             continue
-        if isinstance(module, CONVOLUTIONS):
-            if module.kernel_size == call.given[2:]:  # a linear layer in disguise
-                break
+        if isinstance(module, CONVOLUTIONS + UPSAMPLING):
+            if module.kernel_size == call.given[2:] and {*call.shape[2:]} == {1}:
+                break  # a linear layer in disguise
             found[name] = name
             end, open_shape = name, call.shape
         elif call.shape == open_shape:
@@ -299,7 +298,25 @@ def _convolution_blocks(traced: TracedModel) -> dict[str, str]:
             end = name
         else:
             open_shape = None
-    return found
+    return _without_upsampling(traced, found)
+
+
+def _without_upsampling(traced: TracedModel, found: Mapping[str, str]) -> dict[str, str]:
+    """The convolutions, without transposed ones that only make the map that the next one takes."""
+    following = [*found.values(), None][1:]
+    return {
+        end: name
+        for (end, name), after in zip(found.items(), following, strict=True)
+        if after is None or not _prepares(traced, name, after)
+    }
+
+
+def _prepares(traced: TracedModel, name: str, after: str) -> bool:
+    if not isinstance(traced.module(name), UPSAMPLING):
+        return False
+    if isinstance(traced.module(after), UPSAMPLING) or _makes_output(traced, after):
+        return False
+    return traced.single_calls[name].shape[2:] == traced.single_calls[after].shape[2:]
 
 
 def _class_key(module: nn.Module) -> object:

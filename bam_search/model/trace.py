@@ -77,9 +77,17 @@ class Trace:
     results: tuple[int, ...]
 
     @cached_property
+    def calls_of(self) -> dict[str, list[Call]]:
+        """The calls of each submodule, by name."""
+        calls: dict[str, list[Call]] = {}
+        for call in self.calls:
+            calls.setdefault(call.name, []).append(call)
+        return calls
+
+    @cached_property
     def times(self) -> Counter[str]:
         """How often each submodule was called."""
-        return Counter(call.name for call in self.calls)
+        return Counter({name: len(calls) for name, calls in self.calls_of.items()})
 
     @property
     def resizes_images(self) -> bool:
@@ -225,14 +233,6 @@ class Trace:
 
     def _is_as_large(self, n: int, other: int) -> bool:
         return self._is_map(n) and self.shapes[n][2:] == self.shapes[other][2:]
-
-
-def first_calls(calls: Iterable[Call]) -> dict[str, Call]:
-    """The first call of each submodule, by name."""
-    first: dict[str, Call] = {}
-    for call in calls:
-        first.setdefault(call.name, call)
-    return first
 
 
 def _above(sources: Sequence[tuple[int, ...]], ends: Iterable[int], down_to: int) -> frozenset[int]:

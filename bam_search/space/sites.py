@@ -3,6 +3,7 @@
 Names and numbers only: `bam_search.model.find_sites` finds them in a model.
 """
 
+import itertools
 import re
 import warnings
 from collections import Counter
@@ -37,7 +38,8 @@ class Site:
     outside all stages), `block` is the name of the block that holds the site ("" for none). `roles`
     are the TARGETS that it belongs to: "stage-ends" for the end of a stage, on the trunk;
     "bottleneck" for one that another stage follows; "every-block" for the end of a block's residual
-    branch, before the addition, or the output of a block that adds nothing.
+    branch, before the addition, or the output of a block that adds nothing. `further` has (height,
+    width) of its output in each further call, if it lies in a part that is called several times.
     """
 
     name: str
@@ -48,11 +50,12 @@ class Site:
     stage: int | None = None
     block: str = ""
     roles: tuple[str, ...] = ()
+    further: tuple[tuple[int, int], ...] = ()
 
     @property
     def side(self) -> int:
-        """The shorter side of its map."""
-        return min(self.height, self.width)
+        """The shorter side of its map, of the smallest if there are several."""
+        return min(self.height, self.width, *itertools.chain.from_iterable(self.further))
 
 
 @dataclass(frozen=True)

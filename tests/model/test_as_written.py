@@ -10,9 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bam_search import UserError, attach, attached
+from bam_search import UserError, attach, attached, count
+from bam_search.model.attach import resolve
+from bam_search.model.build import build, sites_of
 from bam_search.model.find_sites import find_sites
 from bam_search.model.insert import CHILD
+from bam_search.score.cost_table import cost_table
+from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
 
 SHAPE = (3, 32, 32)
@@ -304,6 +308,7 @@ def test_a_part_that_is_called_twice_has_the_sites_it_would_have_alone(name: str
             (site.channels, site.height, site.stage)
         )
         assert shared.roles == site.roles
+        assert len(shared.further) == times - 1
     assert sites.refused[prefix.split(".")[0]] == f"is called {times} times in one pass"
 
 
@@ -461,3 +466,24 @@ def test_what_is_written_into_a_part_of_a_tensor_is_in_it() -> None:
             return super().forward(padded).mean((2, 3))
 
     check_stages(find_sites(Pads(), SHAPE))
+
+
+class Twice(nn.Module):
+    """A classifier that averages over an image and a part of it."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.encoder, self.fc = Stages(), nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(sum(self.encoder(view).mean((2, 3)) for view in (x, x[:, :, ::2, ::2])))
+
+
+@pytest.mark.parametrize("choice", ["bam(r=2,d=1)", "se(r=2)", "block"])
+def test_what_attention_costs_in_a_shared_part_is_counted_in_each_call(choice: str) -> None:
+    space = SearchSpace("mine", Twice, SHAPE, 10)
+    sites = sites_of(space)
+    assert sites.by_name["encoder.stages.1"].further == ((8, 8),)
+    placement = resolve(f"encoder.stages.1={choice}", sites)
+    counted = count(build(space, sites, placement, seed=0), SHAPE)
+    assert cost_table(space, sites).cost(placement) == counted

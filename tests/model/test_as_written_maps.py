@@ -150,6 +150,23 @@ class Convolutions(nn.Module):
         return functional.interpolate(self.out(e), scale_factor=2, mode="bilinear")
 
 
+class Transposed(nn.Module):
+    """Transposed convolutions alone lead up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, 2, padding=1)
+        self.c, self.out = nn.Conv2d(8, 16, 3, 2, padding=1), nn.Conv2d(8, 2, 1)
+        self.d, self.e = nn.ConvTranspose2d(16, 8, 2, 2), nn.ConvTranspose2d(16, 4, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.a(x).relu()
+        b = self.b(a).relu()
+        d = self.d(self.c(b).relu()).relu()
+        e = self.e(torch.cat([d, b], 1)).relu()
+        return self.out(torch.cat([e, a], 1)).tanh()
+
+
 UNETS: dict[type[nn.Module], tuple[list[str], list[str]]] = {
     Wrapped: (
         ["first", "downs.0", "downs.1", "ups.0", "ups.1"],
@@ -158,6 +175,7 @@ UNETS: dict[type[nn.Module], tuple[list[str], list[str]]] = {
     Containers: (list("abcde"), list("abcde")),
     Added: (list("abcde"), list("abcde")),
     Convolutions: (list("abcde"), list("abcde")),
+    Transposed: (list("abcde"), list("abcde")),
 }
 
 
