@@ -90,12 +90,12 @@ def find_sites(
     refused = _not_called_exactly_once(traced, parts)
     for name, call, image in _by_time((traced, *parts)):
         layout = _layout(call, larger, image, traced.module(name))
-        if layout in (MAP, CHANNELS_LAST):
-            first, *further = (_site(call, layout) for call in traced.trace.calls_of[name])
-            sides = tuple((site.height, site.width) for site in further)
-            sites[name] = replace(first, further=sides)
-        else:
+        if layout not in (MAP, CHANNELS_LAST):
             refused[name] = layout
+        elif name in traced.trace.children_run_outside:
+            refused[name] = "has children that something else runs over"
+        else:
+            sites[name] = _site_of(traced.trace, name, layout)
     extractor = feature_extractor(traced)
     part, found = blocks_of_parts((traced, *parts, *([extractor] if extractor else [])))
     return Sites(
@@ -195,6 +195,16 @@ def _site(call: Call, layout: str) -> Site:
     _, *sides = call.shape
     channels, height, width = sides if layout == MAP else (sides[2], sides[0], sides[1])
     return Site(call.name, channels, height, width, layout)
+
+
+def _site_of(trace: Trace, name: str, layout: str) -> Site:
+    """The site, in its first call and all further ones."""
+    first, *further = (_site(call, layout) for call in trace.calls_of[name])
+    return replace(
+        first,
+        runs_children=name in trace.run_children,
+        further=tuple((site.height, site.width) for site in further),
+    )
 
 
 def _not_called_exactly_once(traced: TracedModel, parts: Sequence[TracedModel]) -> dict[str, str]:
@@ -302,7 +312,7 @@ def _calls_on_larger_image(
     if small.resizes_images:
         return _calls_on_larger_maps(small)
     try:
-        larger = trace(model, arguments.larger())
+        larger = trace(model, arguments.larger(), probing=False)
     except UserError:
         return None
     return {name: first for name, (first, *_) in larger.calls_of.items()}

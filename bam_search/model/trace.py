@@ -7,7 +7,7 @@ import copy
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bam_search.errors import UserError
 from bam_search.model.arguments import Arguments, tensors
-from bam_search.model.insert import remove
+from bam_search.model.insert import free_name, remove
+from bam_search.model.probe import Probe, put_probes
 
 Shape = tuple[int, int, int]
 BATCH = 2
@@ -67,6 +68,9 @@ class Trace:
     depend on it are numbered. `sources[n]` are the operations whose results operation n read,
     `kinds[n]` is its name, `shapes[n]` the shape of its result; `results` made the tensors that the
     model returned. `model` is the copy that was watched: without attention, perhaps without values.
+
+    `run_children` are the submodules that run over their own children, so that they would run one
+    more; `children_run_outside` those whose children something else runs over.
     """
 
     model: nn.Module
@@ -75,6 +79,8 @@ class Trace:
     kinds: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     results: tuple[int, ...]
+    run_children: frozenset[str] = frozenset()
+    children_run_outside: frozenset[str] = frozenset()
 
     @cached_property
     def calls_of(self) -> dict[str, list[Call]]:
@@ -247,29 +253,34 @@ def _above(sources: Sequence[tuple[int, ...]], ends: Iterable[int], down_to: int
     return frozenset(seen)
 
 
-def trace(model: nn.Module, inputs: Shape | Arguments) -> Trace:
+def trace(model: nn.Module, inputs: Shape | Arguments, probing: bool = True) -> Trace:
     """The trace of a copy of `model` without attention, in eval mode, on the meta device.
 
     `inputs` are BATCH images of a shape (C, H, W), or what the model is called with. Nothing is
     computed, and the model is not changed. A model that cannot run there (it asks for values) runs
-    on the CPU. Raises UserError if it cannot run on the inputs at all.
+    on the CPU. With `probing` it has a probe in each submodule; where it does not run with them,
+    every submodule counts as one that runs over its children. Raises UserError if it cannot run on
+    the inputs at all.
     """
     arguments = inputs if isinstance(inputs, Arguments) else image_arguments(model, inputs)
-    found = trace_without_values(model, arguments)
-    if found is not None:
-        return found
+    for probed in (True, False) if probing else (False,):
+        found = trace_without_values(model, arguments, probed)
+        if found is not None:
+            return found
     try:
-        return _watched(copy.deepcopy(model).to("cpu"), arguments.on("cpu"))
+        return _watched(copy.deepcopy(model).to("cpu"), arguments.on("cpu"), probed=False)
     except Exception as error:  # a user's model can raise anything; the user has to read it
         kind = type(error).__name__
         first = (str(error).strip().splitlines() or [kind])[0]
         raise UserError(f"the model cannot run on {arguments.text}: {kind}: {first}") from error
 
 
-def trace_without_values(model: nn.Module, arguments: Arguments) -> Trace | None:
+def trace_without_values(
+    model: nn.Module, arguments: Arguments, probed: bool = False
+) -> Trace | None:
     """The trace on the meta device; None if the model cannot run there."""
     try:
-        return _watched(_on_meta(model), arguments.on("meta"))
+        return _watched(_on_meta(model), arguments.on("meta"), probed)
     except Exception:  # a user's model can raise anything
         return None
 
@@ -289,15 +300,17 @@ def _on_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, empty)
 
 
-def _watched(twin: nn.Module, arguments: Arguments) -> Trace:
+def _watched(twin: nn.Module, arguments: Arguments, probed: bool) -> Trace:
     remove(twin)
     watch = _Watch()
     watch.handed_on(arguments)
-    for name, module in twin.named_modules():
-        if name:
-            _listen(module, name, watch)
+    named = {name: module for name, module in twin.named_modules() if name}
+    for name, module in named.items():
+        _listen(module, name, watch)
+    probes = put_probes(twin, _probed(named)) if probed else {}
     with torch.no_grad(), watch:
         output = twin.eval()(*arguments.args, **arguments.kwargs)
+    remove(twin)
     results = watch.makers(output)
     if not results:
         raise ValueError("its output does not depend on the image")
@@ -308,7 +321,24 @@ def _watched(twin: nn.Module, arguments: Arguments) -> Trace:
         tuple(watch.kinds),
         tuple(watch.shapes),
         tuple(sorted(results)),
+        frozenset(_by_others(probes)) if probed else frozenset(named),
+        frozenset(name for name, probe in probes.items() if probe.others_outside),
     )
+
+
+def _probed(named: Mapping[str, nn.Module]) -> list[str]:
+    """The submodules that get a probe: those that may be called, and have a name free for it."""
+    return [
+        name
+        for name, module in named.items()
+        if type(module) not in (nn.ModuleList, nn.ModuleDict)
+        and not isinstance(module, torch.jit.ScriptModule)
+        and free_name(module)
+    ]
+
+
+def _by_others(probes: Mapping[str, Probe]) -> list[str]:
+    return [name for name, probe in probes.items() if probe.others]
 
 
 def _listen(module: nn.Module, name: str, watch: "_Watch") -> None:

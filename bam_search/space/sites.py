@@ -38,7 +38,8 @@ class Site:
     outside all stages), `block` is the name of the block that holds the site ("" for none). `roles`
     are the TARGETS that it belongs to: "stage-ends" for the end of a stage, on the trunk;
     "bottleneck" for one that another stage follows; "every-block" for the end of a block's residual
-    branch, before the addition, or the output of a block that adds nothing. `further` has (height,
+    branch, before the addition, or the output of a block that adds nothing. `runs_children` says
+    that it runs over its own children, so that it must not find one more. `further` has (height,
     width) of its output in each further call, if it lies in a part that is called several times.
     """
 
@@ -50,6 +51,7 @@ class Site:
     stage: int | None = None
     block: str = ""
     roles: tuple[str, ...] = ()
+    runs_children: bool = False
     further: tuple[tuple[int, int], ...] = ()
 
     @property
