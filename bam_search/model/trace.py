@@ -3,7 +3,6 @@
 Which submodule was called when, what it returned, and how the tensors depend on one another.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from bam_search.errors import UserError
 from bam_search.model.insert import remove
+from bam_search.model.twin import twin_of
 
 Shape = tuple[int, int, int]
 BATCH = 2
@@ -108,31 +108,24 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
     """The trace of a copy of `model` without attention, in eval mode, on the meta device.
 
     Nothing is computed, and the model is not changed. A model that cannot run there (it asks for
-    values) runs on the CPU. Raises UserError if it cannot run on (C, H, W) at all.
+    values) runs on the CPU. Raises UserError if it cannot be copied, or run on (C, H, W) at all.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     try:
         image = torch.zeros(BATCH, *input_shape, device="meta", dtype=dtype)
-        return _watched(_on_meta(model), image)
+        return _watched(twin_of(model, "meta"), image)
     except Exception:  # whatever it was, the second attempt raises what is wrong
         pass
+    twin = twin_of(model, "cpu")
     try:
         image = torch.zeros(BATCH, *input_shape, dtype=dtype)
-        return _watched(copy.deepcopy(model).to("cpu"), image)
+        return _watched(twin, image)
     except Exception as error:  # a user's model can raise anything; the user has to read it
         kind = type(error).__name__
         first = (str(error).strip().splitlines() or [kind])[0]
         raise UserError(
             f"the model cannot run on images of shape {input_shape}: {kind}: {first}"
         ) from error
-
-
-def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy whose parameters and buffers have no values, made without copying them."""
-    empty: dict[int, Any] = {id(b): torch.empty_like(b, device="meta") for b in model.buffers()}
-    for p in model.parameters():
-        empty[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
-    return copy.deepcopy(model, empty)
 
 
 def _watched(twin: nn.Module, image: Tensor) -> Trace:
