@@ -26,6 +26,11 @@ HOOKS = (
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
 """The attributes of a module that hold its hooks by number."""
+FLAGS = (
+    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    "_forward_pre_hooks_with_kwargs",
+)
+"""The attributes of a module that say, by number, how its hooks are called."""
 PACKAGES = frozenset({"torch", "bam_search"})
 """Hooks that are defined in these are a part of how a model computes."""
 
@@ -60,7 +65,7 @@ def _require_shapes(model: nn.Module) -> None:
 
 
 def _copied_with_shared(model: nn.Module, device: str) -> nn.Module:
-    shared = dict(_uncopyable(model, device))
+    shared = dict(_uncopyable(model))
     try:
         return _copied(model, device, shared)
     except Exception as error:  # a class of a user's can raise anything; the user has to read it
@@ -76,11 +81,19 @@ def _copied(model: nn.Module, device: str, shared: Mapping[int, Any]) -> nn.Modu
     twin = copy.deepcopy(model, memo)
     # Hooks come last: a method of a module is then copied as that of the module's copy.
     for module in model.modules():
-        for attribute in HOOKS:
-            kept = _kept(getattr(module, attribute, {}), model)
-            if kept and id(module) in memo:
-                getattr(memo[id(module)], attribute).update(copy.deepcopy(kept, memo))
+        # One that says how it is copied leaves out what its hooks need, as graphs of torch.export.
+        if id(module) in memo and not hasattr(module, "__deepcopy__"):
+            _copy_hooks(module, memo[id(module)], model, memo)
     return twin
+
+
+def _copy_hooks(module: nn.Module, to: nn.Module, model: nn.Module, memo: dict[int, Any]) -> None:
+    for attribute in HOOKS:
+        kept = _kept(getattr(module, attribute, {}), model)
+        if kept:
+            getattr(to, attribute).update(copy.deepcopy(kept, memo))
+    for attribute in FLAGS:
+        getattr(to, attribute).update(getattr(module, attribute))
 
 
 def _memo(model: nn.Module, device: str) -> dict[int, Any]:
@@ -118,12 +131,12 @@ class _Placing(TorchFunctionMode):
         return memo[id(tensor)]
 
 
-def _uncopyable(model: nn.Module, device: str) -> Iterator[tuple[int, Any]]:
+def _uncopyable(model: nn.Module) -> Iterator[tuple[int, Any]]:
     """Each attribute that cannot be copied, with its id. Raises UserError if it holds modules."""
-    registries = set(vars(nn.Module()))
+    registries, memo = set(vars(nn.Module())), _memo(model, "meta")
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
-            error = None if attribute in registries else _refusal(value, _memo(model, device))
+            error = None if attribute in registries else _refusal(value, dict(memo))
             if error is None:
                 continue
             if any(isinstance(leaf, nn.Module) for leaf in tree_leaves(value)):

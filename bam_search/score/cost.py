@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from bam_search.errors import UserError, first_line
-from bam_search.score.countable import Countable, Example, Inputs, countable, everything_in_sight
+from bam_search.score.countable import Countable, Example, countable, everything_in_sight
 from bam_search.score.handles import OUTPUTS, PRODUCTS, WEIGHTED, Handle, function_handles, handles
 
 with warnings.catch_warnings():
@@ -88,7 +88,7 @@ def count(
     model: nn.Module,
     input_shape: tuple[int, ...] | None = None,
     *,
-    example_inputs: Inputs | None = None,
+    example_inputs: object = None,
 ) -> Cost:
     """The cost of `model` for one (C, H, W) image: parameters, activations and MACs.
 
@@ -98,9 +98,9 @@ def count(
         >>> f"{cost.params:,} parameters, {cost.macs_conv_fc:,} MACs conv + fc"
         '25,557,032 parameters, 4,089,184,256 MACs conv + fc'
 
-    A model with several inputs, or with others than images, is counted on `example_inputs`: a tuple
-    of its positional tensors, or a dictionary of tensors by argument. They are taken as they are,
-    so a batch counts as a batch. The output may be tensors in any containers or dataclasses.
+    A model with several inputs, or with others than images, is counted on `example_inputs`: a
+    tensor, a tuple of positional arguments, or a mapping of keyword ones. They are taken as they
+    are, so a batch counts as a batch. The output may be tensors in any containers or dataclasses.
 
     The model may be on any device, "meta" among them, of any dtype, frozen or training. A copy of
     it is counted, in eval mode, on the CPU; hooks that a user put on it do not run.
@@ -109,8 +109,9 @@ def count(
     padded as always. Its heads count for as many proposals and detections as they keep at most
     (1,000 and 100 by default), so the count depends on no weights.
 
-    Raises UserError if the model cannot be copied, does not run on the inputs, or has an operator
-    with weights that cannot be counted.
+    Raises UserError if not one of `input_shape` and `example_inputs` is given, and if the model
+    cannot be copied, does not run on the inputs, or has an operator with weights that cannot be
+    counted.
     """
     example = Example.of(input_shape, example_inputs)
     net = countable(model, example)

@@ -7,7 +7,7 @@ their images, and run their heads on as many boxes as the images have.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -15,53 +15,72 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, _SingleLevelFunction
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from bam_search.errors import UserError
 from bam_search.model.twin import twin_of
 
-Inputs = Sequence[Tensor] | Mapping[str, Tensor]
-"""Positional or keyword tensors of a model."""
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 @dataclass(frozen=True)
 class Example:
-    """The tensors that a model is counted on, and by which names it takes them; () by position."""
+    """What a model is called with to count it: the leaves of its arguments, and their structure."""
 
-    tensors: tuple[Tensor, ...]
-    names: tuple[str, ...] = ()
+    leaves: tuple[Any, ...]
+    structure: TreeSpec
 
     @classmethod
-    def of(cls, input_shape: tuple[int, ...] | None, example_inputs: Inputs | None) -> "Example":
-        """The example of `count`. Raises UserError unless exactly one of the two is given."""
+    def of(cls, input_shape: tuple[int, ...] | None, example_inputs: object) -> "Example":
+        """The example of `count`, on the CPU.
+
+        Raises UserError unless one of the two is given, and if there is no tensor in the inputs.
+        """
         if (input_shape is None) == (example_inputs is None):
             raise UserError(
-                f"a count needs images of one kind: input_shape is {input_shape} and "
-                f"example_inputs are {'not ' if example_inputs is None else ''}given",
-                "give input_shape, such as (3, 224, 224), or example_inputs",
+                f"input_shape is {input_shape}, and example_inputs are "
+                f"{'not ' if example_inputs is None else ''}given as well",
+                "give one of them: input_shape, such as (3, 224, 224), or example_inputs",
             )
-        if example_inputs is None:
-            return cls((torch.zeros(1, *(input_shape or ())),))
-        named = dict(example_inputs) if isinstance(example_inputs, Mapping) else {}
-        values = named.values() if isinstance(example_inputs, Mapping) else example_inputs
-        for value in values:
-            if not isinstance(value, Tensor):
-                raise UserError(
-                    f"example_inputs hold a {type(value).__name__}",
-                    "give a tuple of tensors, or a dictionary of tensors by argument",
-                )
-        return cls(tuple(_on_cpu(value) for value in values), tuple(named))
+        if input_shape is not None:
+            example_inputs = torch.zeros(1, *input_shape)
+        leaves, structure = tree_flatten(_arguments(example_inputs))
+        return cls(tuple(map(_on_cpu, leaves)), structure)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors among the leaves, which a trace has for inputs."""
+        return tuple(leaf for leaf in self.leaves if isinstance(leaf, Tensor))
 
     @property
     def text(self) -> str:
         """The shapes, for a sentence."""
         return " and ".join(str(tuple(tensor.shape)) for tensor in self.tensors)
 
+    def arguments(self, tensors: Iterable[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The positional and the keyword arguments, with these tensors."""
+        given = iter(tensors)
+        leaves = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        args, kwargs = tree_unflatten(leaves, self.structure)
+        return args, kwargs
 
-def _on_cpu(value: Tensor) -> Tensor:
-    on_cpu = torch.zeros_like(value, device="cpu") if value.is_meta else value.detach().cpu()
-    return on_cpu.float() if value.is_floating_point() else on_cpu
+
+def _arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    hint = "give a tuple of positional arguments, or a mapping of keyword ones, with tensors"
+    if not isinstance(inputs, (Tensor, tuple, Mapping)):
+        raise UserError(f"example_inputs is a {type(inputs).__name__}", hint)
+    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(inputs)):
+        raise UserError("example_inputs has no tensor in it", hint)
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (inputs,) if isinstance(inputs, Tensor) else inputs, {}
+
+
+def _on_cpu(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    on_cpu = torch.zeros_like(leaf, device="cpu") if leaf.is_meta else leaf.detach().cpu()
+    return on_cpu.float() if leaf.is_floating_point() else on_cpu
 
 
 class Countable(nn.Module):
@@ -70,26 +89,22 @@ class Countable(nn.Module):
     Within `keep_all`, the results of all operators are put out, so that a trace drops none.
     """
 
-    def __init__(self, net: nn.Module, names: tuple[str, ...]) -> None:
+    def __init__(self, net: nn.Module, example: Example) -> None:
         super().__init__()
         self.net = net
-        self.names = names
+        self.example = example
         self.keep_all = False
         self.register_state_dict_post_hook(_leave_tensors)  # type: ignore[no-untyped-call]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        args, kwargs = self.example.arguments(tensors)
         kept = _Kept()
         with kept if self.keep_all else contextlib.nullcontext():
-            output = self._called(tensors)
+            output = self.net(*args, **kwargs)
         outputs = (*tensors_in(output), *kept.tensors)
         if not outputs:
             raise ValueError(f"its output, a {type(output).__name__}, has no tensors")
         return outputs
-
-    def _called(self, tensors: tuple[Tensor, ...]) -> Any:
-        if self.names:
-            return self.net(**dict(zip(self.names, tensors, strict=True)))
-        return self.net(*tensors)
 
 
 def _leave_tensors(_net: nn.Module, state: dict[str, Any], *_: object) -> None:
@@ -135,7 +150,7 @@ def countable(model: nn.Module, example: Example) -> Countable:
         for kind in type(module).__mro__:
             if kind.__name__ in DETECTORS:
                 DETECTORS[kind.__name__](module, example.tensors[0].shape[-2:])
-    return Countable(net, example.names)
+    return Countable(net, example)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -252,6 +252,13 @@ def test_a_users_hooks_are_not_run_and_stay(hang: Callable[[nn.Module, Recorder]
     assert recorder.seen
 
 
+def test_a_graph_is_copied_as_it_says() -> None:
+    exported = torch.export.export(Net().eval(), (IMAGES[:1],)).module()
+    assert exported._forward_pre_hooks  # which its __deepcopy__ leaves out
+    assert torch.equal(twin_of(exported, "cpu")(IMAGES[:1]), exported(IMAGES[:1]))
+    assert count(exported, SHAPE).macs_conv_fc == MACS
+
+
 def test_inserted_attention_is_copied_and_felt() -> None:
     net = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Flatten(), nn.Linear(16 * 256, 4)).eval()
     attach(net, "0=se(r=4)", SHAPE)

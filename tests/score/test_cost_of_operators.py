@@ -445,7 +445,7 @@ IMAGE, WORDS, SCALE = torch.rand(1, 3, 8, 8), torch.tensor([[1, 6]]), torch.rand
     "inputs",
     [
         (IMAGE, WORDS),
-        [IMAGE.double(), WORDS, SCALE.half()],
+        (IMAGE.double(), WORDS, SCALE.half()),
         {"words": WORDS, "image": IMAGE},
         {"scale": SCALE, "words": WORDS, "image": IMAGE.half()},
         (IMAGE.to("meta"), WORDS.to("meta")),
@@ -455,6 +455,30 @@ def test_several_inputs_are_given_as_an_example(inputs: Any) -> None:
     cost = count(Two(), example_inputs=inputs)
     assert cost.macs_conv_fc == 36 * 27 * 4 + 8
     assert cost.uncounted == {}
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        IMAGE,
+        (IMAGE, 2),
+        {"input": IMAGE, "times": 2},
+        ([IMAGE, None], "sum"),
+        ({"left": [IMAGE]},),
+    ],
+)
+def test_inputs_may_lie_in_anything(inputs: Any) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, input: Any, times: Any = 1) -> Tensor:
+            while not isinstance(input, Tensor):
+                (input, *_) = input.values() if isinstance(input, dict) else input
+            return self.conv(input * 2 if times else input)
+
+    assert count(Net(), example_inputs=inputs).macs_conv_fc == 36 * 27 * 4
 
 
 def test_a_batch_counts_as_a_batch() -> None:
@@ -468,14 +492,13 @@ def test_a_batch_counts_as_a_batch() -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({}, "a count needs images of one kind"),
-        (
-            {"input_shape": (3, 8, 8), "example_inputs": (IMAGE,)},
-            "a count needs images of one kind",
-        ),
-        ({"example_inputs": (IMAGE, 3)}, "example_inputs hold a int"),
-        ({"example_inputs": {"image": [IMAGE]}}, "example_inputs hold a list"),
+        ({}, "input_shape is None, and example_inputs are not given"),
+        ({"input_shape": (3, 8, 8), "example_inputs": (IMAGE,)}, "input_shape is (3, 8, 8), and"),
+        ({"example_inputs": [IMAGE]}, "example_inputs is a list"),
+        ({"example_inputs": (3, ["text"])}, "example_inputs has no tensor in it"),
+        ({"example_inputs": {}}, "example_inputs has no tensor in it"),
         ({"input_shape": (4, 8, 8)}, "the model cannot run on inputs of shape (1, 4, 8, 8)"),
+        ({"example_inputs": {"image": IMAGE}}, "the model cannot run on inputs of shape"),
     ],
 )
 def test_inputs_that_do_not_fit_are_told(asked: Mapping[str, Any], told: str) -> None:
