@@ -6,6 +6,10 @@ Two conventions, always both. `macs_conv_fc` counts convolutions and linear laye
 publish. `macs` is the full count: what fvcore counts by itself (batch normalisation and adaptive
 pooling too) plus one operation per output element (per input element for a pooling, a mean or a
 sum) for the elementwise, pooling and reducing operators that fvcore skips.
+
+A product with a weight is a linear layer, however it is written. Products of activations, such as
+attention's, are in the full count only, in full where they are masked, and alike whether attention
+is fused or written out. Recurrent layers count by their matrices, in the full count only.
 """
 
 import contextlib
@@ -42,8 +46,6 @@ FREE = frozenset(f"aten::{name}" for name in _FREE)
 
 They compute nothing, so they are neither counted nor listed as uncounted.
 """
-
-
 PUBLISHED = ("conv", "linear")
 """fvcore's names of the operators that the published convention counts."""
 UNITS = {
@@ -63,8 +65,8 @@ INTERNAL = (PRODUCTS, OUTPUTS)
 class Cost:
     """What a model costs.
 
-    `params` are its parameters. For one image, `activations` are the elements that convolutions and
-    linear layers put out, and `by_operator` has the MACs of each operator. `uncounted` has the
+    `params` are its parameters. For one image, `activations` are the elements that convolutions,
+    linear layers and other products of matrices put out, and `by_operator` has the MACs of each operator. `uncounted` has the
     number of calls of each operator that was not counted.
     """
 

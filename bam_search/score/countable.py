@@ -39,7 +39,7 @@ class Example:
         if (input_shape is None) == (example_inputs is None):
             raise UserError(
                 f"input_shape is {input_shape}, and example_inputs are "
-                f"{'not ' if example_inputs is None else ''}given as well",
+                f"{'not given either' if example_inputs is None else 'given as well'}",
                 "give one of them: input_shape, such as (3, 224, 224), or example_inputs",
             )
         if input_shape is not None:

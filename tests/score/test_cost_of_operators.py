@@ -492,7 +492,7 @@ def test_a_batch_counts_as_a_batch() -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({}, "input_shape is None, and example_inputs are not given"),
+        ({}, "input_shape is None, and example_inputs are not given either"),
         ({"input_shape": (3, 8, 8), "example_inputs": (IMAGE,)}, "input_shape is (3, 8, 8), and"),
         ({"example_inputs": [IMAGE]}, "example_inputs is a list"),
         ({"example_inputs": (3, ["text"])}, "example_inputs has no tensor in it"),
