@@ -66,8 +66,8 @@ class Cost:
     """What a model costs.
 
     `params` are its parameters. For one image, `activations` are the elements that convolutions,
-    linear layers and other products of matrices put out, and `by_operator` has the MACs of each operator. `uncounted` has the
-    number of calls of each operator that was not counted.
+    linear layers and other products of matrices put out, and `by_operator` has the MACs of each
+    operator. `uncounted` has the number of calls of each operator that was not counted.
     """
 
     params: int
