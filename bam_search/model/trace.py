@@ -3,7 +3,6 @@
 Which submodule was called when, what it returned, and how the tensors depend on one another.
 """
 
-import copy
 import functools
 import math
 from collections import Counter
@@ -20,6 +19,7 @@ from bam_search.errors import UserError
 from bam_search.model.arguments import Arguments, tensors
 from bam_search.model.insert import free_name, remove
 from bam_search.model.probe import Probe, put_probes
+from bam_search.model.twin import twin_of
 
 Shape = tuple[int, int, int]
 BATCH = 2
@@ -259,16 +259,17 @@ def trace(model: nn.Module, inputs: Shape | Arguments, probing: bool = True) -> 
     `inputs` are BATCH images of a shape (C, H, W), or what the model is called with. Nothing is
     computed, and the model is not changed. A model that cannot run there (it asks for values) runs
     on the CPU. With `probing` it has a probe in each submodule; where it does not run with them,
-    every submodule counts as one that runs over its children. Raises UserError if it cannot run on
-    the inputs at all.
+    every submodule counts as one that runs over its children. Raises UserError if it cannot be
+    copied, or run on the inputs at all.
     """
     arguments = inputs if isinstance(inputs, Arguments) else image_arguments(model, inputs)
     for probed in (True, False) if probing else (False,):
         found = trace_without_values(model, arguments, probed)
         if found is not None:
             return found
+    twin = twin_of(model, "cpu")
     try:
-        return _watched(copy.deepcopy(model).to("cpu"), arguments.on("cpu"), probed=False)
+        return _watched(twin, arguments.on("cpu"), probed=False)
     except Exception as error:  # a user's model can raise anything; the user has to read it
         kind = type(error).__name__
         first = (str(error).strip().splitlines() or [kind])[0]
@@ -280,7 +281,7 @@ def trace_without_values(
 ) -> Trace | None:
     """The trace on the meta device; None if the model cannot run there."""
     try:
-        return _watched(_on_meta(model), arguments.on("meta"), probed)
+        return _watched(twin_of(model, "meta"), arguments.on("meta"), probed)
     except Exception:  # a user's model can raise anything
         return None
 
@@ -290,14 +291,6 @@ def image_arguments(model: nn.Module, shape: Shape) -> Arguments:
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     images = torch.zeros(BATCH, *shape, dtype=dtype)
     return Arguments((images,), text=f"images of shape {shape}")
-
-
-def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy whose parameters and buffers have no values, made without copying them."""
-    empty: dict[int, Any] = {id(b): torch.empty_like(b, device="meta") for b in model.buffers()}
-    for p in model.parameters():
-        empty[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
-    return copy.deepcopy(model, empty)
 
 
 def _watched(twin: nn.Module, arguments: Arguments, probed: bool) -> Trace:
