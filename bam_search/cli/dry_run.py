@@ -5,7 +5,7 @@ import click
 from bam_search.config import flat
 from bam_search.running.forecast import Forecast, duration, forecast, sizes, told
 from bam_search.running.prepare import Request, ResolvedRun, one_per_space, resolve_run
-from bam_search.score.cost import Cost, overhead
+from bam_search.score.cost import UNITS, Cost, overhead
 from bam_search.score.estimate import most_expensive
 from bam_search.search.workload import trainings
 from bam_search.words import counted
@@ -52,12 +52,10 @@ def _echo_costs(ready: ResolvedRun) -> None:
 
 
 def _cost_line(name: str, cost: Cost, backbone: Cost) -> str:
-    columns = (
-        (cost.params, backbone.params, 12),
-        (cost.macs_conv_fc, backbone.macs_conv_fc, 15),
-        (cost.macs, backbone.macs, 15),
-    )
-    cells = [f"{n:{width},} {overhead(n, without):+7.2f} %" for n, without, width in columns]
+    cells = []
+    for key, width in (("params", 12), ("macs_conv_fc", 15), ("macs", 15)):
+        count, without = getattr(cost, key), getattr(backbone, key)
+        cells.append(f"{count:{width},} {overhead(count, without, UNITS[key]):+7.2f} %")
     return f"{name:28} " + " ".join(cells)
 
 

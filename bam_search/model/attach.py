@@ -97,6 +97,7 @@ def attach(
     seed: int = 0,
     sites: Sites | None = None,
     fit: bool = False,
+    example_inputs: object = None,
 ) -> Placement:
     """Put the attention modules of a placement into `model`, in place; return it, canonical.
 
@@ -134,6 +135,8 @@ def attach(
         sites: those of the model, if `find_sites` has found them already.
         fit: reduce r and d where a set's are too large for a site, as `fit_to_sites` does. What
             was put in is in the result.
+        example_inputs: what the model is called with, if that is not one batch of images: as in
+            `find_sites`.
 
     Raises:
         UserError: as from `resolve` and `find_sites`; a site has attention already; a site is
@@ -144,7 +147,8 @@ def attach(
     if init not in ("random", "identity"):
         raise UserError(f"init = {init!r}", "init is 'random' or 'identity'")
     _check_enabled(model)
-    sites = find_sites(model, input_shape) if sites is None else sites
+    if sites is None:
+        sites = find_sites(model, input_shape, example_inputs=example_inputs)
     resolved = fit_to_sites(placement, sites)[0] if fit else resolve(placement, sites)
     for name, _ in resolved.choices:
         _check_free(model, name)

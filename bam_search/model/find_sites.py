@@ -4,22 +4,33 @@ Which submodules put out a feature map, which of them end stages and blocks, and
 submodules are no sites.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
 from bam_search.errors import UserError
+from bam_search.model.arguments import Arguments
 from bam_search.model.structure import (
     Block,
     TracedModel,
-    blocks,
+    blocks_of_parts,
+    feature_extractor,
     holds,
     outermost,
+    shared_parts,
     stages,
     traced_model,
 )
-from bam_search.model.trace import BATCH, Call, Shape, Trace, trace
+from bam_search.model.trace import (
+    Call,
+    Shape,
+    Trace,
+    image_arguments,
+    trace,
+    trace_without_values,
+)
 from bam_search.space.sites import (
     BOTTLENECK,
     CHANNELS_LAST,
@@ -34,7 +45,12 @@ IMAGENET_SHAPE: Shape = (3, 224, 224)
 """The shape of an image where none is given: what most pretrained networks take."""
 
 
-def find_sites(model: nn.Module, input_shape: Shape = IMAGENET_SHAPE) -> Sites:
+def find_sites(
+    model: nn.Module,
+    input_shape: Shape = IMAGENET_SHAPE,
+    *,
+    example_inputs: object = None,
+) -> Sites:
     """The sites of `model`: the submodules that are called exactly once and return a feature map.
 
         >>> from torchvision.models import resnet18
@@ -45,38 +61,74 @@ def find_sites(model: nn.Module, input_shape: Shape = IMAGENET_SHAPE) -> Sites:
         >>> sites.refused["fc"]
         'returns vectors (B, C), not a feature map'
 
-    The result also says of every other submodule why it is no site. `input_shape` is (C, H, W) of
-    one image. The model is not changed. Attention that is already attached is ignored.
+    The result also says of every other submodule why it is no site. The model is not changed.
+    Attention that is already attached is ignored.
 
     A feature map is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W grow with the
     image's. To check this, the model also runs on an image twice as high and three times as wide.
-    If it cannot run on that image, H and W must divide the image's by one common factor instead.
+    If it cannot run on that image, H and W must divide the image's by one common factor instead. Of
+    a model that resizes its images (a detector), the parts run on larger maps by themselves.
 
-    Raises UserError if the model cannot run on `input_shape`.
+    A part that the model calls several times (the backbone of a Siamese one) has the sites that it
+    would have by itself; attention runs in each of its calls. A site's shape is that in the first.
+
+    Args:
+        model: any module.
+        input_shape: (C, H, W) of one image.
+        example_inputs: what the model is called with, if that is not one batch of images: a tuple
+            of positional arguments, or a mapping of keyword ones. Tensors may be nested in them;
+            those of shape (B, C, H, W) with floating-point numbers are the images.
+
+    Raises:
+        UserError: the model cannot run on `input_shape` or `example_inputs`.
     """
-    if len(input_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in input_shape):
-        raise UserError(
-            f"input_shape = {input_shape} is not (C, H, W)", "for example (3, 224, 224)"
-        )
-    traced = traced_model(trace(model, input_shape))
-    larger = _calls_on_larger_image(model, input_shape)
+    arguments = _arguments(model, input_shape, example_inputs)
+    traced = traced_model(trace(model, arguments))
+    larger = _calls_on_larger_image(model, traced.trace, arguments)
+    parts = shared_parts(traced)
     sites: dict[str, Site] = {}
-    refused = _not_called_exactly_once(traced)
-    for name, call in traced.single_calls.items():
-        layout = _layout(call, larger, input_shape, traced.module(name))
+    refused = _not_called_exactly_once(traced, parts)
+    for name, call, image in _by_time((traced, *parts)):
+        layout = _layout(call, larger, image, traced.module(name))
         if layout not in (MAP, CHANNELS_LAST):
             refused[name] = layout
         elif name in traced.trace.children_run_outside:
             refused[name] = "has children that something else runs over"
         else:
-            runs_children = name in traced.trace.run_children
-            sites[name] = replace(_site(call, layout), runs_children=runs_children)
-    found = blocks(traced)
+            sites[name] = _site_of(traced.trace, name, layout)
+    extractor = feature_extractor(traced)
+    part, found = blocks_of_parts((traced, *parts, *([extractor] if extractor else [])))
     return Sites(
-        tuple(_with_roles(traced, found, sites).values()),
+        tuple(_with_roles(part, found, sites).values()),
         refused,
         tuple(block.name for block in found),
     )
+
+
+def _arguments(model: nn.Module, input_shape: Shape, example_inputs: object) -> Arguments:
+    """What the model is called with. Raises UserError if it is nothing of the kind."""
+    if example_inputs is not None:
+        return Arguments.of(example_inputs)
+    if len(input_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in input_shape):
+        raise UserError(
+            f"input_shape = {input_shape} is not (C, H, W)", "for example (3, 224, 224)"
+        )
+    return image_arguments(model, input_shape)
+
+
+def _by_time(
+    parts: Iterable[TracedModel],
+) -> list[tuple[str, Call, tuple[int, ...]]]:
+    """The submodules that are called once in the model or in a part, in the order of returning.
+
+    Each has its name, its call, and the shape of the images that the model or the part gets.
+    """
+    found = [
+        (name, call, part.trace.shapes[0])
+        for part in parts
+        for name, call in part.single_calls.items()
+    ]
+    return sorted(found, key=lambda item: item[1].ended)
 
 
 def _with_roles(
@@ -84,11 +136,11 @@ def _with_roles(
 ) -> dict[str, Site]:
     """The sites with their stages, blocks and roles."""
     names = [block.name for block in found]
-    mapped = [sites[name] for name in names if name in sites]
+    mapped = [sites[block.output] for block in found if block.output in sites]
     sizes = {site.name: (site.height, site.width) for site in mapped}
     result = dict(sites)
     ends: dict[int | None, str] = {}
-    for number, stage in enumerate(stages(found, sizes)):
+    for number, stage in enumerate(stages(traced, found, sizes)):
         end = _stage_end(traced, stage, names, sites)
         ends[traced.producer(end)] = end
         is_last = stage[-1] == found[-1]
@@ -106,7 +158,7 @@ def _stage_end(
     traced: TracedModel, stage: Sequence[Block], names: Sequence[str], sites: Mapping[str, Site]
 ) -> str:
     """The outermost site that returns what the stage's last block returns."""
-    last = stage[-1].name
+    last = stage[-1].output
     inside = {block.name for block in stage}
     elsewhere = [name for name in names if name not in inside]
     end = outermost(traced, last, elsewhere)
@@ -119,7 +171,7 @@ def _called_within(
     """The sites whose calls lie between the first and the last block of a stage."""
     first = traced.single_calls[stage[0].name].first
     last = traced.single_calls[stage[-1].name].last
-    calls = {name: traced.single_calls[name] for name in sites}
+    calls = {name: call for name, call in traced.single_calls.items() if name in sites}
     return [name for name, call in calls.items() if first <= call.first and call.last <= last]
 
 
@@ -133,7 +185,7 @@ def _assign_block(
     for name in sites:
         if holds(block.name, name):
             sites[name] = replace(sites[name], block=block.name)
-    end = block.branch_end if block.branch_end in sites else block.name
+    end = block.branch_end if block.branch_end in sites else block.output
     if end in sites:
         end = ends.get(traced.producer(end), end)
         sites[end] = replace(sites[end], roles=(*sites[end].roles, EVERY_BLOCK))
@@ -145,22 +197,50 @@ def _site(call: Call, layout: str) -> Site:
     return Site(call.name, channels, height, width, layout)
 
 
-def _not_called_exactly_once(traced: TracedModel) -> dict[str, str]:
-    """The submodules that are called never or more than once, each with that reason."""
+def _site_of(trace: Trace, name: str, layout: str) -> Site:
+    """The site, in its first call and all further ones."""
+    first, *further = (_site(call, layout) for call in trace.calls_of[name])
+    return replace(
+        first,
+        runs_children=name in trace.run_children,
+        further=tuple((site.height, site.width) for site in further),
+    )
+
+
+def _not_called_exactly_once(traced: TracedModel, parts: Sequence[TracedModel]) -> dict[str, str]:
+    """The submodules that are called never or more than once, each with that reason.
+
+    Those of a shared part that are called once in each of its calls are not among them. A second
+    name of a submodule is no submodule either.
+    """
+    names = {module: name for name, module in traced.trace.model.named_modules()}
+    once = {name for part in (traced, *parts) for name in part.single_calls}
     reasons: dict[str, str] = {}
-    for name, _ in traced.trace.model.named_modules():
-        if not name or name in traced.single_calls:
-            continue
+    for module, name in names.items():
         times = traced.trace.times[name]
-        if times:
-            reasons[name] = f"is called {times} times in one pass"
-        else:
-            reasons[name] = "is not called in a forward pass"
+        if name and name not in once:
+            often = f"is called {times} times in one pass"
+            reasons[name] = often if times else "is not called in a forward pass"
+        for child_name, child in module._modules.items():
+            alias = f"{name}.{child_name}".lstrip(".")
+            if child is not None and names[child] != alias:
+                reasons |= _aliases(alias, names[child], names.values())
     return reasons
 
 
+def _aliases(alias: str, name: str, names: Iterable[str]) -> dict[str, str]:
+    """The reasons against the other name of a submodule, and the names of what is in it."""
+    inside = [inner for inner in names if name and holds(name, inner)]
+    return {
+        alias + inner.removeprefix(name): f"is the same submodule as {inner!r}" for inner in inside
+    }
+
+
 def _layout(
-    call: Call, larger: Mapping[str, Call] | None, image_shape: Shape, module: nn.Module
+    call: Call,
+    larger: Mapping[str, Call] | None,
+    image_shape: tuple[int, ...],
+    module: nn.Module,
 ) -> str:
     """MAP, CHANNELS_LAST, or the reason why the output is no feature map."""
     if call.out is None:
@@ -172,8 +252,9 @@ def _layout(
         kinds = {2: "vectors (B, C)", 3: "tokens (B, N, C)"}
         kind = kinds.get(dimensions, f"a {dimensions}-D tensor")
         return f"returns {kind}, not a feature map"
-    if call.shape[0] != BATCH:
-        return f"folds something else into the batch: {call.shape[0]} for {BATCH} images"
+    batch = image_shape[0]
+    if call.shape[0] != batch:
+        return f"folds something else into the batch: {call.shape[0]} for {batch} images"
     if larger is None:
         return _layout_by_division(call.shape, image_shape, module)
     if call.name not in larger:
@@ -196,9 +277,11 @@ def _layout_by_growth(small: tuple[int, ...], large: tuple[int, ...]) -> str:
     return not_following
 
 
-def _layout_by_division(shape: tuple[int, ...], image_shape: Shape, module: nn.Module) -> str:
+def _layout_by_division(
+    shape: tuple[int, ...], image_shape: tuple[int, ...], module: nn.Module
+) -> str:
     """The layout in which H and W divide the image's by one number."""
-    _, height, width = image_shape
+    *_, height, width = image_shape
     possible = []
     if _divides(shape[2:], height, width):
         possible.append(MAP)
@@ -222,11 +305,39 @@ def _divides(sides: tuple[int, ...], height: int, width: int) -> bool:
     return height % h == 0 and width % w == 0 and height // h == width // w
 
 
-def _calls_on_larger_image(model: nn.Module, input_shape: Shape) -> dict[str, Call] | None:
-    """The calls on an image of another size, by name; None if the model cannot run on it."""
-    channels, height, width = input_shape
+def _calls_on_larger_image(
+    model: nn.Module, small: Trace, arguments: Arguments
+) -> dict[str, Call] | None:
+    """The first calls on an image of another size, by name; None if the model cannot run on it."""
+    if small.resizes_images:
+        return _calls_on_larger_maps(small)
     try:
-        larger: Trace = trace(model, (channels, 2 * height, 3 * width), probing=False)
+        larger = trace(model, arguments.larger(), probing=False)
     except UserError:
         return None
-    return {call.name: call for call in larger.calls}
+    return {name: first for name, (first, *_) in larger.calls_of.items()}
+
+
+def _calls_on_larger_maps(small: Trace) -> dict[str, Call]:
+    """The calls of the outermost submodules that run by themselves on a larger map, and inside."""
+    found: dict[str, Call] = {}
+    for name in sorted(small.calls_of, key=lambda name: name.count(".")):
+        arguments = small.calls_of[name][0].arguments
+        if name in found or not arguments.images:
+            continue
+        alone = _Alone(small.model.get_submodule(name))
+        larger = trace_without_values(alone, arguments.on("meta").larger())
+        for call in larger.calls if larger else ():
+            found.setdefault(name + call.name.removeprefix("module"), call)
+    return found
+
+
+class _Alone(nn.Module):
+    """A model that consists of one submodule."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)

@@ -3,7 +3,8 @@
 They are found by repetition and by resolution, never by name. The *trunk* is the set of operations
 that every path from the image to the output passes through. A *block* is a submodule of a class
 that comes up again and again and whose outputs all lie on the trunk; a *stage* is a run of blocks
-whose maps have one size.
+whose maps have one size. A model that hands its work to a part of it, which it calls several times
+or which returns several maps, is read in that part.
 """
 
 import itertools
@@ -25,23 +26,32 @@ LAYOUT_OPS = frozenset(
 )
 """Operations that leave the values as they are."""
 
+OUTPUT_OPS = LAYOUT_OPS | {"sigmoid", "tanh", "_softmax", "_log_softmax", "pixel_shuffle"}
+"""Operations between a layer and the output that it makes; resizing may be another."""
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+UPSAMPLING = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
 
 @dataclass(frozen=True)
 class Block:
-    """A block, and the submodule that ends its residual branch, both by name.
+    """A block, what puts out its map, and what ends its residual branch: submodules by name.
 
-    `branch_end` is the block itself if the block adds no branch.
+    Both are the block itself, as a rule. But `output` is a submodule in it if the block returns
+    several tensors, and the dense block if it is a dense layer; `branch_end` is a submodule in it
+    if it adds a branch.
     """
 
     name: str
+    output: str
     branch_end: str
 
 
 @dataclass(frozen=True)
 class TracedModel:
-    """The trace of a model, and the calls of the submodules that were called once.
+    """The trace of a model or of a part of it, and the calls of what was called once in it.
 
-    `single_calls` has these calls by name, in the order in which they returned.
+    `single_calls` has the calls of these submodules by name, in the order in which they returned.
     """
 
     trace: Trace
@@ -61,7 +71,10 @@ class TracedModel:
 
     def producer(self, name: str) -> int | None:
         """The operation that computed the values it returned, looking through layout changes."""
-        n = self.single_calls[name].out
+        return self.computed(self.single_calls[name].out)
+
+    def computed(self, n: int | None) -> int | None:
+        """The operation whose values operation n has, looking through layout changes."""
         while n is not None and self.trace.kinds[n] in LAYOUT_OPS:
             n = self.trace.sources[n][0]
         return n
@@ -73,47 +86,104 @@ def traced_model(trace: Trace) -> TracedModel:
     return TracedModel(trace, single_calls)
 
 
-def blocks(traced: TracedModel) -> tuple[Block, ...]:
-    """The blocks of a model, in order.
+def shared_parts(traced: TracedModel) -> tuple[TracedModel, ...]:
+    """The parts of a model that it calls several times, such as the backbone of a Siamese one.
 
-    Four ways to find blocks are tried in turn: submodules of repeated classes on the trunk; the
-    same for containers of repeated content; submodules of repeated classes wherever they are, for
-    networks without a trunk (NASNet) or whose blocks return several tensors; convolutions on the
-    trunk, each with the normalisation and activation after it (VGG). The first that finds blocks
-    counts, unless another finds blocks with more than twice its parameters.
+    Each is read in its first call, as if it were the model. What is called once in each of its
+    calls was called once in it.
     """
-    tried = [
-        find(traced)
-        for find in (
-            _repeated_classes,
-            _repeated_containers,
-            _repeated_classes_anywhere,
-            _convolution_blocks,
-        )
-    ]
-    candidates = [names for names in tried if len(names) > 1]
-    if not candidates:
-        return ()
-    sizes = [sum(_size(traced.module(name)) for name in names) for names in candidates]
-    sized = zip(candidates, sizes, strict=True)
-    chosen = next(names for names, size in sized if 2 * size >= max(sizes))
-    return tuple(Block(name, _branch_end(traced, name)) for name in chosen)
+    calls = traced.trace.calls_of
+    inside: dict[str, list[str]] = {}
+    for name in calls:
+        part = next((outer for outer in _prefixes(name) if _once_in_each(calls, outer, name)), None)
+        if part is not None and len(calls[name]) > 1:
+            inside.setdefault(part, []).append(name)
+    return tuple(_part(traced, calls[part][0], names) for part, names in inside.items())
+
+
+def feature_extractor(traced: TracedModel) -> TracedModel | None:
+    """The outermost submodule that the image goes into first and that returns several maps.
+
+    It is read as if it were the model: what comes after, such as a detector's heads, is left out.
+    None if there is no such submodule.
+    """
+    trace = traced.trace
+    dimensions = len(trace.shapes[0])
+    for name in sorted(traced.single_calls, key=lambda name: name.count(".")):
+        call = traced.single_calls[name]
+        maps = [n for n in {*call.outs} if len(trace.shapes[n]) == dimensions]
+        if len(maps) > 1 and not trace.work(range(call.first)):
+            return _part(traced, call, [n for n in traced.single_calls if holds(name, n)])
+    return None
+
+
+def blocks_of_parts(
+    parts: Iterable[TracedModel],
+) -> tuple[TracedModel, tuple[Block, ...]]:
+    """The part whose blocks count, and these blocks.
+
+    It is the first that has blocks, unless another has blocks with more than twice its parameters.
+    """
+    found = [(part, *_block_names(part)) for part in parts]
+    part, names, _ = found[_first_of_size([size for *_, size in found])]
+    return part, _blocks(part, names)
+
+
+def _block_names(traced: TracedModel) -> tuple[list[str], int]:
+    """The names of the blocks, in order, and how many parameters they have.
+
+    Three ways to find blocks are tried in turn: submodules of repeated classes on the trunk; the
+    same for containers of repeated content; submodules of repeated classes wherever they are, for
+    networks without a trunk (NASNet) or whose blocks return several tensors. The first that finds
+    blocks counts, unless another finds blocks with more than twice its parameters. Where there are
+    none, or where they hold few of them, the convolutions on the trunk are the blocks, each with
+    the normalisation and activation after it (VGG).
+    """
+    ways = (_repeated_classes, _repeated_containers, _repeated_classes_anywhere)
+    tried = [(names, _parameters(traced, names)) for names in (find(traced) for find in ways)]
+    candidates = [(names, size) for names, size in tried if len(names) > 1] or [([], 0)]
+    names, size = candidates[_first_of_size([size for _, size in candidates])]
+    convolutions = _convolution_blocks(traced)
+    outside = [end for end in convolutions if not any(holds(name, end) for name in names)]
+    larger = _parameters(traced, convolutions.values())
+    if larger > 2 * size and 2 * len(outside) > len(convolutions) > 1:
+        return list(convolutions), larger
+    return names, size
+
+
+def _blocks(traced: TracedModel, names: Sequence[str]) -> tuple[Block, ...]:
+    """The blocks of these names.
+
+    Dense blocks give way to their layers (DenseNet). The layer that makes the output is no block.
+    """
+    layers = [_dense_layers(traced, name) for name in names]
+    if names and all(layers):
+        dense = zip(names, layers, strict=True)
+        return tuple(Block(layer, name, layer) for name, inside in dense for layer in inside)
+    return tuple(
+        Block(name, _output(traced, name), _branch_end(traced, name))
+        for name in names
+        if not _makes_output(traced, name)
+    )
 
 
 def stages(
-    found: Sequence[Block], sizes: Mapping[str, tuple[int, int]]
+    traced: TracedModel, found: Sequence[Block], sizes: Mapping[str, tuple[int, int]]
 ) -> tuple[tuple[Block, ...], ...]:
-    """The blocks of each stage; `sizes` has (height, width) of those that put out a map.
+    """The blocks of each stage; `sizes` has (height, width) of those that put out a map, by output.
 
-    Empty if sizes grow anywhere from first to last: such a network works at several
+    Where sizes grow again (U-Net), each stage is a run of blocks of one size. Empty if they grow
+    and not every block works on what the one before it made: such a network works at several
     resolutions at a time (HRNet).
     """
-    mapped = [block for block in found if block.name in sizes]
-    resolutions = [sizes[block.name] for block in mapped]
-    if sorted(resolutions, reverse=True) != resolutions:
+    mapped = [block for block in found if block.output in sizes]
+    resolutions = [sizes[block.output] for block in mapped]
+    shrinks = sorted(resolutions, reverse=True) == resolutions
+    pairs = itertools.pairwise(block.output for block in mapped)
+    if not shrinks and not all(_follows(traced, before, after) for before, after in pairs):
         return ()
-    distinct = list(dict.fromkeys(resolutions))
-    return tuple(tuple(block for block in mapped if sizes[block.name] == size) for size in distinct)
+    runs = itertools.groupby(mapped, lambda block: sizes[block.output])
+    return tuple(tuple(run) for _, run in runs)
 
 
 def outermost(traced: TracedModel, name: str, without: Sequence[str]) -> str:
@@ -135,14 +205,15 @@ def _repeated_classes(traced: TracedModel) -> list[str]:
         return traced.on_trunk(name) and traced.dimensions(name) in (3, 4)
 
     groups = _groups(traced, _class_key, fits)
-    return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
+    left = _without_wrappers(traced, _without_stages(traced, groups, groups))
+    return _in_order(traced, _topmost(left))
 
 
 def _repeated_containers(traced: TracedModel) -> list[str]:
     """Containers of repeated content on the trunk."""
 
     def fits(name: str) -> bool:
-        return traced.on_trunk(name) and traced.dimensions(name) == 4
+        return traced.on_trunk(name) and traced.dimensions(name) == len(traced.trace.shapes[0])
 
     groups = _groups(traced, _content_key, fits)
     return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
@@ -163,31 +234,89 @@ def _repeated_classes_anywhere(traced: TracedModel) -> list[str]:
     return _in_order(traced, outermost_kinds)
 
 
+def _prefixes(name: str) -> list[str]:
+    """The names of what holds a submodule, from the outside: a, a.b for a.b.c."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _once_in_each(calls: Mapping[str, Sequence[Call]], outer: str, inner: str) -> bool:
+    """Whether each call of `outer` holds exactly one call of `inner`, and none is elsewhere."""
+    outside, inside = calls.get(outer, ()), calls[inner]
+    if len(outside) != len(inside):
+        return False
+    return all(around.holds(call) for around, call in zip(outside, inside, strict=True))
+
+
+def _part(traced: TracedModel, call: Call, names: Iterable[str]) -> TracedModel:
+    """One call of a submodule as a model of its own; `names` are called once in it."""
+    trace = traced.trace.within(call)
+    known = {*names}
+    return TracedModel(trace, {inner.name: inner for inner in trace.calls if inner.name in known})
+
+
+def _first_of_size(sizes: Sequence[int]) -> int:
+    """The number of the first size that is not zero, and at least half the largest."""
+    return next((n for n, size in enumerate(sizes) if size and 2 * size >= max(sizes)), 0)
+
+
+def _parameters(traced: TracedModel, names: Iterable[str]) -> int:
+    return sum(_size(traced.module(name)) for name in names)
+
+
+def _follows(traced: TracedModel, before: str, after: str) -> bool:
+    """Whether the output of one submodule depends on that of another."""
+    start, end = traced.single_calls[before].out, traced.single_calls[after].out
+    if start is None or end is None:
+        return False
+    return start in traced.trace.above([end], down_to=start)
+
+
 def _any_without_result(traced: TracedModel, names: Iterable[str]) -> bool:
     return any(traced.single_calls[name].out is None for name in names)
 
 
-def _convolution_blocks(traced: TracedModel) -> list[str]:
-    """For each convolution on the trunk, the last submodule that still returns its map.
+def _convolution_blocks(traced: TracedModel) -> dict[str, str]:
+    """The convolutions on the trunk, each by the last submodule that still returns its map.
 
     That is the last one without children that follows it before the map changes its shape.
     """
-    ends: list[str] = []
+    found: dict[str, str] = {}
+    end = ""
     open_shape: tuple[int, ...] | None = None
     for name, call in traced.single_calls.items():
         module = traced.module(name)
         if any(module.children()) or not traced.on_trunk(name):
             continue
-        if isinstance(module, nn.Conv2d):
-            if module.kernel_size == call.given[2:]:  # a linear layer in disguise
-                break
-            ends.append(name)
-            open_shape = call.shape
+        if isinstance(module, CONVOLUTIONS + UPSAMPLING):
+            if module.kernel_size == call.given[2:] and {*call.shape[2:]} == {1}:
+                break  # a linear layer in disguise
+            found[name] = name
+            end, open_shape = name, call.shape
         elif call.shape == open_shape:
-            ends[-1] = name
+            found[name] = found.pop(end)
+            end = name
         else:
             open_shape = None
-    return ends
+    return _without_upsampling(traced, found)
+
+
+def _without_upsampling(traced: TracedModel, found: Mapping[str, str]) -> dict[str, str]:
+    """The convolutions, without transposed ones that only make the map that the next one takes."""
+    following = [*found.values(), None][1:]
+    return {
+        end: name
+        for (end, name), after in zip(found.items(), following, strict=True)
+        if after is None or not _prepares(traced, name, after)
+    }
+
+
+def _prepares(traced: TracedModel, name: str, after: str) -> bool:
+    if not isinstance(traced.module(name), UPSAMPLING):
+        return False
+    if isinstance(traced.module(after), UPSAMPLING) or _makes_output(traced, after):
+        return False
+    return traced.single_calls[name].shape[2:] == traced.single_calls[after].shape[2:]
 
 
 def _class_key(module: nn.Module) -> object:
@@ -225,6 +354,26 @@ def _without_stages(traced: TracedModel, groups: Groups, among: Iterable[object]
         key for key in among if any(_made_of(traced, name, groups) for name in groups[key])
     }
     return {key: names for key, names in groups.items() if key not in stage_kinds}
+
+
+def _without_wrappers(traced: TracedModel, groups: Groups) -> Groups:
+    """The groups without kinds that only resize around a block: the `Up` of a U-Net.
+
+    Each of the kind changes the size, and holds one of a kind that does not always do so.
+    """
+
+    def resizes(name: str) -> bool:
+        call = traced.single_calls[name]
+        return call.given[2:] != call.shape[2:]
+
+    resizing = {key for key, names in groups.items() if all(map(resizes, names))}
+    keeping = _all_names({key: names for key, names in groups.items() if key not in resizing})
+    wrappers = {
+        key
+        for key in resizing
+        if all(any(holds(name, inner) for inner in keeping) for name in groups[key])
+    }
+    return {key: names for key, names in groups.items() if key not in wrappers}
 
 
 def _topmost(groups: Groups) -> Groups:
@@ -276,7 +425,7 @@ def _without_transitions(traced: TracedModel, groups: Groups) -> Groups:
 def _merges(traced: TracedModel, name: str) -> bool:
     """Whether several paths come together in the submodule."""
     call, trace = traced.single_calls[name], traced.trace
-    inside = range(call.first, call.last + 1)
+    inside = _operations(call)
     joins = [n for n in inside if trace.kinds[n] in ("add", "cat", "stack")]
     return any(len(trace.sources[n]) > 1 for n in joins)
 
@@ -290,10 +439,104 @@ def _resizes(traced: TracedModel, name: str) -> bool:
 
 
 def _in_order(traced: TracedModel, groups: Groups) -> list[str]:
-    """The blocks among the groups, in the order in which they return."""
-    nonempty = {key: names for key, names in groups.items() if names}
-    names = _all_names(_without_transitions(traced, nonempty))
-    return sorted(names, key=lambda name: traced.single_calls[name].last)
+    """The blocks among the groups, in the order in which they return.
+
+    An encoder's and its decoder's are told from transitions apart.
+    """
+    ends = {name: traced.single_calls[name].last for name in _all_names(groups)}
+    names: list[str] = []
+    for decoding in (False, True):
+        way = {
+            key: [name for name in kind if (ends[name] > traced.trace.turn) == decoding]
+            for key, kind in groups.items()
+        }
+        nonempty = {key: kind for key, kind in way.items() if kind}
+        names += _all_names(_without_transitions(traced, nonempty))
+    return sorted(names, key=lambda name: ends[name])
+
+
+def _output(traced: TracedModel, block: str) -> str:
+    """What puts out the block's map: itself, or the outermost submodule that made its first."""
+    call = traced.single_calls[block]
+    if call.out is not None or not call.outs:
+        return block
+    made = traced.computed(call.outs[0])
+    inside = [name for name in traced.single_calls if name != block and holds(block, name)]
+    same = [name for name in inside if traced.producer(name) == made]
+    return min(same, key=lambda name: name.count("."), default=block)
+
+
+def _makes_output(traced: TracedModel, block: str) -> bool:
+    """Whether the block is one layer, and nothing but its map is put out."""
+    call, trace = traced.single_calls[block], traced.trace
+    if trace.work(_operations(call)) > 1:
+        return False
+    return any(call.out in _values_of(trace, result) for result in trace.results)
+
+
+def _values_of(trace: Trace, result: int) -> list[int]:
+    """An output, and the operations back to the layer that made it; none if none made it alone."""
+    passed = [result]
+    while trace.kinds[passed[-1]] in OUTPUT_OPS or "upsample" in trace.kinds[passed[-1]]:
+        passed.append(trace.sources[passed[-1]][0])
+    return passed if trace.kinds[passed[-1]] in WEIGHTED else []
+
+
+def _dense_layers(traced: TracedModel, block: str) -> list[str]:
+    """The layers of a dense block; none if it is another block.
+
+    Each of them reads what the block got and what all layers before it made.
+    """
+    inside = [name for name in traced.single_calls if name != block and holds(block, name)]
+    kinds: dict[object, list[str]] = {}
+    for name in inside:
+        module = traced.module(name)
+        if _has_layers(module) and traced.single_calls[name].out is not None:
+            kinds.setdefault(_class_key(module), []).append(name)
+    for key, names in kinds.items():
+        layers = _outside(names, names)
+        most = 2 * _parameters(traced, layers) > _size(traced.module(block))
+        if key and len(layers) > 1 and most and _densely_connected(traced, block, layers):
+            return layers
+    return []
+
+
+def _densely_connected(traced: TracedModel, block: str, layers: Sequence[str]) -> bool:
+    """Whether each layer reads all before it and what the block got, and the block returns all."""
+    trace, around = traced.trace, traced.single_calls[block]
+    calls = [traced.single_calls[name] for name in layers]
+    makers = {n: number for number, call in enumerate(calls) for n in _operations(call)}
+    expected: set[int | None] = {None}
+    for number, call in enumerate(calls):
+        read = {source for n in _operations(call) for source in trace.sources[n]}
+        outside = [n for n in read if makers.get(n) != number]
+        if _joined(trace, outside, makers, around.first) != expected:
+            return False
+        expected.add(number)
+    return _joined(trace, around.outs, makers, around.first) == expected
+
+
+def _joined(
+    trace: Trace, ends: Iterable[int], makers: Mapping[int, int], entry: int
+) -> set[int | None]:
+    """What is concatenated in `ends`: numbers of layers, by the operations that these made.
+
+    None stands for what is from before operation `entry`, -1 for what something else made.
+    """
+    found: set[int | None] = set()
+    waiting = list(ends)
+    while waiting:
+        n = waiting.pop()
+        if n >= entry and n not in makers and trace.kinds[n] in {"cat", *LAYOUT_OPS}:
+            waiting.extend(trace.sources[n])
+        else:
+            found.add(None if n < entry else makers.get(n, -1))
+    return found
+
+
+def _operations(call: Call) -> range:
+    """The operations that ran in a call."""
+    return range(call.first, call.last + 1)
 
 
 def _branch_end(traced: TracedModel, block: str) -> str:
@@ -334,7 +577,7 @@ def _branch(trace: Trace, call: Call) -> int | None:
     It is the operand with more weighted operations; None if there was no addition, or if both have
     as many.
     """
-    n: int | None = call.out
+    n = call.out if call.out is not None else next(iter(call.outs), None)
     while n is not None and n >= call.first:
         operands = [source for source in trace.sources[n] if source in trace.live]
         if len(operands) == 2 and trace.kinds[n] == "add":

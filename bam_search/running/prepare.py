@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bam_search.errors import UserError, nearest
+from bam_search.errors import UserError, first_line, nearest
+from bam_search.model.arguments import main_tensor
 from bam_search.model.attach import fit_to_sites
 from bam_search.model.attention import module_files, origin, use_module_files
 from bam_search.model.build import sites_of
@@ -182,7 +183,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     sites = sites_of(space)
     choice_space = choice_space_of(space, sites)
     costs = cost_table(space, sites)
-    _check_logits(costs.net, space)
+    check_outputs(costs.net, space)
     references, notes = _references(study, sites, costs)
     only_compares = study.trials == len(study.references)
     if only_compares:
@@ -286,14 +287,32 @@ def _equal(references: Mapping[str, Placement]) -> Iterator[str]:
             )
 
 
-def _check_logits(net: nn.Module, space: SearchSpace) -> None:
-    """Raise UserError if the backbone does not return one tensor (samples, outputs)."""
-    with torch.no_grad():
-        output = net.eval()(torch.zeros(2, *space.input_shape))
-    is_tensor = isinstance(output, torch.Tensor)
-    returned = tuple(output.shape) if is_tensor else type(output).__name__
-    if returned != (2, space.classes):
-        raise UserError(
-            f"the backbone of {space.name} returns {returned} for 2 samples",
-            f"a study needs one tensor (2, {space.classes})",
-        )
+def check_outputs(net: nn.Module, space: SearchSpace) -> None:
+    """Raise UserError if the backbone does not return one tensor (samples, outputs).
+
+    In training it may add others to that one, as networks with auxiliary heads do.
+    """
+    images = torch.zeros(2, *space.input_shape)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        evaluated: object = net.eval()(images)
+        try:
+            trained = main_tensor(net.train()(images))
+        except Exception as error:  # a user's model can raise anything; the user has to read it
+            raise UserError(
+                f"the backbone of {space.name} cannot run in training on 2 samples: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
+        finally:
+            net.eval()
+    for output, when in ((evaluated, ""), (trained, " in training")):
+        if not (isinstance(output, torch.Tensor) and output.shape == (2, space.classes)):
+            raise UserError(
+                f"the backbone of {space.name} returns {_form(output)} for 2 samples{when}",
+                f"a study needs one tensor (2, {space.classes})",
+            )
+
+
+def _form(output: object) -> str:
+    if isinstance(output, torch.Tensor):
+        return str(tuple(output.shape))
+    return "no tensor" if output is None else type(output).__name__

@@ -4,6 +4,7 @@ A placement costs what the backbone costs plus, for each site, what the attentio
 """
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -28,7 +29,7 @@ class CostTable:
     net: nn.Module
     sites: dict[str, Site]
     base: Cost
-    _traced: dict[tuple[str, Choice], Cost] = field(default_factory=dict)
+    _traced: dict[tuple[str, Choice, int, int], Cost] = field(default_factory=dict)
 
     def cost(self, placement: Placement) -> Cost:
         """The cost of the backbone with a canonical placement.
@@ -48,14 +49,34 @@ class CostTable:
         return Cost(params, activations, *in_order)
 
     def added(self, site: str, choice: Choice) -> Cost:
-        """What `choice` adds at `site`. Raises UserError if the choice cannot be there."""
+        """What `choice` adds at `site`, in all calls. Raises UserError if it cannot be there."""
         at = self.sites[site]
+        first = self._added_by_call(at, choice, at.height, at.width)
+        if not at.further:
+            return first
+        calls = [first, *(self._added_by_call(at, choice, *sides) for sides in at.further)]
+        return Cost(
+            first.params,
+            sum(call.activations for call in calls),
+            _summed(call.by_operator for call in calls),
+            _summed(call.uncounted for call in calls),
+        )
+
+    def _added_by_call(self, at: Site, choice: Choice, height: int, width: int) -> Cost:
         if not needs_like(choice.module):
-            return increment(choice, at.channels, at.height, at.width)
-        if (site, choice) not in self._traced:
-            module = create(choice, at.channels, self.net.get_submodule(site))
-            self._traced[site, choice] = count(module, (at.channels, at.height, at.width))
-        return self._traced[site, choice]
+            return increment(choice, at.channels, height, width)
+        key = (at.name, choice, height, width)
+        if key not in self._traced:
+            module = create(choice, at.channels, self.net.get_submodule(at.name))
+            self._traced[key] = count(module, (at.channels, height, width))
+        return self._traced[key]
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(sorted(total.items()))
 
 
 def cost_table(space: SearchSpace, sites: Sites) -> CostTable:

@@ -22,7 +22,10 @@ from bam_search.model.attention import canonical, create, on_change, origin
 from bam_search.score.cost import Cost, count
 from bam_search.space.placement import Choice
 
-SOURCES = ("model/attention/*.py", "model/pool.py", "score/cost.py")
+SOURCES = (
+    *("model/attention/*.py", "model/pool.py", "model/twin.py"),
+    *("score/cost.py", "score/countable.py", "score/handles.py"),
+)
 """The files of this package that decide what an increment is."""
 BROKEN = (OSError, ValueError, KeyError, TypeError)
 """What a cache raises that cannot be read, or holds something else."""

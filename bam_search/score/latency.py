@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bam_search.model.arguments import main_tensor
 from bam_search.score.cuda_graphs import EAGER, cuda_graph, stream
 from bam_search.score.device import Device
 from bam_search.score.optimizers import optimizer
@@ -48,9 +49,14 @@ class LatencySetting:
     cuda_graph: bool = True
 
     def forward(self, net: nn.Module, images: Tensor) -> Tensor:
-        """What the model puts out for the images."""
+        """What the model puts out for the images, without what it adds in training.
+
+        Raises ValueError if that is no tensor.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            output: Tensor = net(images)
+            output = main_tensor(net(images))
+        if output is None:
+            raise ValueError("the model returns no tensor")
         return output
 
     def placed(self, net: nn.Module) -> nn.Module:

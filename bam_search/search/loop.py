@@ -17,7 +17,7 @@ from typing import Any
 
 from bam_search.errors import UserError
 from bam_search.model.attach import resolve
-from bam_search.score.cost import COUNTS, Cost, overheads
+from bam_search.score.cost import COUNTS, UNITS, Cost, overhead, overheads
 from bam_search.score.cost_table import CostTable
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.candidate_pool import CandidatePool
@@ -261,7 +261,9 @@ def _added_overheads(
         return [math.inf] * len(keys)
     percent = {}
     for count in COUNTS:
-        percent[f"{count}_overhead"] = 100 * getattr(added, count) / getattr(costs.base, count)
+        base = getattr(costs.base, count)
+        with_added = base + getattr(added, count)
+        percent[f"{count}_overhead"] = overhead(with_added, base, UNITS[count])
     return [percent[key] for key in keys]
 
 

@@ -3,6 +3,7 @@
 Names and numbers only: `bam_search.model.find_sites` finds them in a model.
 """
 
+import itertools
 import re
 import warnings
 from collections import Counter
@@ -38,7 +39,8 @@ class Site:
     are the TARGETS that it belongs to: "stage-ends" for the end of a stage, on the trunk;
     "bottleneck" for one that another stage follows; "every-block" for the end of a block's residual
     branch, before the addition, or the output of a block that adds nothing. `runs_children` says
-    that it runs over its own children, so that it must not find one more.
+    that it runs over its own children, so that it must not find one more. `further` has (height,
+    width) of its output in each further call, if it lies in a part that is called several times.
     """
 
     name: str
@@ -50,11 +52,12 @@ class Site:
     block: str = ""
     roles: tuple[str, ...] = ()
     runs_children: bool = False
+    further: tuple[tuple[int, int], ...] = ()
 
     @property
     def side(self) -> int:
-        """The shorter side of its map."""
-        return min(self.height, self.width)
+        """The shorter side of its map, of the smallest if there are several."""
+        return min(self.height, self.width, *itertools.chain.from_iterable(self.further))
 
 
 @dataclass(frozen=True)

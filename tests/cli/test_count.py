@@ -1,6 +1,7 @@
 """`count` and `list`, as a user calls them."""
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import run_command
@@ -139,3 +140,82 @@ def test_list_reads_what_the_attention_modules_say_of_themselves() -> None:
     listed = {choice.module: choice for choice, _ in attention_modules()}
     assert listed == {name: Choice.of(name, defaults(name)) for name in ATTENTION}
     assert all(text for _, text in attention_modules())
+
+
+WEIGHTLESS = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+from bam_search.space.search_space import SearchSpace
+
+class Block(nn.Module):
+    def __init__(self, inner, outer, stride):
+        super().__init__()
+        self.stride = stride
+        self.register_buffer("weight", torch.ones(outer, inner, 3, 3))
+    def forward(self, x):
+        return F.conv2d(x, self.weight, stride=self.stride, padding=1).relu()
+
+def net(classes):
+    sizes = (3, 8, 16, classes)
+    pairs = zip(sizes, sizes[1:])
+    stages = [nn.Sequential(Block(a, b, 2), Block(b, b, 1), Block(b, b, 1)) for a, b in pairs]
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+def space():
+    return SearchSpace("weightless", net, sites=("0", "1"))
+"""
+"""A network of filters that are no parameters."""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "count --space weightless.py --placement 0=bam(r=4,d=1)",
+        "count --space weightless.py --placement none --json",
+        "run --study study.toml --dry-run --device cpu --space weightless.py",
+    ],
+)
+def test_an_overhead_over_nothing_is_a_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    (tmp_path / "weightless.py").write_text(WEIGHTLESS)
+    # Blocks without parameters are not told apart, so the study names sites.
+    study = (Path(__file__).parents[2] / "studies" / "placement.toml").read_text()
+    for target, site in (("bottleneck", "0"), ("every-block", "1")):
+        study = study.replace(f"{target}=", f"{site}=").replace("r=16", "r=2")
+    (tmp_path / "study.toml").write_text(study)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(monkeypatch, capsys, *command.split())
+    assert code == 2
+    assert "the backbone has 0 parameters, and an overhead over nothing is no number" in err
+
+
+SAME = """
+from torch import nn
+
+def net(classes):
+    sizes = (3, 8, 16, 32)
+    stages = [
+        nn.Sequential(nn.Conv2d(*pair, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2))
+        for pair in zip(sizes, sizes[1:])
+    ]
+    head = (nn.Conv2d(32, classes, 1, padding="same"), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*stages, *head)
+"""
+"""A network of nothing but convolutions that keep the size."""
+
+
+def test_convolutions_that_keep_the_size_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "same.py").write_text(SAME)
+    monkeypatch.chdir(tmp_path)
+    command = ("count", "--space", "same.py:net", "--placement", "none", "--json")
+    code, out, _ = run(monkeypatch, capsys, *command)
+    assert code == 0
+    stages = 9 * (3 * 8 * 32**2 + 8 * 16 * 16**2 + 16 * 32 * 8**2)
+    assert json.loads(out)["macs_conv_fc"] == stages + 32 * 100 * 4**2

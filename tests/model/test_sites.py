@@ -233,8 +233,8 @@ def empty(name: str) -> nn.Module:
         (
             "densenet121",
             ["features.denseblock1", "features.denseblock2", "features.denseblock3"],
-            4,
-            "features.denseblock1",
+            58,
+            "features.denseblock1.denselayer1",
         ),
         ("googlenet", ["inception3b", "inception4e"], 9, "inception3a"),
         ("shufflenet_v2_x1_0", ["stage2", "stage3"], 16, "stage2.1"),

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from bam_search.errors import UserError
 from bam_search.model.attach import resolve
 from bam_search.model.build import build, sites_of
-from bam_search.score.cost import Cost, count, overhead
+from bam_search.score.cost import Cost, count, overhead, overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.space.search_space import SearchSpace, load_space
 
@@ -96,6 +97,23 @@ def test_counting_leaves_the_model_alone() -> None:
 
 def test_overhead_is_in_percent() -> None:
     assert overhead(110, 100) == pytest.approx(10)
+    assert overhead(90, 100) == pytest.approx(-10)
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        (Cost(0, 5, {"conv": 7}, {}), "0 parameters"),
+        (Cost(3, 5, {"relu": 7}, {}), "0 MACs in convolutions and linear layers"),
+        (Cost(3, 0, {"conv": 7}, {}), "0 activations"),
+    ],
+)
+def test_an_overhead_over_nothing_is_a_sentence(base: Cost, told: str) -> None:
+    with pytest.raises(UserError, match="an overhead over nothing") as caught:
+        overheads(Cost(3, 5, {"conv": 8}, {}), base)
+    assert told in caught.value.message
+    with pytest.raises(UserError, match="an overhead over nothing"):
+        overhead(0, 0)
 
 
 @pytest.mark.parametrize(

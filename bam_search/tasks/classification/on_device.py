@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bam_search.model.arguments import main_tensor
 from bam_search.tasks.classification.batches import DeviceImages, ImageBatches, LabelledPart
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.normalisation import Normalisation
@@ -50,10 +51,16 @@ class TrainingImages:
         return ImageBatches.of(self.device_images, self.normalisation, self.recipe, batch)
 
     def loss(self, model: Model, part: LabelledPart) -> Tensor:
-        """The mean cross-entropy, with the recipe's label smoothing."""
-        logits = model(part.inputs).float()
+        """The mean cross-entropy, with the recipe's label smoothing.
+
+        It is that of the main logits; auxiliary ones that a model adds in training do not count.
+        Raises ValueError if the model returns no tensor.
+        """
+        logits = main_tensor(model(part.inputs))
+        if logits is None:
+            raise ValueError("the model returns no logits")
         smoothing = self.recipe.label_smoothing
-        return functional.cross_entropy(logits, part.labels, label_smoothing=smoothing)
+        return functional.cross_entropy(logits.float(), part.labels, label_smoothing=smoothing)
 
     def held_out(self, images: Images) -> "HeldOutImages":
         """Other images, to be measured."""
