@@ -6,7 +6,7 @@ imports only rooms before it.
 For use in Python, on any nn.Module:
 
     find_sites(model, input_shape)      where attention can go, and why it cannot go elsewhere
-    Placement.parse("layer3=bam(r=8)")  a placement; `.text`, `.id`, `.json`
+    Placement.parse("layer3=bam(r=8)")  a placement; `.text`, `.id`, `.json`, `.to_dict()`
     attach(model, placement)            put it in, in place; returns it with targets resolved
     attached(model)                     the placement that is in it
     detach(model)                       take it out again

@@ -1,8 +1,10 @@
 """A placement: which attention module sits at which site, with which options.
 
-It is text: `layer1=bam layer3=bam(r=8,d=2)`.
+It is text: `layer1=bam layer3=bam(r=8,d=2)`. A dictionary, `{"layer3": "bam(r=8,d=2)"}`, and JSON
+say the same.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -14,6 +16,7 @@ from bam_search.errors import UserError
 
 Option = int | float | bool | str
 EXAMPLE = "a placement reads like 'layer1=bam layer3=bam(r=8,d=2)', or 'none'"
+EXAMPLE_JSON = 'it reads like {"layer1": "bam(r=8)"} or {"layer1": {"module": "bam"}}'
 _CHOICE = re.compile(
     r"(?P<target>/[^/\s]+/|[^\s=()/]+)=(?P<module>[A-Za-z_][\w.]*)(?:\((?P<options>[^()]*)\))?"
 )
@@ -97,6 +100,30 @@ class Placement:
         """Ten hexadecimal digits, the same on every machine."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:10]
 
+    def to_dict(self) -> dict[str, str]:
+        """Each choice as text by its site: `{"layer3": "bam(r=8,d=2)"}`. `from_dict` reads it."""
+        return {site: choice.text for site, choice in self.choices}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> "Placement":
+        """The placement of a dictionary of choices by target, in its order: `to_dict`'s inverse.
+
+            >>> from bam_search import Placement
+            >>> Placement.from_dict({"layer1": "bam", "layer3": "bam(r=8, d=2)"}).text
+            'layer1=bam layer3=bam(r=8,d=2)'
+
+        Args:
+            table: a choice is text, `"bam(r=8)"`, a Choice, or what `by_site` has:
+                `{"module": "bam", "options": {"r": 8}}`.
+
+        Raises:
+            UserError: a target or choice is none that `parse` reads too.
+        """
+        choices: dict[str, Choice] = {}
+        for target, value in table.items():
+            choices[target] = _choice_at(target, value)
+        return cls.of(choices)
+
     @property
     def by_site(self) -> dict[str, dict[str, Any]]:
         """`{"module": ..., "options": {...}}` by site, for JSON."""
@@ -112,19 +139,17 @@ class Placement:
 
     @classmethod
     def from_json(cls, text: str) -> "Placement":
-        """The inverse of `json`. Raises UserError for what is no placement."""
+        """The inverse of `json`; it also reads `to_dict` as JSON.
+
+        Raises UserError for what is no placement, or a target that is named twice.
+        """
         try:
-            table = json.loads(text)
-            choices: dict[str, Choice] = {}
-            for site, entry in table.items():
-                options = _options(entry.get("options", {}))
-                choices[str(site)] = Choice.of(str(entry["module"]), options)
-            return cls.of(choices)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise UserError(
-                "this JSON is no placement",
-                'it reads like {"layer1": {"module": "bam", "options": {"r": 8}}}',
-            ) from None
+            table = json.loads(text, object_pairs_hook=_each_key_once)
+        except (ValueError, TypeError, RecursionError):
+            raise UserError("this JSON is no placement", EXAMPLE_JSON) from None
+        if not isinstance(table, dict):
+            raise UserError("this JSON is no placement", EXAMPLE_JSON)
+        return cls.from_dict(table)
 
     def __str__(self) -> str:
         return self.text
@@ -134,10 +159,39 @@ def _option_text(value: Option) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _options(table: dict[str, Option]) -> dict[str, Option]:
-    if not all(isinstance(value, (int, float, bool, str)) for value in table.values()):
-        raise TypeError("an option is a number, true, false or a word")
-    return dict(table)
+def _choice_at(target: str, value: Any) -> Choice:
+    """The choice that `value` is at `target`, as `Placement.from_dict` takes it.
+
+    Raises UserError unless its text means the same.
+    """
+    choice = _choice_of(value)
+    read = Placement()
+    if choice is not None or isinstance(value, str):
+        with contextlib.suppress(UserError):
+            read = Placement.parse(f"{target}={value if choice is None else choice.text}")
+    if [name for name, _ in read.choices] != [target] or choice not in (None, read.choices[0][1]):
+        raise UserError(f"a placement cannot have {value!r} at {target!r}", EXAMPLE_JSON)
+    return read.choices[0][1]
+
+
+def _choice_of(value: Any) -> Choice | None:
+    """The choice that `value` holds in parts; None if it is text, or anything else."""
+    if isinstance(value, Choice):
+        return value
+    if not isinstance(value, Mapping) or not set(value) <= {"module", "options"}:
+        return None
+    options = value.get("options", {})
+    return Choice.of(value.get("module", ""), options) if isinstance(options, Mapping) else None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The dictionary of a JSON object. Raises UserError if it has a key twice."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UserError(f"the JSON names {twice!r} twice", "a site holds one attention module")
+    return table
 
 
 def _parse_choice(word: str) -> tuple[str, Choice]:

@@ -1,5 +1,8 @@
 """A placement is text, and equal texts are equal placements."""
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,22 +33,72 @@ def test_json_and_from_json_are_inverse(placement: Placement) -> None:
     assert Placement.from_json(placement.json) == placement
 
 
+@given(placements)
+def test_to_dict_and_from_dict_are_inverse(placement: Placement) -> None:
+    table = placement.to_dict()
+    assert Placement.from_dict(table) == placement
+    assert Placement.from_json(json.dumps(table)) == placement
+    assert Placement.from_dict(dict(placement.choices)) == placement
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("table", "text"),
     [
-        "",
-        "[]",
-        "3",
-        '{"layer1": "bam"}',
-        '{"layer1": {"options": {}}}',
-        '{"layer1": {"module": "bam", "options": [8]}}',
-        "[" * 100_000,
+        ({}, "none"),
+        ({"layer1": "bam(r=8)"}, "layer1=bam(r=8)"),
+        ({"bottleneck": " bam( r = 8, d = 2 ) "}, "bottleneck=bam(r=8,d=2)"),
+        (
+            {"layer2": "se", "layer1": {"module": "bam", "options": {"r": 8}}},
+            "layer2=se layer1=bam(r=8)",
+        ),
+        ({r"/layer[12]\.\d+\.bn(2|3)/": "none"}, r"/layer[12]\.\d+\.bn(2|3)/=none"),
+        ({"*.conv": Choice.of("bam", {"combine": "sum"})}, "*.conv=bam(combine=sum)"),
     ],
-    ids=range(7),
+    ids=lambda value: value if isinstance(value, str) else "",
 )
+def test_a_dictionary_is_a_placement(table: dict[str, Any], text: str) -> None:
+    assert Placement.from_dict(table).text == text
+    assert Placement.from_dict(table) == Placement.parse(text)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"layer1": 3},
+        {"layer1": None},
+        {"layer1": ""},
+        {"layer1": ["bam"]},
+        {"layer1": "bam layer2=bam"},
+        {"layer1": "bam(r=8"},
+        {"layer1=bam layer2": "bam"},
+        {"": "bam"},
+        {" layer1": "bam"},
+        {"layer 1": {"module": "bam"}},
+        {"layer1": {"options": {}}},
+        {"layer1": {"module": "bam", "r": 8}},
+        {"layer1": {"module": "bam", "options": [8]}},
+        {"layer1": {"module": "bam", "options": {"r": [8]}}},
+        {"layer1": {"module": "bam", "options": {"r": None}}},
+        {"layer1": {"module": "bam", "options": {"r": "8"}}},  # its text means the number
+        {"layer1": {"module": "bam", "options": {"r": "a b"}}},
+        {"layer1": Choice.of("bam", {"r": float("nan")})},
+    ],
+    ids=repr,
+)
+def test_a_dictionary_that_is_no_placement_is_one_sentence(table: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"a placement cannot have .* at '"):
+        Placement.from_dict(table)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '"layer1=bam"', "[" * 100_000], ids=range(5))
 def test_json_that_is_no_placement_is_one_sentence(text: str) -> None:
     with pytest.raises(UserError, match="this JSON is no placement"):
         Placement.from_json(text)
+
+
+def test_json_that_names_a_site_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="names 'layer1' twice"):
+        Placement.from_json('{"layer1": "bam", "layer1": "se"}')
 
 
 def test_a_regular_expression_is_a_target() -> None:
