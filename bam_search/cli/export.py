@@ -18,7 +18,8 @@ from bam_search.files import write
 from bam_search.model.attention import module_files
 from bam_search.model.load import FUNCTION
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import SearchSpace, run_file
+from bam_search.space.search_space import SearchSpace
+from bam_search.space.user_file import run_file
 from bam_search.study.record import Record
 
 CLOSE = 1e-4

@@ -17,7 +17,8 @@ from torch import nn
 from bam_search.errors import UserError, nearest
 from bam_search.model.find_sites import IMAGENET_SHAPE
 from bam_search.model.trace import Shape
-from bam_search.space.search_space import SearchSpace, load_space, run_file
+from bam_search.space.search_space import SearchSpace, load_space
+from bam_search.space.user_file import run_file
 
 FUNCTION = re.compile(r"(?P<path>.+\.py):(?P<function>\w+)")
 
