@@ -141,7 +141,7 @@ def cli() -> None:
     callback=_spaces,
     metavar="NAME",
     help="Another space than the study's: "
-    "one that ships, torchvision:NAME, timm:NAME, file.py:function.",
+    "one that ships, torchvision:NAME, timm:NAME, file.py:function, 'file.py:Net(depth=3)'.",
 )
 @click.option(
     "--module",
@@ -313,7 +313,8 @@ def count(as_json: bool, **asked: Any) -> None:
 def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> None:
     """Show where attention can go in MODEL, what BAM costs there, and why it cannot go elsewhere.
 
-    MODEL is a search space, torchvision:NAME, timm:NAME, or path/to/file.py:function.
+    MODEL is a search space, torchvision:NAME, timm:NAME, or path/to/file.py:function; the last
+    three with arguments if need be: 'net.py:Net(depth=3)'.
     """
     from bam_search.cli import sites as listing
 

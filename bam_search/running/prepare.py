@@ -1,7 +1,7 @@
 """Resolve and check a request before a run reads data, trains or writes anything."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,13 +93,24 @@ def one_per_space(request: Request) -> list[Request]:
     Raises UserError.
     """
     study = request.study_on(choose(request.device))
-    folders = {space: re.sub(r"[^\w.]+", "-", space).strip("-.") for space in study.spaces}
+    folders = _folders(study.spaces)
     flags = {key: value for key, value in request.flags.items() if key != "spaces"}
     requests = [
         replace(request, flags={**flags, "space": space}, part=folder)
         for space, folder in folders.items()
     ]
     return requests or [request]
+
+
+def _folders(spaces: Sequence[str]) -> dict[str, str]:
+    """The name of a folder for each space; where names are alike, with a number."""
+    folders: dict[str, str] = {}
+    for space in spaces:
+        plain = name = re.sub(r"[^\w.]+", "-", space).strip("-.")
+        while name in folders.values():
+            name = f"{plain}-{len(folders) + 1}"
+        folders[space] = name
+    return folders
 
 
 @dataclass(frozen=True)

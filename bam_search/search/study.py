@@ -15,6 +15,7 @@ from bam_search.config import Table, assignment, build, find, overlay, read_toml
 from bam_search.errors import UserError, nearest
 from bam_search.score.device import Device
 from bam_search.search.generator import SAMPLERS
+from bam_search.space.model_name import canonical_name
 from bam_search.space.modules import EXAMPLE
 from bam_search.space.placement import Option
 from bam_search.space.search_space import SearchSpace
@@ -251,6 +252,8 @@ def _overridden(table: Table, flags: Table, assignments: Sequence[str], where: s
     for override in (*map(assignment, assignments), flags):
         table = _merged(table, override)
     study = build(Study, _filled(table), where)
+    spaces = tuple(map(canonical_name, study.spaces))
+    study = replace(study, space=canonical_name(study.space), spaces=spaces)
     _check(study)
     return study
 
