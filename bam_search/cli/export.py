@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from bam_search import __version__
-from bam_search.cli.candidate import find, load_weights
+from bam_search.cli.candidate import find
 from bam_search.errors import UserError
 from bam_search.files import write
+from bam_search.model.attach import Init
 from bam_search.model.attention import module_files
+from bam_search.model.weights import load_weights
 from bam_search.space.model_name import ModelName, is_model_name
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace
@@ -35,12 +37,14 @@ CLOSE = 1e-4
 class Exported:
     """A candidate, its model in eval mode, and the `outputs` of that model on some images.
 
-    `name` is the name under which the space is loaded; `image` is a batch (2, C, H, W).
+    `name` is the name under which the space is loaded, `init` that of `attach`; `image` is a batch
+    (2, C, H, W).
     """
 
     record: Record
     name: str
     space: SearchSpace
+    init: Init
     net: nn.Module
     image: Tensor
     outputs: Tensor
@@ -88,7 +92,8 @@ def _candidate(
     image = torch.rand(2, *space.input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         outputs = net(image)
-    return Exported(record, candidate.name, space, net, image, outputs)
+    init = candidate.plan.init
+    return Exported(record, candidate.name, space, init, net, image, outputs)
 
 
 def _write_placement(candidate: Exported, path: Path) -> None:
@@ -127,6 +132,7 @@ def _snippet(candidate: Exported) -> str:
         f"{images} -> (B, classes), with the attention modules of PLACEMENT; weights are untrained."
     )
     imports, build = _build_lines(candidate.name)
+    init = "" if candidate.init == "random" else f", init={candidate.init!r}"
     registered = _register_lines(record.placement)
     if registered:
         imports = imports.replace(
@@ -145,7 +151,7 @@ PLACEMENT = {record.placement!r}
 def model(classes: int = {space.classes}):
     """{what}"""
     net = {build}
-    attach(net, PLACEMENT, {space.input_shape})
+    attach(net, PLACEMENT, {space.input_shape}{init})
     return net
 
 

@@ -171,6 +171,11 @@ def cli() -> None:
     help="What the task takes: a cifar100.npz, cifar-100-python/, auto, cifar100, generated.",
 )
 @click.option(
+    "--weights",
+    metavar="FILE",
+    help="Pretrained weights that the backbone of each training starts from.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), help="The study's folder.  [default: reports/<name>]"
 )
 @click.option(
@@ -370,6 +375,11 @@ def export(
     help="Seed of weights and data order.  [default: the first one of the study's finalists]",
 )
 @STUDY_DATA
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="The pretrained weights that the study started from, if it did.",
+)
 @MODULES
 @DEVICE
 @click.option(
@@ -508,7 +518,7 @@ def _table(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags that were given, as a table of the study's keys."""
     given = {key: value for key, value in flags.items() if value is not None}
     modules = given.pop("modules", {})
-    nested = {"epochs": "recipe", "source": "data"}
+    nested = {"epochs": "recipe", "source": "data", "weights": "start"}
     table: dict[str, Any] = {key: value for key, value in given.items() if key not in nested}
     if modules:
         sources = {name: {"from": source} for name, source in modules.items()}

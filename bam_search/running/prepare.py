@@ -12,9 +12,10 @@ from torch import nn
 from bam_search.errors import UserError, nearest
 from bam_search.model.attach import fit_to_sites
 from bam_search.model.attention import module_files, origin, use_module_files
-from bam_search.model.build import sites_of
+from bam_search.model.build import sites_of, start_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
+from bam_search.model.start import SCRATCH, Start
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device, choose, threads_each
 from bam_search.search.executors import EXECUTORS
@@ -130,6 +131,7 @@ class ResolvedRun:
     costs: CostTable
     references: Mapping[str, Placement]
     notes: tuple[str, ...]
+    start: Start = SCRATCH
 
     @property
     def first_line(self) -> str:
@@ -148,7 +150,7 @@ class ResolvedRun:
     @property
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
-        recipe, advice = self.study.recipe, []
+        recipe, advice = self.study.recipe, [self.start.note] if self.start.note else []
         if self.searches and recipe.compile:
             advice.append(COMPILING)
         if recipe.compile or recipe.fuse:
@@ -190,8 +192,9 @@ def resolve_run(request: Request) -> ResolvedRun:
     space = study.search.of(load(study.space, task.inputs))
     _check_inputs(space, study.space, task)
     sites = sites_of(space)
+    start = start_of(space, study.start)
     choice_space = choice_space_of(space, sites)
-    costs = cost_table(space, sites)
+    costs = cost_table(space, sites, gated=study.start.insertion == "identity")
     _check_logits(costs.net, space)
     references, notes = _references(study, sites, costs)
     only_compares = study.trials == len(study.references)
@@ -215,6 +218,7 @@ def resolve_run(request: Request) -> ResolvedRun:
         costs=costs,
         references=references,
         notes=notes,
+        start=start,
     )
     _check_modules(ready.modules)
     return ready

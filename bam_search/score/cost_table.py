@@ -4,7 +4,7 @@ A placement costs what the backbone costs plus, for each site, what the attentio
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -22,12 +22,13 @@ class CostTable:
     """The cost of a backbone, and of what each choice adds to it.
 
     `base` is the backbone's cost, counted by fvcore once. `net` is the backbone itself: the choice
-    `block` repeats a part of it.
+    `block` repeats a part of it. `gated` says whether attention has the gate of `init="identity"`.
     """
 
     net: nn.Module
     sites: dict[str, Site]
     base: Cost
+    gated: bool = False
     _traced: dict[tuple[str, Choice], Cost] = field(default_factory=dict)
 
     def cost(self, placement: Placement) -> Cost:
@@ -49,6 +50,11 @@ class CostTable:
 
     def added(self, site: str, choice: Choice) -> Cost:
         """What `choice` adds at `site`. Raises UserError if the choice cannot be there."""
+        added = self._added(site, choice)
+        return _with_gate(added, self.sites[site]) if self.gated else added
+
+    def _added(self, site: str, choice: Choice) -> Cost:
+        """What the module of `choice` adds at `site`, without a gate."""
         at = self.sites[site]
         if not needs_like(choice.module):
             return increment(choice, at.channels, at.height, at.width)
@@ -58,7 +64,15 @@ class CostTable:
         return self._traced[site, choice]
 
 
-def cost_table(space: SearchSpace, sites: Sites) -> CostTable:
-    """The table of a search space: one trace of its backbone."""
+def _with_gate(cost: Cost, site: Site) -> Cost:
+    """The cost with that of the gate around: a weight, and three operations an element."""
+    elements = site.channels * site.height * site.width
+    operators = Counter(cost.by_operator)
+    operators.update(dict.fromkeys(("add", "mul", "sub"), elements))
+    return replace(cost, params=cost.params + 1, by_operator=dict(operators))
+
+
+def cost_table(space: SearchSpace, sites: Sites, gated: bool = False) -> CostTable:
+    """The table of a search space: one trace of its backbone. `gated` is as in CostTable."""
     net = backbone(space, seed=0)
-    return CostTable(net, sites.by_name, count(net, space.input_shape))
+    return CostTable(net, sites.by_name, count(net, space.input_shape), gated)

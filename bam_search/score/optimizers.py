@@ -1,6 +1,6 @@
 """The optimizers of `recipe.optimizer`: one table, one way to make, step, save and resume them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,18 @@ from bam_search.tasks.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """One optimizer, whose learning rate is `factor` times that of the training.
+
+    `rate`, a tensor on the device, is the rate that the optimizer reads.
+    """
+
+    optimizer: torch.optim.Optimizer
+    rate: Tensor
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
 class Optimizer:
     """Optimizers that step together, by name, each with parameters of its own.
 
@@ -19,61 +31,91 @@ class Optimizer:
     """
 
     rate: Tensor
-    parts: Mapping[str, torch.optim.Optimizer]
+    parts: Mapping[str, Part]
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
         for part in self.parts.values():
-            part.zero_grad(set_to_none=True)
+            part.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
         """Take one step with the gradients that are there."""
         for part in self.parts.values():
-            part.step()
+            if part.factor != 1:
+                part.rate.copy_(self.rate * part.factor)
+            part.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
         """The state dict of each part by its name."""
-        return {name: part.state_dict() for name, part in self.parts.items()}
+        return {name: part.optimizer.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state dict of the same optimizer on the same model."""
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-            for group in part.param_groups:
-                group["lr"] = self.rate  # loading replaces it by a copy
+            part.optimizer.load_state_dict(state[name])
+            for group in part.optimizer.param_groups:
+                group["lr"] = part.rate  # loading replaces it by a copy
 
 
-def optimizer(model: nn.Module, recipe: Recipe, rate: Tensor, bf16: bool) -> Optimizer:
-    """The recipe's optimizer on the model; `bf16` says whether it trains in bfloat16.
+def optimizer(
+    model: nn.Module,
+    recipe: Recipe,
+    rate: Tensor,
+    bf16: bool,
+    slow: Set[nn.Parameter] = frozenset(),
+    factor: float = 1.0,
+) -> Optimizer:
+    """The recipe's optimizer on all parameters of the model that need a gradient.
 
-    Raises NothingForMuon.
+    The learning rate of those in `slow` is `factor` times `rate`. `bf16` says whether the model
+    trains in bfloat16. Raises NothingForMuon.
     """
-    return Optimizer(rate, OPTIMIZERS[recipe.optimizer](model, recipe, rate, bf16))
+    make = OPTIMIZERS[recipe.optimizer]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parts: dict[str, Part] = {}
+    for prefix, is_slow in (("", False), ("slow ", True)):
+        chosen = [parameter for parameter in trained if (parameter in slow) == is_slow]
+        part_rate, part_factor = (rate.clone(), factor) if is_slow else (rate, 1.0)
+        made = make(model, chosen, recipe, part_rate, bf16)
+        parts |= {prefix + name: Part(one, part_rate, part_factor) for name, one in made.items()}
+    return Optimizer(rate, parts)
 
 
-Parts = Mapping[str, torch.optim.Optimizer]
+Optimizers = Mapping[str, torch.optim.Optimizer]
+Parameters = Sequence[nn.Parameter]
 
 
-def _sgd(model: nn.Module, recipe: Recipe, rate: Tensor, bf16: bool) -> Parts:
-    del bf16  # its arithmetic is that of the weights
-    return {"sgd": _sgd_of(list(model.parameters()), recipe, rate)}
+def _sgd(
+    _model: nn.Module, parameters: Parameters, recipe: Recipe, rate: Tensor, _bf16: bool
+) -> Optimizers:
+    """SGD on all; its arithmetic is that of the weights."""
+    return _sgd_of(parameters, recipe, rate)
 
 
-def _muon(model: nn.Module, recipe: Recipe, rate: Tensor, bf16: bool) -> Parts:
-    """Muon on matrices, SGD on all else, which is never nothing: the last layer is with it."""
+def _muon(
+    model: nn.Module, parameters: Parameters, recipe: Recipe, rate: Tensor, bf16: bool
+) -> Optimizers:
+    """Muon on matrices, SGD on all else, such as the last layer."""
     matrices = matrices_of(model)
     if not matrices:
         raise NothingForMuon(
             "Muon trains the matrices before the last layer, and this model has none "
             '(recipe.optimizer = "sgd" trains it)'
         )
-    muon = Muon(matrices.items(), rate, recipe.momentum, recipe.weight_decay, bf16)
-    others = [parameter for parameter in model.parameters() if parameter not in matrices]
-    return {"sgd": _sgd_of(others, recipe, rate), "muon": muon}
+    others = [parameter for parameter in parameters if parameter not in matrices]
+    chosen = {parameter: matrices[parameter] for parameter in parameters if parameter in matrices}
+    parts = _sgd_of(others, recipe, rate)
+    if chosen:
+        muon = Muon(chosen.items(), rate, recipe.momentum, recipe.weight_decay, bf16)
+        return {**parts, "muon": muon}
+    return parts
 
 
-def _sgd_of(parameters: list[nn.Parameter], recipe: Recipe, rate: Tensor) -> torch.optim.SGD:
-    return torch.optim.SGD(
+def _sgd_of(parameters: Parameters, recipe: Recipe, rate: Tensor) -> Optimizers:
+    """SGD on the parameters; nothing if there are none."""
+    if not parameters:
+        return {}
+    sgd = torch.optim.SGD(
         parameters,
         rate,
         momentum=recipe.momentum,
@@ -81,10 +123,12 @@ def _sgd_of(parameters: list[nn.Parameter], recipe: Recipe, rate: Tensor) -> tor
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    return {"sgd": sgd}
 
 
-OPTIMIZERS: Mapping[str, Callable[[nn.Module, Recipe, Tensor, bool], Parts]] = {
+Maker = Callable[[nn.Module, Parameters, Recipe, Tensor, bool], Optimizers]
+OPTIMIZERS: Mapping[str, Maker] = {
     "sgd": _sgd,
     "muon": _muon,
 }
-"""`recipe.optimizer` -> a function that makes its parts."""
+"""`recipe.optimizer` -> a function that makes its optimizers for some parameters of a model."""
