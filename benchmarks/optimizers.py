@@ -69,7 +69,7 @@ def _one_by_one(step: TrainingStep) -> Call:
         Muon([one], rate, momentum=0.9, weight_decay=5e-4, bf16=bf16)
         for one in matrices_of(step.model).items()
     ]
-    parts = [step.optimizer.parts["sgd"].optimizer, *each]
+    parts = [step.optimizer.parts["sgd"], *each]
     return lambda: [part.step() for part in parts]
 
 

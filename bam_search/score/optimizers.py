@@ -10,51 +10,46 @@ from torch import Tensor, nn
 from bam_search.score.muon import Muon, NothingForMuon, matrices_of
 from bam_search.tasks.recipe import Recipe
 
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One optimizer, whose learning rate is `factor` times that of the training.
-
-    `rate`, a tensor on the device, is the rate that the optimizer reads.
-    """
-
-    optimizer: torch.optim.Optimizer
-    rate: Tensor
-    factor: float = 1.0
+SLOW = "slow "
+"""How the names of parts with a learning rate of their own begin."""
 
 
 @dataclass(frozen=True, eq=False)
 class Optimizer:
     """Optimizers that step together, by name, each with parameters of its own.
 
-    `rate`, a tensor on the device, is the learning rate of all; who trains writes to it.
+    `rate`, a tensor on the device, is the learning rate; who trains writes to it. That of parts
+    whose names begin with SLOW is `slow_rate`, which each step makes `factor` times `rate`.
     """
 
     rate: Tensor
-    parts: Mapping[str, Part]
+    parts: Mapping[str, torch.optim.Optimizer]
+    slow_rate: Tensor
+    factor: float
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
         for part in self.parts.values():
-            part.optimizer.zero_grad(set_to_none=True)
+            part.zero_grad(set_to_none=True)
 
     def step(self) -> None:
         """Take one step with the gradients that are there."""
+        if self.factor != 1:
+            self.slow_rate.copy_(self.rate * self.factor)
         for part in self.parts.values():
-            if part.factor != 1:
-                part.rate.copy_(self.rate * part.factor)
-            part.optimizer.step()
+            part.step()
 
     def state_dict(self) -> dict[str, Any]:
         """The state dict of each part by its name."""
-        return {name: part.optimizer.state_dict() for name, part in self.parts.items()}
+        return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state dict of the same optimizer on the same model."""
         for name, part in self.parts.items():
-            part.optimizer.load_state_dict(state[name])
-            for group in part.optimizer.param_groups:
-                group["lr"] = part.rate  # loading replaces it by a copy
+            part.load_state_dict(state[name])
+            for group in part.param_groups:
+                # Loading replaces it by a copy.
+                group["lr"] = self.slow_rate if name.startswith(SLOW) else self.rate
 
 
 def optimizer(
@@ -70,15 +65,14 @@ def optimizer(
     The learning rate of those in `slow` is `factor` times `rate`. `bf16` says whether the model
     trains in bfloat16. Raises NothingForMuon.
     """
-    make = OPTIMIZERS[recipe.optimizer]
+    make, slow_rate = OPTIMIZERS[recipe.optimizer], rate.clone()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    parts: dict[str, Part] = {}
-    for prefix, is_slow in (("", False), ("slow ", True)):
-        chosen = [parameter for parameter in trained if (parameter in slow) == is_slow]
-        part_rate, part_factor = (rate.clone(), factor) if is_slow else (rate, 1.0)
-        made = make(model, chosen, recipe, part_rate, bf16)
-        parts |= {prefix + name: Part(one, part_rate, part_factor) for name, one in made.items()}
-    return Optimizer(rate, parts)
+    at_rate = [parameter for parameter in trained if parameter not in slow]
+    at_slow_rate = [parameter for parameter in trained if parameter in slow]
+    parts = dict(make(model, at_rate, recipe, rate, bf16))
+    slow_parts = make(model, at_slow_rate, recipe, slow_rate, bf16)
+    parts |= {SLOW + name: part for name, part in slow_parts.items()}
+    return Optimizer(rate, parts, slow_rate, factor)
 
 
 Optimizers = Mapping[str, torch.optim.Optimizer]

@@ -114,7 +114,7 @@ def test_identity_insertion_keeps_the_outputs(tmp_path: Path, leave: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    [BAM, "stage.1=se(r=2)", "stage.1=block stem=eca", "stage.1.bn=cbam(r=2) stage.1=gc(r=2)"],
+    [BAM, "stage.1=se(r=2)", "stage-ends=block stem.0=eca", "stage.1.bn=cbam(r=2) stage.1=gc(r=2)"],
 )
 def test_the_gates_are_counted(text: str) -> None:
     net = build(SPACE, SITES, text, 0, Start(init="identity"))
@@ -182,11 +182,11 @@ def test_all_parameters_are_in_one_part_of_the_optimizer_each() -> None:
     rate = torch.tensor(1.0)
     made = optimizer(net, how, rate, False, start.slow_parameters(net), start.factor)
     assert list(made.parts) == ["sgd", "muon", "slow sgd", "slow muon"]
-    groups = [group for part in made.parts.values() for group in part.optimizer.param_groups]
+    groups = [group for part in made.parts.values() for group in part.param_groups]
     parameters = [parameter for group in groups for parameter in group["params"]]
     assert len(parameters) == len(set(parameters)) == len(list(net.parameters()))
     made.step()
-    (group, *_) = made.parts["slow muon"].optimizer.param_groups
+    (group, *_) = made.parts["slow muon"].param_groups
     assert float(group["lr"]) == 0.5
 
 
