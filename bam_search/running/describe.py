@@ -17,7 +17,7 @@ from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
 from bam_search.search.store import MODULE_FILES_KEY
 from bam_search.search.study import Study
-from bam_search.space.modules import digest_of
+from bam_search.space.user_file import digest_of_code
 from bam_search.study.published import ERROR
 from bam_search.tasks.recipe import TASK_KEYS
 from bam_search.tasks.task import Dataset, Split, Task
@@ -126,11 +126,12 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
     table["metric"] = ready.task.metric.identity
     table["recipe"]["precision"] = _precision(ready)
     identity = {"bam_search": __version__, "variant": ready.device.variant}
-    # A user's file may change between runs, and with it the space or the task.
-    files = {"space_file": ready.study.space.partition(":")[0], "task_file": ready.study.task}
-    for key, name in files.items():
+    # A user's file, or one that it imports, may change between runs, and with it space or task.
+    files = {"file": ready.study.space.partition(":")[0], "task": ready.study.task}
+    for kind, name in files.items():
         if name.endswith(".py"):
-            identity[key] = digest_of(Path(name))
+            key = "space_file" if kind == "file" else "task_file"
+            identity[key] = digest_of_code(Path(name), kind)
     # So may a file of weights; a study from scratch is what it was before there were any.
     if table["start"] == asdict(StartPlan()):
         del table["start"]

@@ -13,7 +13,7 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +47,33 @@ def run_file(path: Path, kind: str = "file") -> Any:
             return _run(path.resolve(), kind)
     except (Exception, SystemExit) as error:  # a user's file can raise anything
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def digest_of_code(path: Path, kind: str = "file") -> str:
+    """Twelve hexadecimal digits of a Python file's content, and of that of what it imports.
+
+    It is executed for that, if it was not. What it imports is what `run_file` finds in its folder
+    and its package, so far. Raises UserError as that does.
+    """
+    sources = _sources(run_file(path, kind).__name__)
+    digests = [hashlib.sha256(source).hexdigest() for source in sources.values()]
+    if len(digests) == 1:
+        return digests[0][:12]
+    return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()[:12]
+
+
+def _sources(name: str) -> dict[str, bytes]:
+    """The sources by name of a module, of what it imports and of the packages that they are in."""
+    sources: dict[str, bytes] = {}
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        loader = getattr(getattr(sys.modules.get(name), "__spec__", None), "loader", None)
+        if name not in sources and isinstance(loader, _Loader):
+            sources[name] = loader.source
+            waiting += loader.imported
+            waiting.append(name.rpartition(".")[0])
+    return sources
 
 
 def _run(path: Path, kind: str) -> ModuleType:
@@ -132,6 +159,8 @@ class _Loader:
 
     path: str
     source: bytes
+    imported: set[str] = field(default_factory=set, compare=False)
+    """The names of the modules that it has imported, in absolute form."""
 
     def has_changed(self) -> bool:
         """Whether the file has another content by now."""
@@ -178,11 +207,23 @@ def _import(
 ) -> ModuleType:
     """`__import__` in a user's files: it finds their neighbours too."""
     top = name.partition(".")[0]
-    package = "" if level else _package_with(top, str((globals or {}).get("__package__")))
+    importer = globals or {}
+    package = "" if level else _package_with(top, str(importer.get("__package__")))
     if not package:
-        return builtins.__import__(name, globals, locals, fromlist, level)
+        module = builtins.__import__(name, globals, locals, fromlist, level)
+        if level:
+            _note_import(importer, module.__name__, fromlist)
+        return module
     module = builtins.__import__(f"{package}.{name}", globals, locals, fromlist or (), 0)
+    _note_import(importer, f"{package}.{name}", fromlist or ())
     return module if fromlist else sys.modules[f"{package}.{top}"]
+
+
+def _note_import(importer: Mapping[str, Any], name: str, items: Sequence[str]) -> None:
+    """Keep that a module has imported the module `name`, and what of its items are modules."""
+    loader = getattr(importer.get("__spec__"), "loader", None)
+    if isinstance(loader, _Loader):
+        loader.imported.update((name, *(f"{name}.{item}" for item in items)))
 
 
 def _package_with(top: str, package: str) -> str:

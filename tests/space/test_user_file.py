@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from bam_search.errors import UserError
-from bam_search.space.user_file import run_file
+from bam_search.space.modules import digest_of
+from bam_search.space.user_file import digest_of_code, run_file
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:
@@ -148,6 +149,34 @@ def test_a_file_is_executed_again_when_it_or_a_neighbour_has_changed(tmp_path: P
     (tmp_path / "layers.py").unlink()
     with pytest.raises(UserError, match="ModuleNotFoundError"):
         run_file(tmp_path / "net.py")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import layers",
+        "from layers import X",
+        "from . import layers",
+        "from .layers import X",
+        "import through",
+        "from through import layers",
+        "from p import Y",
+        "import p.deep",
+    ],
+)
+def test_the_digest_is_of_all_that_a_file_imports(tmp_path: Path, text: str) -> None:
+    files = {"through.py": "import layers", "layers.py": "X = 1", "other.py": "X = 1"}
+    write(tmp_path, {"net.py": text, "alone.py": "import json", **files})
+    write(tmp_path, {"p/__init__.py": "Y = 1", "p/deep.py": "import layers"})
+    alone, whole = (digest_of_code(tmp_path / name) for name in ("alone.py", "net.py"))
+    assert alone == digest_of(tmp_path / "alone.py")
+    run_file(tmp_path / "other.py")
+    (tmp_path / "other.py").write_text("X = 2")
+    assert digest_of_code(tmp_path / "net.py") == whole
+    changed = "p/__init__.py" if text == "from p import Y" else "layers.py"
+    (tmp_path / changed).write_text("X = Y = 2")
+    assert digest_of_code(tmp_path / "net.py") != whole
+    assert digest_of_code(tmp_path / "alone.py") == alone
 
 
 def test_one_file_can_be_run_as_two(tmp_path: Path) -> None:
