@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 from bam_search.errors import UserError, last_line
 from bam_search.model.attach import attach, detach, resolve
 from bam_search.model.find_sites import find_sites
-from bam_search.model.insert import CHILD, attended
+from bam_search.model.insert import attended
 from bam_search.model.load import load, names, natural_shape
 from bam_search.model.trace import Shape
 from bam_search.score.cost import Cost, count
@@ -176,8 +176,8 @@ def _trained_shapes(model: nn.Module, shape: Shape) -> list[tuple[int, ...]]:
     leaves = tree_leaves(twin(torch.zeros(2, *shape, device="meta")))
     outputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     torch.stack([output.sum() for output in outputs]).sum().backward()
-    for site in attended(twin).values():
-        _check_gradients(site.get_submodule(CHILD))
+    for child in attended(twin).values():
+        _check_gradients(twin.get_submodule(child))
     return [tuple(output.shape) for output in outputs]
 
 

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import zlib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,11 +17,13 @@ from bam_search.model.attention import canonical, create, defaults
 from bam_search.model.find_sites import IMAGENET_SHAPE, find_sites
 from bam_search.model.insert import (
     CHILD,
+    CHILD_IF_TAKEN,
     ChannelsLast,
     FromIdentity,
     Mark,
-    attended,
+    free_name,
     insert,
+    inserted,
     is_disabled,
     marks,
     remove,
@@ -33,30 +35,36 @@ from bam_search.space.placement import NONE, Choice, Placement
 from bam_search.space.sites import CHANNELS_LAST, Site, Sites, is_exact
 
 Init = Literal["random", "identity"]
+AsPlacement = Placement | str | Mapping[str, Any]
+"""A placement, or what `Placement.parse` or `Placement.from_dict` reads."""
 
 
-def resolve(placement: Placement | str, sites: Sites) -> Placement:
+def read(placement: AsPlacement) -> Placement:
+    """The placement that is meant. Raises UserError as those two do."""
+    if isinstance(placement, str):
+        return Placement.parse(placement)
+    return placement if isinstance(placement, Placement) else Placement.from_dict(placement)
+
+
+def resolve(placement: AsPlacement, sites: Sites) -> Placement:
     """The canonical placement: site names in the model's order, without default options.
 
     An exact site name overrides sets, lists and patterns that match the same site. The choice
     `none` removes a site. Raises UserError if a target matches no site, if two sets, lists or
     patterns match a site that no exact name decides, or if a choice is illegal at its site.
     """
-    if isinstance(placement, str):
-        placement = Placement.parse(placement)
-    chosen = _by_site(placement, sites)
+    chosen = _by_site(read(placement), sites)
     return Placement.of({site.name: _canonical_at(site, choice) for site, choice in chosen})
 
 
-def fit_to_sites(placement: Placement | str, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
+def fit_to_sites(placement: AsPlacement, sites: Sites) -> tuple[Placement, tuple[str, ...]]:
     """The canonical placement, with r and d reduced where they are too large, and notes on that.
 
     Like `resolve`, but if a set's r or d is too large for a site, the largest value that fits
     replaces it. So a placement for one network also works on another with fewer channels or smaller
     maps. A choice at an exact site name is never changed; it raises UserError if it does not fit.
     """
-    if isinstance(placement, str):
-        placement = Placement.parse(placement)
+    placement = read(placement)
     named = {target for target, _ in placement.choices}
     fitted: dict[str, Choice] = {}
     changed: dict[str, list[str]] = {}
@@ -82,12 +90,13 @@ def _first_of(names: list[str]) -> str:
 
 def attach(
     model: nn.Module,
-    placement: Placement | str,
+    placement: AsPlacement,
     input_shape: Shape = IMAGENET_SHAPE,
     *,
     init: Init = "random",
     seed: int = 0,
     sites: Sites | None = None,
+    fit: bool = False,
 ) -> Placement:
     """Put the attention modules of a placement into `model`, in place; return it, canonical.
 
@@ -103,46 +112,49 @@ def attach(
     the same site starts with the same weights in every placement. They get the device and dtype of
     the model's weights.
 
-    No key of the model's state dict changes; the new ones are `SITE.attention.*`. The model with
-    its attention goes through `deepcopy`, pickle, `torch.save`, `torch.compile`, `torch.export`,
-    `torch.fx` and data-parallel replication; compile after attaching, not before. TorchScript
-    (`torch.jit.script`) does not take the hook.
+    No key of the model's state dict changes; the new ones are `SITE.attention.*`, or
+    `SITE.bam_attention.*` where a site has an attribute `attention` of its own. The length, the
+    indices and the iteration of a container do not see them. The model with its attention goes
+    through `deepcopy`, pickle, `torch.save`, `torch.compile`, `torch.export`, `torch.fx` and
+    data-parallel replication; compile after attaching, not before. TorchScript (`torch.jit.script`)
+    does not take the hook.
+
+    Before each pass the model looks whether its attention is there. A site that was replaced keeps
+    it if the child moved along (`SyncBatchNorm.convert_sync_batchnorm`); else the pass raises
+    UserError, and says which site lost it.
 
     Args:
         model: the backbone, which is changed.
-        placement: such as "layer1=bam layer3=se(r=8)"; see README.md for targets and modules.
+        placement: such as "layer1=bam layer3=se(r=8)", or {"layer1": "bam", "layer3": "se(r=8)"};
+            see README.md for targets and modules.
         input_shape: (C, H, W) of one image; it is used to find the sites if `sites` is not given.
         init: "random" draws each module's weights. "identity" also adds a gate that starts at 0,
             so the model's outputs do not change until training changes the gate.
         seed: decides the initial weights, together with the site's name and the choice.
         sites: those of the model, if `find_sites` has found them already.
+        fit: reduce r and d where a set's are too large for a site, as `fit_to_sites` does. What
+            was put in is in the result.
 
     Raises:
-        UserError: as from `resolve` and `find_sites`; a site has a child `attention` already; the
-            model is compiled or scripted, or within `disabled(model)`. The model is not changed
-            then.
+        UserError: as from `resolve` and `find_sites`; a site has attention already; a site is
+            compiled or scripted, by itself or with what it is in; the model is within
+            `disabled(model)`. The model is not changed then.
     """
-    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
-        raise UserError(
-            f"attention cannot go into a {type(model).__name__}",
-            "attach first, then compile or script",
-        )
+    _check_plain(model, "")
     if init not in ("random", "identity"):
         raise UserError(f"init = {init!r}", "init is 'random' or 'identity'")
     _check_enabled(model)
     sites = find_sites(model, input_shape) if sites is None else sites
-    resolved = resolve(placement, sites)
-    there = attended(model)
+    resolved = fit_to_sites(placement, sites)[0] if fit else resolve(placement, sites)
     for name, _ in resolved.choices:
-        if hasattr(_submodule(model, name), CHILD):
-            hint = "detach it first" if name in there else f"take it out: del model.{name}.{CHILD}"
-            raise UserError(f"site {name!r} has a child named {CHILD!r} already", hint)
+        _check_free(model, name)
     by_name = sites.by_name
     order = {name: number for number, name in enumerate(sites.names)}
     children = {}
     for name, choice in resolved.choices:
         attention = _attention_module(model, by_name[name], choice, init, seed)
-        children[name] = (attention, Mark(choice, order[name]))
+        mark = Mark(choice, order[name], hidden=by_name[name].runs_children)
+        children[name] = (attention, mark)
     insert(model, children)
     renumber(model, order)
     return resolved
@@ -158,8 +170,9 @@ def attached(model: nn.Module) -> Placement:
         >>> attached(model).text
         'layer1=bam layer2=bam layer3=bam'
 
-    It also works on copies and unpickled models. Attention whose hook was removed, or whose site
-    was replaced, is in effect no more, and neither is any within `disabled(model)`.
+    It also works on copies and unpickled models, so a training script can assert it. Attention
+    whose site was replaced by a module without it is in effect no more, and neither is any within
+    `disabled(model)`.
     """
     return Placement.of({name: mark.choice for name, mark in marks(model).items()})
 
@@ -201,6 +214,35 @@ def _check_enabled(model: nn.Module) -> None:
     """Raise UserError within `disabled(model)`, which puts back what it took out."""
     if is_disabled(model):
         raise UserError("the model's attention is disabled", "leave `with disabled(model)` first")
+
+
+def _check_plain(model: nn.Module, site: str) -> None:
+    """Raise UserError if a site, or what it is in, is compiled or scripted."""
+    parts = site.split(".") if site else []
+    for n in range(len(parts) + 1):
+        name = ".".join(parts[:n])
+        module = _submodule(model, name) if name else model
+        compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+        if compiled or isinstance(module, torch.jit.ScriptModule):
+            what = f"submodule {name!r}" if name else "model"
+            raise UserError(
+                f"the {what} is {'compiled' if compiled else 'scripted'} already, and would not "
+                "feel attention",
+                "attach first, then compile or script",
+            )
+
+
+def _check_free(model: nn.Module, name: str) -> None:
+    """Raise UserError if a site cannot take attention now."""
+    _check_plain(model, name)
+    site = _submodule(model, name)
+    if inserted(site) is not None:
+        raise UserError(f"site {name!r} has attention already", "detach it first")
+    if free_name(site) is None:
+        raise UserError(
+            f"site {name!r} has attributes {CHILD!r} and {CHILD_IF_TAKEN!r} of its own",
+            f"rename {CHILD_IF_TAKEN!r} in {type(site).__name__}",
+        )
 
 
 def _by_site(placement: Placement, sites: Sites) -> list[tuple[Site, Choice]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bam_search.model.insert import CHILD, ChannelsLast, attended
+from bam_search.model.insert import ChannelsLast, attended
 
 
 def attention_gains(model: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
@@ -24,8 +24,8 @@ def attention_gains(model: nn.Module, run: Callable[[], object]) -> dict[str, Te
         return hook
 
     handles = []
-    for name, site in attended(model).items():
-        child = site.get_submodule(CHILD)
+    for name, path in attended(model).items():
+        child = model.get_submodule(path)
         channel = -1 if isinstance(child, ChannelsLast) else 1
         handles.append(child.register_forward_hook(record(name, channel)))
     try:

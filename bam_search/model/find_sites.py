@@ -64,10 +64,13 @@ def find_sites(model: nn.Module, input_shape: Shape = IMAGENET_SHAPE) -> Sites:
     refused = _not_called_exactly_once(traced)
     for name, call in traced.single_calls.items():
         layout = _layout(call, larger, input_shape, traced.module(name))
-        if layout in (MAP, CHANNELS_LAST):
-            sites[name] = _site(call, layout)
-        else:
+        if layout not in (MAP, CHANNELS_LAST):
             refused[name] = layout
+        elif name in traced.trace.children_run_outside:
+            refused[name] = "has children that something else runs over"
+        else:
+            runs_children = name in traced.trace.run_children
+            sites[name] = replace(_site(call, layout), runs_children=runs_children)
     found = blocks(traced)
     return Sites(
         tuple(_with_roles(traced, found, sites).values()),
@@ -223,7 +226,7 @@ def _calls_on_larger_image(model: nn.Module, input_shape: Shape) -> dict[str, Ca
     """The calls on an image of another size, by name; None if the model cannot run on it."""
     channels, height, width = input_shape
     try:
-        larger: Trace = trace(model, (channels, 2 * height, 3 * width))
+        larger: Trace = trace(model, (channels, 2 * height, 3 * width), probing=False)
     except UserError:
         return None
     return {call.name: call for call in larger.calls}

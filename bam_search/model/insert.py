@@ -1,41 +1,46 @@
-"""How attention is inserted: as a child named `attention` of its site, called from a forward hook.
+"""How attention is inserted: as a child of its site, called from a forward hook of the site.
 
-A site that is an `nn.Sequential` calls all its children itself, so there the child alone does. A
-site that runs over its children in a way of its own (DenseNet's blocks) must not find one more, so
-there the child is out of sight while the site runs. No key of the backbone changes.
+The child is named `attention`, or `bam_attention` where the site has an attribute `attention` of
+its own, and carries a mark, so that it is known whatever its class. No key of the backbone changes.
+The site's class keeps the child out of sight (`site_class.py`). A site that runs over its children
+in a way of its own must not find one more, so there the child is out while the site runs.
 
-An inserted child carries a mark, whatever its class: a child named `attention` without it was in
-the model before.
+The model, and each module that has a site, note where attention was put. Before each of their
+passes they look whether it is there still: a site that was replaced has its hook put back if its
+child moved with it (SyncBatchNorm's conversion), else the pass raises UserError.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from bam_search.errors import UserError
+from bam_search.model.site_class import MARK, give_class, own_class, restore_class
 from bam_search.space.placement import Choice
 
 CHILD = "attention"
-HIDDEN_CHILD = "_attention_while_running"
-OVER_CHILDREN = {"children", "named_children", "_modules"}
-"""What a forward method names that runs over its module's children."""
+CHILD_IF_TAKEN = "bam_attention"
+HIDDEN_CHILD = "_bam_search_while_running"
 DISABLED = "_bam_search_disabled"
 """The attribute of a site whose child is out for a while: its own id, which a copy has not."""
-MARK = "_bam_search_mark"
-"""The attribute of an inserted child; copies and pickles keep it, and it is in no state dict."""
+NOTED = "_bam_search_attached"
+"""The attribute of a module that has the names of sites in it where attention was put."""
 
 
 @dataclass(frozen=True)
 class Mark:
     """What an inserted child is: the choice it was made from.
 
-    `order` is the number of its site among the model's, from 0.
+    `order` is the number of its site among the model's, from 0. `hidden` says that the child is out
+    while its site runs.
     """
 
     choice: Choice
     order: int
+    hidden: bool = False
 
 
 class ChannelsLast(nn.Module):
@@ -65,31 +70,35 @@ class FromIdentity(nn.Module):
         return x + self.gate.to(x.dtype) * (self.inner(x) - x)
 
 
+def free_name(site: nn.Module) -> str | None:
+    """The name for a site's new child; None if the site has attributes of both names."""
+    return next((name for name in (CHILD, CHILD_IF_TAKEN) if not hasattr(site, name)), None)
+
+
 def insert(model: nn.Module, children: Mapping[str, tuple[nn.Module, Mark]]) -> None:
     """Put each child with its mark at its site, by name; `children` are checked already."""
     for name, (attention, mark) in children.items():
-        site = model.get_submodule(name)
+        site, child = model.get_submodule(name), free_name(model.get_submodule(name))
+        assert child is not None
         setattr(attention, MARK, mark)
-        site.add_module(CHILD, attention)
-        # A copy that was made of a disabled model has hooks, and no child.
-        if _calls_children(site) or _hooked(site):
-            continue
-        if _runs_over_children(site):
-            site.register_forward_pre_hook(_hide)
-            site.register_forward_hook(_reveal, always_call=True)
-        site.register_forward_hook(_attend)
+        site.add_module(child, attention)
+        site.__dict__.pop(DISABLED, None)  # of a copy that was made of a disabled model
+        _put_in_effect(site, mark)
+        parent, _, own_name = name.rpartition(".")
+        _note(model.get_submodule(parent), [own_name])
+    _note(model, children)
 
 
 def remove(model: nn.Module) -> None:
-    """Take all inserted children out, and their hooks."""
-    for site in attended(model).values():
-        delattr(site, CHILD)
-        site.__dict__.pop(HIDDEN_CHILD, None)
-        for hooks in (site._forward_pre_hooks, site._forward_hooks):
-            inserted = [key for key, hook in hooks.items() if hook in (_hide, _reveal, _attend)]
-            for key in inserted:
-                del hooks[key]
-                site._forward_hooks_always_called.pop(key, None)
+    """Take all inserted children out, and all that belongs to them, wherever they are."""
+    for module in list(model.modules()):
+        child = _child_name(module)
+        if child:
+            delattr(module, child)
+        for attribute in (HIDDEN_CHILD, DISABLED, NOTED):
+            module.__dict__.pop(attribute, None)
+        restore_class(module)
+        _unhook(module)
 
 
 @contextlib.contextmanager
@@ -98,16 +107,17 @@ def without(model: nn.Module) -> Iterator[None]:
 
     Hooks stay, in their order.
     """
-    taken = {site: site.get_submodule(CHILD) for site in attended(model).values()}
-    for site in taken:
-        delattr(site, CHILD)
+    sites = [site for site in model.modules() if _child_name(site)]
+    taken = [(site, _child_name(site), inserted(site)) for site in sites]
+    for site, name, _ in taken:
+        delattr(site, name)
         site.__dict__[DISABLED] = id(site)
     try:
         yield
     finally:
-        for site, attention in taken.items():
-            site.__dict__.pop(DISABLED)
-            site.add_module(CHILD, attention)
+        for site, name, attention in taken:
+            site.__dict__.pop(DISABLED, None)
+            site.add_module(name, attention)
 
 
 def is_disabled(model: nn.Module) -> bool:
@@ -115,63 +125,124 @@ def is_disabled(model: nn.Module) -> bool:
     return any(site.__dict__.get(DISABLED) == id(site) for site in model.modules())
 
 
-def attended(model: nn.Module) -> dict[str, nn.Module]:
-    """The sites that have an inserted child, by name."""
-    return {name: site for name, site in model.named_modules() if _occupied(site)}
+def inserted(site: nn.Module) -> nn.Module | None:
+    """The inserted child of a site, if it has one."""
+    return site._modules.get(_child_name(site))
+
+
+def attended(model: nn.Module) -> dict[str, str]:
+    """The names of the children in effect, by site.
+
+    One is in effect if its site calls it, or if the next pass will see to that.
+    """
+    named = dict(model.named_modules())
+    noted = {
+        f"{owner}.{name}" if owner else name
+        for owner, module in named.items()
+        for name in module.__dict__.get(NOTED, ())
+    }
+    return {
+        name: f"{name}.{_child_name(site)}"
+        for name, site in named.items()
+        if _child_name(site) and (_calls_child(site) or name in noted)
+    }
 
 
 def marks(model: nn.Module) -> dict[str, Mark]:
     """The marks of the inserted children by site, in the order of the sites."""
-    by_name = {
-        name: getattr(site.get_submodule(CHILD), MARK) for name, site in attended(model).items()
-    }
+    by_name = {site: mark_of(model.get_submodule(child)) for site, child in attended(model).items()}
     return dict(sorted(by_name.items(), key=lambda item: item[1].order))
+
+
+def mark_of(child: nn.Module) -> Mark:
+    """The mark of an inserted child."""
+    mark: Mark = getattr(child, MARK)
+    return mark
 
 
 def renumber(model: nn.Module, order: Mapping[str, int]) -> None:
     """Give the marks of earlier insertions the numbers that their sites have now."""
-    for name, mark in marks(model).items():
-        child = model.get_submodule(name).get_submodule(CHILD)
-        setattr(child, MARK, Mark(mark.choice, order.get(name, mark.order)))
+    for name, child in attended(model).items():
+        attention = model.get_submodule(child)
+        mark = mark_of(attention)
+        setattr(attention, MARK, replace(mark, order=order.get(name, mark.order)))
 
 
-def _occupied(site: nn.Module) -> bool:
-    if not hasattr(site._modules.get(CHILD), MARK):
-        return False
-    return _calls_children(site) or _hooked(site)
+def _child_name(site: nn.Module) -> str:
+    """The name of a site's inserted child, "" if it has none."""
+    names = (CHILD, CHILD_IF_TAKEN)
+    return next((name for name in names if hasattr(site._modules.get(name), MARK)), "")
 
 
-def _calls_children(site: nn.Module) -> bool:
-    return type(site).forward is nn.Sequential.forward
+def _put_in_effect(site: nn.Module, mark: Mark) -> None:
+    """Have a site call its child, once."""
+    give_class(site)
+    if _calls_child(site):  # a copy of a disabled model has hooks, and no child
+        return
+    # Before all other hooks: whoever listens to the site hears what the model goes on with.
+    site.register_forward_hook(_attend, prepend=True)
+    if mark.hidden:
+        site.register_forward_pre_hook(_hide, prepend=True)
+        site.register_forward_hook(_reveal, prepend=True, always_call=True)
 
 
-def _runs_over_children(site: nn.Module) -> bool:
-    if isinstance(site, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
-        return True
-    code = getattr(type(site).forward, "__code__", None)
-    return code is not None and not OVER_CHILDREN.isdisjoint(code.co_names)
-
-
-def _hooked(site: nn.Module) -> bool:
+def _calls_child(site: nn.Module) -> bool:
     return _attend in site._forward_hooks.values()
+
+
+def _unhook(module: nn.Module) -> None:
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        ours = [key for key, hook in hooks.items() if hook in (_look, _hide, _reveal, _attend)]
+        for key in ours:
+            del hooks[key]
+            module._forward_hooks_always_called.pop(key, None)
+
+
+def _note(owner: nn.Module, names: Iterable[str]) -> None:
+    """Have a module look, before each pass, for the attention at sites of these names in it."""
+    owner.__dict__[NOTED] = tuple(dict.fromkeys((*owner.__dict__.get(NOTED, ()), *names)))
+    if _look not in owner._forward_pre_hooks.values():
+        owner.register_forward_pre_hook(_look)
 
 
 # The hooks are functions of the module, not closures: copies, pickles, replicas and torch.compile
 # keep them.
 
 
+def _look(owner: nn.Module, _args: object) -> None:
+    if torch.compiler.is_compiling():
+        return
+    for name in owner.__dict__.get(NOTED, ()):
+        site: nn.Module | None = owner
+        for part in name.split("."):
+            site = getattr(site, "_modules", {}).get(part)
+        _look_at(name, site)
+
+
+def _look_at(name: str, site: nn.Module | None) -> None:
+    """See that the attention at a site is in effect. Raises UserError if it is not there."""
+    attention = None if site is None else inserted(site)
+    if site is not None and attention is not None:
+        _put_in_effect(site, mark_of(attention))
+    elif site is None or DISABLED not in site.__dict__:
+        now = "is gone" if site is None else f"is a {own_class(site).__name__} without it"
+        raise UserError(
+            f"the attention at {name!r} is no longer in the model: the submodule {now}",
+            "replace, convert, fuse or freeze modules before attaching; detach(model) forgets it",
+        )
+
+
 def _attend(site: nn.Module, _args: object, output: Tensor) -> Tensor:
-    attention = getattr(site, CHILD, None)
+    attention = inserted(site)
     return output if attention is None else attention(output)
 
 
 def _hide(site: nn.Module, _args: object) -> None:
-    attention = site._modules.pop(CHILD, None)
-    setattr(site, HIDDEN_CHILD, (attention,))  # in a tuple, so that it is no child
+    name = _child_name(site)
+    site.__dict__[HIDDEN_CHILD] = (name, site._modules.pop(name, None))
 
 
 def _reveal(site: nn.Module, _args: object, _output: object) -> None:
-    (attention,) = getattr(site, HIDDEN_CHILD)
-    setattr(site, HIDDEN_CHILD, (None,))
+    name, attention = site.__dict__.pop(HIDDEN_CHILD, ("", None))
     if attention is not None:
-        site.add_module(CHILD, attention)
+        site.add_module(name, attention)

@@ -3,9 +3,10 @@
 Which submodule was called when, what it returned, and how the tensors depend on one another.
 """
 
+import contextlib
 import copy
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bam_search.errors import UserError
-from bam_search.model.insert import remove
+from bam_search.model.insert import free_name, remove
+from bam_search.model.probe import Probe, put_probes
 
 Shape = tuple[int, int, int]
 BATCH = 2
@@ -55,6 +57,9 @@ class Trace:
     depend on it are numbered. `sources[n]` are the operations whose results operation n read,
     `kinds[n]` is its name, `result` made the model's last output. `model` is the copy that was
     watched: without attention, perhaps without values.
+
+    `run_children` are the submodules that run over their own children, so that they would run one
+    more; `children_run_outside` those whose children something else runs over.
     """
 
     model: nn.Module
@@ -62,6 +67,8 @@ class Trace:
     sources: tuple[tuple[int, ...], ...]
     kinds: tuple[str, ...]
     result: int
+    run_children: frozenset[str] = frozenset()
+    children_run_outside: frozenset[str] = frozenset()
 
     @cached_property
     def times(self) -> Counter[str]:
@@ -104,21 +111,23 @@ class Trace:
         return frozenset(seen)
 
 
-def trace(model: nn.Module, input_shape: Shape) -> Trace:
+def trace(model: nn.Module, input_shape: Shape, probing: bool = True) -> Trace:
     """The trace of a copy of `model` without attention, in eval mode, on the meta device.
 
     Nothing is computed, and the model is not changed. A model that cannot run there (it asks for
-    values) runs on the CPU. Raises UserError if it cannot run on (C, H, W) at all.
+    values) runs on the CPU. With `probing` it has a probe in each submodule; where it does not run
+    with them, every submodule counts as one that runs over its children. Raises UserError if it
+    cannot run on (C, H, W) at all.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    try:
-        image = torch.zeros(BATCH, *input_shape, device="meta", dtype=dtype)
-        return _watched(_on_meta(model), image)
-    except Exception:  # whatever it was, the second attempt raises what is wrong
-        pass
+    for probed in (True, False) if probing else (False,):
+        # Whatever it raises, the last attempt raises what is wrong.
+        with contextlib.suppress(Exception):
+            image = torch.zeros(BATCH, *input_shape, device="meta", dtype=dtype)
+            return _watched(_on_meta(model), image, probed)
     try:
         image = torch.zeros(BATCH, *input_shape, dtype=dtype)
-        return _watched(copy.deepcopy(model).to("cpu"), image)
+        return _watched(copy.deepcopy(model).to("cpu"), image, probed=False)
     except Exception as error:  # a user's model can raise anything; the user has to read it
         kind = type(error).__name__
         first = (str(error).strip().splitlines() or [kind])[0]
@@ -135,19 +144,44 @@ def _on_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, empty)
 
 
-def _watched(twin: nn.Module, image: Tensor) -> Trace:
+def _watched(twin: nn.Module, image: Tensor, probed: bool) -> Trace:
     remove(twin)
     watch = _Watch()
     watch.handed_on(image)
-    for name, module in twin.named_modules():
-        if name:
-            _listen(module, name, watch)
+    named = {name: module for name, module in twin.named_modules() if name}
+    for name, module in named.items():
+        _listen(module, name, watch)
+    probes = put_probes(twin, _probed(named)) if probed else {}
     with torch.no_grad(), watch:
         output = twin.eval()(image)
+    remove(twin)
     makers = watch.makers(output)
     if not makers:
         raise ValueError("its output does not depend on the image")
-    return Trace(twin, tuple(watch.calls), tuple(watch.sources), tuple(watch.kinds), max(makers))
+    return Trace(
+        twin,
+        tuple(watch.calls),
+        tuple(watch.sources),
+        tuple(watch.kinds),
+        max(makers),
+        frozenset(_by_others(probes)) if probed else frozenset(named),
+        frozenset(name for name, probe in probes.items() if probe.others_outside),
+    )
+
+
+def _probed(named: Mapping[str, nn.Module]) -> list[str]:
+    """The submodules that get a probe: those that may be called, and have a name free for it."""
+    return [
+        name
+        for name, module in named.items()
+        if type(module) not in (nn.ModuleList, nn.ModuleDict)
+        and not isinstance(module, torch.jit.ScriptModule)
+        and free_name(module)
+    ]
+
+
+def _by_others(probes: Mapping[str, Probe]) -> list[str]:
+    return [name for name, probe in probes.items() if probe.others]
 
 
 def _listen(module: nn.Module, name: str, watch: "_Watch") -> None:

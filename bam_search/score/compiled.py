@@ -17,7 +17,7 @@ from torch._dynamo import config
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
 from bam_search.errors import first_line
-from bam_search.model.insert import CHILD, attended
+from bam_search.model.insert import attended
 
 GRAPHS = 10_000
 """Dynamo's recompile limit: the most graphs that all placements may need in one process.
@@ -88,6 +88,6 @@ def _while_training(module: nn.Module, fast: Callable[..., Any], *args: Any, **k
 
 def _compiled_names(model: nn.Module, blocks: Sequence[str]) -> list[str]:
     """The blocks, and the attention modules that lie in none of them."""
-    attention = [f"{site}.{CHILD}" for site in attended(model)]
+    attention = attended(model).values()
     in_blocks = tuple(f"{block}." for block in blocks)
     return [*blocks, *(name for name in attention if not name.startswith(in_blocks))]

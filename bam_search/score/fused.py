@@ -16,7 +16,8 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.utils._pytree import tree_map_only
 
 from bam_search.errors import first_line
-from bam_search.model.insert import CHILD, attended
+from bam_search.model.insert import attended
+from bam_search.model.site_class import own_class
 from bam_search.score.chain import Backend
 from bam_search.score.compiled import quiet
 from bam_search.score.deferred import Chains, Deferred, NotFused, plain
@@ -65,9 +66,9 @@ def fused(model: nn.Module, backend: Backend = "inductor") -> Iterator[Chains]:
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
     """The batch normalisations outside of attention whose `forward` is their class's."""
-    attention = tuple(f"{site}.{CHILD}." for site in attended(model))
+    attention = tuple(f"{child}." for child in attended(model).values())
     outside = [m for name, m in model.named_modules() if not name.startswith(attention)]
-    norms = [module for module in outside if type(module) is nn.BatchNorm2d]
+    norms = [module for module in outside if own_class(module) is nn.BatchNorm2d]
     return [norm for norm in norms if "forward" not in norm.__dict__]
 
 

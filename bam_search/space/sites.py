@@ -37,7 +37,8 @@ class Site:
     outside all stages), `block` is the name of the block that holds the site ("" for none). `roles`
     are the TARGETS that it belongs to: "stage-ends" for the end of a stage, on the trunk;
     "bottleneck" for one that another stage follows; "every-block" for the end of a block's residual
-    branch, before the addition, or the output of a block that adds nothing.
+    branch, before the addition, or the output of a block that adds nothing. `runs_children` says
+    that it runs over its own children, so that it must not find one more.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Site:
     stage: int | None = None
     block: str = ""
     roles: tuple[str, ...] = ()
+    runs_children: bool = False
 
     @property
     def side(self) -> int:

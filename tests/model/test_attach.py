@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.attach import attach, detach, disabled, fit_to_sites, resolve
+from bam_search.model.attach import attach, attached, detach, disabled, fit_to_sites, resolve
 from bam_search.model.attention import ATTENTION
 from bam_search.model.build import backbone, build, sites_of
 from bam_search.score.cost import count
-from bam_search.space.placement import Placement
+from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import load_space
 from bam_search.space.sites import Site, Sites
 
@@ -156,6 +156,29 @@ def test_fit_makes_what_a_set_says_small_enough() -> None:
         fit_to_sites("stage-ends=bam(n=0)", narrow)
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"layer1": "bam", "layer2.0.bn2": "bam(r=8)"},
+        {"layer1": Choice("bam"), "layer2.0.bn2": Choice.of("bam", {"r": 8})},
+        Placement.parse("layer1=bam layer2.0.bn2=bam(r=8)").to_dict(),
+    ],
+)
+def test_a_placement_may_be_a_mapping(table: dict[str, object]) -> None:
+    net = backbone(SMALL, seed=0)
+    assert attach(net, table, sites=SITES) == attached(net)
+    assert {site for site, _ in attached(net).choices} == {"layer1", "layer2.0.bn2"}
+
+
+def test_fit_makes_what_is_too_large_small_enough() -> None:
+    net = backbone(SMALL, seed=0)
+    placement = "every-block=bam(r=4096)"
+    with pytest.raises(UserError, match="r = 4096"):
+        attach(net, placement, sites=SITES)
+    attach(net, placement, sites=SITES, fit=True)
+    assert attached(net) == fit_to_sites(placement, SITES)[0]
+
+
 def test_one_wrong_site_among_ten_leaves_the_model_as_it_was() -> None:
     net = backbone(SMALL, seed=0)
     names = [
@@ -196,14 +219,10 @@ def test_what_is_disabled_takes_no_attention_and_gives_none_back() -> None:
     assert list(free.state_dict()) == list(backbone(SMALL, seed=0).state_dict())
 
 
-def test_the_hint_says_how_to_take_a_child_out() -> None:
+def test_a_site_takes_attention_once() -> None:
     net = build(SMALL, SITES, "layer1=bam", seed=0)
     with pytest.raises(UserError, match="detach it first"):
         attach(net, "layer1=bam", sites=SITES)
-    own = backbone(SMALL, seed=0)
-    own.layer1.add_module("attention", torch.nn.Identity())
-    with pytest.raises(UserError, match=r"take it out: del model\.layer1\.attention"):
-        attach(own, "layer1=bam", sites=SITES)
 
 
 def test_disabled_is_the_backbone_for_a_while() -> None:
@@ -310,11 +329,11 @@ def test_a_site_that_runs_over_its_children_does_not_find_one_more() -> None:
         (lambda net: attach(net, "layer1=bam", (3, 32, 32), init="zero"), "init = 'zero'"),
         (
             lambda net: attach(torch.compile(net), "layer1=bam", (3, 32, 32)),
-            "cannot go into a OptimizedModule",
+            "the model is compiled already",
         ),
         (
             lambda net: attach(torch.jit.script(net), "layer1=bam", (3, 32, 32)),
-            "RecursiveScriptModule",
+            "the model is scripted already",
         ),
         (lambda net: attach(net, "layer1=bam", (4, 32, 32)), "cannot run on images"),
     ],
