@@ -147,10 +147,12 @@ def _unwrapped(weights: Weights, state: Weights, source: str) -> Iterator[tuple[
 
 
 def _prefixes(weights: Weights, state: Weights) -> set[str]:
-    """What stands in front of the model's first key, wherever the file has that; also nothing."""
-    first = next(iter(state), "")
-    ends = [key.removesuffix(first) for key in weights if key.endswith(first)]
-    return {"", *(prefix for prefix in ends if prefix.endswith("."))}
+    """What stands in front of the model's first or longest key in the file; also nothing."""
+    prefixes = {""}
+    for own in (next(iter(state), ""), max(state, key=len, default="")):
+        ends = [key.removesuffix(own) for key in weights if key.endswith(own)]
+        prefixes.update(prefix for prefix in ends if prefix.endswith("."))
+    return prefixes
 
 
 @dataclass(frozen=True)
@@ -221,4 +223,8 @@ def _words(value: Tensor) -> str:
 
 
 def _more(keys: list[str]) -> str:
-    return f", as are {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f", as {_others(len(keys) - 1)}" if len(keys) > 1 else ""
+
+
+def _others(count: int) -> str:
+    return "is another" if count == 1 else f"are {count} more"

@@ -163,6 +163,7 @@ def test_modules_around_a_head_may_be_missing_with_it(tmp_path: Path) -> None:
         (PLAIN | {"conv.weight": torch.ones(4, 1, 3, 3)}, r"conv.weight is \(4, 1, 3, 3\) float"),
         (PLAIN | {"conv.bias": torch.ones(4, dtype=torch.int8)}, r"conv.bias is \(4,\) int8, not"),
         (prefixed("module.", without("bn.")), "bn.weight is missing"),
+        (prefixed("module.", without("conv.")), "conv.weight is missing, as is another\n"),
         ({"state_dict": without("bn.weight"), "loss": torch.ones(1)}, "bn.weight is missing"),
         ({k: v for k, v in PLAIN.items() if k == "conv.weight"}, "conv.bias is missing, as are"),
         ({"a": 1}, "it holds no state dict"),
