@@ -112,6 +112,7 @@ def _speeds(ready: ResolvedRun, at_least: float) -> Speeds:
             at_least,
             ready.module_files,
             ready.source.inputs,
+            ready.start,
         )
         for text in texts
     ]

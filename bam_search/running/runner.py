@@ -173,6 +173,7 @@ def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
         checkpoints,
         ready.module_files,
         ready.source.inputs,
+        ready.start,
     )
 
 
@@ -354,7 +355,7 @@ def _time(ready: ResolvedRun, store: Store) -> None:
 
 
 def _time_finalist(ready: ResolvedRun, store: Store, record: Record) -> None:
-    net = build(ready.space, ready.sites, record.placement, record.seed)
+    net = build(ready.space, ready.sites, record.placement, record.seed, ready.start)
     backbone = build(ready.space, ready.sites, "none", record.seed)
     try:
         measured = latency(net, backbone, _as_trained(ready))

@@ -14,7 +14,7 @@ import torchvision
 
 from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.load import Inputs
-from bam_search.space.search_space import run_file
+from bam_search.space.user_file import run_file
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.arrays import Classes, Layout, images_of, labels_of
 from bam_search.tasks.classification.cifar100 import BROKEN, CIFAR, CIFAR_INPUTS, DATA_FOLDER
