@@ -63,7 +63,7 @@ class Cost:
         return sum(self.by_operator.get(name, 0) for name in PUBLISHED)
 
 
-def count(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
+def count(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     """The cost of `model` for one (C, H, W) image: parameters, activations and MACs.
 
         >>> from torchvision.models import resnet50
