@@ -4,12 +4,17 @@ Which submodules put out a feature map, which of them end stages and blocks, and
 submodules are no sites.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from bam_search.errors import UserError
+from bam_search.model.layouts import Seen, site_of
+from bam_search.model.maps import SHAPES
+from bam_search.model.places import Places, followed
 from bam_search.model.structure import (
     Block,
     TracedModel,
@@ -22,9 +27,7 @@ from bam_search.model.structure import (
 from bam_search.model.trace import BATCH, Call, Shape, Trace, trace
 from bam_search.space.sites import (
     BOTTLENECK,
-    CHANNELS_LAST,
     EVERY_BLOCK,
-    MAP,
     STAGE_ENDS,
     Site,
     Sites,
@@ -51,28 +54,36 @@ def find_sites(model: nn.Module, input_shape: Shape = IMAGENET_SHAPE) -> Sites:
     A feature map is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W grow with the
     image's. To check this, the model also runs on an image twice as high and three times as wide.
     If it cannot run on that image, H and W must divide the image's by one common factor instead.
+    Tokens (B, N, C) are a feature map too if they are patches of the image, row by row, perhaps
+    after a class token and the like.
+
+    Models of sequences take `input_shape` = (C, L), and their maps are (B, C, L) or (B, L, C);
+    those of volumes take (C, D, H, W), and their maps are 5-D.
 
     Raises UserError if the model cannot run on `input_shape`.
     """
-    if len(input_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in input_shape):
+    sides = len(input_shape) - 1
+    if sides not in SHAPES or not all(isinstance(n, int) and n > 0 for n in input_shape):
         raise UserError(
-            f"input_shape = {input_shape} is not (C, H, W)", "for example (3, 224, 224)"
+            f"input_shape = {input_shape} is not (C, H, W), (C, L) or (C, D, H, W)",
+            "for example (3, 224, 224)",
         )
     traced = traced_model(trace(model, input_shape))
     larger = _calls_on_larger_image(model, input_shape)
+    seen = Seen(input_shape, larger, functools.cache(lambda: _places(traced, input_shape)))
     sites: dict[str, Site] = {}
     refused = _not_called_exactly_once(traced)
     for name, call in traced.single_calls.items():
-        layout = _layout(call, larger, input_shape, traced.module(name))
-        if layout in (MAP, CHANNELS_LAST):
-            sites[name] = _site(call, layout)
+        found = site_of(call, traced.module(name), seen)
+        if isinstance(found, Site):
+            sites[name] = found
         else:
-            refused[name] = layout
-    found = blocks(traced)
+            refused[name] = found
+    repeated = blocks(traced)
     return Sites(
-        tuple(_with_roles(traced, found, sites).values()),
+        tuple(_with_roles(traced, repeated, sites).values()),
         refused,
-        tuple(block.name for block in found),
+        tuple(block.name for block in repeated),
     )
 
 
@@ -136,12 +147,6 @@ def _assign_block(
         sites[end] = replace(sites[end], roles=(*sites[end].roles, EVERY_BLOCK))
 
 
-def _site(call: Call, layout: str) -> Site:
-    _, *sides = call.shape
-    channels, height, width = sides if layout == MAP else (sides[2], sides[0], sides[1])
-    return Site(call.name, channels, height, width, layout)
-
-
 def _not_called_exactly_once(traced: TracedModel) -> dict[str, str]:
     """The submodules that are called never or more than once, each with that reason."""
     reasons: dict[str, str] = {}
@@ -156,74 +161,25 @@ def _not_called_exactly_once(traced: TracedModel) -> dict[str, str]:
     return reasons
 
 
-def _layout(
-    call: Call, larger: Mapping[str, Call] | None, image_shape: Shape, module: nn.Module
-) -> str:
-    """MAP, CHANNELS_LAST, or the reason why the output is no feature map."""
-    if call.out is None:
-        if call.returned != "Tensor":
-            return f"returns a {call.returned}"
-        return "returns a tensor that does not depend on the image"
-    dimensions = len(call.shape)
-    if dimensions != 4:
-        kinds = {2: "vectors (B, C)", 3: "tokens (B, N, C)"}
-        kind = kinds.get(dimensions, f"a {dimensions}-D tensor")
-        return f"returns {kind}, not a feature map"
-    if call.shape[0] != BATCH:
-        return f"folds something else into the batch: {call.shape[0]} for {BATCH} images"
-    if larger is None:
-        return _layout_by_division(call.shape, image_shape, module)
-    if call.name not in larger:
-        return "is not called on every image"
-    return _layout_by_growth(call.shape, larger[call.name].shape)
+def _places(traced: TracedModel, input_shape: Shape) -> dict[str, Places]:
+    """Where on the input comes from what the submodules return.
 
-
-def _layout_by_growth(small: tuple[int, ...], large: tuple[int, ...]) -> str:
-    """The layout in which H and W follow an image that became twice as high and thrice as wide."""
-    not_following = "returns a 4-D tensor whose size does not follow the image's"
-    if len(large) != len(small):
-        return not_following
-    first, second, third = (
-        after / before for before, after in zip(small[1:], large[1:], strict=True)
-    )
-    if first == 1 and 1 < second < third:
-        return MAP
-    if third == 1 and 1 < first < second:
-        return CHANNELS_LAST
-    return not_following
-
-
-def _layout_by_division(shape: tuple[int, ...], image_shape: Shape, module: nn.Module) -> str:
-    """The layout in which H and W divide the image's by one number."""
-    _, height, width = image_shape
-    possible = []
-    if _divides(shape[2:], height, width):
-        possible.append(MAP)
-    always_channels_first = isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
-    if _divides(shape[1:3], height, width) and not always_channels_first:
-        possible.append(CHANNELS_LAST)
-    if len(possible) == 1:
-        return possible[0]
-    if possible:
-        return (
-            f"returns {tuple(shape)}, which may be channels first or last: "
-            "the model takes one size of image only"
-        )
-    return "returns a 4-D tensor whose size does not divide the image's"
-
-
-def _divides(sides: tuple[int, ...], height: int, width: int) -> bool:
-    h, w = sides
-    if not 1 < h <= height:
-        return False
-    return height % h == 0 and width % w == 0 and height // h == width // w
+    Only of those whose layout the numbers of elements may leave open, and none if the pass fails.
+    """
+    model = traced.trace.model
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    x = torch.zeros(BATCH, *input_shape, device=like.device, dtype=like.dtype)
+    try:
+        return followed(model, x, [name for name, call in traced.single_calls.items() if call.out])
+    except Exception:  # a user's model can raise anything; its places are then not known
+        return {}
 
 
 def _calls_on_larger_image(model: nn.Module, input_shape: Shape) -> dict[str, Call] | None:
     """The calls on an image of another size, by name; None if the model cannot run on it."""
-    channels, height, width = input_shape
+    channels, *sides = input_shape
     try:
-        larger: Trace = trace(model, (channels, 2 * height, 3 * width))
+        larger: Trace = trace(model, (channels, *(n * side for n, side in enumerate(sides, 2))))
     except UserError:
         return None
     return {call.name: call for call in larger.calls}

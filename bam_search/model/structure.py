@@ -17,6 +17,9 @@ from bam_search.model.trace import WEIGHTED, Call, Trace
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """Classes that say nothing of what is in them."""
 
+MAPS = (3, 4, 5)
+"""The numbers of dimensions of what may be a map: of a sequence or tokens, an image, a volume."""
+
 LAYOUT_OPS = frozenset(
     {
         *("permute", "transpose", "view", "_unsafe_view", "reshape"),
@@ -132,7 +135,7 @@ def _repeated_classes(traced: TracedModel) -> list[str]:
     """Submodules of repeated classes on the trunk."""
 
     def fits(name: str) -> bool:
-        return traced.on_trunk(name) and traced.dimensions(name) in (3, 4)
+        return traced.on_trunk(name) and traced.dimensions(name) in MAPS
 
     groups = _groups(traced, _class_key, fits)
     return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
@@ -142,7 +145,7 @@ def _repeated_containers(traced: TracedModel) -> list[str]:
     """Containers of repeated content on the trunk."""
 
     def fits(name: str) -> bool:
-        return traced.on_trunk(name) and traced.dimensions(name) == 4
+        return traced.on_trunk(name) and traced.dimensions(name) in MAPS
 
     groups = _groups(traced, _content_key, fits)
     return _in_order(traced, _topmost(_without_stages(traced, groups, groups)))
@@ -150,7 +153,7 @@ def _repeated_containers(traced: TracedModel) -> list[str]:
 
 def _repeated_classes_anywhere(traced: TracedModel) -> list[str]:
     """Submodules of repeated classes wherever they are."""
-    groups = _groups(traced, _class_key, lambda name: traced.dimensions(name) in (3, 4))
+    groups = _groups(traced, _class_key, lambda name: traced.dimensions(name) in MAPS)
     # Only what returns several tensors is checked for being a stage.
     several = [key for key, names in groups.items() if _any_without_result(traced, names)]
     left = _without_stages(traced, groups, several)
@@ -178,7 +181,7 @@ def _convolution_blocks(traced: TracedModel) -> list[str]:
         module = traced.module(name)
         if any(module.children()) or not traced.on_trunk(name):
             continue
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             if module.kernel_size == call.given[2:]:  # a linear layer in disguise
                 break
             ends.append(name)

@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 from bam_search.errors import UserError
 from bam_search.model.insert import remove
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
+"""(C, H, W) of an image, (C, L) of a sequence or (C, D, H, W) of a volume."""
 BATCH = 2
 """Images in the traced pass.
 

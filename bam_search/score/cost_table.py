@@ -51,10 +51,10 @@ class CostTable:
         """What `choice` adds at `site`. Raises UserError if the choice cannot be there."""
         at = self.sites[site]
         if not needs_like(choice.module):
-            return increment(choice, at.channels, at.height, at.width)
+            return increment(choice, at.channels, *at.sides)
         if (site, choice) not in self._traced:
-            module = create(choice, at.channels, self.net.get_submodule(site))
-            self._traced[site, choice] = count(module, (at.channels, at.height, at.width))
+            module = create(choice, at.channels, self.net.get_submodule(site), at.dims)
+            self._traced[site, choice] = count(module, (at.channels, *at.sides))
         return self._traced[site, choice]
 
 
