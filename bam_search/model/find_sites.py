@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from bam_search.errors import UserError
-from bam_search.model.layouts import Seen, site_of
+from bam_search.model.layouts import UNREAD, Seen, site_of
 from bam_search.model.maps import SHAPES
-from bam_search.model.places import Places, followed
+from bam_search.model.places import Followed, followed
 from bam_search.model.structure import (
     Block,
     TracedModel,
@@ -70,7 +70,7 @@ def find_sites(model: nn.Module, input_shape: Shape = IMAGENET_SHAPE) -> Sites:
         )
     traced = traced_model(trace(model, input_shape))
     larger = _calls_on_larger_image(model, input_shape)
-    seen = Seen(input_shape, larger, functools.cache(lambda: _places(traced, input_shape)))
+    seen = Seen(input_shape, larger, functools.cache(lambda: _followed(traced, input_shape)))
     sites: dict[str, Site] = {}
     refused = _not_called_exactly_once(traced)
     for name, call in traced.single_calls.items():
@@ -80,8 +80,9 @@ def find_sites(model: nn.Module, input_shape: Shape = IMAGENET_SHAPE) -> Sites:
         else:
             refused[name] = found
     repeated = blocks(traced)
+    attendable = [block for block in repeated if refused.get(block.name) != UNREAD]
     return Sites(
-        tuple(_with_roles(traced, repeated, sites).values()),
+        tuple(_with_roles(traced, attendable, sites).values()),
         refused,
         tuple(block.name for block in repeated),
     )
@@ -161,18 +162,15 @@ def _not_called_exactly_once(traced: TracedModel) -> dict[str, str]:
     return reasons
 
 
-def _places(traced: TracedModel, input_shape: Shape) -> dict[str, Places]:
-    """Where on the input comes from what the submodules return.
-
-    Only of those whose layout the numbers of elements may leave open, and none if the pass fails.
-    """
+def _followed(traced: TracedModel, input_shape: Shape) -> Followed:
+    """Where on the input comes from what the submodules return; nothing if the pass fails."""
     model = traced.trace.model
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     x = torch.zeros(BATCH, *input_shape, device=like.device, dtype=like.dtype)
     try:
         return followed(model, x, [name for name, call in traced.single_calls.items() if call.out])
     except Exception:  # a user's model can raise anything; its places are then not known
-        return {}
+        return Followed({}, frozenset())
 
 
 def _calls_on_larger_image(model: nn.Module, input_shape: Shape) -> dict[str, Call] | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bam_search.errors import UserError
 from bam_search.model.maps import BATCH_NORMS, CONVOLUTIONS, channels_first, channels_last
-from bam_search.model.places import Places, grid_of_tokens, is_grid
+from bam_search.model.places import Followed, grid_of_tokens, is_grid
 from bam_search.model.trace import BATCH, Call, Shape
 from bam_search.space.sites import CHANNELS_FIRST, CHANNELS_LAST, TOKENS, Site
 
@@ -51,6 +51,9 @@ class Tokens(nn.Module):
         patches = channels_last(y, 2).flatten(1, 2)
         return torch.cat([x[:, : self.extra], patches], 1) if self.extra else patches
 
+
+UNREAD = "returns tokens of which only those beside the patches are read: none would see attention"
+"""Why the last block of a transformer is no site whose head reads the class token alone."""
 
 ADAPTERS = (ChannelsLast, Tokens)
 """What stands between a site and its attention where the site's output is not channels-first."""
@@ -97,12 +100,12 @@ class Seen:
     """What tells maps from other tensors.
 
     `shape` is that of one input, `larger` has the calls on a larger one by name, None if the model
-    takes none. `places` says, when it is asked, where on the input the outputs come from, by name.
+    takes none. `followed` says, when it is asked, where on the input the outputs come from.
     """
 
     shape: Shape
     larger: Mapping[str, Call] | None
-    places: Callable[[], Mapping[str, Places]]
+    followed: Callable[[], Followed]
 
     @property
     def dims(self) -> int:
@@ -148,13 +151,16 @@ def _site(call: Call, layout: str) -> Site:
 
 
 def _site_of_tokens(call: Call, seen: Seen) -> Site | str:
-    places = seen.places().get(call.name)
+    followed = seen.followed()
+    places = followed.places.get(call.name)
     if places is None:
         return "returns tokens (B, N, C), and which is where on the image is not known"
     of_one_image = tuple(place[0].mean(-1) for place in places)
     found = grid_of_tokens(of_one_image)
     if found is None:
         return "returns tokens (B, N, C) that are not the patches of the image, row by row"
+    if call.name not in followed.read:
+        return UNREAD
     (height, width), extra = found
     return Site(call.name, call.shape[2], height, width, TOKENS, extra_tokens=extra)
 
@@ -200,7 +206,7 @@ def _layout_by_division(call: Call, module: nn.Module, seen: Seen) -> str:
 
 def _layout_by_places(call: Call, seen: Seen) -> str:
     """The layout of an output whose sizes fit both."""
-    places = seen.places().get(call.name, ())
+    places = seen.followed().places.get(call.name, ())
     if places and is_grid(tuple(place[0].mean(0) for place in places)):
         return CHANNELS_FIRST[seen.dims]
     if places and is_grid(tuple(place[0].mean(-1) for place in places)):

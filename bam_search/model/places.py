@@ -3,10 +3,12 @@
 The places are followed through one forward pass, operation by operation: layout operations move
 them, convolutions thin them out, a product of matrices leaves to each row the place of its row. So
 a tensor's axes are told apart, and tokens are known to be the patches of an image, in which order.
-Nothing is computed of the model's own values, so it may be on the meta device.
+It is seen too whether anything reads these patches later on. Nothing is computed of the model's own
+values, so it may be on the meta device.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,11 +39,20 @@ LOSES = ("index", "gather", "scatter", "sort", "topk", "masked", "take", "as_str
 """How the names begin of what may put elements anywhere."""
 
 
-def followed(model: nn.Module, x: Tensor, names: Iterable[str]) -> dict[str, Places]:
-    """The places of what the submodules of these names return in `model(x)`.
+@dataclass(frozen=True)
+class Followed:
+    """The places of what submodules return, by name, without those that are lost on the way.
 
-    `x` is (B, C, ...). Those whose places are lost on the way are left out.
+    `read` has the names of those of which the model's output reads more than elements that come
+    from no place.
     """
+
+    places: Mapping[str, Places]
+    read: frozenset[str]
+
+
+def followed(model: nn.Module, x: Tensor, names: Iterable[str]) -> Followed:
+    """The places of what the submodules of these names return in `model(x)`; `x` is (B, C, ...)."""
     found: dict[str, Places] = {}
     follow = _Follow(x)
 
@@ -50,17 +61,18 @@ def followed(model: nn.Module, x: Tensor, names: Iterable[str]) -> dict[str, Pla
             places = follow.places(output)
             if places is not None:
                 found[name] = places
+                follow.carry(output, {name})
 
         return hook
 
     handles = [model.get_submodule(n).register_forward_hook(listen(n)) for n in names]
     try:
         with torch.no_grad(), follow:
-            model(x)
+            output = model(x)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return Followed(found, follow.read.union(*map(follow.carried, tree_leaves(output))))
 
 
 def is_grid(places: Places) -> bool:
@@ -96,17 +108,28 @@ class _Follow(TorchDispatchMode):
     """Sees every operation, and follows the places from `x`.
 
     `_kept` has each tensor with its places by the tensor's id, as a freed one's would go to
-    another.
+    another. `_carried` has the names of submodules whose output, position by position, went into a
+    tensor; `read` those of which several positions went into one.
     """
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._kept: dict[int, tuple[Tensor, Places]] = {}
+        self._carried: dict[int, frozenset[str]] = {}
+        self.read: frozenset[str] = frozenset()
         self._keep(x, _of_input(x))
 
     def places(self, value: object) -> Places | None:
         """The places of a tensor's elements; None for what has none."""
         return self._kept.get(id(value), (None, None))[1]
+
+    def carried(self, value: object) -> frozenset[str]:
+        """The submodules whose output went into a tensor position by position."""
+        return self._carried.get(id(value), frozenset())
+
+    def carry(self, value: object, names: Iterable[str]) -> None:
+        """Note that the output of these submodules went into a tensor."""
+        self._carried[id(value)] = self.carried(value).union(names)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -115,7 +138,34 @@ class _Follow(TorchDispatchMode):
         if operands and results:
             name = func.overloadpacket.__name__.rstrip("_")
             self._follow(name, func, args, kwargs or {}, operands, results)
+            self._hand_on(name, args, operands, results)
         return result
+
+    def _hand_on(self, name: str, args: Any, operands: list[Tensor], results: list[Tensor]) -> None:
+        """Note which submodules' outputs the results carry, and which are read in this operation.
+
+        A selection of elements that come from no place, such as a class token, carries none.
+        """
+        carried = frozenset().union(*map(self.carried, operands))
+        if not carried:
+            return
+        if self._mixes(name, args, results[0]):
+            self.read |= carried
+            return
+        for tensor in results:
+            places = self.places(tensor)
+            if places is None:
+                continue  # a second result, such as the mean of a normalisation
+            if not _once(places[0]).isnan().all():
+                self.carry(tensor, carried)
+            elif name not in MOVES:
+                self.read |= carried
+
+    def _mixes(self, name: str, args: Any, result: Tensor) -> bool:
+        """Whether an operation lets positions see one another, as far as is known."""
+        if self.places(result) is None or "attention" in name or name.startswith(RESAMPLES):
+            return True
+        return name in PRODUCTS and self.places(args[PRODUCTS[name] + 1]) is not None
 
     def _follow(
         self, name: str, func: Any, args: Any, kwargs: Any, operands: list[Tensor], results: Any

@@ -176,22 +176,23 @@ class Former(nn.Module):
         end: bool = False,
         order: str = "rows",
         embed: str = "conv",
+        pool: Callable[[Tensor], Tensor] = lambda x: x.mean(1),
     ) -> None:
         super().__init__()
-        self.end, self.order, self.kind = end, order, embed
+        self.end, self.order, self.kind, self.pool = end, order, embed, pool
         self.embed = nn.Conv2d(3, 16, 8, 8) if embed == "conv" else nn.Linear(3 * 64, 16)
         self.extra = nn.Parameter(torch.randn(1, extra, 16))
         length = (positions or 0) + extra
         self.position = nn.Parameter(torch.randn(1, length, 16)) if positions else None
         self.blocks = nn.Sequential(*(FormerBlock() for _ in range(3)))
-        self.head = nn.Linear(16, 4)
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.tokens(x)
         extra = self.extra.expand(len(x), -1, -1)
         x = torch.cat([x, extra] if self.end else [extra, x], 1)
         x = x if self.position is None else x + self.position
-        return self.head(self.blocks(x).mean(1))
+        return self.head(self.pool(self.norm(self.blocks(x))))
 
     def tokens(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[2] // 8, x.shape[3] // 8
@@ -264,6 +265,36 @@ def test_tokens_in_another_order_are_refused(make: Callable[[], nn.Module], reas
     assert reason in sites.refused["blocks.0"]
     with pytest.raises(UserError, match="3 of its 3 blocks are no sites, as each returns tokens"):
         sites.select("every-block")
+
+
+POOLS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "the class token": (lambda x: x[:, 0], False),
+    "the extra tokens": (lambda x: x[:, :3].mean(1), False),
+    "a split": (lambda x: x.split([3, 16], 1)[0].flatten(1)[:, :16], False),
+    "the patches": (lambda x: x[:, 3:].mean(1), True),
+    "the largest": (lambda x: x.amax(1), True),
+    "both": (lambda x: x[:, 0] + x[:, 3:].mean(1), True),
+}
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_tokens_that_nothing_reads_are_no_site(kind: str) -> None:
+    pool, is_read = POOLS[kind]
+    torch.manual_seed(0)
+    model = Former(3, pool=pool)
+    sites = find_sites(model, (3, 32, 32))
+    blocks = [f"blocks.{n}" for n in range(3 if is_read else 2)]
+    assert [site.name for site in sites.select("every-block")] == [f"{b}.mlp" for b in blocks]
+    (end,) = sites.select("stage-ends")
+    assert end.name == ("blocks" if is_read else "blocks.1")
+    assert "bottleneck" not in end.roles
+    assert ("blocks.2" in sites.names) == is_read
+    assert is_read or "only those beside the patches are read" in sites.refused["blocks.2.mlp"]
+    for site in sites.select("/blocks.*/"):
+        x, attended = torch.rand(2, 3, 32, 32), copy.deepcopy(model).eval()
+        bare = attended(x)
+        attach(attended, f"{site.name}=bam(r=4,d=1)", sites=sites)
+        assert not torch.equal(attended(x), bare), site.name
 
 
 class Doubled(nn.Module):
@@ -343,7 +374,8 @@ def test_timms_transformers_have_sites_in_every_block() -> None:
     with torch.device("meta"):
         model = timm.create_model("deit_tiny_distilled_patch16_224", depth=3)
     every = find_sites(model).select("every-block")
-    assert [site.name for site in every] == [f"blocks.{n}.mlp" for n in range(3)]
+    # Its head reads two tokens only.
+    assert [site.name for site in every] == [f"blocks.{n}.mlp" for n in range(2)]
     assert {(site.sides, site.extra_tokens) for site in every} == {((14, 14), 2)}
 
 
