@@ -310,7 +310,7 @@ def count(as_json: bool, **asked: Any) -> None:
     "--input",
     "shape",
     metavar="CxHxW",
-    help="The shape of one image.  [default: what the model was made for]",
+    help="The shape of one image; CxL of a sequence.  [default: what the model was made for]",
 )
 @click.option(
     "--target", metavar="TEXT", help="Only what this names: bottleneck, layer3.*, /layer[34]/, ..."

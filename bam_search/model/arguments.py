@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from bam_search.errors import UserError
 
-LARGER = (2, 3)
-"""How many times as high and wide a larger image is, to see which sizes follow it."""
+LARGER = (2, 3, 4)
+"""How many times as large the sides of a larger image are, to see which sizes follow them."""
+IMAGES = (4, 3, 5)
+"""The numbers of dimensions of images, else sequences, else volumes, each in a batch."""
 
 
 LEAVES = (Tensor, int, float, str, type(None), torch.dtype, torch.device)
@@ -90,8 +92,13 @@ class Arguments:
 
     @property
     def images(self) -> list[Tensor]:
-        """The tensors that are images or maps: (B, C, H, W), of floating-point numbers."""
-        return [tensor for tensor in self.tensors if _is_map(tensor)]
+        """The tensors that are images or maps: (B, C, H, W), of floating-point numbers.
+
+        Where there are none they are sequences, (B, C, L), or volumes, (B, C, D, H, W).
+        """
+        numbers = [tensor for tensor in self.tensors if tensor.is_floating_point()]
+        kinds = ([tensor for tensor in numbers if tensor.dim() == n] for n in IMAGES)
+        return next((kind for kind in kinds if kind), [])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,23 +119,20 @@ class Arguments:
 
     def larger(self) -> "Arguments":
         """The same with black images that are LARGER, without values if these have none."""
-        high, wide = LARGER
+        images = {id(tensor) for tensor in self.images}
 
         def resized(tensor: Tensor) -> Tensor:
-            if not _is_map(tensor):
+            if id(tensor) not in images:
                 return tensor
-            *first, height, width = tensor.shape
-            return tensor.new_zeros(*first, high * height, wide * width)
+            batch, channels, *sides = tensor.shape
+            grown = (n * side for n, side in zip(LARGER, sides, strict=False))
+            return tensor.new_zeros(batch, channels, *grown)
 
         return self._replaced(resized)
 
     def _replaced(self, change: Callable[[Tensor], Tensor]) -> "Arguments":
         args, kwargs = replaced((self.args, dict(self.kwargs)), change)
         return Arguments(args, kwargs, self.text)
-
-
-def _is_map(tensor: Tensor) -> bool:
-    return tensor.dim() == 4 and tensor.is_floating_point()
 
 
 def _tensors(values: object, seen: set[int]) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 A placement costs what the backbone costs plus, for each site, what the attention there adds.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ class CostTable:
     sites: dict[str, Site]
     base: Cost
     gated: bool = False
-    _traced: dict[tuple[str, Choice, int, int], Cost] = field(default_factory=dict)
+    _traced: dict[tuple[str, Choice, tuple[int, ...]], Cost] = field(default_factory=dict)
 
     def cost(self, placement: Placement) -> Cost:
         """The cost of the backbone with a canonical placement.
@@ -57,10 +58,10 @@ class CostTable:
     def _added(self, site: str, choice: Choice) -> Cost:
         """What the module of `choice` adds at `site`, without a gate."""
         at = self.sites[site]
-        first = self._added_by_call(at, choice, at.height, at.width)
+        first = self._added_by_call(at, choice, at.sides)
         if not at.further:
             return first
-        calls = [first, *(self._added_by_call(at, choice, *sides) for sides in at.further)]
+        calls = [first, *(self._added_by_call(at, choice, sides) for sides in at.further)]
         return Cost(
             first.params,
             sum(call.activations for call in calls),
@@ -68,13 +69,13 @@ class CostTable:
             _summed(call.uncounted for call in calls),
         )
 
-    def _added_by_call(self, at: Site, choice: Choice, height: int, width: int) -> Cost:
+    def _added_by_call(self, at: Site, choice: Choice, sides: tuple[int, ...]) -> Cost:
         if not needs_like(choice.module):
-            return increment(choice, at.channels, height, width)
-        key = (at.name, choice, height, width)
+            return increment(choice, at.channels, *sides)
+        key = (at.name, choice, sides)
         if key not in self._traced:
-            module = create(choice, at.channels, self.net.get_submodule(at.name))
-            self._traced[key] = count(module, (at.channels, height, width))
+            module = create(choice, at.channels, self.net.get_submodule(at.name), at.dims)
+            self._traced[key] = count(module, (at.channels, *sides))
         return self._traced[key]
 
 
@@ -87,8 +88,7 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 def _with_gate(cost: Cost, site: Site) -> Cost:
     """The cost with that of the gate around: a weight, and three operations an element."""
-    calls = [(site.height, site.width), *site.further]
-    elements = sum(site.channels * height * width for height, width in calls)
+    elements = sum(site.channels * math.prod(sides) for sides in (site.sides, *site.further))
     operators = Counter(cost.by_operator)
     operators.update(dict.fromkeys(("add", "mul", "sub"), elements))
     return replace(cost, params=cost.params + 1, by_operator=dict(operators))

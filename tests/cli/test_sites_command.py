@@ -5,6 +5,8 @@ import json
 import pytest
 from conftest import run_command
 
+from bam_search.cli.sites import parse_shape
+
 
 def test_the_table_names_every_submodule(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -38,7 +40,7 @@ def test_costs_and_reasons_depend_on_the_image(
     ("args", "message"),
     [
         (["nothing"], "there is no 'nothing'"),
-        (["small", "--input", "3x32"], "--input '3x32' is not CxHxW"),
+        (["small", "--input", "3"], "--input '3' is not CxHxW"),
         (["small", "--input", "3x3²x32"], "--input '3x3²x32' is not CxHxW"),
         (["small", "--input", "1x32x32"], "cannot run on images of shape (1, 32, 32)"),
         (["small", "--target", "layer9"], "no site is named 'layer9'"),
@@ -55,3 +57,11 @@ def test_a_mistake_is_one_sentence(
     out, err = capsys.readouterr()
     assert message in err
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [("3x32x48", (3, 32, 48)), ("1x16000", (1, 16000)), ("1x8X8x8", (1, 8, 8, 8))],
+)
+def test_the_input_may_be_a_sequence_or_a_volume(text: str, shape: tuple[int, ...]) -> None:
+    assert parse_shape(text) == shape
