@@ -11,7 +11,6 @@ import torch
 from bam_search.errors import UserError
 from bam_search.model.build import backbone, sites_of
 from bam_search.model.load import Inputs, load, names, natural_shape
-from bam_search.space.search_space import SearchSpace
 
 MINE = """
     from dataclasses import dataclass
@@ -205,6 +204,15 @@ def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     assert caught.value.hint == "pip install timm"
 
 
-def test_a_space_keeps_its_own_inputs() -> None:
-    assert isinstance(load("imagenet_resnet18", Inputs((3, 32, 32), 100)), SearchSpace)
-    assert load("imagenet_resnet18", Inputs((3, 32, 32), 100)).input_shape == (3, 224, 224)
+def test_a_space_that_ships_takes_images_that_are_not_too_small() -> None:
+    space = load("imagenet_resnet18", Inputs((3, 64, 64), 10))
+    assert (space.input_shape, space.classes) == ((3, 64, 64), 10)
+    with pytest.raises(UserError, match="is for images of 224x224 pixels, and these have 32x32"):
+        load("imagenet_resnet18", Inputs((3, 32, 32), 100))
+
+
+def test_a_users_space_keeps_its_own_inputs(mine: str) -> None:
+    own = Path(mine).with_name("own.py")
+    own.write_text(Path(mine).read_text() + "\nspace = whole\n")
+    space = load(str(own), Inputs((3, 32, 32), 100))
+    assert (space.input_shape, space.classes) == ((3, 16, 16), 5)
