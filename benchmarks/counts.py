@@ -11,7 +11,8 @@ set to be written out in both, as torch's counter knows no fused attention of a 
 Two sums are compared. `conv_linear` are convolutions and linear layers, for torch what runs as
 `convolution`, `addmm` and `mm`. `products` are these and all other products of matrices, such as
 those of attention, which are no layers and a convention of their own. Where a model multiplies two
-activations by `mm`, or a weight by `bmm` (einsum), the first sums differ and the second do not.
+activations by `mm`, or a weight by `bmm`, or has recurrent layers, the first sums differ and the
+second do not.
 
 A row is written as soon as it is known; models that have a row are not counted again.
 """
@@ -41,9 +42,10 @@ LARGEST = 1_000_000_000
 """Parameters of a model that this machine's memory holds."""
 LAYERS = ("convolution", "addmm", "mm")
 """What torch's counter calls the products that convolutions and linear layers run as."""
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 PRODUCTS = (
     *("conv", "linear", "bilinear", "matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum"),
-    *("tensordot", "inner", "lstm", "gru", "scaled_dot_product_attention"),
+    *("tensordot", "inner", "scaled_dot_product_attention", *RECURRENT),
 )
 """What fvcore and our handles call all products that torch's counter sees."""
 
@@ -92,12 +94,15 @@ def _filled(row: Row, cost: Cost, by_torch: dict[str, int]) -> Row:
     )
     if cost.macs_conv_fc == layers:
         return replace(row, equal="yes")
-    return replace(row, why=_difference(cost.macs_conv_fc - layers, ours - total))
+    recurrent = sum(cost.by_operator.get(name, 0) for name in RECURRENT)
+    return replace(row, why=_difference(cost.macs_conv_fc - layers, ours - total, recurrent))
 
 
-def _difference(layers: int, products: int) -> str:
+def _difference(layers: int, products: int, recurrent: int) -> str:
     if products:
         return f"the products of matrices differ by {products:+,} MACs"
+    if -layers == recurrent:
+        return f"{recurrent:,} MACs of mm are of recurrent layers; all products together are equal"
     if layers < 0:
         return f"{-layers:,} MACs of mm multiply two activations; all products together are equal"
     return f"{layers:,} MACs of bmm multiply by a weight; all products together are equal"
