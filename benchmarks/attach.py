@@ -192,7 +192,7 @@ def _check_count(
 ) -> None:
     by_name = sites.by_name
     chosen = [(choice, by_name[name]) for name, choice in placement.choices]
-    added = [increment(choice, at.channels, at.height, at.width) for choice, at in chosen]
+    added = [increment(choice, at.channels, *at.sides) for choice, at in chosen]
     found = count(model, shape)
     assert found.params == base.params + sum(a.params for a in added), (
         "parameters differ from the sum"

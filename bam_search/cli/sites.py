@@ -20,7 +20,7 @@ from bam_search.model.load import load
 from bam_search.model.trace import Shape
 from bam_search.score.increments import increment
 from bam_search.space.placement import Choice
-from bam_search.space.sites import CHANNELS_LAST, STAGE_ENDS, Site, Sites
+from bam_search.space.sites import CHANNELS_FIRST, STAGE_ENDS, Site, Sites
 
 BAM = Choice("bam")
 
@@ -56,12 +56,11 @@ def show(model: str, input_shape: Shape | None, target: str | None, as_json: boo
 
 
 def parse_shape(text: str) -> Shape:
-    """Return `3x224x224` as (3, 224, 224). Raises UserError."""
+    """Return `3x224x224` as (3, 224, 224), and CxL or CxDxHxW likewise. Raises UserError."""
     sizes = text.lower().split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+    if not 2 <= len(sizes) <= 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise UserError(f"--input {text!r} is not CxHxW", "for example --input 3x224x224")
-    channels, height, width = map(int, sizes)
-    return channels, height, width
+    return tuple(map(int, sizes))
 
 
 def _rows(net: nn.Module, sites: Sites) -> list[Row]:
@@ -82,14 +81,14 @@ def _row(site: Site) -> Row:
     why_not = _why_not(site)
     if why_not:
         return Row(site.name, site, None, None, why_not)
-    added = increment(BAM, site.channels, site.height, site.width)
+    added = increment(BAM, site.channels, *site.sides)
     return Row(site.name, site, added.params, added.macs_conv_fc, "")
 
 
 def _why_not(site: Site) -> str:
     """Return why BAM cannot go there, or an empty text if it can."""
     try:
-        canonical(BAM, site.channels, site.side)
+        canonical(BAM, site.channels, site.side, site.dims)
     except UserError as error:
         return error.message
     return ""
@@ -134,9 +133,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     site = row.site
     if site is None:
         return (row.name, "", "", "", "", "", "", "", row.why_not)
-    size = f"{site.height}x{site.width}"
-    if site.layout == CHANNELS_LAST:
-        size = f"{size} {CHANNELS_LAST}"
+    size = "x".join(map(str, site.sides))
+    if site.layout not in CHANNELS_FIRST.values():
+        size = f"{size} {site.layout}"
     stage = "" if site.stage is None else str(site.stage)
     costs = ("", "")
     if row.params is not None and row.macs is not None:

@@ -18,7 +18,6 @@ from bam_search.model.find_sites import IMAGENET_SHAPE, find_sites
 from bam_search.model.insert import (
     CHILD,
     CHILD_IF_TAKEN,
-    ChannelsLast,
     FromIdentity,
     Mark,
     free_name,
@@ -30,9 +29,10 @@ from bam_search.model.insert import (
     renumber,
     without,
 )
+from bam_search.model.layouts import adapted
 from bam_search.model.trace import Shape
 from bam_search.space.placement import NONE, Choice, Placement
-from bam_search.space.sites import CHANNELS_LAST, Site, Sites, is_exact
+from bam_search.space.sites import Site, Sites, is_exact
 
 Init = Literal["random", "identity"]
 AsPlacement = Placement | str | Mapping[str, Any]
@@ -128,7 +128,8 @@ def attach(
         model: the backbone, which is changed.
         placement: such as "layer1=bam layer3=se(r=8)", or {"layer1": "bam", "layer3": "se(r=8)"};
             see README.md for targets and modules.
-        input_shape: (C, H, W) of one image; it is used to find the sites if `sites` is not given.
+        input_shape: (C, H, W) of one image, or (C, L) of a sequence; it is used to find the sites
+            if `sites` is not given.
         init: "random" draws each module's weights. "identity" also adds a gate that starts at 0,
             so the model's outputs do not change until training changes the gate.
         seed: decides the initial weights, together with the site's name and the choice.
@@ -300,7 +301,7 @@ def _chosen(
 
 def _canonical_at(site: Site, choice: Choice) -> Choice:
     try:
-        return canonical(choice, site.channels, site.side)
+        return canonical(choice, site.channels, site.side, site.dims)
     except UserError as error:
         raise UserError(f"at site {site.name!r}: {error.message}", error.hint) from None
 
@@ -322,11 +323,10 @@ def _attention_module(
     # On the CPU, by its generator alone: those of GPUs are the user's, and stay as they are.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(zlib.crc32(f"{seed}:{site.name}".encode()))
-        attention = create(choice, site.channels, like)
+        attention = create(choice, site.channels, like, site.dims)
     if init == "identity":
         attention = FromIdentity(attention)
-    if site.layout == CHANNELS_LAST:
-        attention = ChannelsLast(attention)
+    attention = adapted(attention, site)
     # The site's weights if it has some, else those of the rest of the model.
     weights = (p for p in (*like.parameters(), *model.parameters()) if p.is_floating_point())
     nearest_weight = next(weights, torch.empty(0))

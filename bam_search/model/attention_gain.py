@@ -5,11 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bam_search.model.insert import ChannelsLast, attended
+from bam_search.model.insert import attended
+from bam_search.model.layouts import within_adapter
 
 
 def attention_gains(model: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
     """The gain at each site with attention, (B, H, W), in the order in which the sites run.
+
+    It is (B, L) for maps of one dimension.
 
     `run()` must run `model` once. The gain of a position is sqrt(sum over channels of y^2 / sum
     over channels of x^2), where x is the map that attention sees and y what it returns. 1 means
@@ -17,17 +20,16 @@ def attention_gains(model: nn.Module, run: Callable[[], object]) -> dict[str, Te
     """
     gains: dict[str, Tensor] = {}
 
-    def record(name: str, channel: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            gains[name] = _gain(args[0], output, channel)
+            gains[name] = _gain(args[0], output)
 
         return hook
 
     handles = []
     for name, path in attended(model).items():
-        child = model.get_submodule(path)
-        channel = -1 if isinstance(child, ChannelsLast) else 1
-        handles.append(child.register_forward_hook(record(name, channel)))
+        module = within_adapter(model.get_submodule(path))
+        handles.append(module.register_forward_hook(record(name)))
     try:
         run()
     finally:
@@ -36,8 +38,8 @@ def attention_gains(model: nn.Module, run: Callable[[], object]) -> dict[str, Te
     return gains
 
 
-def _gain(x: Tensor, y: Tensor, channel: int) -> Tensor:
-    before = x.detach().float().square().sum(channel)
-    after = y.detach().float().square().sum(channel)
+def _gain(x: Tensor, y: Tensor) -> Tensor:
+    before = x.detach().float().square().sum(1)
+    after = y.detach().float().square().sum(1)
     smallest = torch.finfo(torch.float32).tiny
     return torch.where(before > 0, after / before.clamp_min(smallest), 1.0).sqrt()

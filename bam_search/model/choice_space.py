@@ -139,7 +139,7 @@ def _first_error(errors: dict[Choice, UserError], name: str, value: Option) -> U
 
 def _allowed(choice: Choice, site: Site) -> bool:
     try:
-        canonical(choice, site.channels, site.side)
+        canonical(choice, site.channels, site.side, site.dims)
     except UserError:
         return False
     return True

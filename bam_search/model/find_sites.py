@@ -4,14 +4,19 @@ Which submodules put out a feature map, which of them end stages and blocks, and
 submodules are no sites.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.arguments import Arguments
+from bam_search.model.layouts import UNREAD, Seen, site_of
+from bam_search.model.maps import SHAPES
+from bam_search.model.places import Followed, followed
 from bam_search.model.structure import (
     Block,
     TracedModel,
@@ -33,9 +38,7 @@ from bam_search.model.trace import (
 )
 from bam_search.space.sites import (
     BOTTLENECK,
-    CHANNELS_LAST,
     EVERY_BLOCK,
-    MAP,
     STAGE_ENDS,
     Site,
     Sites,
@@ -68,6 +71,11 @@ def find_sites(
     image's. To check this, the model also runs on an image twice as high and three times as wide.
     If it cannot run on that image, H and W must divide the image's by one common factor instead. Of
     a model that resizes its images (a detector), the parts run on larger maps by themselves.
+    Tokens (B, N, C) are a feature map too if they are patches of the image, row by row, perhaps
+    after a class token and the like.
+
+    Models of sequences take `input_shape` = (C, L), and their maps are (B, C, L) or (B, L, C);
+    those of volumes take (C, D, H, W), and their maps are 5-D.
 
     A part that the model calls several times (the backbone of a Siamese one) has the sites that it
     would have by itself; attention runs in each of its calls. A site's shape is that in the first.
@@ -85,23 +93,26 @@ def find_sites(
     arguments = _arguments(model, input_shape, example_inputs)
     traced = traced_model(trace(model, arguments))
     larger = _calls_on_larger_image(model, traced.trace, arguments)
+    where = functools.cache(lambda: _followed(traced.trace, arguments))
     parts = shared_parts(traced)
     sites: dict[str, Site] = {}
     refused = _not_called_exactly_once(traced, parts)
     for name, call, image in _by_time((traced, *parts)):
-        layout = _layout(call, larger, image, traced.module(name))
-        if layout not in (MAP, CHANNELS_LAST):
-            refused[name] = layout
+        seen = Seen(image, larger, where)
+        found = site_of(call, traced.module(name), seen)
+        if not isinstance(found, Site):
+            refused[name] = found
         elif name in traced.trace.children_run_outside:
             refused[name] = "has children that something else runs over"
         else:
-            sites[name] = _site_of(traced.trace, name, layout)
+            sites[name] = _in_all_calls(found, traced, seen)
     extractor = feature_extractor(traced)
-    part, found = blocks_of_parts((traced, *parts, *([extractor] if extractor else [])))
+    part, repeated = blocks_of_parts((traced, *parts, *([extractor] if extractor else [])))
+    attendable = [block for block in repeated if refused.get(block.output) != UNREAD]
     return Sites(
-        tuple(_with_roles(part, found, sites).values()),
+        tuple(_with_roles(part, attendable, sites).values()),
         refused,
-        tuple(block.name for block in found),
+        tuple(block.name for block in repeated),
     )
 
 
@@ -109,9 +120,11 @@ def _arguments(model: nn.Module, input_shape: Shape, example_inputs: object) -> 
     """What the model is called with. Raises UserError if it is nothing of the kind."""
     if example_inputs is not None:
         return Arguments.of(example_inputs)
-    if len(input_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in input_shape):
+    sides = len(input_shape) - 1
+    if sides not in SHAPES or not all(isinstance(n, int) and n > 0 for n in input_shape):
         raise UserError(
-            f"input_shape = {input_shape} is not (C, H, W)", "for example (3, 224, 224)"
+            f"input_shape = {input_shape} is not (C, H, W), (C, L) or (C, D, H, W)",
+            "for example (3, 224, 224)",
         )
     return image_arguments(model, input_shape)
 
@@ -191,20 +204,12 @@ def _assign_block(
         sites[end] = replace(sites[end], roles=(*sites[end].roles, EVERY_BLOCK))
 
 
-def _site(call: Call, layout: str) -> Site:
-    _, *sides = call.shape
-    channels, height, width = sides if layout == MAP else (sides[2], sides[0], sides[1])
-    return Site(call.name, channels, height, width, layout)
-
-
-def _site_of(trace: Trace, name: str, layout: str) -> Site:
-    """The site, in its first call and all further ones."""
-    first, *further = (_site(call, layout) for call in trace.calls_of[name])
-    return replace(
-        first,
-        runs_children=name in trace.run_children,
-        further=tuple((site.height, site.width) for site in further),
-    )
+def _in_all_calls(site: Site, traced: TracedModel, seen: Seen) -> Site:
+    """The site with what is known of its further calls and of its children."""
+    trace, module = traced.trace, traced.module(site.name)
+    calls = (site_of(call, module, seen) for call in trace.calls_of[site.name][1:])
+    sides = tuple(call.sides for call in calls if isinstance(call, Site))
+    return replace(site, runs_children=site.name in trace.run_children, further=sides)
 
 
 def _not_called_exactly_once(traced: TracedModel, parts: Sequence[TracedModel]) -> dict[str, str]:
@@ -236,73 +241,14 @@ def _aliases(alias: str, name: str, names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _layout(
-    call: Call,
-    larger: Mapping[str, Call] | None,
-    image_shape: tuple[int, ...],
-    module: nn.Module,
-) -> str:
-    """MAP, CHANNELS_LAST, or the reason why the output is no feature map."""
-    if call.out is None:
-        if call.returned != "Tensor":
-            return f"returns a {call.returned}"
-        return "returns a tensor that does not depend on the image"
-    dimensions = len(call.shape)
-    if dimensions != 4:
-        kinds = {2: "vectors (B, C)", 3: "tokens (B, N, C)"}
-        kind = kinds.get(dimensions, f"a {dimensions}-D tensor")
-        return f"returns {kind}, not a feature map"
-    batch = image_shape[0]
-    if call.shape[0] != batch:
-        return f"folds something else into the batch: {call.shape[0]} for {batch} images"
-    if larger is None:
-        return _layout_by_division(call.shape, image_shape, module)
-    if call.name not in larger:
-        return "is not called on every image"
-    return _layout_by_growth(call.shape, larger[call.name].shape)
-
-
-def _layout_by_growth(small: tuple[int, ...], large: tuple[int, ...]) -> str:
-    """The layout in which H and W follow an image that became twice as high and thrice as wide."""
-    not_following = "returns a 4-D tensor whose size does not follow the image's"
-    if len(large) != len(small):
-        return not_following
-    first, second, third = (
-        after / before for before, after in zip(small[1:], large[1:], strict=True)
-    )
-    if first == 1 and 1 < second < third:
-        return MAP
-    if third == 1 and 1 < first < second:
-        return CHANNELS_LAST
-    return not_following
-
-
-def _layout_by_division(
-    shape: tuple[int, ...], image_shape: tuple[int, ...], module: nn.Module
-) -> str:
-    """The layout in which H and W divide the image's by one number."""
-    *_, height, width = image_shape
-    possible = []
-    if _divides(shape[2:], height, width):
-        possible.append(MAP)
-    always_channels_first = isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
-    if _divides(shape[1:3], height, width) and not always_channels_first:
-        possible.append(CHANNELS_LAST)
-    if len(possible) == 1:
-        return possible[0]
-    if possible:
-        return (
-            f"returns {tuple(shape)}, which may be channels first or last: "
-            "the model takes one size of image only"
-        )
-    return "returns a 4-D tensor whose size does not divide the image's"
-
-
-def _divides(sides: tuple[int, ...], height: int, width: int) -> bool:
-    h, w = sides
-    if not 1 < h <= height:
-        return False
-    return height % h == 0 and width % w == 0 and height // h == width // w
+def _followed(trace: Trace, arguments: Arguments) -> Followed:
+    """Where on the input comes from what the submodules return; nothing if the pass fails."""
+    weights = next(trace.model.parameters(), torch.empty(0))
+    try:
+        names = [name for name, calls in trace.calls_of.items() if calls[0].out]
+        return followed(trace.model, arguments.on(weights.device.type), names)
+    except Exception:  # a user's model can raise anything; its places are then not known
+        return Followed({}, frozenset())
 
 
 def _calls_on_larger_image(

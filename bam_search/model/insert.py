@@ -43,17 +43,6 @@ class Mark:
     hidden: bool = False
 
 
-class ChannelsLast(nn.Module):
-    """(B, H, W, C) -> (B, H, W, C): `inner` on the map as (B, C, H, W)."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
 class FromIdentity(nn.Module):
     """x + gate * (inner(x) - x), where `gate` is one learned number that starts at 0.
 

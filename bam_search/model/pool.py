@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from bam_search.model.maps import positions
+
 
 class GlobalAvgPool(nn.Module):
-    """(B, C, H, W) -> (B, C), the mean over H and W.
+    """(B, C, H, W) -> (B, C), the mean over H and W; maps of one or three dimensions likewise.
 
     Taken over a channels-last view: then the gradient is channels-last as well, and adding it to
     those of other branches, or taking it through a ReLU, runs through memory in one direction.
@@ -14,7 +16,7 @@ class GlobalAvgPool(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return mean(x.permute(0, 2, 3, 1).flatten(1, 2), 1)
+        return mean(positions(x), 1)
 
 
 def mean(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
@@ -35,7 +37,7 @@ def largest(x: Tensor) -> Tensor:
 
     The first pixel that has it gets the gradient.
     """
-    return x.permute(0, 2, 3, 1).flatten(1, 2).max(1).values
+    return positions(x).max(1).values
 
 
 @torch.fx.wrap  # a graph drawn by fx asks when it runs, not when it is drawn

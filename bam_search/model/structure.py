@@ -18,6 +18,9 @@ from bam_search.model.trace import WEIGHTED, Call, Trace
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """Classes that say nothing of what is in them."""
 
+MAPS = (3, 4, 5)
+"""The numbers of dimensions of what may be a map: of a sequence or tokens, an image, a volume."""
+
 LAYOUT_OPS = frozenset(
     {
         *("permute", "transpose", "view", "_unsafe_view", "reshape"),
@@ -202,7 +205,7 @@ def _repeated_classes(traced: TracedModel) -> list[str]:
     """Submodules of repeated classes on the trunk."""
 
     def fits(name: str) -> bool:
-        return traced.on_trunk(name) and traced.dimensions(name) in (3, 4)
+        return traced.on_trunk(name) and traced.dimensions(name) in MAPS
 
     groups = _groups(traced, _class_key, fits)
     left = _without_wrappers(traced, _without_stages(traced, groups, groups))
@@ -221,7 +224,7 @@ def _repeated_containers(traced: TracedModel) -> list[str]:
 
 def _repeated_classes_anywhere(traced: TracedModel) -> list[str]:
     """Submodules of repeated classes wherever they are."""
-    groups = _groups(traced, _class_key, lambda name: traced.dimensions(name) in (3, 4))
+    groups = _groups(traced, _class_key, lambda name: traced.dimensions(name) in MAPS)
     # Only what returns several tensors is checked for being a stage.
     several = [key for key, names in groups.items() if _any_without_result(traced, names)]
     left = _without_stages(traced, groups, several)

@@ -21,7 +21,8 @@ from bam_search.model.insert import free_name, remove
 from bam_search.model.probe import Probe, put_probes
 from bam_search.model.twin import twin_of
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
+"""(C, H, W) of an image, (C, L) of a sequence or (C, D, H, W) of a volume."""
 BATCH = 2
 """Images in the traced pass.
 

@@ -29,7 +29,7 @@ class CostTable:
     net: nn.Module
     sites: dict[str, Site]
     base: Cost
-    _traced: dict[tuple[str, Choice, int, int], Cost] = field(default_factory=dict)
+    _traced: dict[tuple[str, Choice, tuple[int, ...]], Cost] = field(default_factory=dict)
 
     def cost(self, placement: Placement) -> Cost:
         """The cost of the backbone with a canonical placement.
@@ -51,10 +51,10 @@ class CostTable:
     def added(self, site: str, choice: Choice) -> Cost:
         """What `choice` adds at `site`, in all calls. Raises UserError if it cannot be there."""
         at = self.sites[site]
-        first = self._added_by_call(at, choice, at.height, at.width)
+        first = self._added_by_call(at, choice, at.sides)
         if not at.further:
             return first
-        calls = [first, *(self._added_by_call(at, choice, *sides) for sides in at.further)]
+        calls = [first, *(self._added_by_call(at, choice, sides) for sides in at.further)]
         return Cost(
             first.params,
             sum(call.activations for call in calls),
@@ -62,13 +62,13 @@ class CostTable:
             _summed(call.uncounted for call in calls),
         )
 
-    def _added_by_call(self, at: Site, choice: Choice, height: int, width: int) -> Cost:
+    def _added_by_call(self, at: Site, choice: Choice, sides: tuple[int, ...]) -> Cost:
         if not needs_like(choice.module):
-            return increment(choice, at.channels, height, width)
-        key = (at.name, choice, height, width)
+            return increment(choice, at.channels, *sides)
+        key = (at.name, choice, sides)
         if key not in self._traced:
-            module = create(choice, at.channels, self.net.get_submodule(at.name))
-            self._traced[key] = count(module, (at.channels, height, width))
+            module = create(choice, at.channels, self.net.get_submodule(at.name), at.dims)
+            self._traced[key] = count(module, (at.channels, *sides))
         return self._traced[key]
 
 

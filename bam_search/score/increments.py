@@ -23,7 +23,7 @@ from bam_search.score.cost import Cost, count
 from bam_search.space.placement import Choice
 
 SOURCES = (
-    *("model/attention/*.py", "model/pool.py", "model/twin.py"),
+    *("model/attention/*.py", "model/maps.py", "model/pool.py", "model/twin.py"),
     *("score/cost.py", "score/countable.py", "score/handles.py"),
 )
 """The files of this package that decide what an increment is."""
@@ -32,20 +32,20 @@ BROKEN = (OSError, ValueError, KeyError, TypeError)
 
 
 @functools.cache
-def increment(choice: Choice, channels: int, height: int, width: int) -> Cost:
-    """What `choice` adds at a site with a map of this shape.
+def increment(choice: Choice, channels: int, *sides: int) -> Cost:
+    """What `choice` adds at a site with a map of this shape: `sides` are L, H and W, or D, H and W.
 
     It is exactly what fvcore counts. Raises UserError if the choice cannot be there, and what a
     user's module raises.
     """
-    canonical_choice = canonical(choice, channels, min(height, width))
+    canonical_choice = canonical(choice, channels, min(sides), len(sides))
     where = origin(choice.module)
-    key = f"{where} {canonical_choice.text} {channels}x{height}x{width}"
+    key = f"{where} {canonical_choice.text} {'x'.join(map(str, (channels, *sides)))}"
     known = None if where is None else _saved().get(key)
     if known is not None:
         return known
-    module = create(choice, channels, nn.Identity())
-    traced = count(module, (channels, height, width))
+    module = create(choice, channels, nn.Identity(), len(sides))
+    traced = count(module, (channels, *sides))
     if where is not None:
         _save(key, traced)
     return traced

@@ -43,7 +43,7 @@ class LatencySetting:
     """
 
     device: Device
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     batch: int
     bf16: bool
     cuda_graph: bool = True

@@ -39,7 +39,7 @@ class SearchSpace:
 
     name: str
     backbone: Callable[[int], Any]
-    input_shape: tuple[int, int, int] = (3, 32, 32)
+    input_shape: tuple[int, ...] = (3, 32, 32)
     classes: int = 100
     sites: tuple[str, ...] = ("stage-ends", "every-block")
     modules: Mapping[str, Options] = field(default_factory=dict)

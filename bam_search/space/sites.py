@@ -21,8 +21,14 @@ The ends of all stages, on the trunk; these without the last, which is the BAM p
 and the ends of the blocks' residual branches.
 """
 
-MAP = "NCHW"
-CHANNELS_LAST = "NHWC"
+CHANNELS_FIRST = {1: "NCL", 2: "NCHW", 3: "NCDHW"}
+CHANNELS_LAST = {1: "NLC", 2: "NHWC", 3: "NDHWC"}
+"""How an output holds a map of one, two or three dimensions: N is the batch."""
+TOKENS = "N(HW)C"
+"""Tokens (B, N, C), the last H * W of which are a map, row by row."""
+_DIMS = {
+    layout: dims for known in (CHANNELS_FIRST, CHANNELS_LAST) for dims, layout in known.items()
+} | {TOKENS: 2}
 
 
 class NoSuchSites(UserError):
@@ -34,30 +40,45 @@ class Site:
     """A named submodule whose output is a feature map: where an attention module may go.
 
     `channels`, `height` and `width` are of its output for one image of the shape that was asked
-    about; `layout` is how the output holds them, "NCHW" or "NHWC". `stage` counts from 0 (None
-    outside all stages), `block` is the name of the block that holds the site ("" for none). `roles`
-    are the TARGETS that it belongs to: "stage-ends" for the end of a stage, on the trunk;
-    "bottleneck" for one that another stage follows; "every-block" for the end of a block's residual
-    branch, before the addition, or the output of a block that adds nothing. `runs_children` says
-    that it runs over its own children, so that it must not find one more. `further` has (height,
-    width) of its output in each further call, if it lies in a part that is called several times.
+    about; `layout` is how the output holds them: a value of CHANNELS_FIRST or CHANNELS_LAST, or
+    TOKENS. A map of one dimension has its length as `width`, and height 1; one of three has a
+    `depth` too. `extra_tokens` is how many tokens that are no position of the map come first, such
+    as a class token. `stage` counts from 0 (None outside all stages), `block` is the name of the
+    block that holds the site ("" for none). `roles` are the TARGETS that it belongs to:
+    "stage-ends" for the end of a stage, on the trunk; "bottleneck" for one that another stage
+    follows; "every-block" for the end of a block's residual branch, before the addition, or the
+    output of a block that adds nothing. `runs_children` says that it runs over its own children,
+    so that it must not find one more. `further` has the `sides` of its output in each further call,
+    if it lies in a part that is called several times.
     """
 
     name: str
     channels: int
     height: int
     width: int
-    layout: str = MAP
+    layout: str = CHANNELS_FIRST[2]
     stage: int | None = None
     block: str = ""
     roles: tuple[str, ...] = ()
+    depth: int = 1
+    extra_tokens: int = 0
     runs_children: bool = False
-    further: tuple[tuple[int, int], ...] = ()
+    further: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def dims(self) -> int:
+        """The number of dimensions of its map: 1, 2 or 3."""
+        return _DIMS[self.layout]
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sizes of its map, as many as it has dimensions: (L,), (H, W) or (D, H, W)."""
+        return (self.depth, self.height, self.width)[-self.dims :]
 
     @property
     def side(self) -> int:
-        """The shorter side of its map, of the smallest if there are several."""
-        return min(self.height, self.width, *itertools.chain.from_iterable(self.further))
+        """The shortest side of its map, of the smallest if there are several."""
+        return min(itertools.chain(self.sides, *self.further))
 
 
 @dataclass(frozen=True)

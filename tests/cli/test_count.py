@@ -133,7 +133,7 @@ def test_list_names_everything_with_a_line_about_it(
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
     for name in (*space_names(), *known("studies", ".toml")):
         assert len(lines[name].split()) > 2
-    assert "bam(r=16,d=4,n=2,branches=both,combine=sum,end_bn=true)" in out
+    assert "bam(r=16,d=4,n=2,branches=both,combine=sum,end_bn=true,norm=batch)" in out
 
 
 def test_list_reads_what_the_attention_modules_say_of_themselves() -> None:

@@ -38,7 +38,7 @@ def test_costs_and_reasons_depend_on_the_image(
     ("args", "message"),
     [
         (["nothing"], "there is no 'nothing'"),
-        (["small", "--input", "3x32"], "--input '3x32' is not CxHxW"),
+        (["small", "--input", "3"], "--input '3' is not CxHxW"),
         (["small", "--input", "3x3²x32"], "--input '3x3²x32' is not CxHxW"),
         (["small", "--input", "1x32x32"], "cannot run on images of shape (1, 32, 32)"),
         (["small", "--target", "layer9"], "no site is named 'layer9'"),

@@ -325,7 +325,7 @@ def test_a_site_that_runs_over_its_children_does_not_find_one_more() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda net: attach(net, "layer1=bam", (3, 32)), r"not \(C, H, W\)"),
+        (lambda net: attach(net, "layer1=bam", (32,)), r"not \(C, H, W\)"),
         (lambda net: attach(net, "layer1=bam", (3, 32, 32), init="zero"), "init = 'zero'"),
         (
             lambda net: attach(torch.compile(net), "layer1=bam", (3, 32, 32)),

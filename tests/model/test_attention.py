@@ -191,8 +191,9 @@ def test_the_same_seed_makes_the_same_module(name: str) -> None:
 def test_training_on_a_batch_of_one_works_or_says_why(name: str) -> None:
     module, x = create(choice_of(name), 32), torch.randn(1, 32, 6, 6)
     if name.startswith("bam") and "spatial" not in name:
-        with pytest.raises(ValueError, match="more than 1 value per channel"):
+        with pytest.raises(UserError, match="cannot train on a batch of 1") as caught:
             module(x)
+        assert "norm=group" in caught.value.hint
     else:
         assert module(x).shape == x.shape
 

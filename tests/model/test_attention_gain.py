@@ -7,7 +7,8 @@ from bam_search.model.attach import attach
 from bam_search.model.attention.se import SE
 from bam_search.model.attention_gain import attention_gains
 from bam_search.model.backbones.resnet import small
-from bam_search.model.insert import ChannelsLast, Mark, insert
+from bam_search.model.insert import Mark, insert
+from bam_search.model.layouts import ChannelsLast
 from bam_search.space.placement import Choice
 
 MARK = Mark(Choice("se"), 0)

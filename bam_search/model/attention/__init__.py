@@ -1,7 +1,8 @@
 """The attention modules: one file each, one table.
 
-All are called `Module(channels, **options)`, (B, C, H, W) in and out. `registry` is the table, to
-which `register_attention` adds a user's own.
+All are called `Module(channels, **options)`, (B, C, H, W) in and out; those with a parameter `dims`
+also take maps of one and three dimensions. `registry` is the table, to which `register_attention`
+adds a user's own.
 """
 
 import functools
@@ -14,6 +15,7 @@ from torch import nn
 from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.attention.registry import (
     ATTENTION,
+    DIMS,
     AttentionModule,
     find,
     module_files,
@@ -23,6 +25,7 @@ from bam_search.model.attention.registry import (
     register_attention,
     use_module_files,
 )
+from bam_search.model.maps import CONVOLUTIONS, SHAPES
 from bam_search.space.placement import Choice, Option
 
 __all__ = [
@@ -48,11 +51,12 @@ def defaults(module: str) -> dict[str, Option]:
 
 
 @functools.cache  # a search asks thousands of times for few answers, and each takes milliseconds
-def canonical(choice: Choice, channels: int, side: int) -> Choice:
+def canonical(choice: Choice, channels: int, side: int, dims: int = 2) -> Choice:
     """The same choice without the options that equal their defaults, in the module's order.
 
     Raises UserError for an unknown module or option, a value of the wrong type, or options that are
-    illegal on a map of `channels` channels whose shorter side is `side`.
+    illegal on a map of `channels` channels whose shortest side is `side`, or for a module that
+    takes no maps of `dims` dimensions.
     """
     module = find(choice.module)
     given = _checked(module, choice.options)
@@ -60,7 +64,7 @@ def canonical(choice: Choice, channels: int, side: int) -> Choice:
         try:
             # The module itself knows what is legal; on the meta device it costs nothing to make.
             with torch.device("meta"):
-                _check_reach(_made(module, channels, given), side)
+                _check_reach(_made(module, channels, given, dims), side, dims)
         except UserError as error:
             raise UserError(f"{choice.text}: {error.message}", error.hint) from None
     known = module.parameters
@@ -72,20 +76,37 @@ def canonical(choice: Choice, channels: int, side: int) -> Choice:
 on_change(canonical.cache_clear)
 
 
-def create(choice: Choice, channels: int, like: nn.Module) -> nn.Module:
-    """The attention module of a choice, for `channels` channels.
+def create(choice: Choice, channels: int, like: nn.Module, dims: int = 2) -> nn.Module:
+    """The attention module of a choice, for maps of `channels` channels and `dims` dimensions.
 
-    `like` is the module at its site, of which `block` repeats a part.
+    `like` is the module at its site, of which `block` repeats a part. Raises UserError if the
+    module takes no maps of so many dimensions.
     """
     module = find(choice.module)
     extra = {"like": like} if module.needs_like else {}
-    return module.constructor(channels, **extra, **dict(choice.options))
+    return module.constructor(channels, **extra, **_dims(module, dims), **dict(choice.options))
 
 
-def _made(module: AttentionModule, channels: int, options: Mapping[str, Option]) -> nn.Module:
+def _dims(module: AttentionModule, dims: int) -> dict[str, int]:
+    """What a constructor gets beside options. Raises UserError for maps that it does not take."""
+    if module.takes_dims:
+        return {DIMS: dims}
+    if dims == 2:
+        return {}
+    able = ", ".join(name for name in ATTENTION if find(name).takes_dims)
+    raise UserError(
+        f"{module.name} takes maps {SHAPES[2]}, and this one is {SHAPES[dims]}",
+        f"{able} take it; so does a class of yours with a parameter {DIMS}",
+    )
+
+
+def _made(
+    module: AttentionModule, channels: int, options: Mapping[str, Option], dims: int
+) -> nn.Module:
     """The module; whatever a constructor that is not ours raises becomes UserError."""
+    extra = _dims(module, dims)
     try:
-        return module.constructor(channels, **options)
+        return module.constructor(channels, **extra, **options)
     except UserError:
         raise
     except Exception as error:
@@ -106,10 +127,10 @@ def _checked(module: AttentionModule, options: tuple[tuple[str, Option], ...]) -
     return {name: _of_type(module.name, name, value, known[name].kind) for name, value in options}
 
 
-def _check_reach(module: nn.Module, side: int) -> None:
+def _check_reach(module: nn.Module, side: int, dims: int) -> None:
     # With a dilation of the map's side, only the kernel's centre lies inside the map; a larger one
     # would compute the same.
-    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in module.modules() if isinstance(m, CONVOLUTIONS[dims])]
     d = max((max(convolution.dilation) for convolution in convolutions), default=1)
     if d > side:
         raise UserError(

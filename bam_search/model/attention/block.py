@@ -11,16 +11,18 @@ from torch import Tensor, nn
 
 from bam_search.errors import UserError
 from bam_search.model.backbones.init import init_weights
+from bam_search.model.maps import SHAPES
 
 
 class Block(nn.Module):
     """(B, C, H, W) -> (B, C, H, W): a copy of the last block of the stage `like`.
 
-    It goes to the end of that stage, and its weights are drawn anew. Raises UserError if `like` is
-    no stage of blocks, or if its last block changes the shape.
+    It goes to the end of that stage, and its weights are drawn anew. `dims` is the number of the
+    map's dimensions: 1 for (B, C, L), 3 for (B, C, D, H, W). Raises UserError if `like` is no stage
+    of blocks, or if its last block changes the shape of such a map or does not take one.
     """
 
-    def __init__(self, channels: int, like: nn.Module) -> None:
+    def __init__(self, channels: int, like: nn.Module, *, dims: int = 2) -> None:
         super().__init__()
         blocks = list(like.children()) if isinstance(like, nn.Sequential) else []
         if not blocks or not list(blocks[-1].children()):
@@ -28,9 +30,9 @@ class Block(nn.Module):
                 "block goes to the end of a stage of blocks", "try the target 'stage-ends'"
             )
         self.block = copy.deepcopy(blocks[-1])
-        if not _keeps_shape(self.block, channels):
+        if not _keeps_shape(self.block, channels, dims):
             raise UserError(
-                "the stage's last block changes the shape",
+                f"the stage's last block changes the shape of a map {SHAPES[dims]}",
                 "a stage of one block that widens has none to repeat",
             )
         init_weights(self.block)
@@ -39,8 +41,8 @@ class Block(nn.Module):
         return self.block(x)
 
 
-def _keeps_shape(block: nn.Module, channels: int) -> bool:
-    x = torch.zeros(1, channels, 8, 8, device="meta")
+def _keeps_shape(block: nn.Module, channels: int, dims: int) -> bool:
+    x = torch.zeros(1, channels, *[8] * dims, device="meta")
     twin = copy.deepcopy(block)
     try:
         with torch.no_grad():

@@ -10,6 +10,7 @@ import math
 from torch import Tensor, nn
 
 from bam_search.model.attention.options import require_positive
+from bam_search.model.maps import on_map
 from bam_search.model.pool import GlobalAvgPool
 
 
@@ -22,15 +23,17 @@ def kernel(channels: int, gamma: int, b: int) -> int:
 class ECA(nn.Module):
     """(B, C, H, W) -> (B, C, H, W), any H and W.
 
-    `gamma` and `b` give the size of the convolution's kernel from C.
+    `gamma` and `b` give the size of the convolution's kernel from C. `dims` is the number of the
+    map's dimensions: 1 for (B, C, L), 3 for (B, C, D, H, W).
     """
 
-    def __init__(self, channels: int, gamma: int = 2, b: int = 1) -> None:
+    def __init__(self, channels: int, gamma: int = 2, b: int = 1, *, dims: int = 2) -> None:
         super().__init__()
         require_positive(gamma=gamma, b=b)
         k = kernel(channels, gamma, b)
-        self.pool = GlobalAvgPool()
+        self.dims, self.pool = dims, GlobalAvgPool()
         self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.conv(self.pool(x)[:, None]).sigmoid()[:, 0, :, None, None]
+        gate = self.conv(self.pool(x)[:, None]).sigmoid()
+        return x * on_map(gate[:, 0], self.dims)

@@ -4,6 +4,7 @@ A pass over a map is memory-bound on a GPU: its time is that of reading and writ
 save their inputs only, so that second derivatives follow from autograd.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -11,14 +12,14 @@ from torch import Tensor
 
 
 def spread(base: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-    """base + y * slope, (B, H, W, C).
+    """base + y * slope, (B, H, W, C); maps of one or three dimensions likewise.
 
     `y` is (B, H, W, 1); `base` and `slope`, of C channels, are the same at all pixels: (C,) or (B,
     1, 1, C).
     """
     if not _uses_custom_backward(y):
         return torch.addcmul(base, y, slope)
-    per_image = (y.shape[0], 1, 1, slope.shape[-1])
+    per_image = (y.shape[0], *[1] * (y.dim() - 2), slope.shape[-1])
     return _Spread.apply(base.expand(per_image), y, slope.expand(per_image))
 
 
@@ -60,9 +61,9 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y, slope = ctx.saved_tensors
-        images, height, width, channels = grad.shape
-        pixels = grad.reshape(images, height * width, channels)
-        ys = y.to(grad.dtype).reshape(images, height * width)
+        images, *sides, channels = grad.shape
+        pixels = grad.reshape(images, math.prod(sides), channels)
+        ys = y.to(grad.dtype).reshape(images, math.prod(sides))
         grad_y = slope.to(grad.dtype).reshape(images, 1, channels) @ pixels.transpose(1, 2)
         grad_base, grad_slope = (torch.stack([torch.ones_like(ys), ys], 1) @ pixels).unbind(1)
         return (

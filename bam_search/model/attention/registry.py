@@ -32,9 +32,12 @@ Constructor = Callable[..., nn.Module]
 
 CONVENTION = "an attention module is a class, called as Module(channels, **options)"
 OPTION_KINDS = (bool, int, float, str)
+DIMS = "dims"
+"""The parameter of a constructor that makes modules for maps of 1, 2 or 3 dimensions. No option."""
 PROBE_CHANNELS = 256
 PROBE_SIZES = ((8, 8), (9, 7))
-"""The map on which a new module is tried."""
+PROBE_LENGTH = (9,)
+"""The maps on which a new module is tried; on the last one if it takes maps of one dimension."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class AttentionModule:
 
     `file` is where a user's class lies; None for a module of a library, and for a class that no
     file has, which exists in this process only. `is_foreign` says whether its constructor may raise
-    anything. `needs_like` is true where the constructor also takes the module at the site.
+    anything. `needs_like` is true where the constructor also takes the module at the site,
+    `takes_dims` where it also takes the number of the map's dimensions; others take maps of two.
     """
 
     name: str
@@ -60,18 +64,25 @@ class AttentionModule:
     file: ModuleFile | None = None
     is_foreign: bool = False
     needs_like: bool = False
+    takes_dims: bool = False
 
 
 def _built_in(name: str, cls: type[nn.Module]) -> AttentionModule:
     needs_like = "like" in inspect.signature(cls).parameters
-    return AttentionModule(name, cls, parameters_of(cls), needs_like=needs_like)
+    parameters = parameters_of(cls)
+    return AttentionModule(name, cls, parameters, needs_like=needs_like, takes_dims=takes_dims(cls))
+
+
+def takes_dims(constructor: Constructor) -> bool:
+    """Whether a constructor also makes modules for maps of one and three dimensions."""
+    return DIMS in inspect.signature(constructor).parameters
 
 
 def parameters_of(constructor: Constructor) -> dict[str, Parameter]:
     """The options of a constructor, by name and in order.
 
     An option is a parameter with a default that a placement can have as text: a number, true,
-    false or a word.
+    false or a word. `dims` is none: the map decides it.
     """
     try:
         signature = inspect.signature(constructor, eval_str=True)
@@ -80,7 +91,7 @@ def parameters_of(constructor: Constructor) -> dict[str, Parameter]:
     return {
         parameter.name: Parameter(parameter.default, _kind(parameter))
         for parameter in signature.parameters.values()
-        if type(parameter.default) in OPTION_KINDS
+        if type(parameter.default) in OPTION_KINDS and parameter.name != DIMS
     }
 
 
@@ -141,7 +152,8 @@ def register_attention(name: str, source: type[nn.Module] | str) -> None:
     `source` is the class, or the text `FILE.py:CLASS`. It is called as `Module(channels,
     **options)`, and its module takes and returns maps (B, C, H, W). Options are the constructor's
     parameters whose default is a number, true, false or a word. A class that is defined anew where
-    it was takes the place of the earlier one.
+    it was takes the place of the earlier one. A class whose constructor has a parameter `dims`
+    also takes maps (B, C, L) and (B, C, D, H, W): `dims` is 1, 2 or 3.
 
     Raises UserError for a name that is taken or is no identifier, and for a class that does not
     keep to this.
@@ -253,7 +265,9 @@ def _of_class(name: str, cls: object, file: ModuleFile | None = None) -> Attenti
         raise UserError(f"{name}: {what} is no class of torch.nn.Module", CONVENTION)
     _check_signature(name, cls)
     _check_shapes(name, cls)
-    return AttentionModule(name, cls, parameters_of(cls), file or _file_of(cls), is_foreign=True)
+    where = file or _file_of(cls)
+    parameters = parameters_of(cls)
+    return AttentionModule(name, cls, parameters, where, True, takes_dims=takes_dims(cls))
 
 
 def _file_of(cls: type[nn.Module]) -> ModuleFile | None:
@@ -281,11 +295,13 @@ def _check_signature(name: str, cls: type[nn.Module]) -> None:
 
 def _check_shapes(name: str, cls: type[nn.Module]) -> None:
     """Raise UserError unless the module returns a map of the shape that it got."""
-    for height, width in PROBE_SIZES:
-        x = torch.zeros(2, PROBE_CHANNELS, height, width)
+    sizes = [*PROBE_SIZES, PROBE_LENGTH] if takes_dims(cls) else PROBE_SIZES
+    for sides in sizes:
+        x = torch.zeros(2, PROBE_CHANNELS, *sides)
+        dims = {DIMS: len(sides)} if takes_dims(cls) else {}
         try:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
-                y = cls(PROBE_CHANNELS).eval()(x)
+                y = cls(PROBE_CHANNELS, **dims).eval()(x)
         except Exception as error:  # a user's class can raise anything
             raise UserError(
                 f"{name}: {cls.__name__} fails on a map of {tuple(x.shape)}: "

@@ -8,14 +8,19 @@ as in BAM's comparison.
 from torch import Tensor, nn
 
 from bam_search.model.attention.options import reduced_channels
+from bam_search.model.maps import on_map
 from bam_search.model.pool import GlobalAvgPool
 
 
 class SE(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W), any H and W. `r` reduces C to C // r hidden channels."""
+    """(B, C, H, W) -> (B, C, H, W), any H and W. `r` reduces C to C // r hidden channels.
 
-    def __init__(self, channels: int, r: int = 16) -> None:
+    `dims` is the number of the map's dimensions: 1 for (B, C, L), 3 for (B, C, D, H, W).
+    """
+
+    def __init__(self, channels: int, r: int = 16, *, dims: int = 2) -> None:
         super().__init__()
+        self.dims = dims
         m = reduced_channels(channels, r)
         self.gate = nn.Sequential(
             GlobalAvgPool(),
@@ -26,4 +31,4 @@ class SE(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)[:, :, None, None]
+        return x * on_map(self.gate(x), self.dims)
