@@ -20,9 +20,10 @@ from bam_search.score.device import choose, threads_each
 from bam_search.score.evaluate import Experiment, Job
 from bam_search.search.executors import local
 from bam_search.search.study import Study, load_study
-from bam_search.tasks.classification import cifar100
-from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, locate
+from bam_search.tasks.classification import sources
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.task import Split
 from benchmarks import usual_loop
 
@@ -66,7 +67,7 @@ class Setting:
     def split(self) -> Split:
         """The images, split by the first seed, whatever this one is."""
         data = locate(self.data).load()
-        return cifar100.task().split(data, self.study().data.sizes(len(data.train)), seed=0)
+        return sources.task().split(data, self.study().data.sizes(len(data.train)), seed=0)
 
     def some(self, images: int) -> Images:
         """The first images that train."""

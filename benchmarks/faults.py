@@ -57,7 +57,7 @@ from bam_search.search.store import Store, open_store, read_records
 from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
 from bam_search.study.record import Record, main_records
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, synthetic
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
@@ -467,7 +467,7 @@ def ray_speedup(jobs: int = 24) -> dict[str, float]:
         (Path(folder) / "sleepy.py").write_text(SLEEPY)
         name = f"{Path(folder) / 'sleepy.py'}:Net"
         data = synthetic("asked for")
-        parts = cifar100.task().split(data, SplitSizes.of(len(data.train), 300, 100), seed=0)
+        parts = sources.task().split(data, SplitSizes.of(len(data.train), 300, 100), seed=0)
         task = Experiment(
             "classification",
             name,

@@ -31,7 +31,7 @@ from bam_search.score.cuda_graphs import stream
 from bam_search.score.device import MEMORY, Device, choose, cores, threads_each
 from bam_search.score.evaluate import faster
 from bam_search.score.step import TrainingStep
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.recipe import Recipe
@@ -263,7 +263,7 @@ def trained(
 
 
 def _engine(net: nn.Module, images: Images, recipe: Recipe, device: Device) -> Iterator[object]:
-    context = TrainingContext.of(cifar100.task(), device, recipe, images)
+    context = TrainingContext.of(sources.task(), device, recipe, images)
     model = net.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with stream(device.type):
         step = TrainingStep.first(model.train(), context, recipe)

@@ -27,7 +27,7 @@ from bam_search.score.device import DEVICES, Device, choose
 from bam_search.score.muon import Muon, matrices_of
 from bam_search.score.optimizers import OPTIMIZERS
 from bam_search.score.step import TrainingStep
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.recipe import Recipe
 from benchmarks.results import deliver, say
@@ -51,7 +51,7 @@ def compare(space: str, device: Device, batch: int, rounds: int) -> dict[str, An
 
 
 def _step(space: str, optimizer: str, device: Device, batch: int) -> TrainingStep:
-    searched, task = load(space, CIFAR_INPUTS), cifar100.task()
+    searched, task = load(space, CIFAR_INPUTS), sources.task()
     net = build(searched, sites_of(searched), "none", 0).train()
     net.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = replace(Recipe(batch=batch, epochs=10_000), optimizer=optimizer)  # type: ignore[arg-type]

@@ -41,8 +41,9 @@ from bam_search.search.study import load_study
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import Sites
-from bam_search.tasks.classification import cifar100
-from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, locate
+from bam_search.tasks.classification import sources
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
+from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Split
@@ -111,7 +112,7 @@ def _train(asked: argparse.Namespace) -> None:
 def held_apart(dataset: Dataset, images: int, held_out: int) -> Split:
     """`held_out` training images that score, the same for any number of `images` that train."""
     sizes = SplitSizes.of(len(dataset.train), images + held_out, CIFAR_INPUTS.classes)
-    both = cifar100.task().split(dataset, sizes, seed=0).train
+    both = sources.task().split(dataset, sizes, seed=0).train
     scores, trains = both.first(held_out), both.take(np.arange(held_out, len(both)))
     return Split(trains, scores, trains, dataset.test)
 

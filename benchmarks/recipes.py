@@ -28,7 +28,8 @@ from bam_search.model.load import load
 from bam_search.score.device import Device, choose
 from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.search.study import load_study
-from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, locate
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
+from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.task import Dataset
 from benchmarks.placement_table import agree, held_apart
 

@@ -30,8 +30,8 @@ from bam_search.score.evaluate import Experiment, Job
 from bam_search.search.executors import local
 from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
-from bam_search.tasks.classification.cifar100 import locate
+from bam_search.tasks.classification import sources
+from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.metric import binomial
 
 Errors = dict[str, list[float]]
@@ -42,7 +42,7 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
     device = choose(device_name)
     study = load_study("placement", device, {}, [])
     dataset = locate(data).load()
-    parts = cifar100.task().split(dataset, study.data.sizes(len(dataset.train)), study.seed)
+    parts = sources.task().split(dataset, study.data.sizes(len(dataset.train)), study.seed)
     sites = sites_of(load_space(study.space))
     task = Experiment(
         "classification",

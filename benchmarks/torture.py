@@ -462,7 +462,7 @@ def _before(subject: Subject, operation: Operation, x: Tensor, passes: set[int])
 
 
 def _attached(model: nn.Module, subject: Subject) -> nn.Module:
-    attach(model, subject.placement, subject.shape, fit=True)  # type: ignore[arg-type]
+    attach(model, subject.placement, subject.shape, fit=True)
     return model
 
 

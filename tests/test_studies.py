@@ -98,21 +98,25 @@ def test_a_space_on_the_command_line_takes_the_place_of_several() -> None:
 
 
 def test_each_space_is_a_request_with_a_folder_of_its_own() -> None:
+    mine = ["../mine.py:Net", "../mine.py:Net(a=1)", "../mine.py:Net(a=-1)"]
+    spaces = ["small", "torchvision:resnet18", *mine]
     request = Request(
         "networks",
         "cpu",
-        ("spaces=['small', 'torchvision:resnet18', '../mine.py:Net']",),
+        (f"spaces={spaces}",),
         {"seed": 3},
     )
     assert [part.part for part in one_per_space(request)] == [
         "small",
         "torchvision-resnet18",
         "mine.py-Net",
+        "mine.py-Net-a-1",
+        "mine.py-Net-a-1-5",
     ]
     assert [part.flags["space"] for part in one_per_space(request)] == [
         "small",
         "torchvision:resnet18",
-        "../mine.py:Net",
+        *mine,
     ]
     assert all(part.flags["seed"] == 3 for part in one_per_space(request))
     alone = Request("se", "cpu", (), {})

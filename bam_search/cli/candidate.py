@@ -5,19 +5,18 @@ The report's `study.json` says which space the study searched, on which data, wi
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from torch import nn
 
-from bam_search.errors import UserError, first_line, nearest
-from bam_search.model.attach import attach
+from bam_search.errors import UserError, nearest
 from bam_search.model.attention import use_module_files
-from bam_search.model.build import backbone
-from bam_search.model.load import load
+from bam_search.model.build import build, sites_of, start_of
+from bam_search.model.load import Inputs, load
+from bam_search.model.start import SCRATCH, Start, StartPlan
 from bam_search.report.payload import read
 from bam_search.report.tables import read_records
 from bam_search.score.context import TrainingContext
@@ -31,20 +30,38 @@ from bam_search.tasks.load_task import load_task
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Dataset, Split, Task
 
+HINT = "name the weights that the study started from with --weights"
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A record of a report, the name under which its space is loaded, and the space."""
+    """A record of a report, the name under which its space is loaded, and the space.
+
+    `plan` is what its study says of the start of trainings, and `digest` that of the weights.
+    """
 
     record: Record
     name: str
     space: SearchSpace
+    plan: StartPlan
+    digest: str
 
-    def net(self, seed: int) -> nn.Module:
-        """Return its model, untrained, with the weights that `seed` draws."""
-        net = backbone(self.space, seed)
-        attach(net, self.record.placement, self.space.input_shape, seed=seed)
-        return net
+    def net(self, seed: int, start: Start = SCRATCH) -> nn.Module:
+        """Return its model, untrained, with the weights of `start`, else those of `seed`."""
+        start = replace(start, init=self.plan.init)
+        return build(self.space, sites_of(self.space), self.record.placement, seed, start)
+
+    def start(self, weights: str) -> Start:
+        """Return what the study's trainings start from, with the weights in a file.
+
+        Raises UserError if these are not the study's.
+        """
+        start = start_of(self.space, replace(self.plan, weights=weights))
+        if start.digest != self.digest:
+            given = f"{weights}, sha256 {start.digest}" if weights else "none"
+            ours = f"weights of sha256 {self.digest}" if self.digest else "none"
+            raise UserError(f"the study started from {ours}, not from {given}", HINT)
+        return start
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +96,15 @@ def find(folder: Path, tag: str, modules: Mapping[str, str]) -> Candidate:
         raise UserError(f"{folder} has no candidate {tag}", hint)
     identity = _identity(folder)
     _use_modules(identity, modules)
-    name, task = str(identity["space"]), load_task(str(identity["task"]))
-    return Candidate(records[tag], name, load(name, task.inputs))
+    name, task = str(identity["space"]), load_task(str(identity["task"]), _inputs(identity))
+    plan, digest = _start_plan(folder, identity)
+    return Candidate(records[tag], name, load(name, task.inputs), plan, digest)
+
+
+def _inputs(identity: Mapping[str, Any]) -> Inputs | None:
+    """What the study's data needed; None where study.json does not say it."""
+    inputs = identity["data"].get("inputs")
+    return Inputs(tuple(inputs["shape"]), inputs["classes"]) if inputs else None
 
 
 def recommended(folder: Path) -> str:
@@ -110,7 +134,9 @@ def setup(folder: Path, source: str, device: str) -> Setup:
     except (KeyError, TypeError, ValueError):
         raise _unknown(folder) from None
     task = load_task(str(identity["task"]))
-    data = task.locate(source).load()
+    located = task.locate(source)
+    task = load_task(str(identity["task"]), located.inputs)
+    data = located.load()
     if data.digest != digest:
         raise UserError(
             f"{data.name} ({data.origin}) is not what the study was run on: "
@@ -119,21 +145,6 @@ def setup(folder: Path, source: str, device: str) -> Setup:
         )
     parts = task.split(data, plan.sizes(len(data.train)), seed)
     return Setup(task, data, parts, recipe, choose(device), seed)
-
-
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Load the state dict at `path` into `net`.
-
-    Raises UserError if the file is no state dict of this model.
-    """
-    try:
-        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    # torch raises many types for a file that is not a state dict of this model.
-    except Exception as error:
-        raise UserError(
-            f"{path} is no state dict of this candidate: {first_line(error)}",
-            "save it with torch.save(net.state_dict(), path)",
-        ) from None
 
 
 def _use_modules(identity: Mapping[str, Any], modules: Mapping[str, str]) -> None:
@@ -149,6 +160,19 @@ def _use_modules(identity: Mapping[str, Any], modules: Mapping[str, str]) -> Non
     for name, file in files.items():
         if digests.get(name, file.digest) != file.digest:
             click.echo(f"{name}: {file.path} is not the file that the study was run with", err=True)
+
+
+def _start_plan(folder: Path, identity: Mapping[str, Any]) -> tuple[StartPlan, str]:
+    """Return how a study's trainings start, without their weights, and the weights' digest.
+
+    Raises UserError.
+    """
+    try:
+        table = dict(identity.get("start", {}))
+        digest = str(table.pop("weights", ""))
+        return StartPlan(**table), digest
+    except (TypeError, ValueError):
+        raise _unknown(folder) from None
 
 
 def _identity(folder: Path) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ All that is written is loaded again and compared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -12,15 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from bam_search import __version__
-from bam_search.cli.candidate import find, load_weights
+from bam_search.cli.candidate import find
 from bam_search.errors import UserError
 from bam_search.files import write
+from bam_search.model.attach import Init
 from bam_search.model.attention import module_files
-from bam_search.model.load import FUNCTION
+from bam_search.model.weights import load_weights
+from bam_search.space.model_name import ModelName, is_model_name
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import SearchSpace, run_file
+from bam_search.space.search_space import SearchSpace
+from bam_search.space.user_file import run_file
 from bam_search.study.record import Record
 
+MAKERS: Mapping[str, str] = {
+    "torchvision": "torchvision.models.get_model",
+    "timm": "timm.create_model",
+}
+"""The function of each library that makes its models."""
 CLOSE = 1e-4
 """How far outputs may lie apart where another runtime computes them."""
 
@@ -29,12 +37,14 @@ CLOSE = 1e-4
 class Exported:
     """A candidate, its model in eval mode, and the `outputs` of that model on some images.
 
-    `name` is the name under which the space is loaded; `image` is a batch (2, C, H, W).
+    `name` is the name under which the space is loaded, `init` that of `attach`; `image` is a batch
+    (2, C, H, W).
     """
 
     record: Record
     name: str
     space: SearchSpace
+    init: Init
     net: nn.Module
     image: Tensor
     outputs: Tensor
@@ -82,7 +92,8 @@ def _candidate(
     image = torch.rand(2, *space.input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         outputs = net(image)
-    return Exported(record, candidate.name, space, net, image, outputs)
+    init = candidate.plan.init
+    return Exported(record, candidate.name, space, init, net, image, outputs)
 
 
 def _write_placement(candidate: Exported, path: Path) -> None:
@@ -121,6 +132,7 @@ def _snippet(candidate: Exported) -> str:
         f"{images} -> (B, classes), with the attention modules of PLACEMENT; weights are untrained."
     )
     imports, build = _build_lines(candidate.name)
+    init = "" if candidate.init == "random" else f", init={candidate.init!r}"
     registered = _register_lines(record.placement)
     if registered:
         imports = imports.replace(
@@ -139,7 +151,7 @@ PLACEMENT = {record.placement!r}
 def model(classes: int = {space.classes}):
     """{what}"""
     net = {build}
-    attach(net, PLACEMENT, {space.input_shape})
+    attach(net, PLACEMENT, {space.input_shape}{init})
     return net
 
 
@@ -170,21 +182,22 @@ def _absolute(path: str) -> str:
 
 def _build_lines(name: str) -> tuple[str, str]:
     """Return the import lines, and the expression that makes the backbone."""
-    library, _, model = name.partition(":")
-    if library == "torchvision":
-        return (
-            "import torchvision\n\nfrom bam_search import attach",
-            f"torchvision.models.get_model({model!r}, num_classes=classes)",
-        )
-    if library == "timm":
-        return (
-            "import timm\n\nfrom bam_search import attach",
-            f"timm.create_model({model!r}, num_classes=classes)",
-        )
-    # A path must hold from wherever the written file is run.
-    is_path = name.endswith(".py") or FUNCTION.fullmatch(name)
-    absolute = str(Path(name).resolve()) if is_path else name
-    return "from bam_search import attach, load", f"load({absolute!r}).backbone(classes)"
+    if not is_model_name(name):
+        # A path must hold from wherever the written file is run.
+        return _loaded(_absolute(name) if name.endswith(".py") else name)
+    model = ModelName.parse(name)
+    if model.is_file:
+        return _loaded(replace(model, source=_absolute(model.source)).text)
+    function = MAKERS[model.source]
+    arguments = "".join(f", {key}={value!r}" for key, value in model.arguments)
+    return (
+        f"import {model.source}\n\nfrom bam_search import attach",
+        f"{function}({model.model!r}, num_classes=classes{arguments})",
+    )
+
+
+def _loaded(name: str) -> tuple[str, str]:
+    return "from bam_search import attach, load", f"load({name!r}).backbone(classes)"
 
 
 def _write_program(candidate: Exported, path: Path) -> None:

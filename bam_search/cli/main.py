@@ -141,7 +141,7 @@ def cli() -> None:
     callback=_spaces,
     metavar="NAME",
     help="Another space than the study's: "
-    "one that ships, torchvision:NAME, timm:NAME, file.py:function.",
+    "one that ships, torchvision:NAME, timm:NAME, file.py:function, 'file.py:Net(depth=3)'.",
 )
 @click.option(
     "--module",
@@ -168,7 +168,13 @@ def cli() -> None:
     "--data",
     "source",
     metavar="PATH|NAME",
-    help="What the task takes: a cifar100.npz, cifar-100-python/, auto, cifar100, generated.",
+    help="Labelled images: an .npz, torchvision:NAME, file.py:function, cifar-100-python/, auto, "
+    "cifar100, generated; or what a task of yours takes.",
+)
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="Pretrained weights that the backbone of each training starts from.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The study's folder.  [default: reports/<name>]"
@@ -313,7 +319,8 @@ def count(as_json: bool, **asked: Any) -> None:
 def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> None:
     """Show where attention can go in MODEL, what BAM costs there, and why it cannot go elsewhere.
 
-    MODEL is a search space, torchvision:NAME, timm:NAME, or path/to/file.py:function.
+    MODEL is a search space, torchvision:NAME, timm:NAME, or path/to/file.py:function; the last
+    three with arguments if need be: 'net.py:Net(depth=3)'.
     """
     from bam_search.cli import sites as listing
 
@@ -369,6 +376,11 @@ def export(
     help="Seed of weights and data order.  [default: the first one of the study's finalists]",
 )
 @STUDY_DATA
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="The pretrained weights that the study started from, if it did.",
+)
 @MODULES
 @DEVICE
 @click.option(
@@ -507,7 +519,7 @@ def _table(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags that were given, as a table of the study's keys."""
     given = {key: value for key, value in flags.items() if value is not None}
     modules = given.pop("modules", {})
-    nested = {"epochs": "recipe", "source": "data"}
+    nested = {"epochs": "recipe", "source": "data", "weights": "start"}
     table: dict[str, Any] = {key: value for key, value in given.items() if key not in nested}
     if modules:
         sources = {name: {"from": source} for name, source in modules.items()}

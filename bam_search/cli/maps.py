@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bam_search.cli.candidate import find, load_weights, setup
+from bam_search.cli.candidate import find, setup
 from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.model.attention_gain import attention_gains
+from bam_search.model.weights import load_weights
 from bam_search.report.gallery import gallery
 from bam_search.tasks.task import Gallery
 

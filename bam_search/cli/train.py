@@ -23,6 +23,7 @@ def train_candidate(
     tag: str,
     seed: int | None,
     source: str,
+    weights: str | None,
     modules: Mapping[str, str],
     device: str,
     out: Path,
@@ -30,14 +31,16 @@ def train_candidate(
     """Train the candidate that the report calls `tag`, test it, and write its state dict to `out`.
 
     It is trained as the study's finalists are. Without `seed`, the seed is the first one
-    of the study's finalists. `modules` says where modules of the user's lie now.
+    of the study's finalists. `weights` is the file of the pretrained weights that the study started
+    from, if it did. `modules` says where modules of the user's lie now.
 
     Raises UserError.
     """
     candidate = find(folder, tag, modules)
     how = setup(folder, source, device)
     seed = how.seed + FRESH if seed is None else seed
-    net = candidate.net(seed).to(how.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    start = candidate.start(weights or "")
+    net = candidate.net(seed, start).to(how.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     click.echo(
         f"training #{tag}, {candidate.record.placement}, "
         f"on {counted(len(how.parts.train), how.task.sample)} of {how.data.name}, seed {seed}",
@@ -46,7 +49,7 @@ def train_candidate(
     context = how.context
     blocks = sites_of(candidate.space).blocks
     with faster(net, blocks, how.recipe):
-        epochs: tuple[EpochResult, ...] = train(net, context, how.recipe, seed)
+        epochs: tuple[EpochResult, ...] = train(net, context, how.recipe, seed, start=start)
     metric = how.task.metric
     value = metric.with_unit(metric.text(measured(net, how.parts.test, context).value))
     out.parent.mkdir(parents=True, exist_ok=True)

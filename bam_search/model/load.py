@@ -5,9 +5,8 @@ It names a space that ships, a file, a user's function, or a model of torchvisio
 
 import importlib
 import inspect
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,20 @@ from torch import nn
 from bam_search.errors import UserError, nearest
 from bam_search.model.find_sites import IMAGENET_SHAPE
 from bam_search.model.trace import Shape
-from bam_search.space.search_space import SearchSpace, load_space, run_file
+from bam_search.space.model_name import EXAMPLE, ModelName, is_model_name
+from bam_search.space.search_space import SearchSpace, load_space
+from bam_search.space.user_file import run_file
 
-FUNCTION = re.compile(r"(?P<path>.+\.py):(?P<function>\w+)")
+RESERVED: Mapping[str, str] = {
+    "num_classes": "the task says how many classes there are",
+    **dict.fromkeys(
+        ("weights", "pretrained", "checkpoint_path"),
+        "pretrained weights of a study are a file: --weights FILE",
+    ),
+}
+"""The arguments of a library's models that are not the user's, and why."""
+CLASSES = ("classes", "num_classes")
+"""What the number of classes is called by functions that take it."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +53,41 @@ def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
     Args:
         name: that of a space in `search_spaces/`, a path to a file with `space()`,
             `path/to/file.py:function` for a function or class that gives an nn.Module or a
-            SearchSpace, `torchvision:NAME` or `timm:NAME`.
-        inputs: for models; a space says itself what it is for. Without them a model of a library
-            has the images it was made for, and one of the user's CIFAR-100's.
+            SearchSpace, `torchvision:NAME` or `timm:NAME`; the last three with arguments if need
+            be, whose values are literals: `net.py:Net(depth=3)`.
+        inputs: for models, and spaces that ship; a user's space says itself what it is for.
+            Without them a model of a library has the images it was made for, and one of the user's
+            CIFAR-100's.
 
     Raises:
-        UserError: there is no such model or file, or it gives something else.
+        UserError: there is no such model, file or argument, or it gives something else.
     """
-    library, colon, model = name.partition(":")
-    if colon and library in LIBRARIES:
-        _check_known(library, model)
-        inputs = inputs or Inputs(natural_shape(name), 1000)
-        create = partial(LIBRARIES[library].create, model)
-        return SearchSpace(name, create, inputs.shape, inputs.classes)
-    match = FUNCTION.fullmatch(name)
-    if match:
-        inputs = inputs or Inputs((3, 32, 32), 100)
-        return _of_function(name, Path(match["path"]), match["function"], inputs)
-    if colon:
+    if not is_model_name(name):
+        space = load_space(name)
+        return space if inputs is None or name.endswith(".py") else _for_inputs(space, inputs)
+    model = ModelName.parse(name)
+    if model.is_file:
+        return _of_function(model, inputs or Inputs((3, 32, 32), 100))
+    if model.source not in LIBRARIES:
+        raise UserError(f"cannot read {name!r} as a model", EXAMPLE)
+    return _of_library(model, inputs)
+
+
+def _for_inputs(space: SearchSpace, inputs: Inputs) -> SearchSpace:
+    """A space that ships, for images of another shape and another number of classes.
+
+    Raises UserError for images of less than a quarter of its size: its last maps would be too
+    small.
+    """
+    _, *made_for = space.input_shape
+    _, *sides = inputs.shape
+    if 4 * min(sides) < min(made_for):
         raise UserError(
-            f"cannot read {name!r} as a model",
-            "write torchvision:resnet50, timm:convnext_tiny or path/to/file.py:function",
+            f"space {space.name!r} is for images of {made_for[0]}x{made_for[1]} pixels, "
+            f"and these have {sides[0]}x{sides[1]}",
+            "its last maps would be too small: take a space for small images, such as resnet18",
         )
-    return load_space(name)
+    return replace(space, input_shape=inputs.shape, classes=inputs.classes)
 
 
 def names(library: str) -> list[str]:
@@ -75,25 +97,26 @@ def names(library: str) -> list[str]:
 
 def natural_shape(reference: str) -> Shape:
     """The shape of the images that a model of a library, `LIBRARY:NAME`, was made for."""
-    library, name = reference.split(":")
-    return LIBRARIES[library].shape(name)
+    name = ModelName.parse(reference)
+    return LIBRARIES[name.source].shape(name.model)
 
 
 @dataclass(frozen=True)
 class _Library:
     """How to ask a library for its models.
 
-    `names` lists them, `create` makes one by (name, classes), and `shape` is (C, H, W) of the
-    images that it was made for.
+    `names` lists them, `create` makes one by (name, arguments, classes), and `shape` is (C, H, W)
+    of the images that it was made for.
     """
 
     names: Callable[[], list[str]]
-    create: Callable[[str, int], nn.Module]
+    create: Callable[[str, Mapping[str, Any], int], nn.Module]
     shape: Callable[[str], Shape]
 
 
-def _torchvision(name: str, classes: int) -> nn.Module:
-    return _import("torchvision.models").get_model(name, weights=None, num_classes=classes)
+def _torchvision(name: str, arguments: Mapping[str, Any], classes: int) -> nn.Module:
+    models = _import("torchvision.models")
+    return models.get_model(name, weights=None, num_classes=classes, **arguments)
 
 
 def _torchvision_shape(name: str) -> Shape:
@@ -108,8 +131,9 @@ def _torchvision_names() -> list[str]:
     return models.list_models(module=models)
 
 
-def _timm(name: str, classes: int) -> nn.Module:
-    return _import("timm").create_model(name, pretrained=False, num_classes=classes)
+def _timm(name: str, arguments: Mapping[str, Any], classes: int) -> nn.Module:
+    timm = _import("timm")
+    return timm.create_model(name, pretrained=False, num_classes=classes, **arguments)
 
 
 def _timm_shape(name: str) -> Shape:
@@ -137,26 +161,54 @@ def _check_known(library: str, model: str) -> None:
         raise UserError(f"{library} has no classification model {model!r}", nearest(model, known))
 
 
-def _of_function(name: str, path: Path, function: str, inputs: Inputs) -> SearchSpace:
-    module = run_file(path)
-    if not callable(getattr(module, function, None)):
+def _of_library(model: ModelName, inputs: Inputs | None) -> SearchSpace:
+    _check_known(model.source, model.model)
+    for key, _ in model.arguments:
+        if key in RESERVED:
+            raise UserError(f"{model.text} cannot have the argument {key!r}", RESERVED[key])
+    inputs = inputs or Inputs(natural_shape(model.text), 1000)
+    create = partial(LIBRARIES[model.source].create, model.model, dict(model.arguments))
+    return SearchSpace(model.text, create, inputs.shape, inputs.classes)
+
+
+def _of_function(model: ModelName, inputs: Inputs) -> SearchSpace:
+    module = run_file(Path(model.source))
+    function = getattr(module, model.model, None)
+    if not callable(function):
         functions = [key for key, value in vars(module).items() if _defined_in(module, value)]
-        raise UserError(f"{path} has no function {function!r}", nearest(function, functions))
-    make = partial(_called, getattr(module, function))
+        raise UserError(
+            f"{model.source} has no function {model.model!r}", nearest(model.model, functions)
+        )
+    _check_arguments(model, function)
+    make = partial(_called, function, dict(model.arguments))
     try:
         made = make(inputs.classes)
     except UserError:
         raise
     except Exception as error:  # a user's function can raise anything; the user has to read it
-        raise UserError(f"{name} failed: {type(error).__name__}: {error}") from error
+        raise UserError(f"{model.text} failed: {type(error).__name__}: {error}") from error
     if isinstance(made, SearchSpace):
         return made
     if not isinstance(made, nn.Module):
         raise UserError(
-            f"{name} returned a {type(made).__name__}",
+            f"{model.text} returned a {type(made).__name__}",
             "it must return an nn.Module, or a SearchSpace",
         )
-    return SearchSpace(name, make, inputs.shape, inputs.classes)
+    return SearchSpace(model.text, make, inputs.shape, inputs.classes)
+
+
+def _check_arguments(model: ModelName, function: Callable[..., Any]) -> None:
+    """Raise UserError for an argument that the function does not take, or that is the task's."""
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for key, _ in model.arguments:
+        if key not in parameters and not takes_any:
+            raise UserError(
+                f"{model.source}:{model.model} has no argument {key!r}", nearest(key, parameters)
+            )
+        if key in CLASSES:
+            hint = f"{RESERVED['num_classes']}; leave it out"
+            raise UserError(f"{model.text} cannot have the argument {key!r}", hint)
 
 
 def _defined_in(module: Any, value: object) -> bool:
@@ -164,16 +216,21 @@ def _defined_in(module: Any, value: object) -> bool:
     return callable(value) and getattr(value, "__module__", "") == module.__name__
 
 
-def _called(function: Callable[..., Any], classes: int) -> Any:
-    """What `function` returns, called with the number of classes if it takes that.
+def _called(function: Callable[..., Any], arguments: Mapping[str, Any], classes: int) -> Any:
+    """What `function` returns, called with the number of classes too if it takes that.
 
-    It takes it as `classes`, as `num_classes`, or as its one argument without a default.
+    It takes it as `classes`, as `num_classes`, or as its one argument that has no default and is
+    not among `arguments`.
     """
     parameters = inspect.signature(function).parameters
-    for key in ("classes", "num_classes"):
+    for key in CLASSES:
         if key in parameters:
-            return function(**{key: classes})
+            return function(**{key: classes}, **arguments)
     without_default = [p for p in parameters.values() if p.default is p.empty]
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p for p in without_default if p.kind in positional]
-    return function(classes) if len(needed) == 1 else function()
+    needed = [p for p in without_default if p.kind in positional and p.name not in arguments]
+    if len(needed) != 1:
+        return function(**arguments)
+    if needed[0].kind is inspect.Parameter.POSITIONAL_ONLY:
+        return function(classes, **arguments)
+    return function(**{needed[0].name: classes}, **arguments)

@@ -87,7 +87,7 @@ def run_study(
 
     Args:
         study: the name of a study, the path of its file, or a `Study`.
-        data: a path (cifar100.npz, cifar-100-python/) or a name that the task knows ("auto",
+        data: a path (mine.npz, cifar-100-python/) or a name that the task knows ("auto",
             "cifar100", "generated"); by default what the study says.
         device: "auto", "cpu" or "cuda".
         out: the study's folder; by default reports/NAME.

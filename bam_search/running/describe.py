@@ -3,11 +3,13 @@
 import datetime
 import platform
 import shlex
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bam_search import __version__
+from bam_search.model.start import StartPlan
 from bam_search.report.paper_table import Paper
 from bam_search.report.payload import ReportContext
 from bam_search.running.prepare import ResolvedRun
@@ -15,7 +17,7 @@ from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
 from bam_search.search.store import MODULE_FILES_KEY
 from bam_search.search.study import Study
-from bam_search.space.modules import digest_of
+from bam_search.space.user_file import digest_of_code
 from bam_search.study.published import ERROR
 from bam_search.tasks.recipe import TASK_KEYS
 from bam_search.tasks.task import Dataset, Split, Task
@@ -74,9 +76,10 @@ def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:
     candidate = [str(folder), "--candidate", "{tag}"]
     data = ["--data", ready.study.data.source]
     weights = str(folder / "candidate-{tag}.pt")
+    start = ["--weights", ready.study.start.weights] if ready.study.start.weights else []
     commands = (
         ["count", "--space", ready.study.space, "--placement", "{placement}"],
-        ["train", *candidate, *data, "--out", weights],
+        ["train", *candidate, *data, *start, "--out", weights],
         ["maps", *candidate, *data, "--weights", weights],
         ["export", *candidate, "--weights", weights],
     )
@@ -119,15 +122,22 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
         "digest": data.digest,
         "images": table["data"]["images"],
         "validation": table["data"]["validation"],
+        "inputs": asdict(ready.task.inputs),
     }
     table["metric"] = ready.task.metric.identity
     table["recipe"]["precision"] = _precision(ready)
     identity = {"bam_search": __version__, "variant": ready.device.variant}
-    # A user's file may change between runs, and with it the space or the task.
-    files = {"space_file": ready.study.space.partition(":")[0], "task_file": ready.study.task}
-    for key, name in files.items():
+    # A user's file, or one that it imports, may change between runs, and with it space or task.
+    files = {"file": ready.study.space.partition(":")[0], "task": ready.study.task}
+    for kind, name in files.items():
         if name.endswith(".py"):
-            identity[key] = digest_of(Path(name))
+            key = "space_file" if kind == "file" else "task_file"
+            identity[key] = digest_of_code(Path(name), kind)
+    # So may a file of weights; a study from scratch is what it was before there were any.
+    if table["start"] == asdict(StartPlan()):
+        del table["start"]
+    else:
+        table["start"]["weights"] = ready.start.digest
     # So may the files of a user's attention modules.
     digests = {name: file.digest for name, file in ready.module_files.items()}
     return {**identity, **({MODULE_FILES_KEY: digests} if digests else {}), **table}
@@ -151,6 +161,7 @@ def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str)
         "Space": f"{len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements",
         "Search": _search_words(study),
         "References": "; ".join(ready.notes) or "as the study writes them",
+        "Start": _start_words(ready),
         "Recipe": _recipe_words(ready),
         "Latency": _latency_words(ready),
         "Versions": f"bam_search {__version__}, Python {platform.python_version()}, {packages}",
@@ -166,6 +177,14 @@ def _recipe_words(ready: ResolvedRun) -> str:
     recipe = ready.study.to_dict()["recipe"].items()
     keys = ", ".join(f"{key} {value}" for key, value in recipe if key not in unused)
     return f"{keys}, which is {_precision(ready)} here"
+
+
+def _start_words(ready: ResolvedRun) -> str:
+    plan, start = ready.study.start, ready.start
+    weights = f"{start.note}, sha256 {start.digest}" if start.weights else "weights of the seed"
+    trains = {1.0: "trains as all else", 0.0: "is frozen"}
+    backbone = trains.get(plan.factor, f"trains at {plan.factor:g} of the learning rate")
+    return f"{weights}; the backbone {backbone}; {plan.insertion} insertion of attention"
 
 
 def _split_words(ready: ResolvedRun, data_split: Split) -> str:

@@ -111,6 +111,8 @@ def _speeds(ready: ResolvedRun, at_least: float) -> Speeds:
             ready.device,
             at_least,
             ready.module_files,
+            ready.source.inputs,
+            ready.start,
         )
         for text in texts
     ]

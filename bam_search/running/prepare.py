@@ -1,7 +1,7 @@
 """Resolve and check a request before a run reads data, trains or writes anything."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.arguments import main_tensor
 from bam_search.model.attach import fit_to_sites
 from bam_search.model.attention import module_files, origin, use_module_files
-from bam_search.model.build import sites_of
+from bam_search.model.build import sites_of, start_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
+from bam_search.model.start import SCRATCH, Start
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device, choose, threads_each
 from bam_search.search.executors import EXECUTORS
@@ -94,13 +95,24 @@ def one_per_space(request: Request) -> list[Request]:
     Raises UserError.
     """
     study = request.study_on(choose(request.device))
-    folders = {space: re.sub(r"[^\w.]+", "-", space).strip("-.") for space in study.spaces}
+    folders = _folders(study.spaces)
     flags = {key: value for key, value in request.flags.items() if key != "spaces"}
     requests = [
         replace(request, flags={**flags, "space": space}, part=folder)
         for space, folder in folders.items()
     ]
     return requests or [request]
+
+
+def _folders(spaces: Sequence[str]) -> dict[str, str]:
+    """The name of a folder for each space; where names are alike, with a number."""
+    folders: dict[str, str] = {}
+    for space in spaces:
+        plain = name = re.sub(r"[^\w.]+", "-", space).strip("-.")
+        while name in folders.values():
+            name = f"{plain}-{len(folders) + 1}"
+        folders[space] = name
+    return folders
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ class ResolvedRun:
     costs: CostTable
     references: Mapping[str, Placement]
     notes: tuple[str, ...]
+    start: Start = SCRATCH
 
     @property
     def first_line(self) -> str:
@@ -138,7 +151,7 @@ class ResolvedRun:
     @property
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
-        recipe, advice = self.study.recipe, []
+        recipe, advice = self.study.recipe, [self.start.note] if self.start.note else []
         if self.searches and recipe.compile:
             advice.append(COMPILING)
         if recipe.compile or recipe.fuse:
@@ -175,13 +188,15 @@ def resolve_run(request: Request) -> ResolvedRun:
     task = load_task(study.task)
     study.recipe.check_keys(task.name, task.recipe_keys)
     source = task.locate(study.data.source)
+    task = load_task(study.task, source.inputs)
     _check_options(request.options)
     use_module_files(files_of(study.search.sources))
     space = study.search.of(load(study.space, task.inputs))
     _check_inputs(space, study.space, task)
     sites = sites_of(space)
+    start = start_of(space, study.start)
     choice_space = choice_space_of(space, sites)
-    costs = cost_table(space, sites)
+    costs = cost_table(space, sites, gated=study.start.insertion == "identity")
     check_outputs(costs.net, space)
     references, notes = _references(study, sites, costs)
     only_compares = study.trials == len(study.references)
@@ -205,6 +220,7 @@ def resolve_run(request: Request) -> ResolvedRun:
         costs=costs,
         references=references,
         notes=notes,
+        start=start,
     )
     _check_modules(ready.modules)
     return ready

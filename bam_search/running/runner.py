@@ -172,6 +172,8 @@ def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
         ready.threads,
         checkpoints,
         ready.module_files,
+        ready.source.inputs,
+        ready.start,
     )
 
 
@@ -353,7 +355,7 @@ def _time(ready: ResolvedRun, store: Store) -> None:
 
 
 def _time_finalist(ready: ResolvedRun, store: Store, record: Record) -> None:
-    net = build(ready.space, ready.sites, record.placement, record.seed)
+    net = build(ready.space, ready.sites, record.placement, record.seed, ready.start)
     backbone = build(ready.space, ready.sites, "none", record.seed)
     try:
         measured = latency(net, backbone, _as_trained(ready))

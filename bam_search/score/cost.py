@@ -117,7 +117,7 @@ def count(
     """
     example = Example.of(input_shape, example_inputs)
     net = countable(model, example)
-    with _quietly(), everything_in_sight():
+    with everything_in_sight(), _quietly():
         ran = _ran(net, example)
         operators, skipped = _traced(net, example, {})
         if operators[PRODUCTS] < ran.products:

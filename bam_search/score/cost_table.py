@@ -3,9 +3,10 @@
 A placement costs what the backbone costs plus, for each site, what the attention there adds.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -23,12 +24,13 @@ class CostTable:
     """The cost of a backbone, and of what each choice adds to it.
 
     `base` is the backbone's cost, counted by fvcore once. `net` is the backbone itself: the choice
-    `block` repeats a part of it.
+    `block` repeats a part of it. `gated` says whether attention has the gate of `init="identity"`.
     """
 
     net: nn.Module
     sites: dict[str, Site]
     base: Cost
+    gated: bool = False
     _traced: dict[tuple[str, Choice, tuple[int, ...]], Cost] = field(default_factory=dict)
 
     def cost(self, placement: Placement) -> Cost:
@@ -50,6 +52,11 @@ class CostTable:
 
     def added(self, site: str, choice: Choice) -> Cost:
         """What `choice` adds at `site`, in all calls. Raises UserError if it cannot be there."""
+        added = self._added(site, choice)
+        return _with_gate(added, self.sites[site]) if self.gated else added
+
+    def _added(self, site: str, choice: Choice) -> Cost:
+        """What the module of `choice` adds at `site`, without a gate."""
         at = self.sites[site]
         first = self._added_by_call(at, choice, at.sides)
         if not at.further:
@@ -79,7 +86,15 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def cost_table(space: SearchSpace, sites: Sites) -> CostTable:
-    """The table of a search space: one trace of its backbone."""
+def _with_gate(cost: Cost, site: Site) -> Cost:
+    """The cost with that of the gate around: a weight, and three operations an element."""
+    elements = sum(site.channels * math.prod(sides) for sides in (site.sides, *site.further))
+    operators = Counter(cost.by_operator)
+    operators.update(dict.fromkeys(("add", "mul", "sub"), elements))
+    return replace(cost, params=cost.params + 1, by_operator=dict(operators))
+
+
+def cost_table(space: SearchSpace, sites: Sites, gated: bool = False) -> CostTable:
+    """The table of a search space: one trace of its backbone. `gated` is as in CostTable."""
     net = backbone(space, seed=0)
-    return CostTable(net, sites.by_name, count(net, space.input_shape))
+    return CostTable(net, sites.by_name, count(net, space.input_shape), gated)

@@ -7,6 +7,7 @@ their images, and run their heads on as many boxes as the images have.
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 from bam_search.errors import UserError
 from bam_search.model.twin import twin_of
 
+ONE_THREAD = threading.RLock()
+"""Held while settings of torch that all threads share are others than the user's."""
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -197,17 +200,24 @@ def everything_in_sight() -> Iterator[None]:
     Gradients, inference mode, autocast and the fast path of torch's attention are off, functions of
     autograd run as plain ones, and random numbers are given back.
     """
+    with (
+        ONE_THREAD,
+        _without_fast_path(),
+        _functions_in_sight(),
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.random.fork_rng(devices=()),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _without_fast_path() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with (
-            torch.inference_mode(mode=False),
-            torch.no_grad(),
-            torch.autocast("cpu", enabled=False),
-            torch.random.fork_rng(devices=()),
-            _functions_in_sight(),
-        ):
-            yield
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 

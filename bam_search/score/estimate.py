@@ -15,7 +15,8 @@ import torch
 
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
-from bam_search.model.load import load
+from bam_search.model.load import Inputs, load
+from bam_search.model.start import SCRATCH, Start
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
@@ -72,7 +73,8 @@ class Probe:
     """What is measured: the placement `text` of the space of this name, on the task of this name.
 
     It holds all that a separate process needs to know, the files of the user's attention `modules`
-    included. `at_least` is the seconds to measure for.
+    included, and what trainings `start` from. `at_least` is the seconds to measure for; `inputs`
+    are those that the data need, None for the task's own.
     """
 
     task: str
@@ -83,6 +85,8 @@ class Probe:
     device: Device
     at_least: float
     modules: Mapping[str, ModuleFile] = field(default_factory=dict)
+    inputs: Inputs | None = None
+    start: Start = SCRATCH
 
 
 def most_expensive(choice_space: ChoiceSpace, costs: CostTable) -> Placement:
@@ -132,12 +136,13 @@ def measure(probe: Probe) -> Speed:
     device = probe.device
     use_module_files(probe.modules)
     began = time.perf_counter()
-    task = load_task(probe.task)
-    model = build(load(probe.space, task.inputs), probe.sites, probe.text, seed=0)
+    task = load_task(probe.task, probe.inputs)
+    model = build(load(probe.space, task.inputs), probe.sites, probe.text, 0, probe.start)
     model.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     samples = task.noise(min(probe.recipe.batch, MOST_SAMPLES[device.type]))
     context = TrainingContext.of(task, device, probe.recipe, samples)
-    step = TrainingStep.first(model.train(), context, probe.recipe)
+    probe.start.train_mode(model)
+    step = TrainingStep.first(model, context, probe.recipe, start=probe.start)
     taken = 0
     step.batches.load(0, 0)
     with stream(device.type):

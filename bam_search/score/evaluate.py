@@ -20,7 +20,8 @@ from torch import nn
 
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
-from bam_search.model.load import load
+from bam_search.model.load import Inputs, load
+from bam_search.model.start import SCRATCH, Start
 from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.context import TrainingContext
@@ -45,7 +46,8 @@ class Experiment:
     functions. A process that receives it has loaded the task: the samples are of its classes.
 
     `checkpoints` is the folder for trainings in progress, that of one study only; None keeps none.
-    `modules` are the files of the user's attention modules, by name.
+    `modules` are the files of the user's attention modules, by name. `inputs` are those that the
+    data need, None for the task's own. `start` is what trainings start from.
     """
 
     task: str
@@ -57,6 +59,8 @@ class Experiment:
     threads: int
     checkpoints: Path | None = None
     modules: Mapping[str, ModuleFile] = field(default_factory=dict)
+    inputs: Inputs | None = None
+    start: Start = SCRATCH
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,8 @@ def _attempt(experiment: Experiment, job: Job, micro_batches: int) -> Result | N
     """The result; None if the device's memory is too small."""
     checkpoint = _checkpoint(experiment, job, micro_batches)
     try:
-        model = build(_space(experiment), experiment.sites, job.placement, job.seed)
+        space, start = _space(experiment), experiment.start
+        model = build(space, experiment.sites, job.placement, job.seed, start)
         result = Result(_score(experiment, job, model, micro_batches, checkpoint))
     except torch.OutOfMemoryError:
         result = None
@@ -179,7 +184,7 @@ def _checkpoint(experiment: Experiment, job: Job, micro_batches: int) -> Checkpo
 
 
 def _space(experiment: Experiment) -> SearchSpace:
-    return _load(experiment.space, load_task(experiment.task).inputs)
+    return _load(experiment.space, load_task(experiment.task, experiment.inputs).inputs)
 
 
 _load = functools.cache(load)  # so that a user's file is run once, not for each candidate
@@ -216,7 +221,17 @@ def _score(
     each_epoch = (lambda: float(measure().value)) if job.each_epoch else None
     recipe = replace(experiment.recipe, epochs=job.epochs)
     with faster(model, experiment.sites.blocks, recipe):
-        epochs = train(model, context, recipe, job.seed, each_epoch, micro_batches, saved, keep)
+        epochs = train(
+            model,
+            context,
+            recipe,
+            job.seed,
+            each_epoch,
+            micro_batches,
+            saved,
+            keep,
+            experiment.start,
+        )
     last = meter.measured() if job.each_epoch else measure()
     seconds = time.perf_counter() - started
     return Score(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bam_search.model.start import SCRATCH, Start
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import cuda_graph, replayed
 from bam_search.score.optimizers import Optimizer, optimizer
@@ -40,9 +41,16 @@ class TrainingStep:
 
     @classmethod
     def first(
-        cls, model: nn.Module, context: TrainingContext, recipe: Recipe, micro_batches: int = 1
+        cls,
+        model: nn.Module,
+        context: TrainingContext,
+        recipe: Recipe,
+        micro_batches: int = 1,
+        start: Start = SCRATCH,
     ) -> "TrainingStep":
         """The first of a training of the recipe's epochs on the samples of the training context.
+
+        `start` says which of the model's parameters train at another learning rate.
 
         Raises NothingForMuon.
         """
@@ -54,12 +62,13 @@ class TrainingStep:
         rate, loss = rates.new_zeros(()), rates.new_zeros(())
         number = torch.zeros(1, dtype=torch.int64, device=rates.device)
         replays = recipe.cuda_graph and context.device.type == "cuda"
+        slow = start.slow_parameters(model)
         return cls(
             model,
             context,
             batches,
             batch,
-            optimizer(model, recipe, rate, context.bf16),
+            optimizer(model, recipe, rate, context.bf16, slow, start.factor),
             micro_batches,
             number,
             rates,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bam_search.model.start import SCRATCH, Start
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import stream
 from bam_search.score.step import TrainingStep
@@ -58,6 +59,7 @@ def train(
     micro_batches: int = 1,
     saved: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
+    start: Start = SCRATCH,
 ) -> tuple[EpochResult, ...]:
     """Train `model` in place on the samples of the training context, and return its epochs.
 
@@ -67,11 +69,12 @@ def train(
     again on the same device with the same versions, it is the same bit for bit on a CPU; on a GPU,
     which adds in no fixed order, each epoch's loss is held to 1 % (tests/score/test_gpu.py). With
     more than one of `micro_batches` a batch goes through in that many parts whose gradients add up;
-    normalisations then see the parts. Raises Diverged, TooSlow, NotOneGraph, NothingForMuon, and
+    normalisations then see the parts. `start` says which parameters are frozen, or train at another
+    learning rate. Raises Diverged, TooSlow, NotOneGraph, NothingForMuon, and
     ValueError if a batch cannot be filled with two samples.
     """
     with stream(context.device.type), _cudnn(recipe):
-        return _train(model, context, recipe, seed, measure, micro_batches, saved, keep)
+        return _train(model, context, recipe, seed, measure, micro_batches, saved, keep, start)
 
 
 def _train(
@@ -83,9 +86,10 @@ def _train(
     micro_batches: int,
     saved: TrainingState | None,
     keep: Callable[[TrainingState], None] | None,
+    start: Start,
 ) -> tuple[EpochResult, ...]:
     began = time.monotonic() - (saved.seconds if saved else 0)
-    step = TrainingStep.first(model, context, recipe, micro_batches)
+    step = TrainingStep.first(model, context, recipe, micro_batches, start)
     batches = step.batches
     epochs = list(saved.epochs) if saved else []
     if saved:
@@ -93,7 +97,7 @@ def _train(
         step.resume(saved.optimizer, len(epochs) * len(batches))
     take = step.make_step()
     for number in range(len(epochs), recipe.epochs):
-        model.train()
+        start.train_mode(model)
         torch.manual_seed(zlib.crc32(f"{seed}:{number}:model".encode()))
         batches.load(seed, number)
         loss = _train_epoch(step, take, began, number, recipe)

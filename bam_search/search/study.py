@@ -13,8 +13,10 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from bam_search.config import Table, assignment, build, find, overlay, read_toml, strict
 from bam_search.errors import UserError, nearest
+from bam_search.model.start import StartPlan
 from bam_search.score.device import Device
 from bam_search.search.generator import SAMPLERS
+from bam_search.space.model_name import canonical_name
 from bam_search.space.modules import EXAMPLE
 from bam_search.space.placement import Option
 from bam_search.space.search_space import SearchSpace
@@ -163,6 +165,8 @@ class Study:
         random_baseline: also run a random search of the same training cost, which shares the
             startup.
         workers: how many trainings run at the same time.
+        start: what trainings start from: pretrained weights, how attention is inserted, and whether
+            the backbone trains.
     """
 
     question: str
@@ -184,6 +188,7 @@ class Study:
     workers: Annotated[int, Ge(1), Le(1024)] = 1
     data: DataPlan = field(default_factory=DataPlan)
     recipe: Recipe = field(default_factory=Recipe)
+    start: StartPlan = field(default_factory=StartPlan)
     rungs: Rungs = field(default_factory=Rungs)
     finalists: FinalistPlan = field(default_factory=FinalistPlan)
     recommend: RecommendPlan = field(default_factory=RecommendPlan)
@@ -251,6 +256,8 @@ def _overridden(table: Table, flags: Table, assignments: Sequence[str], where: s
     for override in (*map(assignment, assignments), flags):
         table = _merged(table, override)
     study = build(Study, _filled(table), where)
+    spaces = tuple(map(canonical_name, study.spaces))
+    study = replace(study, space=canonical_name(study.space), spaces=spaces)
     _check(study)
     return study
 
@@ -279,6 +286,11 @@ def _check(study: Study) -> None:
     if study.sampler not in SAMPLERS:
         raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
     _check_amounts(study)
+    if study.recipe.fuse and study.start.backbone == "frozen":
+        raise UserError(
+            'recipe.fuse is true and start.backbone is "frozen"',
+            "a frozen normalisation is not fused; set recipe.fuse to false",
+        )
 
 
 def _check_searched(plan: SearchPlan) -> None:

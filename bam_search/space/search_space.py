@@ -5,10 +5,8 @@ Each module comes with the option values to choose among.
 
 import functools
 import importlib
-import importlib.util
 import itertools
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from bam_search.config import build, folder, known, read_toml, strict
 from bam_search.errors import UserError, nearest
 from bam_search.space.placement import Choice, Option
+from bam_search.space.user_file import run_file
 
 Options = Mapping[str, tuple[Option, ...]]
 SPACES = "search_spaces"
@@ -186,25 +185,3 @@ def made_by(path: Path, function: str, what: str, returned: str, kind: str = "fi
             f"{what} {path} failed: {type(error).__name__}: {error}",
             f"it needs a function {function}() -> {returned}",
         ) from error
-
-
-def run_file(path: Path, kind: str = "file") -> Any:
-    """The module of a Python file, which is executed as if it were run from its folder.
-
-    The module is named by `kind`, so that one file can be run as two. Raises UserError if the file
-    does not exist or cannot be imported.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no file {str(path)!r}")
-    spec = importlib.util.spec_from_file_location(f"bam_search_{kind}_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its classes can then be pickled
-    if str(path.resolve().parent) not in sys.path:
-        sys.path.append(str(path.resolve().parent))  # its neighbours can then be imported
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a user's file can raise anything
-        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    return module

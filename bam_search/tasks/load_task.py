@@ -3,24 +3,39 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from bam_search.errors import UserError, nearest
+from bam_search.model.load import Inputs
 from bam_search.space.search_space import made_by
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.task import Task
 
 CLASSIFICATION = "classification"
 """The task of a study that names none."""
 
-TASKS: Mapping[str, Callable[[], Task]] = {CLASSIFICATION: cifar100.task}
+TASKS: Mapping[str, Callable[[], Task]] = {CLASSIFICATION: sources.task}
 """The tasks that ship, by name."""
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, inputs: Inputs | None = None) -> Task:
     """The task of `name`, which is in TASKS or the path of a file with `task() -> Task`.
 
-    The file is Python and is executed, once a process: name only files you trust. Raises UserError.
+    With `inputs`, those of a `Source`, the task is for these. The file is Python and is executed,
+    once a process: name only files you trust. Raises UserError.
     """
+    task: Any = _named(name)
+    if inputs in (None, task.inputs):
+        return task
+    if not hasattr(task, "for_inputs"):
+        raise UserError(
+            f"task {name!r} takes {task.inputs}, and its data have {inputs}",
+            "give the task a method for_inputs(inputs) -> Task",
+        )
+    return task.for_inputs(inputs)
+
+
+def _named(name: str) -> Task:
     if name in TASKS:
         return TASKS[name]()
     path = Path(name)

@@ -72,13 +72,15 @@ class Dataset:
 class Source:
     """Where the data will come from, found without reading it, so that a dry run can say so.
 
-    `train` and `test` are how many samples the data set has by its definition.
+    `train` and `test` are how many samples the data set has. `inputs` are those that its samples
+    need, None for the task's own; a task whose data may have others has `for_inputs(inputs)`.
     """
 
     text: str
     train: int
     test: int
     load: Callable[[], Dataset]
+    inputs: Inputs | None = None
 
 
 @dataclass(frozen=True, eq=False)

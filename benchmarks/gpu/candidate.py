@@ -24,7 +24,7 @@ from bam_search.score.device import Device, choose
 from bam_search.score.measure import Meter
 from bam_search.score.step import TrainingStep
 from bam_search.search.study import load_study
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import HeldOut, Split
@@ -78,7 +78,7 @@ def ground(work: Work, images_of: Split, net: str) -> Ground:
         settle()  # as a worker does
     recipe = load_study("placement", device, {"space": net}, []).recipe
     recipe = replace(recipe, epochs=STEPS // max(1, len(images_of.fit) // recipe.batch) or 1)
-    context = TrainingContext.of(cifar100.task(), device, recipe, images_of.fit)
+    context = TrainingContext.of(sources.task(), device, recipe, images_of.fit)
     held_out, test = (
         context.data.held_out(part) for part in (images_of.validation, images_of.test)
     )

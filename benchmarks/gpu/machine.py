@@ -21,7 +21,7 @@ import torch
 import bam_search
 from bam_search.errors import UserError
 from bam_search.score.device import choose, cores
-from bam_search.tasks.classification.cifar100 import locate
+from bam_search.tasks.classification.sources import locate
 from benchmarks.gpu.parts import Part, Work, now
 
 ROOT = Path(bam_search.__file__).parents[1]

@@ -13,10 +13,11 @@ from bam_search.model.load import load
 from bam_search.score.context import TrainingContext
 from bam_search.score.device import choose
 from bam_search.score.train import train
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.batches import LabelledPart
-from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS, locate
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Split
@@ -39,7 +40,7 @@ def parts(work: Work) -> list[Part]:
 def images(work: Work) -> Split:
     """The images, split as a study splits them."""
     data = locate(work.data).load()
-    return cifar100.task().split(data, SplitSizes.of(len(data.train), None, 0.1), seed=0)
+    return sources.task().split(data, SplitSizes.of(len(data.train), None, 0.1), seed=0)
 
 
 def batches(work: Work) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def batches(work: Work) -> dict[str, Any]:
 
 def _last(fit: Images, kind: str) -> tuple[torch.Tensor, ...]:
     """Pixels, normalised, and labels of the last batch of an epoch on a device."""
-    context = TrainingContext.of(cifar100.task(), choose(kind), RECIPE, fit)
+    context = TrainingContext.of(sources.task(), choose(kind), RECIPE, fit)
     batches = context.data.batches(RECIPE.batch)
     batches.load(0, 0)
     number = torch.tensor([len(batches) - 1], device=kind)
@@ -86,6 +87,6 @@ def _loss(few: Images, kind: str, recipe: Recipe, tf32: bool = False) -> float:
     space = load(SMALL, CIFAR_INPUTS)
     net = build(space, sites_of(space), EVERYTHING, 0)
     net.to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return train(net, TrainingContext.of(cifar100.task(), choose(kind), recipe, few), recipe, 0)[
+    return train(net, TrainingContext.of(sources.task(), choose(kind), recipe, few), recipe, 0)[
         0
     ].loss

@@ -87,7 +87,7 @@ def test_help_and_typos_are_answered_before_anything_heavy_is_imported(
         ),
         (["run", "--study", "placement", "--set", "sampler=additiv"], "did you mean 'additive'"),
         (["run", "--study", "placement", "--data", "nowhere.npz"], "--data 'nowhere.npz'"),
-        (["run", "--study", "placement", "--data", "broken.npz"], "broken.npz cannot be read"),
+        (["run", "--study", "placement", "--data", "broken.npz"], "broken.npz. is no .npz"),
         (["run", "--study", "placement", "--time-limit", "soon"], "'soon' is no time above zero"),
         (["run", "--study", "placement", "--time-limit", "-1h"], "'-1h' is no time above zero"),
         (["run", "--study", "placement", "--max-failures", "0"], "0 is not in the range"),

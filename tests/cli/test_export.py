@@ -72,12 +72,12 @@ def test_without_a_candidate_the_recommended_one_is_exported(
         (
             REPORT,
             ["--candidate", "0", "--weights", "nowhere.pt"],
-            "nowhere.pt is no state dict of this candidate",
+            "there is no file 'nowhere.pt'",
         ),
         (
             REPORT,
             ["--candidate", "0", "--weights", str(REPORT / "study.json")],
-            "study.json is no state dict of this candidate",
+            "study.json is no file of weights",
         ),
     ],
 )

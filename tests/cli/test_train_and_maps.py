@@ -12,8 +12,11 @@ import torch
 from conftest import run_command
 from PIL import Image
 
+from bam_search.model.build import backbone
+from bam_search.model.weights import fit_weights
 from bam_search.score.fused import fused
-from bam_search.tasks.classification.cifar100 import locate
+from bam_search.space.search_space import load_space
+from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.classification.synthetic import generate_images
 
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-27-placement-cpu"
@@ -70,6 +73,36 @@ def test_a_candidate_is_trained_the_same_again(
     three = torch.load(again, weights_only=True)
     assert not all(torch.equal(one[key], three[key]) for key in one)
     assert "the study measured" not in capsys.readouterr().err
+
+
+def test_a_candidate_starts_from_the_weights_of_its_study(
+    report: Path,
+    small_npz: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Frozen, so that all but the head and the attention are the same afterwards."""
+    folder = shutil.copytree(report, tmp_path / "started")
+    pretrained, other = (backbone(load_space("small"), seed) for seed in (8, 9))
+    torch.save({"model": pretrained.state_dict()}, tmp_path / "pretrained.pt")
+    torch.save(other.state_dict(), tmp_path / "other.pt")
+    digest = fit_weights(pretrained, tmp_path / "pretrained.pt").digest
+    study = json.loads((folder / "study.json").read_text())
+    study["identity"]["start"] = {"weights": digest, "insertion": "identity", "backbone": "frozen"}
+    (folder / "study.json").write_text(json.dumps(study))
+    args = ("train", folder, "--candidate", BOTTLENECK, "--data", small_npz)
+    assert run_command(monkeypatch, *args) == 2
+    assert run_command(monkeypatch, *args, "--weights", tmp_path / "other.pt") == 2
+    assert f"started from weights of sha256 {digest}, not from" in capsys.readouterr().err
+    assert run_command(monkeypatch, *args, "--weights", tmp_path / "pretrained.pt") == 0
+    trained = torch.load(folder / f"candidate-{BOTTLENECK}.pt", weights_only=True)
+    state = pretrained.state_dict()
+    changed = {key for key in state if not torch.equal(state[key], trained[key])}
+    assert changed == {"fc.weight", "fc.bias"}
+    assert all(abs(float(trained[f"layer{i}.attention.gate"])) > 0 for i in (1, 2))
+    written = ("--weights", folder / f"candidate-{BOTTLENECK}.pt")
+    assert run_command(monkeypatch, "export", folder, "--candidate", BOTTLENECK, *written) == 0
 
 
 def test_a_candidate_of_a_fused_study_is_trained_fused(
@@ -139,11 +172,18 @@ def test_mistakes_are_one_sentence_and_write_nothing(
         ),
         (("train", report, "--candidate", 99, *data), "has no candidate 99"),
         (("train", tmp_path, "--candidate", 1, *data), "records.csv cannot be read"),
+        (
+            ("train", report, "--candidate", 1, *data, "--weights", "nowhere.pt"),
+            "there is no file 'nowhere.pt'",
+        ),
         (("maps", report, "--candidate", 0, *data, *trained), "candidate 0 has no attention"),
-        (("maps", report, "--candidate", 2, *data, *trained), "is no state dict of this candidate"),
+        (
+            ("maps", report, "--candidate", 2, *data, *trained),
+            "does not fit the model: layer1.0.bn2",
+        ),
         (
             ("maps", report, "--candidate", 1, *data, "--weights", "nowhere.pt"),
-            "is no state dict of this candidate",
+            "there is no file 'nowhere.pt'",
         ),
         (
             ("maps", report, "--candidate", 1, *data, *trained, "--images", tmp_path / "empty"),

@@ -1,9 +1,12 @@
 """Search spaces by the name a user gives: files, functions, models of torchvision and timm."""
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from bam_search.errors import UserError
 from bam_search.model.build import backbone, sites_of
@@ -43,6 +46,16 @@ MINE = """
     def whole():
         return SearchSpace("whole", Net, (3, 16, 16), 5)
 
+    def deep(depth, width, n):
+        assert depth == 3
+        return Net(n, width)
+
+    def anything(**arguments):
+        return Net(100, **arguments)
+
+    def positional(n, /, width=16):
+        return Net(n, width)
+
     def wrong():
         return 3
 
@@ -74,8 +87,77 @@ def test_a_function_may_return_a_space(mine: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        ("Net( width = 8 )", "Net(width=8)"),
+        ("Net()", "Net"),
+        ("deep(width=8,depth=3)", "deep(depth=3, width=8)"),
+        ("anything(width=8)", "anything(width=8)"),
+        ("positional(width=8)", "positional(width=8)"),
+    ],
+)
+def test_arguments_reach_a_function_or_class_of_the_users(
+    mine: str, function: str, text: str
+) -> None:
+    space = load(f"{mine}:{function}")
+    assert space.name == f"{mine}:{text}"
+    net = backbone(space, seed=0)
+    assert net[0].out_channels == (8 if "width" in text else 16)
+    assert net[-1].out_features == 100
+    assert sum(p.numel() for p in backbone(load(space.name), seed=0).parameters()) == sum(
+        p.numel() for p in net.parameters()
+    )
+
+
+@pytest.mark.parametrize(
+    ("library", "reference", "changed"),
+    [
+        (
+            "torchvision",
+            "resnet18(zero_init_residual=True)",
+            lambda net: net.layer1[0].bn2.weight[0] == 0,
+        ),
+        (
+            "torchvision",
+            "resnet50(replace_stride_with_dilation=[False,True,True])",
+            lambda net: net.layer4[1].conv2.dilation == (4, 4),
+        ),
+        (
+            "torchvision",
+            "mobilenet_v2(width_mult=0.5)",
+            lambda net: net.features[0][0].out_channels == 16,
+        ),
+        (
+            "timm",
+            "resnet10t(drop_path_rate=0.5)",
+            lambda net: net.layer4[0].drop_path.drop_prob == 0.5,
+        ),
+        (
+            "timm",
+            "convnext_atto(dims=(8, 16, 32, 64))",
+            lambda net: net.stages[3].blocks[0].mlp.fc1.in_channels == 64,
+        ),
+    ],
+)
+def test_arguments_reach_models_of_libraries(
+    library: str, reference: str, changed: Callable[[Any], bool]
+) -> None:
+    pytest.importorskip(library)
+    with torch.random.fork_rng():
+        assert changed(backbone(load(f"{library}:{reference}"), seed=0))
+
+
+@pytest.mark.parametrize(
     ("reference", "message"),
     [
+        (":Net(widht=8)", "Net has no argument 'widht'"),
+        (":Net(num_classes=8)", "cannot have the argument 'num_classes'"),
+        (":anything(classes=8)", "cannot have the argument 'classes'"),
+        (":anything(widht=8)", "TypeError: .*widht"),
+        (":deep(depth=4, width=8)", "failed: AssertionError"),
+        ("torchvision:resnet18(weights='DEFAULT')", "cannot have the argument 'weights'"),
+        ("torchvision:resnet18(widht=8)", "TypeError: .*widht"),
+        ("small(depth=3)", r"there is no 'small\(depth=3\)'"),
         (":nott", "no function 'nott'"),
         (":wrong", "returned a int"),
         (":fails", "failed: ZeroDivisionError"),
@@ -87,7 +169,7 @@ def test_a_function_may_return_a_space(mine: str) -> None:
 )
 def test_a_mistake_is_one_sentence(mine: str, reference: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load(f"{mine}{reference}" if reference.startswith((":", ".")) else reference)
+        backbone(load(f"{mine}{reference}" if reference[0] in ":." else reference), seed=0)
 
 
 def test_a_file_that_cannot_be_imported_is_one_sentence(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bam_search.score.device import choose
 from bam_search.score.latency import LatencySetting, training_memory
 from bam_search.score.train import train
 from bam_search.space.search_space import SearchSpace
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.recipe import Recipe
 
@@ -68,7 +68,7 @@ def trained(form: Form) -> dict[str, Tensor]:
     drawn = np.random.default_rng(0)
     images = Images(drawn.integers(0, 256, (20, 32, 32, 3), np.uint8), drawn.integers(0, 100, 20))
     net = Auxiliary(form)
-    train(net, TrainingContext.of(cifar100.task(), CPU, RECIPE, images), RECIPE, 0)
+    train(net, TrainingContext.of(sources.task(), CPU, RECIPE, images), RECIPE, 0)
     return net.state_dict()
 
 

@@ -15,7 +15,7 @@ from bam_search.score.device import choose
 from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.score.train import EpochResult, TrainingState, train
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.batches import EpochPlan
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
@@ -65,7 +65,7 @@ def trained(
     recipe = Recipe(epochs=4, batch=50, precision="fp32", optimizer=optimizer)  # type: ignore[arg-type]
     return train(
         net,
-        TrainingContext.of(cifar100.task(), CPU, recipe, IMAGES),
+        TrainingContext.of(sources.task(), CPU, recipe, IMAGES),
         recipe,
         3,
         saved=saved,
@@ -143,7 +143,7 @@ def test_a_folder_that_is_gone_does_not_stop_a_training(tmp_path: Path) -> None:
 
 def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, x_test, y_test = generate_images(400, 100)
-    parts = cifar100.task().split(
+    parts = sources.task().split(
         Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
         SplitSizes.of(len(x), None, 0.25),
         seed=0,

@@ -13,7 +13,7 @@ from torch import nn
 from bam_search.model.build import build, sites_of
 from bam_search.score.compiled import NotCompiled, compiled
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 
 SMALL = load_space("small")
 SITES = sites_of(SMALL)
@@ -98,7 +98,7 @@ def test_compiled_blocks_train_as_the_blocks_do() -> None:
 
     x, y, _, _ = generate_images(200, 0)
     recipe = Recipe(epochs=2, batch=50, precision="fp32", lr=0.02)
-    context = TrainingContext.of(cifar100.task(), choose("cpu"), recipe, Images(x, y))
+    context = TrainingContext.of(sources.task(), choose("cpu"), recipe, Images(x, y))
     plain, fast = net("bottleneck=bam"), net("bottleneck=bam")
     expected = train(
         plain, context, recipe, 0, lambda: measured(plain, Images(x, y), context).value

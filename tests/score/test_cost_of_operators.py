@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -341,6 +342,16 @@ def test_counting_leaves_torch_as_it_was() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
     assert torch.autograd.Function.apply == before
     assert torch.is_grad_enabled()
+
+
+def test_threads_that_count_do_not_meet() -> None:
+    before = torch.autograd.Function.apply
+    nets = [Blocks(HIDDEN["checkpointed"]) for _ in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        costs = list(pool.map(lambda net: count(net, (3, 8, 8)), nets))
+    assert len({cost.macs for cost in costs}) == 1
+    assert torch.autograd.Function.apply == before
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 @torch.library.custom_op("bam_search_test::project", mutates_args=())

@@ -26,7 +26,7 @@ from bam_search.score.measure import Meter, measured
 from bam_search.score.step import TrainingStep
 from bam_search.score.train import EpochResult, train
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
@@ -88,7 +88,7 @@ def net(text: str) -> nn.Module:
 def trained(
     text: str, micro_batches: int, recipe: Recipe
 ) -> tuple[tuple[EpochResult, ...], torch.Tensor]:
-    model, context = net(text), TrainingContext.of(cifar100.task(), CPU, recipe, images())
+    model, context = net(text), TrainingContext.of(sources.task(), CPU, recipe, images())
     epochs = train(
         model, context, recipe, 3, lambda: measured(model, images(60), context).value, micro_batches
     )
@@ -124,7 +124,7 @@ def test_a_step_that_waits_for_the_device_cannot_be_recorded(
 ) -> None:
     monkeypatch.setattr(TrainingStep, "make_step", lambda self: replayed(self.step, recorded))
     with pytest.raises(RuntimeError, match="not permitted"):
-        train(Waiting(), TrainingContext.of(cifar100.task(), CPU, RECIPE, images()), RECIPE, 0)
+        train(Waiting(), TrainingContext.of(sources.task(), CPU, RECIPE, images()), RECIPE, 0)
 
 
 @pytest.mark.parametrize("n", [625, 640])
@@ -134,7 +134,7 @@ def test_measuring_replays_one_batch_and_finds_what_plain_measuring_finds(
     torch.set_num_threads(1)
     model, context = (
         net("bottleneck=bam"),
-        TrainingContext.of(cifar100.task(), CPU, RECIPE, images()),
+        TrainingContext.of(sources.task(), CPU, RECIPE, images()),
     )
     held_out = images(n)
     expected = []

@@ -15,7 +15,7 @@ from bam_search.score.device import Device, choose
 from bam_search.score.evaluate import Experiment, prepare
 from bam_search.score.train import train
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
@@ -106,7 +106,7 @@ def test_cudnn_chooses_by_trial_while_a_recipe_trains_that_says_so(wanted: bool)
     recipe = Recipe(epochs=1, batch=50, cudnn_benchmark=wanted)
     before = torch.backends.cudnn.benchmark
     train(
-        Probe(), TrainingContext.of(cifar100.task(), choose("cpu"), recipe, Images(x, y)), recipe, 0
+        Probe(), TrainingContext.of(sources.task(), choose("cpu"), recipe, Images(x, y)), recipe, 0
     )
     assert seen == [wanted, wanted]
     assert torch.backends.cudnn.benchmark == before

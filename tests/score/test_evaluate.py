@@ -10,7 +10,7 @@ from bam_search.model.build import sites_of
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
@@ -21,7 +21,7 @@ from bam_search.tasks.task import Dataset
 @pytest.fixture(scope="module")
 def task() -> Experiment:
     x, y, x_test, y_test = generate_images(1000, 300)
-    parts = cifar100.task().split(
+    parts = sources.task().split(
         Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
         SplitSizes.of(len(x), None, 0.1),
         seed=0,

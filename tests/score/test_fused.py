@@ -37,7 +37,7 @@ from bam_search.score.train import train
 from bam_search.search.study import load_study
 from bam_search.space.placement import Choice
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
@@ -326,7 +326,7 @@ def test_the_step_can_be_recorded_and_replayed(
         model = build(SMALL, SITES, "bottleneck=bam layer3.0.bn2=se", 0).to(
             memory_format=torch.channels_last
         )  # type: ignore[call-overload]
-        context = TrainingContext.of(cifar100.task(), CPU, recipe, Images(x, y))
+        context = TrainingContext.of(sources.task(), CPU, recipe, Images(x, y))
         with fused(model, counting):
             epochs = train(
                 model,
@@ -638,7 +638,7 @@ def test_a_recipe_says_which_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError, match=r"recipe\.compile and recipe\.fuse are both true"):
         load_study("placement", CPU, {}, ["recipe.compile=true", "recipe.fuse=true"])
     x, y, x_test, y_test = generate_images(400, 100)
-    parts = cifar100.task().split(
+    parts = sources.task().split(
         Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
         SplitSizes.of(len(x), None, 0.25),
         seed=0,

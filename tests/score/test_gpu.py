@@ -28,7 +28,7 @@ from bam_search.score.optimizers import optimizer
 from bam_search.score.train import train
 from bam_search.search.executors import local
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
@@ -49,7 +49,7 @@ EVERYTHING = "layer1=cbam layer2=eca layer3=gc every-block=bam"
 
 def task(recipe: Recipe) -> Experiment:
     x, y, x_test, y_test = generate_images(1000, 200)
-    parts = cifar100.task().split(
+    parts = sources.task().split(
         Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
         SplitSizes.of(len(x), None, 0.25),
         seed=0,
@@ -168,7 +168,7 @@ def test_a_batch_that_is_measured_as_one_graph_gives_the_error_and_the_loss_of_t
     None
 ):
     x, y, _, _ = generate_images(10_500, 0)
-    context = TrainingContext.of(cifar100.task(), choose("cuda"), RECIPE, Images(x, y))
+    context = TrainingContext.of(sources.task(), choose("cuda"), RECIPE, Images(x, y))
     held_out = context.data.held_out(Images(x, y))
     model = build(SMALL, SITES, EVERYTHING, 0).to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain, graph = (
@@ -226,7 +226,7 @@ def test_random_numbers_of_a_graph_are_new_in_each_step() -> None:
     net = Noisy().cuda()
     train(
         net,
-        TrainingContext.of(cifar100.task(), choose("cuda"), RECIPE, Images(x, y)),
+        TrainingContext.of(sources.task(), choose("cuda"), RECIPE, Images(x, y)),
         replace(RECIPE, epochs=1),
         0,
     )
@@ -257,7 +257,7 @@ def test_a_model_that_waits_for_the_device_is_told_what_to_do_and_trains_without
             return self.fc(x.flatten(1)) * (2.0 if x.mean().item() > 0 else 1.0)
 
     x, y, _, _ = generate_images(500, 0)
-    context = TrainingContext.of(cifar100.task(), choose("cuda"), RECIPE, Images(x, y))
+    context = TrainingContext.of(sources.task(), choose("cuda"), RECIPE, Images(x, y))
     train(Waiting().cuda(), context, replace(RECIPE, cuda_graph=False), 0)
     with pytest.raises(NotOneGraph, match=r"not permitted.*recipe\.cuda_graph = false"):
         train(Waiting().cuda(), context, RECIPE, 0)

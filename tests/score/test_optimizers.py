@@ -16,7 +16,7 @@ from bam_search.score.muon import NothingForMuon, matrices_of, orthogonal
 from bam_search.score.optimizers import OPTIMIZERS, Optimizer, optimizer
 from bam_search.score.train import train
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
@@ -261,7 +261,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
 
     x, y, _, _ = generate_images(200, 0)
     recipe = Recipe(epochs=2, batch=50, lr=0.01, precision="fp32", optimizer="muon")
-    context = TrainingContext.of(cifar100.task(), choose("cpu"), recipe, Images(x, y))
+    context = TrainingContext.of(sources.task(), choose("cpu"), recipe, Images(x, y))
     one = train(Plain(), context, recipe, 0)
     two = train(Plain(), context, recipe, 0, micro_batches=2)
     assert [e.loss for e in one] == pytest.approx([e.loss for e in two], rel=1e-4)

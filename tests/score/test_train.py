@@ -12,7 +12,7 @@ from bam_search.score.measure import measured
 from bam_search.score.train import Diverged, TooSlow, train
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import load_space
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
@@ -57,7 +57,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
             return self.layers(x)
 
     recipe = Recipe(epochs=2, batch=50, lr=0.01, precision="fp32")
-    context = TrainingContext.of(cifar100.task(), CPU, recipe, images())
+    context = TrainingContext.of(sources.task(), CPU, recipe, images())
     whole, halves = Plain(), Plain()
     one = train(whole, context, recipe, 0)
     two = train(halves, context, recipe, 0, micro_batches=2)
@@ -68,14 +68,14 @@ def test_micro_batches_add_up_to_the_batch() -> None:
 def test_a_training_over_its_time_limit_is_stopped() -> None:
     recipe = Recipe(epochs=1000, batch=50, seconds=0.5)
     with pytest.raises(TooSlow, match=r"more than 0\.5 s, and was in epoch \d+ of 1000"):
-        train(small(), TrainingContext.of(cifar100.task(), CPU, recipe, images()), recipe, 0)
+        train(small(), TrainingContext.of(sources.task(), CPU, recipe, images()), recipe, 0)
 
 
 @pytest.mark.parametrize("how", [{"precision": "fp32"}, {}, {"optimizer": "muon"}])
 def test_the_same_seed_is_the_same_training_bit_for_bit(how: dict[str, str]) -> None:
     torch.set_num_threads(1)
     recipe = Recipe(**{"epochs": 2, "batch": 50, "precision": "bf16", **how})  # type: ignore[arg-type]
-    context = TrainingContext.of(cifar100.task(), CPU, recipe, images())
+    context = TrainingContext.of(sources.task(), CPU, recipe, images())
     results = []
     for _ in range(2):
         model = small()
@@ -88,7 +88,7 @@ def test_the_same_seed_is_the_same_training_bit_for_bit(how: dict[str, str]) -> 
 
 def test_training_lowers_the_loss_and_measures_each_epoch() -> None:
     recipe = Recipe(epochs=4, batch=50, lr=0.05)
-    context = TrainingContext.of(cifar100.task(), CPU, recipe, images())
+    context = TrainingContext.of(sources.task(), CPU, recipe, images())
     model = small()
     epochs = train(model, context, recipe, 0, lambda: measured(model, images(), context).value)
     assert epochs[-1].loss < epochs[0].loss
@@ -102,7 +102,7 @@ def test_divergence_is_noticed() -> None:
         nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 28 * 28, 100)
     )
     with pytest.raises(Diverged, match="in epoch"):
-        train(model, TrainingContext.of(cifar100.task(), CPU, recipe, images()), recipe, 0)
+        train(model, TrainingContext.of(sources.task(), CPU, recipe, images()), recipe, 0)
 
 
 def test_error_is_the_share_of_wrong_answers_in_percent() -> None:
@@ -111,7 +111,7 @@ def test_error_is_the_share_of_wrong_answers_in_percent() -> None:
             return nn.functional.one_hot(torch.full((len(x),), 3), 100).float()
 
     some = images(1500)
-    context = TrainingContext.of(cifar100.task(), CPU, Recipe(), some)
+    context = TrainingContext.of(sources.task(), CPU, Recipe(), some)
     assert measured(Constant(), some, context).value == pytest.approx(99.0)
 
 
@@ -124,7 +124,7 @@ def test_pixels_are_normalised_by_the_training_images() -> None:
             return x.mean((2, 3))
 
     some = images(200)
-    context = TrainingContext.of(cifar100.task(), CPU, Recipe(precision="fp32"), some)
+    context = TrainingContext.of(sources.task(), CPU, Recipe(precision="fp32"), some)
     context.model(Probe())(context.data.inputs(some))
     assert seen[0].shape == (200, 3, 32, 32)
     assert torch.allclose(seen[0].mean((0, 2, 3)), torch.zeros(3), atol=1e-3)

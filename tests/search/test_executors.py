@@ -16,7 +16,7 @@ from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.search import executors
 from bam_search.search.executors import local
 from bam_search.search.on_ray import on_ray
-from bam_search.tasks.classification import cifar100
+from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
@@ -69,7 +69,7 @@ class Net(nn.Sequential):
 @pytest.fixture(scope="module")
 def parts() -> Split:
     x, y, x_test, y_test = generate_images(400, 100)
-    return cifar100.task().split(
+    return sources.task().split(
         Dataset("generated", "", Images(x, y), Images(x_test, y_test)),
         SplitSizes.of(len(x), None, 0.25),
         seed=0,

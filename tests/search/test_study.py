@@ -45,6 +45,15 @@ def test_flags_win_over_assignments_and_these_over_the_file() -> None:
     )
 
 
+def test_the_space_has_one_name() -> None:
+    """It is part of what a study is: the same model under another text is the same study."""
+    flags = {"space": "./net.py:Net(b=1,a=[2,3])"}
+    assert load_study("placement", CPU, flags, []).space == "net.py:Net(a=[2, 3], b=1)"
+    twice = {"spaces": ["net.py:Net(a=1, b=2)", "net.py:Net(b=2, a=1)"]}
+    with pytest.raises(UserError, match="give one space, or several, each once"):
+        load_study("placement", CPU, twice, [])
+
+
 @pytest.mark.parametrize(("value", "expected"), [("0.3", 0.3), ("700", 700), ("1", 1)])
 def test_validation_is_a_share_or_a_number(value: str, expected: float) -> None:
     study = load_study("placement", CPU, {}, [f"data.validation={value}"])

@@ -48,7 +48,7 @@ def pixels(part: LabelledPart) -> torch.Tensor:
 def test_a_batch_is_what_padding_cropping_and_flipping_one_by_one_gives(augment: str) -> None:
     some = images(100)
     recipe = Recipe(augment=augment)  # type: ignore[arg-type]
-    plan = EpochPlan.of(100, 7, 1, recipe)
+    plan = EpochPlan.of(100, 4, 7, 1, recipe)
     got = loaded(some, 30, 7, 1, recipe)
     assert [len(labels) for _, labels in got] == [30, 30, 30]
     expected = []
@@ -63,18 +63,18 @@ def test_a_batch_is_what_padding_cropping_and_flipping_one_by_one_gives(augment:
 
 
 def test_an_order_takes_each_image_once_and_shifts_and_flips_as_the_recipe_says() -> None:
-    plan = EpochPlan.of(1000, 0, 0, Recipe())
+    plan = EpochPlan.of(1000, 4, 0, 0, Recipe())
     assert sorted(plan.index.tolist()) == list(range(1000))
     assert set(plan.top.tolist()) == set(plan.left.tolist()) == set(range(9))
     assert 400 < plan.flipped.sum() < 600
     for augment, flips in (("flip", True), ("none", False)):
-        plan = EpochPlan.of(1000, 0, 0, Recipe(augment=augment))  # type: ignore[arg-type]
+        plan = EpochPlan.of(1000, 4, 0, 0, Recipe(augment=augment))  # type: ignore[arg-type]
         assert set(plan.top.tolist()) == set(plan.left.tolist()) == {4}
         assert bool(plan.flipped.any()) == flips
 
 
 def test_alternating_flips_show_each_image_both_ways_in_two_epochs() -> None:
-    orders = [EpochPlan.of(100, 3, epoch, Recipe(alternate=True)) for epoch in range(4)]
+    orders = [EpochPlan.of(100, 4, 3, epoch, Recipe(alternate=True)) for epoch in range(4)]
     flips = [plan.flipped[plan.index.argsort()] for plan in orders]
     assert torch.equal(flips[0], ~flips[1])
     assert torch.equal(flips[0], flips[2])
@@ -83,7 +83,7 @@ def test_alternating_flips_show_each_image_both_ways_in_two_epochs() -> None:
 
 def test_the_order_depends_on_seed_and_epoch_only() -> None:
     def plan(seed: int, epoch: int) -> list[int]:
-        return EpochPlan.of(64, seed, epoch, Recipe()).index.tolist()
+        return EpochPlan.of(64, 4, seed, epoch, Recipe()).index.tolist()
 
     assert plan(1, 2) == plan(1, 2)
     assert plan(1, 2) != plan(1, 3) != plan(2, 3)

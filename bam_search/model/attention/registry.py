@@ -25,7 +25,7 @@ from bam_search.model.attention.se import SE
 from bam_search.model.attention.timm_modules import timm_constructor
 from bam_search.space.modules import TIMM, TIMM_NAMES, ModuleFile, digest_of
 from bam_search.space.placement import NONE, Option
-from bam_search.space.search_space import run_file
+from bam_search.space.user_file import run_file
 
 Constructor = Callable[..., nn.Module]
 """Called with the number of channels and options; its module is (B, C, H, W) in and out."""

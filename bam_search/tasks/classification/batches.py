@@ -4,7 +4,7 @@ Images are cropped and flipped as they are gathered. Knows no model.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,16 @@ from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.normalisation import Normalisation
 from bam_search.tasks.recipe import Recipe
 
-PAD = 4
-"""Pixels that an image is padded by on each side, before it is cropped."""
+SHARE_PADDED = 1 / 8
+"""By this share of its shorter side an image is padded on each side, before it is cropped.
+
+That is 4 pixels of 32 (as for CIFAR since Kaiming He et al., 2016).
+"""
+
+
+def padding(shape: Sequence[int]) -> int:
+    """Pixels on each side, for images of (H, W, C)."""
+    return max(1, round(SHARE_PADDED * min(shape[:2])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +45,8 @@ class DeviceImages:
     def of(cls, images: Images, device: str) -> "DeviceImages":
         """The images, as they are."""
         height, width, channels = images.x.shape[1:]
-        padded = functional.pad(torch.from_numpy(images.x), (0, 0, PAD, PAD, PAD, PAD))
+        pad = padding(images.x.shape[1:])
+        padded = functional.pad(torch.from_numpy(images.x), (0, 0, pad, pad, pad, pad))
         memory = torch.stack([padded, padded.flip(2)]).flatten().to(device)
         line = width * channels
         lines = memory.as_strided((memory.numel() - line + 1, line), (1, 1))
@@ -49,10 +58,11 @@ class DeviceImages:
     def lines_of(self, plan: "EpochPlan") -> Tensor:
         """(N, H): the line that is each row of each crop of an epoch."""
         height, width, channels = self.shape
-        wide, tall = width + 2 * PAD, height + 2 * PAD
+        pad = padding(self.shape)
+        wide, tall = width + 2 * pad, height + 2 * pad
         image = plan.flipped * len(plan.index) + plan.index
         row = image[:, None] * tall + plan.top[:, None] + torch.arange(height, device=image.device)
-        left = torch.where(plan.flipped, 2 * PAD - plan.left, plan.left)
+        left = torch.where(plan.flipped, 2 * pad - plan.left, plan.left)
         return (row * wide + left[:, None]) * channels
 
     def pixels(self, lines: Tensor) -> Tensor:
@@ -75,19 +85,19 @@ class EpochPlan:
     flipped: Tensor
 
     @classmethod
-    def of(cls, n: int, seed: int, epoch: int, recipe: Recipe) -> "EpochPlan":
-        """The plan for (seed, epoch), which depends on no model."""
+    def of(cls, n: int, pad: int, seed: int, epoch: int, recipe: Recipe) -> "EpochPlan":
+        """The plan for (seed, epoch) with images that are padded so; it depends on no model."""
         # The order of the draws is part of the plan: another order would change every training.
         generator = _generator(f"{seed}:{epoch}")
         index = torch.randperm(n, generator=generator)
-        top = torch.randint(0, 2 * PAD + 1, (n,), generator=generator)
-        left = torch.randint(0, 2 * PAD + 1, (n,), generator=generator)
+        top = torch.randint(0, 2 * pad + 1, (n,), generator=generator)
+        left = torch.randint(0, 2 * pad + 1, (n,), generator=generator)
         flipped = torch.rand(n, generator=generator) < 0.5
         if recipe.alternate:
             flipped_first = torch.rand(n, generator=_generator(f"{seed}:flips")) < 0.5
             flipped = (flipped_first ^ bool(epoch % 2))[index]
         if recipe.augment != "crop-flip":
-            top, left = torch.full_like(top, PAD), torch.full_like(left, PAD)
+            top, left = torch.full_like(top, pad), torch.full_like(left, pad)
         if recipe.augment == "none":
             flipped = torch.zeros_like(flipped)
         return cls(index, top, left, flipped)
@@ -142,7 +152,8 @@ class ImageBatches:
 
     def load(self, seed: int, epoch: int) -> None:
         """Fill the batches with the images of an epoch."""
-        plan = EpochPlan.of(len(self.images), seed, epoch, self.recipe).on(self.labels.device)
+        images, pad = self.images, padding(self.images.shape)
+        plan = EpochPlan.of(len(images), pad, seed, epoch, self.recipe).on(self.labels.device)
         taken = self.labels.numel()
         self.lines.copy_(self.images.lines_of(plan)[:taken].view_as(self.lines))
         self.labels.copy_(self.images.labels[plan.index[:taken]].view_as(self.labels))

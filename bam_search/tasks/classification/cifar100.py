@@ -1,4 +1,4 @@
-"""CIFAR-100, from a Keras-style npz or torchvision's folder, or the generated stand-in.
+"""CIFAR-100, from torchvision's folder or its download, or the generated stand-in.
 
 CIFAR-100: Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009;
 downloaded through torchvision.
@@ -18,7 +18,6 @@ from bam_search.errors import UserError, first_line
 from bam_search.model.load import Inputs
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
-from bam_search.tasks.classification.task import Classification, top1_error
 from bam_search.tasks.task import Dataset, Source
 
 CLASSES = 100
@@ -32,30 +31,26 @@ SYNTHETIC = "generated images, NOT CIFAR-100"
 BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def task() -> Classification:
-    """Classification on CIFAR-100."""
-    return Classification(CIFAR_INPUTS, locate, metric=top1_error(CLASSES))
+def named(wanted: str) -> Source | None:
+    """The source of a name; None for 'auto' and 'cifar100' where CIFAR-100 is at hand.
 
-
-def locate(wanted: str) -> Source:
-    """The source for `--data`: a path, 'auto', 'cifar100' (CIFAR-100 or an error) or 'generated'.
-
-    'auto' and 'cifar100' look for `data/cifar100.npz` and `data/cifar-100-python/`, then download;
-    only 'auto' falls back on the generated images. Raises UserError for a path that is neither
-    kind.
+    'cifar100' is CIFAR-100 or an error; 'auto' falls back on the generated images.
     """
     if wanted == "generated":
         return _source(SYNTHETIC, lambda: synthetic("asked for"))
-    if wanted not in ("auto", "cifar100"):
-        return _at(Path(wanted))
-    for path in (DATA_FOLDER / "cifar100.npz", DATA_FOLDER / FOLDER):
-        if path.exists():
-            return _at(path)
+    if at_hand() is not None:
+        return None
     if wanted == "cifar100":
         return _source(f"{CIFAR}, to be downloaded to {DATA_FOLDER}/", _download)
     return _source(
         f"{CIFAR}, to be downloaded to {DATA_FOLDER}/, or else {SYNTHETIC}", _download_or_generate
     )
+
+
+def at_hand() -> Path | None:
+    """Where CIFAR-100 lies: `data/cifar100.npz` or `data/cifar-100-python/`."""
+    places = (DATA_FOLDER / "cifar100.npz", DATA_FOLDER / FOLDER)
+    return next((path for path in places if path.exists()), None)
 
 
 def synthetic(reason: str) -> Dataset:
@@ -69,39 +64,12 @@ def _source(text: str, load: Callable[[], Dataset]) -> Source:
     return Source(text, TRAIN, TEST, load)
 
 
-def _at(path: Path) -> Source:
-    if path.is_dir():
-        root = path.parent if path.name == FOLDER else path
-        if (root / FOLDER).is_dir():
-            return _source(f"{CIFAR} from {root / FOLDER}", lambda: _torchvision(root))
-        raise UserError(
-            f"--data {str(path)!r} is a folder without {FOLDER}/",
-            f"give {FOLDER}/ itself, its parent, or a cifar100.npz",
-        )
-    if path.is_file():
-        return _source(f"{CIFAR} from {path}", lambda: _keras(path))
-    raise UserError(
-        f"--data {str(path)!r}: there is no such file or folder", "or: auto, cifar100, generated"
-    )
-
-
-def _keras(path: Path) -> Dataset:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # numpy does not look at the checksums
-        if broken:
-            raise ValueError(f"the checksum of {broken} is wrong")
-        with np.load(path, allow_pickle=False) as arrays:
-            x_train, y_train = arrays["x_train"], arrays["y_train"]
-            x_test, y_test = arrays["x_test"], arrays["y_test"]
-    except BROKEN as error:
-        raise UserError(
-            f"{path} cannot be read as a CIFAR-100 npz: {first_line(error)}",
-            "it needs x_train, y_train, x_test, y_test, as Keras has them",
-        ) from None
-    train = _checked(path, "train", x_train, y_train)
-    test = _checked(path, "test", x_test, y_test)
-    return Dataset(CIFAR, str(path), train, test)
+def folder(path: Path) -> Source | None:
+    """The source of CIFAR-100 as torchvision unpacks it; None for another folder."""
+    root = path.parent if path.name == FOLDER else path
+    if not (root / FOLDER).is_dir():
+        return None
+    return _source(f"{CIFAR} from {root / FOLDER}", lambda: _torchvision(root))
 
 
 def _torchvision(root: Path, download: bool = False) -> Dataset:
@@ -160,24 +128,3 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _checked(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> Images:
-    """The images if they are what CIFAR-100 must be. Raises UserError with what is wrong."""
-    hint = f"CIFAR-100 has (N, 32, 32, 3) uint8 images and labels 0 to {CLASSES - 1}"
-    if x.shape[1:] != (32, 32, 3) or x.dtype != np.uint8:
-        raise UserError(f"{path}: x_{part} is {x.dtype} of shape {x.shape}", hint)
-    if y.shape not in ((len(x),), (len(x), 1)) or not np.issubdtype(y.dtype, np.integer):
-        raise UserError(
-            f"{path}: y_{part} is {y.dtype} of shape {y.shape} for {len(x)} images", hint
-        )
-    if len(x) == 0:
-        raise UserError(f"{path}: x_{part} is empty", hint)
-    classes = np.unique(y)
-    lowest, highest = classes[0], classes[-1]
-    incomplete = part == "train" and len(classes) < CLASSES
-    if lowest < 0 or highest >= CLASSES or incomplete:
-        raise UserError(
-            f"{path}: y_{part} has {len(classes)} classes, from {lowest} to {highest}", hint
-        )
-    return Images(x, y.reshape(-1).astype(np.int64))

@@ -35,6 +35,10 @@ class Classification:
     metric: Metric = TOP1_ERROR
     recipe_keys: tuple[str, ...] = TASK_KEYS
 
+    def for_inputs(self, inputs: Inputs) -> "Classification":
+        """The task for images of another shape, or in other classes."""
+        return replace(self, inputs=inputs, metric=top1_error(inputs.classes))
+
     def split(self, data: Dataset, sizes: SplitSizes, seed: int) -> Split:
         """A stratified split. Raises UserError if there are too few images."""
         return split_stratified(data, self.inputs.classes, sizes, seed)

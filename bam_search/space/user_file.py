@@ -1,0 +1,261 @@
+"""Run a user's Python file, with the imports that hold where it lies.
+
+A file may import its neighbours, as a script does (`import layers`) or as a module of a package
+does (`from .layers import Conv`). Each folder's files are a package of their own, whose name no
+other folder has, so files in two folders may each have a neighbour `layers`.
+"""
+
+import ast
+import builtins
+import hashlib
+import importlib
+import importlib.util
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bam_search.errors import UserError
+
+PREFIX = "bam_search_"
+"""How the names of the packages begin."""
+INSTALLED = ("site-packages", "dist-packages")
+"""The folders of packages that are installed."""
+INIT = "__init__"
+_RUNNING = threading.RLock()
+"""Held while a file runs: another thread must not see half of it."""
+
+
+def run_file(path: Path, kind: str = "file") -> Any:
+    """The module of a Python file, which is executed as if it were run from its folder.
+
+    A file that has relative imports, or imports the package that it lies in, is executed as a
+    module of that package, after the package's `__init__.py`. A file is executed once a process,
+    and again when it or what it imports from its folder has changed. Its package is named by
+    `kind`, so that one file can be run as two.
+
+    Raises UserError if the file does not exist or cannot be imported.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {str(path)!r}")
+    try:
+        with _RUNNING:
+            return _run(path.resolve(), kind)
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def digest_of_code(path: Path, kind: str = "file") -> str:
+    """Twelve hexadecimal digits of a Python file's content, and of that of what it imports.
+
+    It is executed for that, if it was not. What it imports is what `run_file` finds in its folder
+    and its package, so far. Raises UserError as that does.
+    """
+    sources = _sources(run_file(path, kind).__name__)
+    digests = [hashlib.sha256(source).hexdigest() for source in sources.values()]
+    if len(digests) == 1:
+        return digests[0][:12]
+    return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()[:12]
+
+
+def _sources(name: str) -> dict[str, bytes]:
+    """The sources by name of a module, of what it imports and of the packages that they are in."""
+    sources: dict[str, bytes] = {}
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        loader = getattr(getattr(sys.modules.get(name), "__spec__", None), "loader", None)
+        if name not in sources and isinstance(loader, _Loader):
+            sources[name] = loader.source
+            waiting += loader.imported
+            waiting.append(name.rpartition(".")[0])
+    return sources
+
+
+def _run(path: Path, kind: str) -> ModuleType:
+    loader = _Loader(str(path), path.read_bytes())
+    root = _root(path, loader.source)
+    package = f"{PREFIX}{kind}_{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+    _drop_changed(package)
+    _make_package(package, root)
+    parent = ".".join((package, *path.parent.relative_to(root).parts))
+    importlib.invalidate_caches()  # of folders in which files are new
+    importlib.import_module(parent)
+    name = parent if path.stem == INIT else f"{parent}.{path.stem.replace('.', '_')}"
+    if name in sys.modules:  # it has run before, or its package has imported it
+        return sys.modules[name]
+    return _executed(name, loader)
+
+
+def _executed(name: str, loader: "_Loader") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, loader.path)
+    assert spec is not None
+    spec.loader = loader  # type: ignore[assignment]
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its classes can then be pickled
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _root(path: Path, source: bytes) -> Path:
+    """The folder below which the file's package begins.
+
+    It is the file's own folder, unless the file imports as a module of a package does: relatively,
+    or by the name of the package that its folder belongs to.
+    """
+    packages = 0  # how many folders above are packages
+    while (path.parents[packages] / f"{INIT}.py").is_file():
+        packages += 1
+    name = path.parents[packages - 1].name if packages else None
+    imports = list(ast.walk(ast.parse(source)))
+    level = max((node.level for node in imports if isinstance(node, ast.ImportFrom)), default=0)
+    is_module = level > 0 or path.stem == INIT or name in map(_top, imports)
+    above = max(packages if is_module else 0, level - 1)
+    return path.parents[min(above, len(path.parents) - 1)]
+
+
+def _top(node: ast.AST) -> str | None:
+    """The first name of what a statement imports absolutely, if it does."""
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return node.module.partition(".")[0]
+    return node.names[0].name.partition(".")[0] if isinstance(node, ast.Import) else None
+
+
+def _make_package(name: str, folder: Path) -> None:
+    """Make the package of the files of `folder`, unless it is there."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    if name not in sys.modules:
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(folder)]
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+
+
+def _drop_changed(package: str) -> None:
+    """Forget all modules of a package if the file of one has changed since it was executed."""
+    names = [name for name in sys.modules if name == package or name.startswith(f"{package}.")]
+    specs = [getattr(sys.modules[name], "__spec__", None) for name in names]
+    loaders = [spec.loader for spec in specs if spec is not None]
+    if any(loader.has_changed() for loader in loaders if isinstance(loader, _Loader)):
+        for name in names:
+            del sys.modules[name]
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """Executes a file, in which absolute imports find the file's neighbours too.
+
+    It follows the protocol of `importlib.abc.Loader`. The source is read, not a cached bytecode: a
+    file that was written twice within a second is not the old one.
+    """
+
+    path: str
+    source: bytes
+    imported: set[str] = field(default_factory=set, compare=False)
+    """The names of the modules that it has imported, in absolute form."""
+
+    def has_changed(self) -> bool:
+        """Whether the file has another content by now."""
+        try:
+            return Path(self.path).read_bytes() != self.source
+        except OSError:
+            return True
+
+    def create_module(self, _spec: ModuleSpec) -> None:
+        """Leave it to importlib."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the file in `module`."""
+        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import}
+        exec(compile(self.source, self.path, "exec", dont_inherit=True), module.__dict__)
+
+    def get_source(self, _name: str) -> str:
+        """The file's text, for tracebacks and `inspect`."""
+        return importlib.util.decode_source(self.source)
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Finds the modules of the packages, for `sys.meta_path`."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of a module of one of the packages; None for any other module."""
+        if not name.startswith(PREFIX) or path is None:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and spec.origin and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.origin, Path(spec.origin).read_bytes())  # type: ignore[assignment]
+        return spec
+
+
+def _import(
+    name: str,
+    globals: Mapping[str, Any] | None = None,
+    locals: Mapping[str, Any] | None = None,
+    fromlist: Sequence[str] = (),
+    level: int = 0,
+) -> ModuleType:
+    """`__import__` in a user's files: it finds their neighbours too."""
+    top = name.partition(".")[0]
+    importer = globals or {}
+    package = "" if level else _package_with(top, str(importer.get("__package__")))
+    if not package:
+        module = builtins.__import__(name, globals, locals, fromlist, level)
+        if level:
+            _note_import(importer, module.__name__, fromlist)
+        return module
+    module = builtins.__import__(f"{package}.{name}", globals, locals, fromlist or (), 0)
+    _note_import(importer, f"{package}.{name}", fromlist or ())
+    return module if fromlist else sys.modules[f"{package}.{top}"]
+
+
+def _note_import(importer: Mapping[str, Any], name: str, items: Sequence[str]) -> None:
+    """Keep that a module has imported the module `name`, and what of its items are modules."""
+    loader = getattr(importer.get("__spec__"), "loader", None)
+    if isinstance(loader, _Loader):
+        loader.imported.update((name, *(f"{name}.{item}" for item in items)))
+
+
+def _package_with(top: str, package: str) -> str:
+    """The package that `import top` means in a module of `package`; empty for an import as usual.
+
+    What is installed goes before a neighbour in a package's folder, where an absolute import does
+    not mean the neighbour, and after one in any other folder, as in a script.
+    """
+    usual = _usual(top)
+    if top in sys.stdlib_module_names:
+        return ""
+    is_installed = usual is not None and any(part in str(usual.origin) for part in INSTALLED)
+    for name in (package.partition(".")[0], package):
+        found = _neighbour(name, top)
+        if found is None or (is_installed and _neighbour(name, INIT)):
+            continue
+        if usual is None:
+            return name
+        if found.origin is not None:  # a folder without __init__.py goes after all else
+            # The same file is the same module: the user's own code may hold it already.
+            return "" if found.origin == usual.origin else name
+    return ""
+
+
+def _neighbour(package: str, name: str) -> ModuleSpec | None:
+    path = getattr(sys.modules.get(package), "__path__", None)
+    return None if path is None else PathFinder.find_spec(f"{package}.{name}", path)
+
+
+def _usual(top: str) -> ModuleSpec | None:
+    """What `import top` finds elsewhere."""
+    try:
+        return importlib.util.find_spec(top)
+    except ValueError:  # a module without a spec, such as __main__
+        return ModuleSpec(top, None)
