@@ -10,12 +10,8 @@ from torch import Tensor, nn
 
 from bam_search.errors import UserError
 
-LARGER = (2, 3, 4)
-"""How many times as large the sides of a larger image are, to see which sizes follow them."""
-IMAGES = (4, 3, 5)
-"""The numbers of dimensions of images, else sequences, else volumes, each in a batch."""
-
-
+RANKS = (4, 5, 3)
+"""The numbers of dimensions of images, volumes and sequences, the commonest first."""
 LEAVES = (Tensor, int, float, str, type(None), torch.dtype, torch.device)
 """The commonest of what holds no tensor, or is one."""
 
@@ -92,41 +88,51 @@ class Arguments:
 
     @property
     def images(self) -> list[Tensor]:
-        """The tensors that are images or maps: (B, C, H, W), of floating-point numbers.
+        """The tensors of floating-point numbers that are images or maps, (B, C, H, W).
 
-        Where there are none they are sequences, (B, C, L), or volumes, (B, C, D, H, W).
+        Without any of them they are volumes (B, C, D, H, W), else sequences (B, C, L).
         """
         numbers = [tensor for tensor in self.tensors if tensor.is_floating_point()]
-        kinds = ([tensor for tensor in numbers if tensor.dim() == n] for n in IMAGES)
-        return next((kind for kind in kinds if kind), [])
+        ranks = {tensor.dim() for tensor in numbers}
+        rank = next((rank for rank in RANKS if rank in ranks), None)
+        return [tensor for tensor in numbers if tensor.dim() == rank]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the images, (B, C, H, W), also where they are a sequence of (C, H, W).
+        """The shape of the images, (B, C, H, W), also where they are a list of (C, H, W).
 
         It is that of the first tensor if there are no images, and () without any.
         """
-        sequences = (value for value in self.args if isinstance(value, (list, tuple)))
-        separate = [value for value in next(sequences, ()) if isinstance(value, Tensor)]
-        if separate and separate[0].dim() == 3:
-            return len(separate), *separate[0].shape
+        if self._listed:
+            return len(self._listed), *self._listed[0].shape
         found = (*self.images, *self.tensors)
         return tuple(found[0].shape) if found else ()
+
+    @property
+    def _listed(self) -> list[Tensor]:
+        """The images (C, H, W) that come one by one in a list, as detectors take them."""
+        first = self.args[0] if self.args else None
+        listed = [*first] if isinstance(first, (list, tuple)) else []
+        separate = [one for one in listed if isinstance(one, Tensor) and one.dim() == 3]
+        return separate if len(separate) == len(listed) else []
 
     def on(self, device: str) -> "Arguments":
         """The arguments on a device."""
         return self._replaced(lambda tensor: tensor.detach().to(device))
 
     def larger(self) -> "Arguments":
-        """The same with black images that are LARGER, without values if these have none."""
+        """The same with black images twice as high and three times as wide.
+
+        The sides of volumes are 2, 3 and 4 times as long, those of sequences twice.
+        """
         images = {id(tensor) for tensor in self.images}
+        leading = 1 if self._listed else 2
 
         def resized(tensor: Tensor) -> Tensor:
             if id(tensor) not in images:
                 return tensor
-            batch, channels, *sides = tensor.shape
-            grown = (n * side for n, side in zip(LARGER, sides, strict=False))
-            return tensor.new_zeros(batch, channels, *grown)
+            sides = [n * side for n, side in enumerate(tensor.shape[leading:], 2)]
+            return tensor.new_zeros(*tensor.shape[:leading], *sides)
 
         return self._replaced(resized)
 

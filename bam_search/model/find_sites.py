@@ -14,7 +14,7 @@ from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.arguments import Arguments
-from bam_search.model.layouts import UNREAD, Seen, sides_of, site_of
+from bam_search.model.layouts import UNREAD, Seen, site_of
 from bam_search.model.maps import SHAPES
 from bam_search.model.places import Followed, followed
 from bam_search.model.structure import (
@@ -70,9 +70,9 @@ def find_sites(
     A feature map is a 4-D tensor, (B, C, H, W) or (B, H, W, C), whose H and W grow with the
     image's. To check this, the model also runs on an image twice as high and three times as wide.
     If it cannot run on that image, H and W must divide the image's by one common factor instead. Of
-    a model that resizes its images (a detector), the parts run on larger maps by themselves. Tokens
-    (B, N, C) are a feature map too if they are patches of the image, row by row, perhaps after a
-    class token and the like.
+    a model that resizes its images (a detector), the parts run on larger maps by themselves.
+    Tokens (B, N, C) are a feature map too if they are patches of the image, row by row, perhaps
+    after a class token and the like.
 
     Models of sequences take `input_shape` = (C, L), and their maps are (B, C, L) or (B, L, C);
     those of volumes take (C, D, H, W), and their maps are 5-D.
@@ -93,21 +93,22 @@ def find_sites(
     arguments = _arguments(model, input_shape, example_inputs)
     traced = traced_model(trace(model, arguments))
     larger = _calls_on_larger_image(model, traced.trace, arguments)
+    where = functools.cache(lambda: _followed(traced.trace, arguments))
     parts = shared_parts(traced)
-    followed = functools.cache(lambda: _followed((traced, *parts), arguments))
     sites: dict[str, Site] = {}
     refused = _not_called_exactly_once(traced, parts)
     for name, call, image in _by_time((traced, *parts)):
-        found = site_of(call, traced.module(name), Seen(image, larger, followed))
+        seen = Seen(image, larger, where)
+        found = site_of(call, traced.module(name), seen)
         if not isinstance(found, Site):
             refused[name] = found
         elif name in traced.trace.children_run_outside:
             refused[name] = "has children that something else runs over"
         else:
-            sites[name] = _in_all_calls(traced.trace, found)
+            sites[name] = _in_all_calls(found, traced, seen)
     extractor = feature_extractor(traced)
     part, repeated = blocks_of_parts((traced, *parts, *([extractor] if extractor else [])))
-    attendable = [block for block in repeated if refused.get(block.name) != UNREAD]
+    attendable = [block for block in repeated if refused.get(block.output) != UNREAD]
     return Sites(
         tuple(_with_roles(part, attendable, sites).values()),
         refused,
@@ -203,14 +204,12 @@ def _assign_block(
         sites[end] = replace(sites[end], roles=(*sites[end].roles, EVERY_BLOCK))
 
 
-def _in_all_calls(trace: Trace, site: Site) -> Site:
-    """The site, as its first call has it, with the further ones."""
-    _, *further = trace.calls_of[site.name]
-    return replace(
-        site,
-        runs_children=site.name in trace.run_children,
-        further=tuple(sides_of(call.shape, site) for call in further),
-    )
+def _in_all_calls(site: Site, traced: TracedModel, seen: Seen) -> Site:
+    """The site with what is known of its further calls and of its children."""
+    trace, module = traced.trace, traced.module(site.name)
+    calls = (site_of(call, module, seen) for call in trace.calls_of[site.name][1:])
+    sides = tuple(call.sides for call in calls if isinstance(call, Site))
+    return replace(site, runs_children=site.name in trace.run_children, further=sides)
 
 
 def _not_called_exactly_once(traced: TracedModel, parts: Sequence[TracedModel]) -> dict[str, str]:
@@ -242,14 +241,12 @@ def _aliases(alias: str, name: str, names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _followed(parts: Sequence[TracedModel], arguments: Arguments) -> Followed:
+def _followed(trace: Trace, arguments: Arguments) -> Followed:
     """Where on the input comes from what the submodules return; nothing if the pass fails."""
-    traced, *_ = parts
-    model = traced.trace.model
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    names = {name for part in parts for name, call in part.single_calls.items() if call.out}
+    weights = next(trace.model.parameters(), torch.empty(0))
     try:
-        return followed(model, arguments.on(str(like.device)), sorted(names))
+        names = [name for name, calls in trace.calls_of.items() if calls[0].out]
+        return followed(trace.model, arguments.on(weights.device.type), names)
     except Exception:  # a user's model can raise anything; its places are then not known
         return Followed({}, frozenset())
 

@@ -99,18 +99,19 @@ def _grid(patches: int, sides: tuple[int, int]) -> tuple[int, int]:
 class Seen:
     """What tells maps from other tensors.
 
-    `batch_shape` is that of the input, `larger` has the calls on a larger one by name, None if the
-    model takes none. `followed` says, when it is asked, where on the input the outputs come from.
+    `images` is the shape of the inputs, (B, C, H, W), `larger` has the calls on larger ones by
+    name, None if the model takes none. `followed` says, when it is asked, where on the input the
+    outputs come from.
     """
 
-    batch_shape: Shape
+    images: Shape
     larger: Mapping[str, Call] | None
     followed: Callable[[], Followed]
 
     @property
     def shape(self) -> Shape:
-        """That of one input."""
-        return self.batch_shape[1:]
+        """The shape of one input."""
+        return self.images[1:]
 
     @property
     def dims(self) -> int:
@@ -135,7 +136,7 @@ def site_of(call: Call, module: nn.Module, seen: Seen) -> Site | str:
         kinds = {2: "vectors (B, C)", 3: "tokens (B, N, C)"}
         kind = kinds.get(dimensions, f"a {dimensions}-D tensor")
         return f"returns {kind}, not a feature map"
-    batch = seen.batch_shape[0]
+    batch = seen.images[0]
     if call.shape[0] != batch:
         return f"folds something else into the batch: {call.shape[0]} for {batch} {seen.word}s"
     if is_tokens:
@@ -145,13 +146,6 @@ def site_of(call: Call, module: nn.Module, seen: Seen) -> Site | str:
 
 
 _LAYOUTS = frozenset({*CHANNELS_FIRST.values(), *CHANNELS_LAST.values()})
-
-
-def sides_of(shape: Shape, site: Site) -> tuple[int, ...]:
-    """The sides of the map that an output of this shape holds, in another call of the site."""
-    if site.layout == TOKENS:
-        return _grid(shape[1] - site.extra_tokens, (site.height, site.width))
-    return shape[1:-1] if site.layout in CHANNELS_LAST.values() else shape[2:]
 
 
 def _site(call: Call, layout: str) -> Site:

@@ -53,10 +53,10 @@ class Followed:
     read: frozenset[str]
 
 
-def followed(model: nn.Module, arguments: Arguments, names: Iterable[str]) -> Followed:
-    """The places of what the submodules of these names return; of several images, on the first."""
+def followed(model: nn.Module, inputs: Arguments, names: Iterable[str]) -> Followed:
+    """The places of what the submodules of these names return, on the first of the inputs."""
     found: dict[str, Places] = {}
-    follow = _Follow(arguments.images[0])
+    follow = _Follow((*inputs.images, *inputs.tensors)[0])
 
     def listen(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(_module: nn.Module, _args: object, output: object) -> None:
@@ -70,7 +70,7 @@ def followed(model: nn.Module, arguments: Arguments, names: Iterable[str]) -> Fo
     handles = [model.get_submodule(n).register_forward_hook(listen(n)) for n in names]
     try:
         with torch.no_grad(), follow:
-            output = model(*arguments.args, **arguments.kwargs)
+            output = model(*inputs.args, **inputs.kwargs)
     finally:
         for handle in handles:
             handle.remove()

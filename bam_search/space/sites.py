@@ -47,9 +47,9 @@ class Site:
     block that holds the site ("" for none). `roles` are the TARGETS that it belongs to:
     "stage-ends" for the end of a stage, on the trunk; "bottleneck" for one that another stage
     follows; "every-block" for the end of a block's residual branch, before the addition, or the
-    output of a block that adds nothing. `runs_children` says that it runs over its own children, so
-    that it must not find one more. `further` has the sides of its map in each further call, if it
-    lies in a part that is called several times.
+    output of a block that adds nothing. `runs_children` says that it runs over its own children,
+    so that it must not find one more. `further` has the `sides` of its output in each further call,
+    if it lies in a part that is called several times.
     """
 
     name: str
@@ -60,10 +60,10 @@ class Site:
     stage: int | None = None
     block: str = ""
     roles: tuple[str, ...] = ()
-    runs_children: bool = False
-    further: tuple[tuple[int, ...], ...] = ()
     depth: int = 1
     extra_tokens: int = 0
+    runs_children: bool = False
+    further: tuple[tuple[int, ...], ...] = ()
 
     @property
     def dims(self) -> int:
