@@ -106,12 +106,17 @@ class Arguments:
 
         It is that of the first tensor if there are no images, and () without any.
         """
-        sequences = (value for value in self.args if isinstance(value, (list, tuple)))
-        separate = [value for value in next(sequences, ()) if isinstance(value, Tensor)]
-        if separate and separate[0].dim() == 3:
-            return len(separate), *separate[0].shape
+        if self._listed:
+            return len(self._listed), *self._listed[0].shape
         found = (*self.images, *self.tensors)
         return tuple(found[0].shape) if found else ()
+
+    @property
+    def _listed(self) -> list[Tensor]:
+        """The images (C, H, W) that come one by one in a list, as detectors take them."""
+        sequences = (value for value in self.args if isinstance(value, (list, tuple)))
+        listed = [value for value in next(sequences, ()) if isinstance(value, Tensor)]
+        return [image for image in listed if image.dim() == 3]
 
     def on(self, device: str) -> "Arguments":
         """The arguments on a device."""
@@ -120,13 +125,14 @@ class Arguments:
     def larger(self) -> "Arguments":
         """The same with black images that are LARGER, without values if these have none."""
         images = {id(tensor) for tensor in self.images}
+        leading = 1 if self._listed else 2
 
         def resized(tensor: Tensor) -> Tensor:
             if id(tensor) not in images:
                 return tensor
-            batch, channels, *sides = tensor.shape
+            sides = tensor.shape[leading:]
             grown = (n * side for n, side in zip(LARGER, sides, strict=False))
-            return tensor.new_zeros(batch, channels, *grown)
+            return tensor.new_zeros(*tensor.shape[:leading], *grown)
 
         return self._replaced(resized)
 
