@@ -93,6 +93,7 @@ GIVEN: dict[str, tuple[Callable[..., Tensor], object]] = {
     "a list in a tuple": (lambda pair, scale: pair[0] * scale - pair[1], ([IMAGE, IMAGE], 2.0)),
     "a dictionary in a tuple": (lambda batch: batch["a"]["b"], ({"a": {"b": IMAGE, "c": "name"}},)),
     "a dataclass": (lambda batch: batch.pixels * batch.mask, (Batch(IMAGE, IMAGE[:, :1]),)),
+    "a list of images": (torch.stack, ([IMAGE[0], IMAGE[1]],)),
     "indices": (lambda x, n: x[:, n], (IMAGE, torch.tensor([0, 1, 2]))),
     "a batch of one": (lambda x, y: x * y, (IMAGE[:1], IMAGE[:1])),
     "half precision": (lambda x: x.float(), IMAGE.half()),
