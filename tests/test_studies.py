@@ -354,7 +354,7 @@ def test_a_study_of_two_spaces_runs_on_each_and_compares_them(
     assert "21.21 (from memory, confirmed by nothing)" in html
     assert "CLAIM" in html
     assert (
-        "the net (small_grid, not resnet50), the data (400 training images of CIFAR-100), "
+        "the net (small_grid, not resnet50), the data (400 training images of cifar100), "
         "the recipe (ours, of 1 epoch)" in html
     )
 

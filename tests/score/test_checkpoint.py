@@ -178,7 +178,7 @@ def test_a_job_goes_on_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(list(tmp_path.iterdir())) == 1
     began: list[int] = []
     of = EpochPlan.of
-    monkeypatch.setattr(EpochPlan, "of", lambda *args: began.append(args[2]) or of(*args))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(EpochPlan, "of", lambda *args: began.append(args[3]) or of(*args))  # type: ignore[func-returns-value]
     again = evaluate(task, job).score
     assert again is not None
     assert (again.per_epoch, again.value) == (expected.per_epoch, expected.value)
