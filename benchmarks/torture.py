@@ -8,8 +8,8 @@ of the model with attention before it, and of the model without:
     in effect    the outputs are those with attention; where the operation changes outputs, or
                  comes before attaching, the attention at each site runs as often as usual
     sentence     attaching, or the first pass after, raised UserError
-    torch        the operation cannot be done on the model without attention either, or torch
-                 refuses the site by an error of its own
+    torch        the operation cannot be done on the model without attention either, or changes its
+                 outputs too, or torch refuses the site by an error of its own
     SILENT       the outputs are those without attention, or others: a fault of this project
     ERROR        an error where the model without attention has none: a fault as well
 
@@ -219,7 +219,7 @@ SUBJECTS: Mapping[str, Subject] = {
         lambda: DenseNet(8, (2, 2, 2), 16, num_classes=CLASSES),
         placement="bottleneck=bam(r=4,d=1) features.*.denselayer1=se(r=4)",
     ),
-    "U-Net": Subject(UNet),
+    "U-Net": Subject(UNet, placement="bottleneck=bam(r=4,d=1)"),
     "Siamese": Subject(Siamese),
     "Faster R-CNN": Subject(faster_rcnn, (3, 64, 64)),
     "SSD": Subject(ssd, (3, 64, 64)),
@@ -407,10 +407,12 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 def made(subject: Subject) -> nn.Module:
-    """A model whose normalisations are not as at the start."""
+    """A model whose normalisations are not as at the start, and whose outputs depend on it all."""
     torch.manual_seed(0)
     model = subject.make().eval()
     for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():  # a ViT's head
+            nn.init.normal_(module.weight)
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
@@ -446,8 +448,19 @@ def _after(
     changed = operation.do(model, x)
     found = numbers(changed(x))
     if operation.exact:
-        return _judged(found, expected, without)
+        outcome = _judged(found, expected, without)
+        if outcome[0] == SILENT and _changes(subject, operation, x, without):
+            return TORCH, "the outputs of the model without attention change too"
+        return outcome
     return _counted(changed if isinstance(changed, nn.Module) else model, x, passes)
+
+
+def _changes(subject: Subject, operation: Operation, x: Tensor, without: Tensor) -> bool:
+    """Whether the operation changes what the model without attention returns."""
+    found = numbers(operation.do(made(subject), x)(x))
+    if found.shape != without.shape:
+        return True
+    return bool((found - without).norm() > 1e-2 * without.norm())
 
 
 def _before(subject: Subject, operation: Operation, x: Tensor, passes: set[int]) -> tuple[str, str]:

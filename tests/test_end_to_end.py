@@ -219,7 +219,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
         "BAM in every block",
         "SE in every block",
     ]
-    assert set(after["data"]) == {"CIFAR-100"}
+    assert set(after["data"]) == {"cifar100"}
     assert [len(json.loads(errors)) for errors in after["test_metrics"][:4]] == [1] * 4
     timed = after["latency_overhead"] != ""
     assert list(timed) == list(after["test_metrics"] != "[]")
@@ -369,11 +369,12 @@ def test_when_every_candidate_fails_the_study_says_so(
     monkeypatch.chdir(tmp_path)
     space = tmp_path / "broken.py"
     space.write_text(
-        "import torch\nfrom torch import nn\nfrom bam_search.space.search_space import SearchSpace\n\n"
+        "import torch\nfrom torch import nn\n"
+        "from bam_search.space.search_space import SearchSpace\n\n"
         "class Net(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n"
         "        self.layer1 = nn.Sequential(nn.Sequential(nn.Conv2d(3, 100, 3)))\n"
-        "    def forward(self, x):\n        \n"
+        "    def forward(self, x):\n"
         "        if self.training and torch.is_grad_enabled():\n"
         "            raise RuntimeError('deliberate')\n"
         "        return self.layer1(x).mean((2, 3))\n\n"
