@@ -26,7 +26,7 @@ from benchmarks.gpu import goals, runner
 from benchmarks.gpu.candidate import Kernels, group
 from benchmarks.gpu.folder import NAMES, Folder
 from benchmarks.gpu.modules import measured
-from benchmarks.gpu.parts import Absent, Work
+from benchmarks.gpu.parts import Absent, Part, Work
 from benchmarks.gpu.plan import SLACK, TWO_PROCESSES, estimated, plan, rates
 from benchmarks.gpu.runner import Outcome, run
 from benchmarks.gpu.stages import STAGES, Stage, allowed
@@ -103,7 +103,9 @@ def found(stages: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.slow
 def test_stages_run_on_a_cpu_and_a_later_call_replaces_those_it_names(tmp_path: Path) -> None:
     data, broken, out = images(tmp_path), tmp_path / "broken.npz", tmp_path / "out"
-    broken.write_bytes(data.read_bytes()[:100_000])
+    content = bytearray(data.read_bytes())
+    content[5000:5100] = bytes(range(100))
+    broken.write_bytes(content)
     names = ["machine", "parity", "kernels", "attention", "resnet18", "study"]
 
     done = asked(data, out, "--stages", *names)
@@ -520,3 +522,14 @@ def test_what_is_told_of_attention_is_shown(tmp_path: Path) -> None:
     page = text(Folder(tmp_path, ABOUT, {"attention": outcome}, {"attention": where}), "")
     assert "bam 256x64x32x32" + 33 * " " + "step_ratio 0.5" in page
     assert "1 of 1 parts, on another card" in page
+
+
+@pytest.mark.parametrize(
+    ("only", "chosen"), [((), ["one, batch 1", "two"]), (("batch",), ["one, batch 1"])]
+)
+def test_parts_are_chosen_by_what_is_in_their_names(
+    only: tuple[str, ...], chosen: list[str]
+) -> None:
+    work = Work("generated", "cpu", True, 1.0, Path(), only)
+    listed = [Part(name, 1.0, dict) for name in ("one, batch 1", "two")]
+    assert [part.name for part in work.chosen(listed)] == chosen
