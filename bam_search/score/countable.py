@@ -9,16 +9,17 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, _SingleLevelFunction
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from bam_search.errors import UserError
+from bam_search.model.arguments import Arguments, tensors
 from bam_search.model.twin import twin_of
 
 ONE_THREAD = threading.RLock()
@@ -47,7 +48,8 @@ class Example:
             )
         if input_shape is not None:
             example_inputs = torch.zeros(1, *input_shape)
-        leaves, structure = tree_flatten(_arguments(example_inputs))
+        arguments = Arguments.of(example_inputs)
+        leaves, structure = tree_flatten((arguments.args, dict(arguments.kwargs)))
         return cls(tuple(map(_on_cpu, leaves)), structure)
 
     @property
@@ -66,17 +68,6 @@ class Example:
         leaves = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         args, kwargs = tree_unflatten(leaves, self.structure)
         return args, kwargs
-
-
-def _arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    hint = "give a tuple of positional arguments, or a mapping of keyword ones, with tensors"
-    if not isinstance(inputs, (Tensor, tuple, Mapping)):
-        raise UserError(f"example_inputs is a {type(inputs).__name__}", hint)
-    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(inputs)):
-        raise UserError("example_inputs has no tensor in it", hint)
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (inputs,) if isinstance(inputs, Tensor) else inputs, {}
 
 
 def _on_cpu(leaf: Any) -> Any:
@@ -99,12 +90,12 @@ class Countable(nn.Module):
         self.keep_all = False
         self.register_state_dict_post_hook(_leave_tensors)  # type: ignore[no-untyped-call]
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        args, kwargs = self.example.arguments(tensors)
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        args, kwargs = self.example.arguments(given)
         kept = _Kept()
         with kept if self.keep_all else contextlib.nullcontext():
             output = self.net(*args, **kwargs)
-        outputs = (*tensors_in(output), *kept.tensors)
+        outputs = (*tensors(output), *kept.tensors)
         if not outputs:
             raise ValueError(f"its output, a {type(output).__name__}, has no tensors")
         return outputs
@@ -125,22 +116,8 @@ class _Kept(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.tensors.extend(tensors_in(result))
+        self.tensors.extend(tensors(result))
         return result
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of a value: of containers, dictionaries and dataclasses within each other."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from tensors_in(list(value.values()))
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield from tensors_in([getattr(value, field.name) for field in fields(value)])
-    else:
-        for leaf in tree_leaves(value):
-            if leaf is not value:
-                yield from tensors_in(leaf)
 
 
 def countable(model: nn.Module, example: Example) -> Countable:

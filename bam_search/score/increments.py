@@ -24,6 +24,7 @@ from bam_search.space.placement import Choice
 
 SOURCES = (
     *("model/attention/*.py", "model/maps.py", "model/pool.py", "model/twin.py"),
+    "model/arguments.py",
     *("score/cost.py", "score/countable.py", "score/handles.py"),
 )
 """The files of this package that decide what an increment is."""
