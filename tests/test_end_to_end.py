@@ -268,6 +268,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert len(table(aside[0])) == len(table(Path("one"))) == 5
 
 
+@pytest.mark.slow
 def test_rungs_random_arm_several_seeds_and_leaving_out_together(
     tmp_path: Path,
     small_npz: Path,

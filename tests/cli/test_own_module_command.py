@@ -55,6 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
 )
+@pytest.mark.slow
 def test_it_is_searched_counted_trained_mapped_and_exported(
     folder: Path,
     small_npz: Path,
