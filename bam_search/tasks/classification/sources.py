@@ -29,6 +29,10 @@ FORMS = (
     "an .npz with x_train, y_train, x_test, y_test; cifar-100-python/; torchvision:NAME; "
     "file.py:function; auto, cifar100, generated"
 )
+IMAGE_FOLDER = (
+    "read a folder of images in a function (torchvision.datasets.ImageFolder, with a transform to "
+    f"one size), and give file.py:function. Or: {FORMS}"
+)
 CIFAR_TRAIN = "f062ca493c4d"
 """The digest of CIFAR-100's training set, in its official order with its fine labels."""
 
@@ -58,7 +62,9 @@ def _at(path: Path) -> Source:
     if path.is_dir():
         found = cifar100.folder(path)
         if found is None:
-            raise UserError(f"--data {str(path)!r} is a folder without {cifar100.FOLDER}/", FORMS)
+            raise UserError(
+                f"--data {str(path)!r} is a folder without {cifar100.FOLDER}/", IMAGE_FOLDER
+            )
         return found
     if not path.is_file():
         raise UserError(f"--data {str(path)!r}: there is no such file or folder", FORMS)
