@@ -285,8 +285,9 @@ def _frozen(model: nn.Module) -> nn.Module:
 
 
 def _replaced(model: nn.Module, _x: Tensor) -> Run:
-    """Put a new module of the same class in the place of the first site."""
-    name = next(iter(attached(model).choices or (("stem", None),)))[0]
+    """Put a new module of the same class in the place of the first site, or the first child."""
+    sites = [site for site, _ in attached(model).choices]
+    name, *_ = sites or [child for child, _ in model.named_children()]
     parent, _, own = name.rpartition(".")
     new = copy.deepcopy(model.get_submodule(name))
     detach(new)
