@@ -35,6 +35,7 @@ from bam_search.model.load import load, names, natural_shape
 from bam_search.model.trace import Shape
 from bam_search.model.twin import twin_of
 from bam_search.score.cost import Cost, count
+from bam_search.score.countable import without_fast_path
 from benchmarks.attach import family
 
 OUT = Path(__file__).parent / "results" / "counts.csv"
@@ -110,14 +111,9 @@ def _difference(layers: int, products: int, recurrent: int) -> str:
 
 def _counted_by_torch(model: nn.Module, shape: Shape) -> dict[str, int]:
     """The MACs by operator as torch counts them."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            model(torch.zeros(1, *shape, device="meta"))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    counter = FlopCounterMode(display=False)
+    with without_fast_path(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(torch.zeros(1, *shape, device="meta"))
     flops = counter.get_flop_counts().get("Global", {})
     return {operator.__name__: n // 2 for operator, n in flops.items()}
 

@@ -18,7 +18,7 @@ from bam_search.model.find_sites import IMAGENET_SHAPE
 from bam_search.model.trace import Shape
 from bam_search.space.model_name import EXAMPLE, ModelName, is_model_name
 from bam_search.space.search_space import SearchSpace, load_space
-from bam_search.space.user_file import run_file
+from bam_search.space.user_file import function_of
 
 RESERVED: Mapping[str, str] = {
     "num_classes": "the task says how many classes there are",
@@ -172,13 +172,7 @@ def _of_library(model: ModelName, inputs: Inputs | None) -> SearchSpace:
 
 
 def _of_function(model: ModelName, inputs: Inputs) -> SearchSpace:
-    module = run_file(Path(model.source))
-    function = getattr(module, model.model, None)
-    if not callable(function):
-        functions = [key for key, value in vars(module).items() if _defined_in(module, value)]
-        raise UserError(
-            f"{model.source} has no function {model.model!r}", nearest(model.model, functions)
-        )
+    function = function_of(Path(model.source), model.model)
     _check_arguments(model, function)
     make = partial(_called, function, dict(model.arguments))
     try:
@@ -209,11 +203,6 @@ def _check_arguments(model: ModelName, function: Callable[..., Any]) -> None:
         if key in CLASSES:
             hint = f"{RESERVED['num_classes']}; leave it out"
             raise UserError(f"{model.text} cannot have the argument {key!r}", hint)
-
-
-def _defined_in(module: Any, value: object) -> bool:
-    """Whether `value` is a function or class that the file defines, not one that it imports."""
-    return callable(value) and getattr(value, "__module__", "") == module.__name__
 
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any], classes: int) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from bam_search.model.maps import CONVOLUTIONS
 from bam_search.model.trace import WEIGHTED, Call, Trace
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -32,7 +33,6 @@ LAYOUT_OPS = frozenset(
 OUTPUT_OPS = LAYOUT_OPS | {"sigmoid", "tanh", "_softmax", "_log_softmax", "pixel_shuffle"}
 """Operations between a layer and the output that it makes; resizing may be another."""
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 UPSAMPLING = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -291,7 +291,7 @@ def _convolution_blocks(traced: TracedModel) -> dict[str, str]:
         module = traced.module(name)
         if any(module.children()) or not traced.on_trunk(name):
             continue
-        if isinstance(module, CONVOLUTIONS + UPSAMPLING):
+        if isinstance(module, (*CONVOLUTIONS.values(), *UPSAMPLING)):
             if module.kernel_size == call.given[2:] and {*call.shape[2:]} == {1}:
                 break  # a linear layer in disguise
             found[name] = name

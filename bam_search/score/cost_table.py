@@ -5,7 +5,7 @@ A placement costs what the backbone costs plus, for each site, what the attentio
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -39,16 +39,8 @@ class CostTable:
         It is exactly what fvcore counts (tested). A choice that is new to this machine is traced,
         once; one that is known takes microseconds.
         """
-        params, activations = self.base.params, self.base.activations
-        operators, uncounted = Counter(self.base.by_operator), Counter(self.base.uncounted)
-        for name, choice in placement.choices:
-            added = self.added(name, choice)
-            params += added.params
-            activations += added.activations
-            operators.update(added.by_operator)
-            uncounted.update(added.uncounted)
-        in_order = (dict(sorted(counts.items())) for counts in (operators, uncounted))
-        return Cost(params, activations, *in_order)
+        added = [self.added(name, choice) for name, choice in placement.choices]
+        return _total([self.base, *added])
 
     def added(self, site: str, choice: Choice) -> Cost:
         """What `choice` adds at `site`, in all calls. Raises UserError if it cannot be there."""
@@ -58,16 +50,9 @@ class CostTable:
     def _added(self, site: str, choice: Choice) -> Cost:
         """What the module of `choice` adds at `site`, without a gate."""
         at = self.sites[site]
-        first = self._added_by_call(at, choice, at.sides)
-        if not at.further:
-            return first
-        calls = [first, *(self._added_by_call(at, choice, sides) for sides in at.further)]
-        return Cost(
-            first.params,
-            sum(call.activations for call in calls),
-            _summed(call.by_operator for call in calls),
-            _summed(call.uncounted for call in calls),
-        )
+        calls = [self._added_by_call(at, choice, sides) for sides in (at.sides, *at.further)]
+        # All calls are of one module.
+        return replace(_total(calls), params=calls[0].params)
 
     def _added_by_call(self, at: Site, choice: Choice, sides: tuple[int, ...]) -> Cost:
         if not needs_like(choice.module):
@@ -77,6 +62,16 @@ class CostTable:
             module = create(choice, at.channels, self.net.get_submodule(at.name), at.dims)
             self._traced[key] = count(module, (at.channels, *sides))
         return self._traced[key]
+
+
+def _total(costs: Sequence[Cost]) -> Cost:
+    """The sum of costs, operators in their order."""
+    return Cost(
+        sum(cost.params for cost in costs),
+        sum(cost.activations for cost in costs),
+        _summed(cost.by_operator for cost in costs),
+        _summed(cost.uncounted for cost in costs),
+    )
 
 
 def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -179,7 +179,7 @@ def everything_in_sight() -> Iterator[None]:
     """
     with (
         ONE_THREAD,
-        _without_fast_path(),
+        without_fast_path(),
         _functions_in_sight(),
         torch.inference_mode(mode=False),
         torch.no_grad(),
@@ -190,7 +190,8 @@ def everything_in_sight() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_fast_path() -> Iterator[None]:
+def without_fast_path() -> Iterator[None]:
+    """Within the context torch's attention runs as operators that can be seen."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bam_search.errors import UserError
+from bam_search.errors import UserError, nearest
 
 PREFIX = "bam_search_"
 """How the names of the packages begin."""
@@ -47,6 +47,24 @@ def run_file(path: Path, kind: str = "file") -> Any:
             return _run(path.resolve(), kind)
     except (Exception, SystemExit) as error:  # a user's file can raise anything
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def function_of(path: Path, name: str) -> Any:
+    """A function or class of a Python file, which is executed.
+
+    Raises UserError as `run_file` does, and with the nearest one if there is none of this name.
+    """
+    module = run_file(path)
+    found = getattr(module, name, None)
+    if not callable(found):
+        defined = [key for key, value in vars(module).items() if _defined_in(module, value)]
+        raise UserError(f"{path} has no function {name!r}", nearest(name, defined))
+    return found
+
+
+def _defined_in(module: ModuleType, value: object) -> bool:
+    """Whether `value` is a function or class that the file defines, not one that it imports."""
+    return callable(value) and getattr(value, "__module__", "") == module.__name__
 
 
 def digest_of_code(path: Path, kind: str = "file") -> str:

@@ -14,7 +14,7 @@ import torchvision
 
 from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.load import Inputs
-from bam_search.space.user_file import run_file
+from bam_search.space.user_file import function_of
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.arrays import Classes, Layout, images_of, labels_of
 from bam_search.tasks.classification.cifar100 import BROKEN, CIFAR, CIFAR_INPUTS, DATA_FOLDER
@@ -192,11 +192,7 @@ def _of_function(path: Path, function: str) -> list[np.ndarray]:
     """The arrays that a user's function gives: a mapping with KEYS, or two data sets of torch's."""
     if not path.is_file():
         raise UserError(f"there is no file {str(path)!r}", FORMS)
-    module = run_file(path)
-    make = getattr(module, function, None)
-    if not callable(make):
-        functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-        raise UserError(f"{path} has no function {function!r}", nearest(function, functions))
+    make = function_of(path, function)
     try:
         made = make()
     except UserError:
