@@ -12,6 +12,7 @@ from conftest import make_record
 from scipy import stats
 
 from bam_search.analysis.findings import Findings
+from bam_search.report.commands import Origin
 from bam_search.report.page import page, write_report
 from bam_search.report.payload import ReportContext
 from bam_search.space.search_space import ChoiceSpace
@@ -58,7 +59,7 @@ def context(**fields: object) -> ReportContext:
         "choice_space": CHOICE_SPACE,
         "recommend_by": ("macs_conv_fc_overhead", "params_overhead"),
         "sites": SITES,
-        "commands": ("export DIR --candidate {tag}", "count --placement '{placement}'"),
+        "origin": Origin("DIR", "small", "cifar100.npz"),
     }
     return ReportContext(**{**values, **fields})  # type: ignore[arg-type]
 

@@ -123,7 +123,7 @@ def test_stages_run_on_a_cpu_and_a_later_call_replaces_those_it_names(tmp_path: 
     assert told["resnet18"]["the engine, batch 60"]["images_per_s"] > 0
     assert told["study"]["study"]["planned_s"] == told["study"]["plan"]["seconds"]
     assert told["study"]["study"]["estimated_s"] > 0
-    assert told["study"]["study"]["verified_numbers"] > 0
+    assert told["study"]["study"]["verified_records"] > 0
     with tarfile.open(out / "study.tar.gz") as archive:
         assert "study/study.db" in archive.getnames()
 

@@ -112,10 +112,11 @@ def recommended(folder: Path) -> str:
 
     Raises UserError if it recommends none.
     """
-    _, _, found = read(folder / "index.html")
-    if found.get("recommended") is None:
+    _, _, values = read(folder / "index.html")
+    recommended = values["found"]["recommended"]
+    if recommended is None:
         raise UserError(f"the report in {folder} recommends nothing", "name one: --candidate 3")
-    return str(found["recommended"]["tag"])
+    return str(recommended["tag"])
 
 
 def setup(folder: Path, source: str, device: str) -> Setup:

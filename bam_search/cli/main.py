@@ -436,7 +436,12 @@ def maps(folder: Path, candidate: str | None, out: Path | None, **asked: Any) ->
 
 
 @cli.command()
-@click.argument("path", metavar="REPORT_DIR", type=click.Path(path_type=Path))
+@click.argument("path", metavar="REPORT_DIR|PAGE", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write what PAGE gives.  [default: PAGE]",
+)
 @click.option(
     "--plotlyjs",
     type=click.Choice(("inline", "cdn")),
@@ -455,13 +460,16 @@ def maps(folder: Path, candidate: str | None, out: Path | None, **asked: Any) ->
     "--verify",
     "only_verify",
     is_flag=True,
-    help="Write nothing: derive every number of the page from its own records, and compare.",
+    help="Write nothing: make the page again from its own records, and compare all of it.",
 )
-def report(path: Path, plotlyjs: str, every: float | None, only_verify: bool) -> None:
-    """Write a study's page anew, finished or running; or check a page."""
+def report(**asked: Any) -> None:
+    """Write a study's page anew, finished or running; or a page from its own records.
+
+    The latter needs neither the study's folder nor its database.
+    """
     from bam_search.cli import report as reporting
 
-    raise SystemExit(reporting.asked(path, plotlyjs, every, only_verify))
+    raise SystemExit(reporting.do(reporting.Asked(**asked)))
 
 
 @cli.command()

@@ -1,22 +1,63 @@
 """`report`: write the page of a study again, or check a page against its records.
 
-A page can be written while the study still runs.
+A page can be written while the study still runs. A page alone is made again from its own records.
 """
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from bam_search.analysis.findings import Findings
 from bam_search.errors import UserError
+from bam_search.files import write
 from bam_search.report.page import write_report
 from bam_search.report.payload import read
+from bam_search.report.rebuild import page_of, rebuilt
 from bam_search.report.verify import verify
-from bam_search.search.store import read_records
 
 SHOWN = 20
-"""How many differences are printed; the others are counted."""
+"""How many contradictions are printed; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for.
+
+    path: a study's folder, or a page.
+    out: where to write the page of a page; None for the same file.
+    plotlyjs: how plotly.js comes into the page.
+    every: after how many seconds to look for new records and write again; None for once.
+    only_verify: whether to check the page, and write nothing.
+    """
+
+    path: Path
+    out: Path | None
+    plotlyjs: str
+    every: float | None
+    only_verify: bool
+
+
+def do(asked: Asked) -> int:
+    """Do what is asked, and return the exit code. Raises UserError."""
+    path = asked.path
+    if asked.only_verify:
+        return check(page_of(path))
+    if path.is_dir():
+        if asked.out is not None:
+            raise UserError(
+                "--out goes with a page, and a study's page lies in its folder",
+                f"name {page_of(path)}, or leave --out away",
+            )
+        show(path, asked.plotlyjs, asked.every)
+        return 0
+    if asked.every is not None:
+        raise UserError(
+            "--watch goes with a study's folder: a page gets no new records", "name the folder"
+        )
+    rebuild(path, asked.out or path, asked.plotlyjs)
+    return 0
 
 
 def show(folder: Path, plotlyjs: str, every: float | None) -> None:
@@ -26,6 +67,8 @@ def show(folder: Path, plotlyjs: str, every: float | None) -> None:
 
     Raises UserError.
     """
+    from bam_search.search.store import read_records  # a page alone needs no Optuna
+
     context, _, _ = read(folder / "index.html")
     before = None
     while True:
@@ -39,33 +82,31 @@ def show(folder: Path, plotlyjs: str, every: float | None) -> None:
         time.sleep(every)
 
 
-def check(path: Path) -> int:
-    """Return the exit code: 0 if each number of the page follows from its records, else 1.
+def rebuild(page: Path, out: Path, plotlyjs: str) -> None:
+    """Write to `out` what the records of a page give. Raises UserError."""
+    text = rebuilt(page, plotlyjs)
+    try:
+        write(out, text)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}", "try another --out") from None
+    click.echo(f"report: {out}")
 
-    Prints the differences. `path` is a page or the folder of a report.
+
+def check(page: Path) -> int:
+    """Return the exit code: 0 if all of the page follows from its records, else 1.
+
+    Prints what does not.
     """
-    page = path / "index.html" if path.is_dir() else path
-    numbers, wrong = verify(page)
-    for line in wrong[:SHOWN]:
+    verdict = verify(page)
+    for line in verdict.wrong[:SHOWN]:
         click.echo(line)
-    if wrong:
-        hidden = len(wrong) - SHOWN
+    if verdict.wrong:
+        hidden = len(verdict.wrong) - SHOWN
         more = f", {hidden} more not shown" if hidden > 0 else ""
-        click.echo(
-            f"error: {page} differs from its own records in {len(wrong)} places{more}", err=True
-        )
+        click.echo(f"error: {page} does not follow from its own records{more}", err=True)
         return 1
-    click.echo(f"verified: {numbers:,} numbers of {page} follow from its records")
-    return 0
-
-
-def asked(path: Path, plotlyjs: str, every: float | None, only_verify: bool) -> int:
-    """Do what the command line asks for, and return the exit code. Raises UserError."""
-    if only_verify:
-        return check(path)
-    if not path.is_dir():
-        raise UserError(
-            f"{path} is no folder", "name a study's folder; with --verify a page will do"
-        )
-    show(path, plotlyjs, every)
+    click.echo(
+        f"verified: all of {page} follows from the {verdict.records} records in it; "
+        "whether these are true it cannot tell"
+    )
     return 0

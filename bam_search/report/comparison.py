@@ -223,7 +223,7 @@ def page(comparison: Comparison) -> str:
         "inline",
         f"bam_search: {names} on {data}",
         comparison=comparison,
-        figure=embedded(draw(comparison)),
+        figure=embedded(draw(comparison), "comparison"),
         front=front_table(comparison),
         studies=pd.DataFrame(comparison.studies),
     )

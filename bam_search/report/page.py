@@ -69,7 +69,7 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
         stopped=stopped_lines(findings.records),
         failures=_failures(findings.records),
         about={**context.about, **_totals(findings)},
-        payload=payload(context, findings),
+        payload={"plotlyjs": plotlyjs, **payload(context, findings)},
         script=asset("page.js"),
     )
 
@@ -77,13 +77,13 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
 def _figures(findings: Findings) -> dict[str, Markup]:
     """The figures by the template's names, as HTML; empty where there is nothing to draw."""
     return {
-        "candidates": embedded(draw(findings)),
-        "curves": _embedded(draw_curves(findings)),
+        "candidates": embedded(draw(findings), "candidates"),
+        "curves": _embedded(draw_curves(findings), "curves"),
     }
 
 
-def _embedded(figure: go.Figure | None) -> Markup:
-    return Markup() if figure is None else embedded(figure)
+def _embedded(figure: go.Figure | None, name: str) -> Markup:
+    return Markup() if figure is None else embedded(figure, name)
 
 
 def _tables(context: ReportContext, findings: Findings) -> dict[str, pd.DataFrame]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.analysis.recommendation import Answer, Recommendation
 from bam_search.errors import UserError
+from bam_search.report.commands import Origin, commands
 from bam_search.report.paper_table import Paper
+from bam_search.report.render import LIBRARIES
 from bam_search.report.tables import front_text
 from bam_search.space.placement import Choice
 from bam_search.space.search_space import ChoiceSpace
@@ -24,6 +27,15 @@ from bam_search.space.sites import Site, Sites
 from bam_search.study.published import PublishedFigure
 from bam_search.study.record import Record, costs_of
 from bam_search.tasks.metric import Metric
+
+SCHEMA = 1
+"""The version of what a page carries; a page of another one cannot be read.
+
+It changes with the fields of ReportContext and Record.
+"""
+
+PLOTLY = version("plotly")
+"""The version of what draws figures: another one draws others."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +46,13 @@ class ReportContext:
     metric, sample: what it measures, and what one sample is called.
     objectives: the keys of OBJECTIVES that its fronts are of.
     warning: text on top of the page, if not empty (the data are not CIFAR-100, for example).
+    state: text before that, where the study has not finished: "running, 12 of 40 candidates".
     about: how the study was run, as text by title.
     choice_space: what the search could choose among.
     recommend_by: the overheads that a recommended placement is cheap in, the first one first.
     paper: what the paper says about the study.
     sites: the backbone's sites, to draw placements.
-    commands: what a reader can do with a candidate, with {tag} and {placement} in them.
+    origin: where its candidates come from, for commands; None if that is not known.
     base: the backbone's counts, which the overheads are above.
     """
 
@@ -53,8 +66,9 @@ class ReportContext:
     recommend_by: tuple[str, ...]
     paper: Paper = field(default_factory=Paper)
     sites: Sites = field(default_factory=lambda: Sites(()))
-    commands: tuple[str, ...] = ()
+    origin: Origin | None = None
     base: Mapping[str, int] = field(default_factory=dict)
+    state: str = ""
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -71,7 +85,10 @@ def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
     records, effects = findings.records, findings.effects
     encoder = PlacementEncoder.of(context.choice_space)
     return {
+        "schema": SCHEMA,
+        "plotly": PLOTLY,
         "title": context.title,
+        "state": context.state,
         "metric": asdict(context.metric),
         "sample": context.sample,
         "objectives": context.objectives,
@@ -80,7 +97,8 @@ def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
         "choice_space": _choice_space_values(context.choice_space),
         "recommend_by": context.recommend_by,
         "paper": asdict(context.paper),
-        "commands": context.commands,
+        "origin": context.origin and asdict(context.origin),
+        "commands": context.origin and commands(context.origin),
         "base": dict(context.base),
         "sites": [asdict(site) for site in _drawn_sites(context, records)],
         "blocks": context.sites.blocks,
@@ -222,7 +240,7 @@ DATA = re.compile('<script type="application/json" id="study">(.*?)</script>', r
 
 
 def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
-    """The context, the records and the derived numbers of a page.
+    """The context, the records and all values that a page carries.
 
     Raises UserError if it is not a page of this version.
     """
@@ -230,16 +248,29 @@ def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
         match = DATA.search(text)
         values = json.loads(match.group(1) if match else "")
+        _check_schema(path, values.get("schema", 0))
+        if values["plotlyjs"] not in LIBRARIES:
+            raise ValueError("a page has plotly.js in one of these ways")
         records = [Record.from_dict(row) for row in values["records"]]
-        return _context(values), records, values["found"]
+        return _context(values), records, values
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}", "name the index.html of a report"
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path} is not the page of a report of this version", "name the index.html of a report"
+            f"{path} is not the page of a report", "name the index.html of a report"
         ) from None
+
+
+def _check_schema(path: Path, schema: Any) -> None:
+    """Raise UserError if a page's records are of another version than SCHEMA."""
+    if schema != SCHEMA:
+        raise UserError(
+            f"{path} was made by another version of bam_search: its records have the schema "
+            f"{schema!r}, and this version reads {SCHEMA}",
+            "where its study's folder is at hand, `report FOLDER` writes it anew",
+        )
 
 
 def _context(values: Mapping[str, Any]) -> ReportContext:
@@ -256,8 +287,9 @@ def _context(values: Mapping[str, Any]) -> ReportContext:
         recommend_by=tuple(values["recommend_by"]),
         paper=_paper(values["paper"]),
         sites=Sites(sites, blocks=tuple(values["blocks"])),
-        commands=tuple(values["commands"]),
+        origin=Origin(**values["origin"]) if values["origin"] else None,
         base=values["base"],
+        state=values["state"],
     )
 
 

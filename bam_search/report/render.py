@@ -70,8 +70,11 @@ def asset(name: str) -> Markup:
     return Markup((ASSETS / name).read_text(encoding="utf-8"))
 
 
-def embedded(figure: go.Figure) -> Markup:
-    """A figure as HTML; plotly.js is in the page's head."""
+def embedded(figure: go.Figure, name: str) -> Markup:
+    """A figure as HTML, in an element of this id; plotly.js is in the page's head.
+
+    Plotly would give it a random id, and a page that is made again must be the same page.
+    """
     # Plotly's own button uploads the chart to its makers: a report leaves no machine by itself.
     config = {
         "displaylogo": False,
@@ -79,4 +82,6 @@ def embedded(figure: go.Figure) -> Markup:
         "showSendToCloud": False,
         "toImageButtonOptions": {"format": "svg"},
     }
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
+    return Markup(
+        figure.to_html(full_html=False, include_plotlyjs=False, config=config, div_id=name)
+    )

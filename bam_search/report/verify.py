@@ -1,44 +1,71 @@
-"""Whether a page says what its own data say.
+"""Whether a page says what its own records say.
 
-Every number is derived again from the records that the page carries, and every table made again.
+The page is made again from the records that it carries, and all of it is compared: data, tables,
+figures, sentences, scripts and styles, whatever they are. The records themselves can be forged by
+whoever makes a page; only the study's own trials, or training again, speak for them.
 """
 
+import html
 import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import Any
 
 from bam_search.analysis.findings import Findings
 from bam_search.report.page import page
-from bam_search.report.payload import ReportContext, found, read
+from bam_search.report.payload import DATA, PLOTLY, ReportContext, read
 from bam_search.study.record import Record
 
 CLOSE = 1e-9
 """How far two floats may be apart, relatively: numpy's versions differ in the last digits."""
+NUMBER = re.compile(r"-?\d+(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)")
+"""A number that is no integer."""
+IN_NUMBERS = "-.eE+0123456789"
+ELEMENT = re.compile(r"<(script|style|title)\b.*?</\1>", re.DOTALL)
+"""An element whose text is not HTML."""
+HEADING = re.compile(r"<h[1-4]\b[^>]*>(.*?)</h[1-4]>", re.DOTALL)
+SHOWN = 40
+"""How many characters of a difference are shown, before and after its beginning."""
 
 
-def verify(path: Path) -> tuple[int, list[str]]:
-    """How many numbers were derived again, and each difference in a sentence.
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a check: the number of records, and what is wrong, each in a sentence."""
+
+    records: int
+    wrong: tuple[str, ...]
+
+
+def verify(path: Path) -> Verdict:
+    """Check a page, and tell of records that contradict themselves and of the first difference.
 
     Raises UserError if it is no page of this version.
     """
-    context, records, on_page = read(path)
-    findings = Findings.of(records, context)
-    # By way of JSON, so that tuples are lists as they are on the page.
-    derived = json.loads(json.dumps(found(findings)))
-    wrong = [
-        f"{name}: {there!r} on the page, {here!r} from its records"
-        for name, there, here in _unlike("", on_page, derived)
-    ]
-    for record in records:
-        wrong += _wrong_metric(context, record)
-        wrong += _wrong_overheads(context, record)
-        wrong += _wrong_sum(record)
-    wrong += _wrong_sections(path.read_text(encoding="utf-8"), page(context, findings))
-    return _count(on_page) + 4 * len(records), wrong
+    context, records, values = read(path)
+    wrong = [text for record in records for text in _contradictions(context, record)]
+    wrong += _other_plotly(values["plotly"]) or _first_difference(
+        path.read_text(encoding="utf-8"),
+        page(context, Findings.of(records, context), values["plotlyjs"]),
+    )
+    return Verdict(len(records), tuple(wrong))
+
+
+def _other_plotly(version: str) -> list[str]:
+    """A sentence if another version of plotly than the installed one made the page."""
+    if version == PLOTLY:
+        return []
+    return [f"it was made with plotly {version}, which can make it again; here is {PLOTLY}"]
+
+
+def _contradictions(context: ReportContext, record: Record) -> Iterator[str]:
+    """What of a record contradicts the rest of it, or the page."""
+    yield from _wrong_metric(context, record)
+    yield from _wrong_overheads(context, record)
+    yield from _wrong_sum(record)
 
 
 def _wrong_metric(context: ReportContext, record: Record) -> Iterator[str]:
@@ -67,44 +94,117 @@ def _wrong_sum(record: Record) -> Iterator[str]:
         yield f"#{record.tag}: its operators have {total:,} MACs together, not {record.macs:,}"
 
 
-def _wrong_sections(on_page: str, made_again: str) -> Iterator[str]:
-    there, here = _sections(on_page), _sections(made_again)
-    for name in dict.fromkeys([*there, *here]):
-        if there.get(name) != here.get(name):
-            yield f"the section {name!r} is not what the page's records give"
+def _first_difference(there: str, here: str) -> Iterator[str]:
+    """Where two texts first differ, in a sentence; nothing where they differ in last digits only.
+
+    `there` is the page, `here` what its records give.
+    """
+    at = _unlike_at(there, here)
+    if at is None:
+        return
+    place = _place(there, at[0])
+    one, other = (
+        repr(_excerpt(text, start)) for text, start in zip((there, here), at, strict=True)
+    )
+    if place == DATA_PLACE:
+        values = (json.loads(DATA.findall(text)[0]) for text in (there, here))
+        name, one, other = next(_unlike(*values), ("", one, other))
+        place = f"{place} {name}".rstrip()
+    yield f"{place}: {one} on the page, {other} from its records"
 
 
-def _unlike(name: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Where two values differ: the place, and both."""
+def _unlike_at(there: str, here: str) -> tuple[int, int] | None:
+    """The offsets at which two texts first differ; None where they are alike.
+
+    Numbers that are no integers may differ by CLOSE.
+    """
+    if there == here:
+        return None
+    first = _equal_beginning(there, here)
+    while first and there[first - 1] in IN_NUMBERS:
+        first -= 1
+    tokens = [_tokens(text[first:]) for text in (there, here)]
+    starts = [list(accumulate(map(len, words), initial=first)) for words in tokens]
+    for i, (one, other) in enumerate(zip_longest(*tokens, fillvalue="")):
+        if one != other and not (i % 2 and _close(one, other)):
+            equal = _equal_beginning(one, other)
+            return starts[0][i] + equal, starts[1][i] + equal
+    return None
+
+
+def _tokens(text: str) -> list[str]:
+    """The text in parts: every second one is a number that is no integer."""
+    parts, end = [], 0
+    for number in NUMBER.finditer(text):
+        parts += [text[end : number.start()], number.group()]
+        end = number.end()
+    return [*parts, text[end:]]
+
+
+def _close(one: str, other: str) -> bool:
+    """Whether two numbers are equal to within CLOSE; none is as the end of a text is."""
+    if not one or not other:
+        return False
+    return math.isclose(float(one), float(other), rel_tol=CLOSE, abs_tol=CLOSE)
+
+
+def _equal_beginning(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginnings."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[:middle] == other[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+DATA_PLACE = "the data"
+
+
+def _place(text: str, offset: int) -> str:
+    """What a person calls the place of a page."""
+    data = DATA.search(text)
+    if data and data.start() <= offset < data.end():
+        return DATA_PLACE
+    elements = list(ELEMENT.finditer(text))
+    inside = next((one for one in elements if one.start() <= offset < one.end()), None)
+    heading = _heading_before(text, offset, [one.span() for one in elements])
+    if inside is None:
+        return heading
+    name = {"title": "the title", "style": "the style sheet"}.get(inside[1])
+    return name or f"a script in {heading}"
+
+
+def _heading_before(text: str, offset: int, but: list[tuple[int, int]]) -> str:
+    """The last heading before the offset, in quotes; those within `but` are none."""
+    headings = [
+        one[1]
+        for one in HEADING.finditer(text, 0, offset)
+        if not any(start <= one.start() < end for start, end in but)
+    ]
+    if not headings:
+        return "the top of the page"
+    words = html.unescape(re.sub(r"<[^>]*>", "", headings[-1]))
+    return f"{' '.join(words.split())!r}"
+
+
+def _excerpt(text: str, offset: int) -> str:
+    """The text around an offset, on one line."""
+    return " ".join(text[max(0, offset - SHOWN) : offset + SHOWN].split())
+
+
+def _unlike(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two values of JSON differ: the place, and both."""
     match there, here:
         case dict(), dict() if there.keys() == here.keys():
             for key in there:
-                yield from _unlike(f"{name}.{key}".lstrip("."), there[key], here[key])
+                yield from _unlike(there[key], here[key], f"{name}.{key}".lstrip("."))
         case list(), list() if len(there) == len(here):
             for i, (one, other) in enumerate(zip(there, here, strict=True)):
-                yield from _unlike(f"{name}[{i}]", one, other)
-        case _ if not _equal(there, here):
+                yield from _unlike(one, other, f"{name}[{i}]")
+        case float(), int() | float() if math.isclose(there, here, rel_tol=CLOSE, abs_tol=CLOSE):
+            return
+        case _ if there != here:
             yield name, there, here
-
-
-def _equal(there: Any, here: Any) -> bool:
-    """Whether two values are equal, floats on the page to within CLOSE."""
-    if isinstance(there, float) and isinstance(here, (int, float)):
-        return math.isclose(there, here, rel_tol=CLOSE, abs_tol=CLOSE)
-    return bool(there == here)
-
-
-def _sections(text: str) -> dict[str, str]:
-    """The page's sections by heading, without figures: plotly names these at random."""
-    bare = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
-    bare = re.sub(r'<div id="[0-9a-f-]{36}"[^>]*>', "", bare)
-    return dict(re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", bare, flags=re.DOTALL))
-
-
-def _count(value: Any) -> int:
-    """How many numbers a value of JSON has."""
-    if isinstance(value, dict):
-        return sum(map(_count, value.values()))
-    if isinstance(value, list):
-        return sum(map(_count, value))
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

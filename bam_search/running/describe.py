@@ -2,7 +2,6 @@
 
 import datetime
 import platform
-import shlex
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from bam_search import __version__
 from bam_search.model.start import StartPlan
+from bam_search.report.commands import Origin
 from bam_search.report.paper_table import Paper
 from bam_search.report.payload import ReportContext
 from bam_search.running.prepare import ResolvedRun
@@ -62,28 +62,11 @@ def report_context(
         recommend_by=ready.study.recommend.by,
         paper=paper,
         sites=ready.sites,
-        commands=_commands(ready, folder),
+        origin=Origin(
+            str(folder), ready.study.space, ready.study.data.source, ready.study.start.weights
+        ),
         base={key: getattr(ready.costs.base, key) for key in COUNTS},
     )
-
-
-def _commands(ready: ResolvedRun, folder: Path) -> tuple[str, ...]:
-    """Return the commands that a report shows for each candidate.
-
-    They count its cost, train it again, map its attention and export it. `{tag}` and
-    `{placement}` stand for the candidate's.
-    """
-    candidate = [str(folder), "--candidate", "{tag}"]
-    data = ["--data", ready.study.data.source]
-    weights = str(folder / "candidate-{tag}.pt")
-    start = ["--weights", ready.study.start.weights] if ready.study.start.weights else []
-    commands = (
-        ["count", "--space", ready.study.space, "--placement", "{placement}"],
-        ["train", *candidate, *data, *start, "--out", weights],
-        ["maps", *candidate, *data, "--weights", weights],
-        ["export", *candidate, "--weights", weights],
-    )
-    return tuple(shlex.join(["python", "-m", "bam_search", *words]) for words in commands)
 
 
 def _paper(ready: ResolvedRun, data: Dataset, samples: int) -> Paper:

@@ -133,7 +133,7 @@ def _records(folder: Path) -> list[Record]:
 
 
 def _check(found: Mapping[str, Any], folder: Path) -> int:
-    """How many numbers of the study's page follow from its records.
+    """How many records the study's page carries, all of which follows from them.
 
     Raises if one does not, if a candidate failed, or the study.
     """
@@ -141,10 +141,10 @@ def _check(found: Mapping[str, Any], folder: Path) -> int:
         raise RuntimeError(
             f"the study ended with exit code {found['exit_code']}; failed: {found['failures']}"
         )
-    numbers, wrong = verify(folder / "index.html")
-    if wrong:
-        raise RuntimeError(f"the page differs from its records in {len(wrong)} places: {wrong[0]}")
-    return numbers
+    verdict = verify(folder / "index.html")
+    if verdict.wrong:
+        raise RuntimeError(f"the page does not follow from its records: {verdict.wrong[0]}")
+    return verdict.records
 
 
 def dry_run(work: Work) -> dict[str, Any]:
@@ -244,4 +244,4 @@ def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield found | _left(folder)
     if found["exit_code"] == INTERRUPTED:
         raise Unfinished(f"stopped after {found['seconds']:.0f} s; another call continues it")
-    yield found | _left(folder) | {"verified_numbers": _check(found | _left(folder), folder)}
+    yield found | _left(folder) | {"verified_records": _check(found | _left(folder), folder)}

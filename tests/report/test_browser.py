@@ -21,6 +21,7 @@ from playwright.sync_api import (
 )
 from studied import RECORDS, measured, written
 
+from bam_search.report.commands import Origin
 from bam_search.study.record import REFERENCE
 
 CHROMIUM = (
@@ -108,7 +109,7 @@ def test_a_row_selects_its_candidate_everywhere(opened: Opened) -> None:
     assert opened.page.locator("tr.chosen").count() >= 3
     detail = opened.page.locator("#detail")
     assert "layer1=bam layer2=bam(r=8)" in detail.inner_text()
-    assert "export DIR --candidate 2" in detail.inner_text()
+    assert "export DIR --candidate '2'" in detail.inner_text()
     assert "count --placement 'layer1=bam layer2=bam(r=8)'" in detail.inner_text()
     assert detail.locator("svg.strip text", has_text="B").count() == 2  # two modules are drawn
     assert detail.locator("svg.strip text", has_text="r8").count() == 1
@@ -261,7 +262,7 @@ def test_nothing_of_a_hostile_study_runs(browser: Browser, tmp_path: Path) -> No
         title=ATTACK,
         warning=ATTACK,
         about={ATTACK: ATTACK},
-        commands=(ATTACK,),
+        origin=Origin(ATTACK, ATTACK, ATTACK, ATTACK),
     )
     opened = Opened(browser, path)
     for tag in ("0", "1", "2"):

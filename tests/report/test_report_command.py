@@ -69,12 +69,26 @@ def test_a_page_that_was_changed_does_not_hold(
 ) -> None:
     page = written(tmp_path, RECORDS)
     assert run_command(monkeypatch, "report", page, "--verify") == 0
-    assert "follow from its records" in capsys.readouterr().out
+    assert "follows from the 12 records" in capsys.readouterr().out
     page.write_text(page.read_text().replace("<td>72.20</td>", "<td>62.20</td>"))
     assert run_command(monkeypatch, "report", page, "--verify") == 1
     said = capsys.readouterr()
-    assert "the section 'The finalists' is not what the page's records give" in said.out
-    assert "differs from its own records in 1 places" in said.err
+    assert said.out.startswith("'The finalists': ")
+    assert "62.20" in said.out
+    assert "does not follow from its own records" in said.err
+
+
+def test_a_page_is_made_again_from_its_own_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, copy = written(tmp_path, RECORDS), tmp_path / "copy.html"
+    text = page.read_text()
+    assert run_command(monkeypatch, "report", page, "--out", copy, "--plotlyjs", "cdn") == 0
+    assert capsys.readouterr().out == f"report: {copy}\n"
+    assert page.read_text() == text
+    assert len(copy.read_text()) < 200_000
+    assert run_command(monkeypatch, "report", copy) == 0
+    assert copy.read_text() == text
 
 
 def test_mistakes_are_one_sentence(
@@ -83,7 +97,10 @@ def test_mistakes_are_one_sentence(
     written(tmp_path, RECORDS)
     for words, said in (
         ((tmp_path,), "holds no study.db"),
-        ((tmp_path / "nowhere",), "is no folder"),
+        ((tmp_path, "--out", "x"), "--out goes with a page"),
+        ((tmp_path / "index.html", "--watch", 5), "--watch goes with a study's folder"),
+        ((tmp_path / "index.html", "--out", tmp_path / "no" / "x"), "cannot be written"),
+        ((tmp_path / "nowhere",), "cannot be read"),
         ((tmp_path / "nowhere", "--verify"), "cannot be read"),
         ((tmp_path / "records.csv", "--verify"), "is not the page of a report"),
     ):
@@ -100,7 +117,7 @@ from bam_search.cli.main import main
 try:
     main()
 finally:
-    print([name for name in ("torch", "torchvision", "fvcore") if name in sys.modules])
+    print([name for name in ("torch", "torchvision", "fvcore", "optuna") if name in sys.modules])
 """
 
 
@@ -109,6 +126,7 @@ finally:
     [
         "report study",
         "report study --verify",
+        "report other/index.html --plotlyjs cdn --out page.html",
         "compare study other",
         "status study",
         "status study --json",
@@ -125,4 +143,6 @@ def test_commands_that_only_look_at_studies_import_no_torch(store: Store, comman
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+    of_trials = command.startswith(("report study", "status")) and "verify" not in command
+    imported = "['optuna']" if of_trials else "[]"
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, imported), done.stderr

@@ -6,7 +6,9 @@ They are enough to find whatever on the page does not follow from them.
 import json
 import re
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import studied
@@ -16,8 +18,9 @@ from bam_search.analysis.findings import Findings
 from bam_search.errors import UserError
 from bam_search.report.page import write_report
 from bam_search.report.paper_table import Paper
-from bam_search.report.payload import DATA, payload, read
-from bam_search.report.verify import verify
+from bam_search.report.payload import DATA, SCHEMA, payload, read
+from bam_search.report.rebuild import rebuilt
+from bam_search.report.verify import Verdict, verify
 from bam_search.space.placement import Choice
 from bam_search.space.sites import Sites
 from bam_search.study.published import PublishedFigure
@@ -31,12 +34,27 @@ PAPER = Paper(
 )
 
 
+ABOUT: dict[str, Any] = {
+    "paper": PAPER,
+    "about": {"Question": "where?"},
+    "warning": "generated images",
+    "state": "running, 3 of 40",
+}
+
+
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page of the whole invented study."""
     folder = tmp_path_factory.mktemp("page")
-    about = {"Question": "where?"}
-    return studied.written(folder, RECORDS, paper=PAPER, about=about).read_text()
+    return studied.written(folder, RECORDS, **ABOUT).read_text()
+
+
+@pytest.fixture(scope="module")
+def small() -> str:
+    """A page of a study without rungs, whose plotly.js is elsewhere: it is quickly made again."""
+    tested = (studied.BASE, studied.PAPER, studied.WINNER)
+    records = [replace(record, rung_epochs=(), rung_metrics=()) for record in tested]
+    return html_of(records, "cdn", **ABOUT)
 
 
 @pytest.fixture
@@ -55,43 +73,95 @@ def test_what_a_page_carries_is_what_it_was_made_of(page_of: Path) -> None:
         tuple(site for site in studied.SITES if not site.name.endswith("bn2")),
         blocks=studied.SITES.blocks,
     )
-    assert about == context(paper=PAPER, about={"Question": "where?"}, sites=used)
+    assert about == context(**ABOUT, sites=used)
     again = write_report(page_of.parent, about, Findings.of(records, about))
     assert read(again)[:2] == (about, RECORDS)
 
 
-def test_a_page_follows_from_its_own_records(page_of: Path) -> None:
-    numbers, wrong = verify(page_of)
-    assert wrong == []
-    assert numbers > 100
+@pytest.mark.parametrize("plotlyjs", ["inline", "cdn"])
+def test_a_page_follows_from_its_own_records(page_of: Path, plotlyjs: str) -> None:
+    page_of.write_text(rebuilt(page_of, plotlyjs))
+    assert verify(page_of) == Verdict(len(RECORDS), ())
 
 
-@pytest.mark.parametrize(
-    ("there", "instead", "said"),
-    [
-        ('"test_metrics":[72.0,', '"test_metrics":[71.0,', "finalists"),  # a record
-        ('"larger_is_better":false', '"larger_is_better":true', "#0: it measures"),
-        ('"on_front":', '"on_front":0.123,"was":', "finalists"),  # a derived number
-        ("<td>72.20</td>", "<td>70.20</td>", "'The finalists'"),  # what is shown
-        ("better than no attention: -9.", "better than no attention: -19.", "'The answer'"),
-    ],
-)
-def test_a_change_anywhere_is_found(
-    page_of: Path, text: str, there: str, instead: str, said: str
-) -> None:
-    assert there in text
-    page_of.write_text(text.replace(there, instead, 1))
-    _, wrong = verify(page_of)
-    assert any(said in line for line in wrong)
+TAMPERED = {
+    "record": ('"test_metrics":[72.0,', '"test_metrics":[71.0,', "'The answer'"),
+    "metric of a record": (
+        '"larger_is_better":false',
+        '"larger_is_better":true',
+        "#0: it measures",
+    ),
+    "derived number": ('"on_front":', '"on_front":0.123,"was":', "the data found.finalists[0]"),
+    "number in a table": ("<td>72.20</td>", "<td>70.20</td>", "'The finalists'"),
+    "sentence": ("better than no attention: -9.", "better than no attention: -19.", "-19."),
+    "verdict": (": better</td>", ": worse</td>", ": worse"),
+    "point of a figure": ('"y":[70.0', '"y":[60.0', "a script in "),
+    "series that is hidden": (
+        '"name":"no attention"',
+        '"visible":false,"name":"no attention"',
+        "a script in ",
+    ),
+    "title": ("<title>a study", "<title>A better study", "the title"),
+    "heading": ("<h1>a study", "<h1>A better study", "A better"),
+    "banner": ('class="warning">generated', 'class="warning">real', "'a study'"),
+    "style that hides": ("</style>", ".warning{display:none}</style>", "the style sheet"),
+    "element that is hidden": (
+        "<section><h2>The finalists",
+        "<section hidden><h2>The finalists",
+        "hidden",
+    ),
+    "script": ("</body>", "<script>document.title = 1</script></body>", "a script in "),
+    "script's code": ('"use strict";', '"use strict";window.x=1;', "a script in "),
+    "policy": ("default-src 'none'", "default-src *", "the top of the page"),
+    "command": ("bam_search export DIR", "bam_search run DIR", "the data commands[3]"),
+    "caption": ("Each point is one candidate", "Each point is ten candidates", "ten candidates"),
+    "text after the end": ("</html>", "</html><p>and more", "<p>and more"),
+}
+
+
+@pytest.mark.parametrize("kind", TAMPERED)
+def test_a_change_anywhere_is_found(small: str, tmp_path: Path, kind: str) -> None:
+    there, instead, said = TAMPERED[kind]
+    assert there in small
+    (tmp_path / "index.html").write_text(small.replace(there, instead, 1))
+    wrong = verify(tmp_path / "index.html").wrong
+    assert any(said in line for line in wrong), wrong
+
+
+def test_a_change_of_plotly_is_found(page_of: Path, text: str) -> None:
+    page_of.write_text(text.replace("<script>", "<script>alert(1);", 1))
+    (line,) = verify(page_of).wrong
+    assert line.startswith("a script in the top of the page: ")
+
+
+def test_the_last_digits_of_floats_may_differ(page_of: Path, text: str) -> None:
+    """Another numpy, another machine: sums end otherwise."""
+    (value,) = set(re.findall(r'"expected":(72\.\d{9,})', text))
+    for change, is_wrong in ((1e-12, False), (1e-6, True)):
+        page_of.write_text(text.replace(value, repr(float(value) + change)))
+        assert bool(verify(page_of).wrong) == is_wrong
+
+
+def test_a_page_of_another_plotly_is_told_so(page_of: Path, text: str) -> None:
+    page_of.write_text(text.replace(f'"plotly":"{version("plotly")}"', '"plotly":"6.0.0"'))
+    (line,) = verify(page_of).wrong
+    assert line.startswith("it was made with plotly 6.0.0, ")
+
+
+@pytest.mark.parametrize("schema", ["0", '"x"', "null"])
+def test_a_page_of_another_schema_is_one_sentence(page_of: Path, text: str, schema: str) -> None:
+    page_of.write_text(text.replace(f'"schema":{SCHEMA}', f'"schema":{schema}'))
+    with pytest.raises(UserError, match=r"made by another version .* this version reads"):
+        read(page_of)
 
 
 def test_costs_are_checked_against_the_backbone(tmp_path: Path) -> None:
     base = {"params": 1000, "macs_conv_fc": 2000, "macs": 3000, "activations": 400}
     right = replace(studied.BASE, **base, by_operator={"conv": 3000})
-    assert verify(studied.written(tmp_path, [right], base=base))[1] == []
+    assert not verify(studied.written(tmp_path, [right], base=base)).wrong
     for change in ({"params": 1010}, {"macs_overhead": 1.0}, {"by_operator": {"conv": 2999}}):
         changed = replace(right, **change)
-        _, wrong = verify(studied.written(tmp_path, [changed], base=base))
+        wrong = verify(studied.written(tmp_path, [changed], base=base)).wrong
         assert len(wrong) == 1
         assert wrong[0].startswith("#0:")
 
@@ -131,7 +201,12 @@ def test_what_the_space_forbids_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "<html></html>", '<script type="application/json" id="study">{"title":1}</script>']
+    "text",
+    [
+        "",
+        "<html></html>",
+        f'<script type="application/json" id="study">{{"schema":{SCHEMA}}}</script>',
+    ],
 )
 def test_what_is_no_page_is_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "index.html").write_text(text)

@@ -56,9 +56,9 @@ def test_a_study_gives_its_records_its_findings_and_its_page(
     table = result.dataframe()
     assert list(table["placement"]) == [record.placement for record in result.records]
     assert list(table["val_metric"]) == [record.val_metric for record in result.records]
-    numbers, wrong = verify(result.page)
-    assert numbers > 0
-    assert not wrong
+    verdict = verify(result.page)
+    assert verdict.records == len(result.records)
+    assert not verdict.wrong
 
 
 def test_each_finished_record_is_told(ran: tuple[StudyResult, list[Record]]) -> None:

@@ -130,7 +130,7 @@
         record.epoch_metrics.length > 1 ? titled(`Validation ${metric.name} by epoch`, curve(record.epoch_metrics)) : null),
       record.stopped ? element("p", {}, `Stopped ${record.stopped}`) : null,
       trace ? titled("The traceback", element("pre", {}, trace)) : null,
-      titled("Commands", element("pre", {}, study.commands.map((text) =>
+      titled("Commands", element("pre", {}, (study.commands || []).map((text) =>
         text.replaceAll("{tag}", record.tag).replaceAll("{placement}", () => record.placement)).join("\n"))),
     ].filter((child) => child !== null));
     document.getElementById("detail").hidden = false;

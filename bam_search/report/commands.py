@@ -1,0 +1,38 @@
+"""The commands that a report shows for each candidate, and what they are made of.
+
+A page carries what they are made of, not the commands: whoever changes it changes arguments only.
+"""
+
+import shlex
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a study's candidates come from: its folder, its space, its data and its weights.
+
+    Each is as the command line takes it; `weights` is empty of a study from scratch.
+    """
+
+    folder: str
+    space: str
+    data: str
+    weights: str = ""
+
+
+def commands(origin: Origin) -> tuple[str, ...]:
+    """The commands that count a candidate's cost, train it again, map its attention and export it.
+
+    `{tag}` and `{placement}` stand for the candidate's.
+    """
+    candidate = [origin.folder, "--candidate", "{tag}"]
+    data = ["--data", origin.data]
+    weights = f"{origin.folder}/candidate-{{tag}}.pt"
+    start = ["--weights", origin.weights] if origin.weights else []
+    asked = (
+        ["count", "--space", origin.space, "--placement", "{placement}"],
+        ["train", *candidate, *data, *start, "--out", weights],
+        ["maps", *candidate, *data, "--weights", weights],
+        ["export", *candidate, "--weights", weights],
+    )
+    return tuple(shlex.join(["python", "-m", "bam_search", *words]) for words in asked)
