@@ -131,6 +131,7 @@ def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str)
     study = ready.study
     device = ready.device
     date = datetime.datetime.now().astimezone()
+    fitted = {"Fitted to the data": "; ".join(ready.fitted)} if ready.fitted else {}
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
         "Question": study.question,
@@ -140,6 +141,7 @@ def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str)
         "Data": f"{data.name} ({data.origin}), sha256 {data.digest}",
         "Task": _task_words(ready.task),
         "Split": _split_words(ready, data_split),
+        **fitted,
         "Backbone": _backbone_words(ready),
         "Space": f"{len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements",
         "Search": _search_words(study),

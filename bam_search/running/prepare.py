@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bam_search.config import assignment, flat, known
 from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.arguments import main_tensor
 from bam_search.model.attach import fit_to_sites
@@ -17,6 +18,7 @@ from bam_search.model.build import sites_of, start_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.load import load
 from bam_search.model.start import SCRATCH, Start
+from bam_search.running.fit import fit, size_advice
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device, choose, threads_each
 from bam_search.search.executors import EXECUTORS
@@ -25,7 +27,7 @@ from bam_search.search.study import Study, load_study, with_overrides
 from bam_search.space.modules import ModuleFile, files_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
-from bam_search.space.sites import NoSuchSites, Sites
+from bam_search.space.sites import NoSuchSites, Site, Sites
 from bam_search.tasks.load_task import load_task
 from bam_search.tasks.task import Dataset, Source, Task
 
@@ -88,6 +90,13 @@ class Request:
             return load_study(self.study, device, self.flags, self.assignments)
         return with_overrides(self.study, self.flags, self.assignments)
 
+    def is_set(self, key: str) -> bool:
+        """Whether `key`, such as "recipe.epochs", was asked for; in a study of one's own all is."""
+        if self.study not in known("studies", ".toml"):
+            return True
+        asked = [self.flags, *map(assignment, self.assignments)]
+        return any(key in flat(table) for table in asked)
+
 
 def one_per_space(request: Request) -> list[Request]:
     """Return a request for each of the study's spaces, or `request` itself for one space.
@@ -133,6 +142,7 @@ class ResolvedRun:
     references: Mapping[str, Placement]
     notes: tuple[str, ...]
     start: Start = SCRATCH
+    fitted: tuple[str, ...] = ()
 
     @property
     def first_line(self) -> str:
@@ -152,6 +162,8 @@ class ResolvedRun:
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
         recipe, advice = self.study.recipe, [self.start.note] if self.start.note else []
+        if self.fitted:
+            advice.append(f"fitted to the data: {'; '.join(self.fitted)}")
         if self.searches and recipe.compile:
             advice.append(COMPILING)
         if recipe.compile or recipe.fuse:
@@ -159,7 +171,13 @@ class ResolvedRun:
             advice.append(f"recipe.{key}: the time told is that of steps without it")
         if self.searches and self.choice_space.left_out:
             advice.append(_left_out(self.choice_space.left_out))
-        return tuple(advice)
+        return (*advice, *size_advice(self.study, self.task.inputs, self.candidate_sites))
+
+    @property
+    def candidate_sites(self) -> list[Site]:
+        """The sites that the space names, those at which nothing is legal included."""
+        named = {*self.choice_space.sites, *self.choice_space.left_out}
+        return [site for site in self.sites if site.name in named]
 
     @property
     def modules(self) -> set[str]:
@@ -189,6 +207,8 @@ def resolve_run(request: Request) -> ResolvedRun:
     study.recipe.check_keys(task.name, task.recipe_keys)
     source = task.locate(study.data.source)
     task = load_task(study.task, source.inputs)
+    fitted = fit(study, source.train, task.inputs, request.is_set)
+    study = fitted.study
     _check_options(request.options)
     use_module_files(files_of(study.search.sources))
     space = study.search.of(load(study.space, task.inputs))
@@ -221,6 +241,7 @@ def resolve_run(request: Request) -> ResolvedRun:
         references=references,
         notes=notes,
         start=start,
+        fitted=fitted.changes,
     )
     _check_modules(ready.modules)
     return ready

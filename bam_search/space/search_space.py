@@ -100,8 +100,9 @@ class TableRow:
     """A space in `search_spaces/spaces.toml`.
 
     `backbone` is FILE.FUNCTION in `bam_search/model/backbones/`; the function takes `arguments`,
-    then the number of classes. The other fields are those of SearchSpace; empty ones have its
-    defaults.
+    then the number of classes. `larger` is the space of the same network with a stem for large
+    images, which a study takes in its place where their shorter side has `larger_from` pixels or
+    more. The other fields are those of SearchSpace; empty ones have its defaults.
     """
 
     about: str
@@ -109,6 +110,8 @@ class TableRow:
     arguments: tuple[int | float, ...] = ()
     input_shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 100
+    larger: str = ""
+    larger_from: int = 0
     sites: tuple[str, ...] = ()
     modules: dict[str, dict[str, tuple[Option, ...]]] = field(default_factory=dict)
 

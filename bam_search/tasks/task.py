@@ -50,7 +50,8 @@ class Dataset:
 
     `name` is what every record says; `origin` is where it came from, and why. `stands_in_for`
     names the data set that this one replaces where that is not at hand, and of which results then
-    say nothing.
+    say nothing. `classes` are the names of the classes, in the order of their numbers; it is empty
+    if samples have none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Dataset:
     train: Any
     test: Any
     stands_in_for: str = ""
+    classes: tuple[str, ...] = ()
 
     @functools.cached_property
     def digest(self) -> str:

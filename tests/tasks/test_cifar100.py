@@ -9,8 +9,9 @@ import pytest
 from bam_search.errors import UserError
 from bam_search.tasks.classification import cifar100, sources
 from bam_search.tasks.classification.cifar100 import SYNTHETIC
-from bam_search.tasks.classification.images import Images, split_stratified
+from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.sources import locate
+from bam_search.tasks.classification.stratified import split_stratified
 from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Split

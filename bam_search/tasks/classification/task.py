@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bam_search.model.load import Inputs
-from bam_search.tasks.classification.images import Images, split_stratified
+from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.on_device import TrainingImages
+from bam_search.tasks.classification.stratified import split_stratified
 from bam_search.tasks.metric import Metric
 from bam_search.tasks.recipe import TASK_KEYS, Recipe
 from bam_search.tasks.split import SplitSizes
