@@ -120,8 +120,7 @@ def test_small_maps_are_named_with_what_makes_them_larger() -> None:
         "all are larger with --set data.size=128, or with the stem of space resnet18",
     )
     large = Inputs((3, 128, 128), 10)
-    sites = sites_of(load("torchvision:resnet18", large))
-    assert size_advice(study, large, sites) == ()
+    assert size_advice(study, large, sites_of(load("torchvision:resnet18", large))) == ()
 
 
 def test_a_network_for_small_images_says_what_large_ones_cost() -> None:
