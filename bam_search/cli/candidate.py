@@ -12,6 +12,7 @@ from typing import Any
 import click
 from torch import nn
 
+from bam_search.cli.progress import steps
 from bam_search.errors import UserError, nearest
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import build, sites_of, start_of
@@ -26,7 +27,8 @@ from bam_search.search.study import FROM, DataPlan
 from bam_search.space.modules import files_of
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
-from bam_search.tasks.load_task import load_task
+from bam_search.tasks.load_task import load_task, task_on
+from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Dataset, Split, Task
 
@@ -107,6 +109,15 @@ def _inputs(identity: Mapping[str, Any]) -> Inputs | None:
     return Inputs(tuple(inputs["shape"]), inputs["classes"]) if inputs else None
 
 
+def _reading(identity: Mapping[str, Any]) -> Reading:
+    """How the study read its data: at their size, and without what was unreadable."""
+    inputs = _inputs(identity)
+    if inputs is None or len(inputs.shape) != 3:  # no images
+        return Reading(skip_unreadable=True, progress=steps)
+    _, height, width = inputs.shape
+    return Reading((height, width), skip_unreadable=True, progress=steps)
+
+
 def recommended(folder: Path) -> str:
     """Return what the report in `folder` calls the candidate that it recommends.
 
@@ -134,9 +145,7 @@ def setup(folder: Path, source: str, device: str) -> Setup:
         )
     except (KeyError, TypeError, ValueError):
         raise _unknown(folder) from None
-    task = load_task(str(identity["task"]))
-    located = task.locate(source)
-    task = load_task(str(identity["task"]), located.inputs)
+    task, located = task_on(str(identity["task"]), source, _reading(identity))
     data = located.load()
     if data.digest != digest:
         raise UserError(

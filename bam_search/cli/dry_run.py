@@ -1,4 +1,8 @@
-"""`run --dry-run`: what a study would do, cost and take. Writes and downloads nothing."""
+"""`run --dry-run`: what a study would do, cost and take.
+
+It reads the data that are at hand, and packs pictures for the run, but downloads nothing and writes
+nothing of the study.
+"""
 
 import click
 
@@ -22,8 +26,10 @@ def print_dry_run(request: Request) -> int:
 
 
 def _show(ready: ResolvedRun) -> None:
+    data = ready.source.load() if ready.source.at_hand else None
     click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
-    for note in (*ready.notes, *ready.advice):
+    found = (*ready.source.notes, *(data.notes if data else ()))
+    for note in (*found, *ready.notes, *ready.advice):
         click.echo(note, err=True)
     table = {**ready.study.to_dict(), "paper": f"{len(ready.study.paper)} figures"}
     for key, value in flat(table).items():
@@ -34,7 +40,8 @@ def _show(ready: ResolvedRun) -> None:
         f"{choice_space.size:,} placements"
     )
     _echo_costs(ready)
-    _echo_time(ready)
+    train, test = (data.train, data.test) if data else ((), ())
+    _echo_time(ready, len(train) or ready.source.train, len(test) or ready.source.test)
 
 
 def _echo_costs(ready: ResolvedRun) -> None:
@@ -59,10 +66,9 @@ def _cost_line(name: str, cost: Cost, backbone: Cost) -> str:
     return f"{name:28} " + " ".join(cells)
 
 
-def _echo_time(ready: ResolvedRun) -> None:
-    # Of the data set as it is defined: a dry run does not read the data.
-    of_split = ready.study.data.sizes(ready.source.train)
-    of = sizes(ready, of_split, ready.source.test)
+def _echo_time(ready: ResolvedRun, train: int, test: int) -> None:
+    of_split = ready.study.data.sizes(train)
+    of = sizes(ready, of_split, test)
     expected = forecast(ready, of, AT_LEAST)
     click.echo("")
     if isinstance(expected, str):

@@ -230,12 +230,13 @@ def cli() -> None:
 def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
     """Run a study, or continue it; write its report."""
     from bam_search.cli.dry_run import print_dry_run
+    from bam_search.cli.progress import steps
     from bam_search.cli.run import execute
     from bam_search.running.prepare import Request, RunOptions
 
     # What is left in `flags` after this are keys of the study.
     options = RunOptions(**{field: flags.pop(field) for field in RunOptions.__dataclass_fields__})
-    request = Request(study, device, assignments, _table(flags), options)
+    request = Request(study, device, assignments, _table(flags), options, progress=steps)
     raise SystemExit(print_dry_run(request) if dry_run else execute(request))
 
 

@@ -5,8 +5,10 @@ Each finished candidate is an aligned line; on a terminal, a bar shows the time 
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,6 +27,34 @@ from bam_search.study.record import Record
 from bam_search.words import counted
 
 Line = Callable[[Record], str]
+OFTEN = 10.0
+"""Seconds between the lines that say how far something is, where there is no terminal."""
+
+
+@contextlib.contextmanager
+def steps(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with each number of steps done, of `total`.
+
+    A bar shows how far it is and goes away; without a terminal, a line says it now and then.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    shown = console.is_terminal
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not shown
+    ) as bar:
+        task = bar.add_task(title, total=total)
+        said, done = time.monotonic(), 0
+
+        def advance(count: int) -> None:
+            nonlocal said, done
+            done += count
+            bar.advance(task, count)
+            if not shown and time.monotonic() - said > OFTEN:
+                said = time.monotonic()
+                click.echo(f"{title}: {done:,} of {total:,}", err=True)
+
+        yield advance
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Signals, the lines on stderr, the closing lines and exit codes are here; the res
 import shlex
 import signal
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -54,9 +54,10 @@ def execute(request: Request) -> int:
     """
     _answer_signals(request.options.time_limit)
     readies = [resolve_run(request_of_space) for request_of_space in one_per_space(request)]
-    # The status is shown on a terminal only: the first line that stays says what the data are.
-    with Terminal().busy("reading the data"):
-        data = readies[0].source.load()
+    source = readies[0].source
+    # What is at hand shows a bar of its own where it takes long.
+    with nullcontext() if source.at_hand else Terminal().busy("reading the data"):
+        data = source.load()
     folder = request.folder(data)
     if len(readies) == 1:
         return _run(readies[0], data, folder / readies[0].part)

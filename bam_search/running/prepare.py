@@ -28,7 +28,8 @@ from bam_search.space.modules import ModuleFile, files_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Site, Sites
-from bam_search.tasks.load_task import load_task
+from bam_search.tasks.load_task import task_on
+from bam_search.tasks.reading import Progress, silent
 from bam_search.tasks.task import Dataset, Source, Task
 
 COMPILING = (
@@ -63,6 +64,7 @@ class Request:
     `study` is the name of a study, the path of its file, or the study itself, whose `flags` and
     `assignments` then override it.
     `part` is the folder, below the study's, of one of several spaces; it is empty for one space.
+    `progress` is told how far reading the data is.
     """
 
     study: str | Study
@@ -71,6 +73,7 @@ class Request:
     flags: dict[str, Any]
     options: RunOptions = field(default_factory=RunOptions)
     part: str = ""
+    progress: Progress = silent
 
     @property
     def name(self) -> str:
@@ -203,14 +206,13 @@ def resolve_run(request: Request) -> ResolvedRun:
     """Resolve and check a request. Raises UserError."""
     device = choose(request.device)
     study = request.study_on(device)
-    task = load_task(study.task)
-    study.recipe.check_keys(task.name, task.recipe_keys)
-    source = task.locate(study.data.source)
-    task = load_task(study.task, source.inputs)
-    fitted = fit(study, source.train, task.inputs, request.is_set)
-    study = fitted.study
     _check_options(request.options)
     use_module_files(files_of(study.search.sources))
+    reading = study.data.reading(device.type, request.progress)
+    task, source = task_on(study.task, study.data.source, reading)
+    study.recipe.check_keys(task.name, task.recipe_keys)
+    fitted = fit(study, source.train, task.inputs, request.is_set)
+    study = fitted.study
     space = study.search.of(load(study.space, task.inputs))
     _check_inputs(space, study.space, task)
     sites = sites_of(space)

@@ -135,7 +135,7 @@ def run(the: Run) -> Outcome:
     data = the.data
     time = _time_words(the)
     the.watcher.say(f"{ready.first_line}; data: {data.name} ({data.origin}); {time}")
-    for note in (*ready.notes, *ready.advice):
+    for note in (*ready.source.notes, *data.notes, *ready.notes, *ready.advice):
         the.watcher.say(note)
     # The executor comes first: if there is no such cluster, nothing has been written.
     with contextlib.ExitStack() as workers:

@@ -22,10 +22,14 @@ from bam_search.space.placement import Option
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.published import PublishedFigure
 from bam_search.study.record import METRIC, OBJECTIVES, costs_of
+from bam_search.tasks.reading import Progress, Reading, silent
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
 
 VARIANTS = ("cpu", "gpu")
+LARGEST = {"cpu": 64, "cuda": 224}
+"""Pixels a side: the largest working size that is chosen for pictures, by the kind of device."""
+Side = Annotated[int, Ge(8), Le(4096)]
 
 
 @strict
@@ -36,12 +40,20 @@ class DataPlan:
     `source` is as for --data. `images` of the training set train, and `validation` of it scores the
     search: a share of the whole training set, or a number of samples. Samples that train nobody
     come first; if there are too few, the search trains on so many fewer than `images`, and only
-    finalists on all of these.
+    finalists on all of these. `size` is the working size of images, in pixels: "auto", one number,
+    or height and width; see `Reading`. `skip_unreadable` leaves unreadable files out, which are an
+    error otherwise.
     """
 
     source: str = "auto"
     images: Annotated[int, Ge(1)] | Literal["all"] = "all"
     validation: Annotated[float, Gt(0), Lt(1)] | Annotated[int, Ge(1)] = 0.2
+    size: Literal["auto"] | Side | tuple[Side, Side] = "auto"
+    skip_unreadable: bool = False
+
+    def reading(self, device: str, progress: Progress = silent) -> Reading:
+        """How the data are read for a kind of device, "cpu" or "cuda"."""
+        return Reading(self.size, LARGEST[device], self.skip_unreadable, progress)
 
     def sizes(self, total: int) -> SplitSizes:
         """The sizes of the split of `total` training samples. Raises UserError if it cannot be."""

@@ -9,7 +9,8 @@ from bam_search.errors import UserError, nearest
 from bam_search.model.load import Inputs
 from bam_search.space.search_space import made_by
 from bam_search.tasks.classification import sources
-from bam_search.tasks.task import Task
+from bam_search.tasks.reading import Reading
+from bam_search.tasks.task import Source, Task
 
 CLASSIFICATION = "classification"
 """The task of a study that names none."""
@@ -24,7 +25,20 @@ def load_task(name: str, inputs: Inputs | None = None) -> Task:
     With `inputs`, those of a `Source`, the task is for these. The file is Python and is executed,
     once a process: name only files you trust. Raises UserError.
     """
-    task: Any = _named(name)
+    return _for_inputs(name, _named(name), inputs)
+
+
+def task_on(name: str, wanted: str, reading: Reading) -> tuple[Task, Source]:
+    """The task of `name` for the data at `wanted`, and the source of these.
+
+    Raises UserError as `load_task` and `Task.locate` do.
+    """
+    task = _named(name)
+    source = task.locate(wanted, reading)
+    return _for_inputs(name, task, source.inputs), source
+
+
+def _for_inputs(name: str, task: Any, inputs: Inputs | None) -> Task:
     if inputs in (None, task.inputs):
         return task
     if not hasattr(task, "for_inputs"):

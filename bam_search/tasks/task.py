@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bam_search.model.load import Inputs
 from bam_search.tasks.metric import Metric
+from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
 
@@ -51,7 +52,8 @@ class Dataset:
     `name` is what every record says; `origin` is where it came from, and why. `stands_in_for`
     names the data set that this one replaces where that is not at hand, and of which results then
     say nothing. `classes` are the names of the classes, in the order of their numbers; it is empty
-    if samples have none.
+    if samples have none. `notes` are lines about what was found when the data were read.
+    `known_digest` is the digest where it is known without reading the contents again.
     """
 
     name: str
@@ -60,14 +62,23 @@ class Dataset:
     test: Any
     stands_in_for: str = ""
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    known_digest: str = ""
 
     @functools.cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits of the contents; all of them are read, once."""
-        sha = hashlib.sha256()
-        for array in (*self.train.arrays(), *self.test.arrays()):
+        return self.known_digest or digests(self.train, self.test)[-1]
+
+
+def digests(*parts: Samples) -> tuple[str, ...]:
+    """Twelve hexadecimal digits of the first samples, of these and the next ones, and so on."""
+    sha, found = hashlib.sha256(), []
+    for part in parts:
+        for array in part.arrays():
             sha.update(np.ascontiguousarray(array).data)
-        return sha.hexdigest()[:12]
+        found.append(sha.hexdigest()[:12])
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,8 @@ class Source:
 
     `train` and `test` are how many samples the data set has. `inputs` are those that its samples
     need, None for the task's own; a task whose data may have others has `for_inputs(inputs)`.
+    `notes` are lines about the data, such as sizes and classes that are rare. `at_hand` says that
+    `load` reads this machine only, so that a dry run may call it.
     """
 
     text: str
@@ -83,6 +96,8 @@ class Source:
     test: int
     load: Callable[[], Dataset]
     inputs: Inputs | None = None
+    notes: tuple[str, ...] = ()
+    at_hand: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,10 +264,11 @@ class Task(Protocol):
     @property
     def recipe_keys(self) -> tuple[str, ...]: ...
 
-    def locate(self, wanted: str) -> Source:
+    def locate(self, wanted: str, reading: Reading) -> Source:
         """The source of the data for `--data`: a path, "auto", or a name of the task's own.
 
-        Raises UserError for one that does not exist.
+        `reading` says at which size, for tasks that can choose it. Raises UserError for one that
+        does not exist.
         """
         ...
 

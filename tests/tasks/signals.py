@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bam_search.model.load import Inputs
 from bam_search.space.search_space import SearchSpace
 from bam_search.tasks.metric import Metric
+from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Gallery, Measured, Model, Source, Split
@@ -168,8 +169,8 @@ class CountWaves:
     inputs: Inputs = INPUTS
     recipe_keys: tuple[str, ...] = ()
 
-    def locate(self, wanted: str) -> Source:
-        del wanted
+    def locate(self, wanted: str, reading: Reading) -> Source:
+        del wanted, reading
         return Source("waves in noise", 200, 100, self._data)
 
     def _data(self) -> Dataset:

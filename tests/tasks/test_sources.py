@@ -14,7 +14,7 @@ from bam_search.model.load import Inputs, load
 from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.load_task import load_task
-from bam_search.tasks.task import Dataset
+from bam_search.tasks.task import Dataset, digests
 
 Arrays = dict[str, np.ndarray]
 CLASSES = 4
@@ -150,8 +150,8 @@ def test_a_data_set_is_called_cifar_100_only_if_it_is_that(
     np.savez(path, x_train=x, y_train=y, x_test=x[:100], y_test=y[:100])
     data = locate(str(path)).load()
     assert data.name == "mine"
-    digest = Dataset("", "", data.train, data.train.first(0)).digest
-    monkeypatch.setattr(sources, "CIFAR_TRAIN", digest)
+    assert data.digest == Dataset("", "", data.train, data.test).digest
+    monkeypatch.setattr(sources, "CIFAR_TRAIN", digests(data.train)[0])
     assert locate(str(path)).load().name == "CIFAR-100"
 
 

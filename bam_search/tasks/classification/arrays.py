@@ -133,14 +133,34 @@ class Classes:
         return np.searchsorted(self.labels, y).astype(np.int64)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What the labels are, as text."""
+        return tuple(map(str, self.labels.tolist()))
+
+    @property
     def _words(self) -> str:
         return f"{self.labels[0]} to {self.labels[-1]}"
 
 
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Training and test images, and the names of their classes."""
+
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+
+    @property
+    def inputs(self) -> Inputs:
+        """What a model of them needs."""
+        height, width = self.train.x.shape[1:3]
+        return Inputs((COLOUR, height, width), len(self.classes))
+
+
 def images_of(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
-) -> tuple[Images, Images, Inputs]:
-    """The training and test images, and what a model of them needs.
+) -> LabelledImages:
+    """The training and test images of arrays.
 
     Raises UserError for arrays that are no labelled images, or do not belong together.
     """
@@ -160,7 +180,7 @@ def images_of(
     train, test = (
         Images(pixels[part], classes.numbers(f"y_{part}", labels[part])) for part in parts
     )
-    return train, test, Inputs((COLOUR, *sizes["train"]), len(classes))
+    return LabelledImages(train, test, classes.names)
 
 
 def _size(sides: tuple[int, ...]) -> str:

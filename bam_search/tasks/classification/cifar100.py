@@ -9,6 +9,7 @@ import socket
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,8 @@ def synthetic(reason: str) -> Dataset:
     """The stand-in data set, for a machine without CIFAR-100 and without a network."""
     train_x, train_y, test_x, test_y = generate_images()
     train, test = Images(train_x, train_y), Images(test_x, test_y)
-    return Dataset(SYNTHETIC, reason, train, test, stands_in_for=CIFAR)
+    classes = tuple(map(str, range(CLASSES)))
+    return Dataset(SYNTHETIC, reason, train, test, stands_in_for=CIFAR, classes=classes)
 
 
 def _source(text: str, load: Callable[[], Dataset]) -> Source:
@@ -69,7 +71,8 @@ def folder(path: Path) -> Source | None:
     root = path.parent if path.name == FOLDER else path
     if not (root / FOLDER).is_dir():
         return None
-    return _source(f"{CIFAR} from {root / FOLDER}", lambda: _torchvision(root))
+    found = _source(f"{CIFAR} from {root / FOLDER}", lambda: _torchvision(root))
+    return replace(found, at_hand=True)
 
 
 def _torchvision(root: Path, download: bool = False) -> Dataset:
@@ -85,7 +88,8 @@ def _torchvision(root: Path, download: bool = False) -> Dataset:
             f"{root / FOLDER} cannot be read as CIFAR-100: {first_line(error)}",
             "it must be the unchanged folder of the archive (md5-checked)",
         ) from None
-    return Dataset(CIFAR, str(root / FOLDER), train_images, test_images)
+    classes = tuple(train.classes)
+    return Dataset(CIFAR, str(root / FOLDER), train_images, test_images, classes=classes)
 
 
 def _download() -> Dataset:

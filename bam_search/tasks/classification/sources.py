@@ -1,11 +1,13 @@
 """Where classification gets its data: `--data` in each of its forms.
 
-An npz, CIFAR-100's folder, a data set of torchvision's by name, or a function in a user's file.
+An npz, a folder of images, CIFAR-100's folder, a data set of torchvision's by name, or a function
+in a user's file.
 """
 
 import inspect
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +18,33 @@ from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.load import Inputs
 from bam_search.space.user_file import function_of
 from bam_search.tasks.classification import cifar100
-from bam_search.tasks.classification.arrays import Classes, Layout, images_of, labels_of
+from bam_search.tasks.classification.arrays import (
+    Classes,
+    LabelledImages,
+    Layout,
+    images_of,
+    labels_of,
+)
 from bam_search.tasks.classification.cifar100 import BROKEN, CIFAR, CIFAR_INPUTS, DATA_FOLDER
-from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.folders import folder_source
 from bam_search.tasks.classification.task import Classification, top1_error
-from bam_search.tasks.task import Dataset, Source
+from bam_search.tasks.reading import Reading
+from bam_search.tasks.task import Dataset, Source, digests
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 NAMES = ("auto", "cifar100", "generated")
 TORCHVISION = "torchvision:"
 FORMS = (
-    "an .npz with x_train, y_train, x_test, y_test; cifar-100-python/; torchvision:NAME; "
+    "an .npz with x_train, y_train, x_test, y_test; a folder of images; cifar-100-python/; "
+    "torchvision:NAME; "
     "file.py:function; auto, cifar100, generated"
-)
-IMAGE_FOLDER = (
-    "read a folder of images in a function (torchvision.datasets.ImageFolder, with a transform to "
-    f"one size), and give file.py:function. Or: {FORMS}"
 )
 CIFAR_TRAIN = "f062ca493c4d"
 """The digest of CIFAR-100's training set, in its official order with its fine labels."""
+
+
+AS_IT_IS = Reading()
+"""How data are read unless a study says otherwise."""
 
 
 def task() -> Classification:
@@ -42,30 +52,25 @@ def task() -> Classification:
     return Classification(CIFAR_INPUTS, locate, metric=top1_error(CIFAR_INPUTS.classes))
 
 
-def locate(wanted: str) -> Source:
+def locate(wanted: str, reading: Reading = AS_IT_IS) -> Source:
     """The source for `--data`; FORMS has what it may be.
 
     'auto' and 'cifar100' look for `data/cifar100.npz` and `data/cifar-100-python/`, then download;
     only 'auto' falls back on the generated images. Raises UserError for anything else.
     """
     if wanted in NAMES:
-        return cifar100.named(wanted) or _at(cifar100.at_hand() or DATA_FOLDER)
+        return cifar100.named(wanted) or _at(cifar100.at_hand() or DATA_FOLDER, reading)
     if wanted.startswith(TORCHVISION):
         return _loaded(wanted, _of_torchvision(wanted.removeprefix(TORCHVISION)))
     path, colon, function = wanted.rpartition(":")
     if colon and path.endswith(".py"):
         return _loaded(wanted, _of_function(Path(path), function))
-    return _at(Path(wanted))
+    return _at(Path(wanted), reading)
 
 
-def _at(path: Path) -> Source:
+def _at(path: Path, reading: Reading) -> Source:
     if path.is_dir():
-        found = cifar100.folder(path)
-        if found is None:
-            raise UserError(
-                f"--data {str(path)!r} is a folder without {cifar100.FOLDER}/", IMAGE_FOLDER
-            )
-        return found
+        return cifar100.folder(path) or folder_source(path, reading)
     if not path.is_file():
         raise UserError(f"--data {str(path)!r}: there is no such file or folder", FORMS)
     if not zipfile.is_zipfile(path):
@@ -96,7 +101,7 @@ def _npz(path: Path) -> Source:
     inputs = Inputs((3, layout.height, layout.width), len(classes))
     text = f"{path}: {n_train:,} images to train and {n_test:,} to test, {layout.words}"
     text = f"{text}, {len(classes)} classes"
-    return Source(text, n_train, n_test, lambda: _read(path), inputs)
+    return Source(text, n_train, n_test, lambda: _read(path), inputs, at_hand=True)
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -128,11 +133,10 @@ def _read(path: Path) -> Dataset:
             found = [arrays[key] for key in KEYS]
     except BROKEN as error:
         raise UserError(f"{path} cannot be read: {first_line(error)}", FORMS) from None
-    train, test, _ = _said_of(path, found)
-    return Dataset(_name(path.stem, train), str(path), train, test)
+    return _dataset(path.stem, str(path), _said_of(path, found))
 
 
-def _said_of(where: object, arrays: list[np.ndarray]) -> tuple[Images, Images, Inputs]:
+def _said_of(where: object, arrays: list[np.ndarray]) -> LabelledImages:
     """`images_of`, whose errors say where the arrays are from."""
     try:
         return images_of(*arrays)
@@ -140,24 +144,25 @@ def _said_of(where: object, arrays: list[np.ndarray]) -> tuple[Images, Images, I
         raise UserError(f"{where}: {error.message}", error.hint) from None
 
 
-def _name(name: str, train: Images) -> str:
-    """The name of a data set: CIFAR-100's only if it is that."""
-    if train.x.shape != (cifar100.TRAIN, 32, 32, 3):
-        return name
-    digest = Dataset("", "", train, train.first(0)).digest
-    return CIFAR if digest == CIFAR_TRAIN else name
+def _dataset(name: str, origin: str, found: LabelledImages) -> Dataset:
+    """The data set of images; it is called CIFAR-100 only if its training set is that, hashed."""
+    data = Dataset(name, origin, found.train, found.test, classes=found.classes)
+    if found.train.x.shape != (cifar100.TRAIN, 32, 32, 3):
+        return data
+    of_train, digest = digests(found.train, found.test)
+    return replace(data, name=CIFAR if of_train == CIFAR_TRAIN else name, known_digest=digest)
 
 
 def _loaded(wanted: str, arrays: list[np.ndarray]) -> Source:
     """The source of data that are read already."""
-    train, test, inputs = _said_of(wanted, arrays)
-    name = _name(wanted, train)
+    found = _said_of(wanted, arrays)
+    train, test, inputs = len(found.train), len(found.test), found.inputs
     text = (
-        f"{wanted}: {len(train):,} images to train and {len(test):,} to test, "
+        f"{wanted}: {train:,} images to train and {test:,} to test, "
         f"{inputs.shape[1]}x{inputs.shape[2]}, {inputs.classes} classes"
     )
-    data = Dataset(name, wanted, train, test)
-    return Source(text, len(train), len(test), lambda: data, inputs)
+    data = _dataset(wanted, wanted, found)
+    return Source(text, train, test, lambda: data, inputs, at_hand=True)
 
 
 def _of_torchvision(name: str) -> list[np.ndarray]:

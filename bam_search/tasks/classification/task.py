@@ -10,6 +10,7 @@ from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.on_device import TrainingImages
 from bam_search.tasks.classification.stratified import split_stratified
 from bam_search.tasks.metric import Metric
+from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import TASK_KEYS, Recipe
 from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Gallery, Source, Split
@@ -30,7 +31,7 @@ class Classification:
     """
 
     inputs: Inputs
-    locate: Callable[[str], Source]
+    locate: Callable[[str, Reading], Source]
     name: str = "classification"
     sample: str = "image"
     metric: Metric = TOP1_ERROR

@@ -1,0 +1,248 @@
+"""A folder of images: a folder for each class, in a training and a test part, or in one to split.
+
+FOLDER/train/CLASS/*   with FOLDER/test/CLASS/*, or val/ or validation/
+FOLDER/CLASS/*         of which a fifth of each class is the test part
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bam_search.errors import UserError
+from bam_search.tasks.classification.picture_source import Labelled, Part, picture_source
+from bam_search.tasks.classification.pictures import Facts, File, pictures_in
+from bam_search.tasks.reading import Reading
+from bam_search.tasks.task import Source
+from bam_search.words import counted
+
+TRAIN = ("train", "training")
+TEST = ("test", "testing", "val", "valid", "validation")
+"""What the parts are called, in any case; of several test parts the first one is taken."""
+SHARE = 5
+"""One of so many images of a class is for the test, where there is no test part."""
+PICTURES = (
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".png", ".tga", ".tif", ".tiff", ".webp"),
+    *(".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx"),
+    *(".pbm", ".pgm", ".pnm", ".ppm"),
+)
+"""The ends of the names of files that are pictures."""
+LAYOUT = (
+    "a folder has train/CLASS/* and val/CLASS/* or test/CLASS/*, or CLASS/*: "
+    "a folder for each class"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The pictures below a folder of classes, by class, and what was left out."""
+
+    files: Mapping[str, Sequence[File]]
+    nested: int
+    others: Sequence[str]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes with pictures, sorted."""
+        return sorted(name for name, files in self.files.items() if files)
+
+
+def folder_source(path: Path, reading: Reading) -> Source:
+    """The source of a folder of images. Raises UserError if it has no images in classes."""
+    parts = _parts(path)
+    found = {name: _found(path, path / name) for name in parts.values()}
+    train = found[parts["train"]]
+    _check(path, parts["train"], train)
+    classes = tuple(train.classes)
+    of_test = found.get(parts.get("test", ""))
+    if of_test:
+        _check_test(path / parts["test"], of_test, classes)
+    files = [file for part in (train, of_test) if part for file in _files(part, classes)]
+    pictures = pictures_in(path, files, reading.progress)
+    whole = _part(train, classes)
+    if of_test:
+        test = _part(of_test, classes, first=len(whole.y))
+        words = f"{parts['train']}/ and {parts['test']}/"
+    else:
+        whole, test = _split(whole, pictures.facts, classes)
+        words = f"one in {SHARE} of each class, chosen by its contents, as there is no test part"
+    name = path.resolve().name
+    notes = tuple(_notes(path, parts, found))
+    data = Labelled(name, str(path), words, pictures, whole, test, classes, notes)
+    return picture_source(data, reading)
+
+
+def _parts(path: Path) -> dict[str, str]:
+    """The names of the folders "train" and "test"; "." for the training part is the folder."""
+    folders = {entry.name.lower(): entry.name for entry in _folders(path)}
+    parts = {name: folder for name, folder in folders.items() if name in (*TRAIN, *TEST)}
+    with_classes = {name: folder for name, folder in parts.items() if _folders(path / folder)}
+    train = next((with_classes[name] for name in TRAIN if name in with_classes), None)
+    test = next((with_classes[name] for name in TEST if name in with_classes), None)
+    if test and not train:
+        raise UserError(f"{path} has {test}/, and no train/ with a folder for each class", LAYOUT)
+    if not train:
+        return {"train": "."}
+    return {"train": train} | ({"test": test} if test else {})
+
+
+def _folders(path: Path) -> list[os.DirEntry[str]]:
+    """The folders in a folder, sorted, without hidden ones."""
+    with os.scandir(path) as entries:
+        folders = [entry for entry in entries if entry.is_dir() and not _hidden(entry.name)]
+    return sorted(folders, key=lambda entry: entry.name)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _found(root: Path, part: Path) -> Found:
+    """The pictures below a folder of classes; their paths are those below `root`."""
+    files: dict[str, list[File]] = {}
+    others: list[str] = []
+    nested = 0
+    for entry in _folders(part):
+        files[entry.name] = []
+        for path, depth in _walk(entry.path, 0, frozenset()):
+            name = os.path.relpath(path.path, root)
+            if not _is_picture(path.name):
+                others.append(name)
+                continue
+            stat = path.stat()
+            files[entry.name].append(File(name, stat.st_size, stat.st_mtime_ns))
+            nested += depth > 0
+    return Found(files, nested, [*others, *_loose(root, part)])
+
+
+def _loose(root: Path, part: Path) -> list[str]:
+    """The pictures that lie in no class."""
+    with os.scandir(part) as entries:
+        return [
+            os.path.relpath(entry.path, root)
+            for entry in entries
+            if entry.is_file() and _is_picture(entry.name)
+        ]
+
+
+def _walk(
+    folder: str, depth: int, above: frozenset[tuple[int, int]]
+) -> Iterator[tuple[os.DirEntry[str], int]]:
+    """Yield each file below a folder, sorted, and how many folders deeper it lies.
+
+    Links to folders are followed, except to one of those `above`.
+    """
+    stat = Path(folder).stat()
+    here = (stat.st_dev, stat.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        inside = sorted(entries, key=lambda entry: entry.name)
+    for entry in inside:
+        if entry.is_dir():
+            yield from _walk(entry.path, depth + 1, above | {here})
+        elif entry.is_file():
+            yield entry, depth
+
+
+def _is_picture(name: str) -> bool:
+    return not _hidden(name) and Path(name).suffix.lower() in PICTURES
+
+
+def _check(path: Path, part: str, found: Found) -> None:
+    """Raise UserError for a training part that has not at least two classes with images."""
+    where = path if part == "." else path / part
+    if not found.classes:
+        raise _no_classes(where, found)
+    if len(found.classes) == 1:
+        raise UserError(f"{where} has one class, {found.classes[0]}", _below(where, LAYOUT))
+    empty = [name for name, files in found.files.items() if not files]
+    if empty:
+        raise UserError(
+            f"the folder {where / empty[0]} of a class has no images",
+            "put images into it, or remove it",
+        )
+
+
+def _no_classes(where: Path, found: Found) -> UserError:
+    loose = [name for name in found.others if _is_picture(name)]
+    if loose:
+        return UserError(
+            f"{where} has {counted(len(loose), 'image')}, and no folder of a class",
+            "put the images of each class into a folder of its own; or read their labels in a "
+            "function, and give file.py:function",
+        )
+    return UserError(f"{where} has no images", LAYOUT)
+
+
+def _below(where: Path, hint: str) -> str:
+    """A hint: a folder in `where` that looks like what is wanted, if there is one."""
+    for entry in _folders(where):
+        inside = [below.name.lower() for below in _folders(where / entry.name)]
+        if any(name in TRAIN for name in inside) or len(inside) > 1:
+            return f"did you mean {where / entry.name}?"
+    return hint
+
+
+def _check_test(where: Path, found: Found, classes: Sequence[str]) -> None:
+    """Raise UserError for a test part that is not of the training part's classes."""
+    foreign = sorted(set(found.classes) - set(classes))
+    if foreign:
+        raise UserError(
+            f"{where} has a class {foreign[0]}, which the training part has not",
+            f"its {len(classes)} classes are {classes[0]} to {classes[-1]}",
+        )
+    if 2 * len(found.classes) < len(classes):
+        raise UserError(
+            f"{where} has images of {len(found.classes)} of the {len(classes)} classes",
+            "a test set has images of each class",
+        )
+
+
+def _files(found: Found, classes: Sequence[str]) -> list[File]:
+    return [file for name in classes for file in found.files.get(name, ())]
+
+
+def _part(found: Found, classes: Sequence[str], first: int = 0) -> Part:
+    """The part of these files, of which the first one has the number `first`."""
+    counts = [len(found.files.get(name, ())) for name in classes]
+    y = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    return Part(first + np.arange(len(y)), y)
+
+
+def _split(whole: Part, facts: Facts, classes: Sequence[str]) -> tuple[Part, Part]:
+    """Training and test parts: one in SHARE of the different pictures of each class is a test's.
+
+    They are chosen by their hashes, so that the choice does not depend on names, and equal pictures
+    of a class lie in one part. Raises UserError for a class with one picture.
+    """
+    is_test = np.zeros(len(whole.y), dtype=bool)
+    for number, name in enumerate(classes):
+        rows = np.flatnonzero(whole.y == number)
+        hashes = [facts.hashes[whole.index[row]].tobytes() for row in rows]
+        different = sorted(set(hashes))
+        if len(different) < 2:
+            raise UserError(
+                f"class {name} has one image, and there is no test part",
+                "each class needs an image to train and one to test",
+            )
+        chosen = set(different[: max(1, round(len(different) / SHARE))])
+        is_test[rows] = [one in chosen for one in hashes]
+    return whole.take(~is_test), whole.take(is_test)
+
+
+def _notes(path: Path, parts: Mapping[str, str], found: Mapping[str, Found]) -> Iterator[str]:
+    """Yield lines about what was left out or is unusual."""
+    others = [name for part in found.values() for name in part.others]
+    if others:
+        more = ", ..." if len(others) > 1 else ""
+        yield f"left out: {counted(len(others), 'file')} that are no images ({others[0]}{more})"
+    nested = sum(part.nested for part in found.values())
+    if nested:
+        yield f"{counted(nested, 'image')} in folders below that of a class count as that class's"
+    folders = [entry.name for entry in _folders(path)]
+    unused = [name for name in folders if name not in parts.values()]
+    if parts["train"] != "." and unused:
+        yield f"not used: {', '.join(f'{name}/' for name in unused)}"

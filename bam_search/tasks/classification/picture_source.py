@@ -1,0 +1,189 @@
+"""The source of pictures of any sizes, wherever they come from: packed when they are loaded."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+import numpy as np
+
+from bam_search.errors import UserError
+from bam_search.model.load import Inputs
+from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.pack import Pack, key_of, pack
+from bam_search.tasks.classification.pictures import Facts, Pictures
+from bam_search.tasks.classification.sizing import Sizing, sizing, text
+from bam_search.tasks.reading import Reading
+from bam_search.tasks.task import Dataset, Source
+from bam_search.words import counted
+
+UNEVEN = 2
+"""How many times the images of the smallest class the largest may have without a word."""
+NAMED = 3
+"""How many unreadable pictures an error names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The pictures of the training or of the test set: their numbers, and their classes."""
+
+    index: np.ndarray
+    y: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Part":
+        """Those at `rows`."""
+        return Part(self.index[rows], self.y[rows])
+
+    def but(self, problems: Sequence[str]) -> "Part":
+        """Those that have no problem, of which there is one text for each picture."""
+        return self.take(np.array([not problems[number] for number in self.index], dtype=bool))
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Pictures with their classes, in a training and a test part.
+
+    `name` is that of the data set, `origin` where it lies, and `parts` says what the two parts are.
+    """
+
+    name: str
+    origin: str
+    parts: str
+    pictures: Pictures
+    train: Part
+    test: Part
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def without(self, problems: Sequence[str]) -> "Labelled":
+        """Them without those pictures that have a problem."""
+        return replace(self, train=self.train.but(problems), test=self.test.but(problems))
+
+
+def picture_source(data: Labelled, reading: Reading) -> Source:
+    """The source of labelled pictures. Raises UserError if none can be read."""
+    facts = data.pictures.facts
+    readable = data.without(facts.problems)
+    if not len(readable.train.y) or not len(readable.test.y):
+        raise _unreadable(data.pictures, facts.problems)
+    found = sizing(facts.sizes[readable.train.index], reading)
+    train, test = len(readable.train.y), len(readable.test.y)
+    count = f"{counted(train, 'image')} to train and {test:,} to test"
+    return Source(
+        f"{data.origin}: {count} ({data.parts}), {len(data.classes)} classes, {found.words}",
+        train,
+        test,
+        lambda: _load(data, found, reading),
+        Inputs((3, *found.working), len(data.classes)),
+        (*data.notes, *_notes(readable)),
+        at_hand=True,
+    )
+
+
+def _load(data: Labelled, found: Sizing, reading: Reading) -> Dataset:
+    """The data set, packed. Raises UserError for unreadable pictures unless they are skipped."""
+    pictures = data.pictures
+    readable = data.without(pictures.facts.problems)
+    problems = list(pictures.facts.problems)
+    images = []
+    for part in (readable.train, readable.test):
+        packed = pack(pictures, part.index, found.stored, reading.progress)
+        images.append(_images(packed, part))
+        for row, why in packed.problems.items():
+            problems[part.index[row]] = why
+    skipped = sum(bool(problem) for problem in problems)
+    if skipped and not reading.skip_unreadable:
+        raise _unreadable(pictures, problems)
+    note = f"{_counted(skipped)} unreadable and left out, such as {_first(pictures, problems)}"
+    return Dataset(
+        data.name,
+        f"{data.origin}, {found.words}" + (f"; {note}" if skipped else ""),
+        images[0],
+        images[1],
+        classes=data.classes,
+        notes=(note,) if skipped else (),
+        known_digest=_digest(data.without(problems), found),
+    )
+
+
+def _images(packed: Pack, part: Part) -> Images:
+    images = Images(packed.x, part.y)
+    if not packed.problems:
+        return images
+    return images.take(np.setdiff1d(np.arange(len(part.y)), list(packed.problems)))
+
+
+def _digest(data: Labelled, found: Sizing) -> str:
+    """Twelve hexadecimal digits of the pictures, their stored size and their classes."""
+    sha = hashlib.sha256()
+    for part in (data.train, data.test):
+        sha.update(key_of(data.pictures.facts.hashes[part.index], found.stored).encode())
+        sha.update(np.ascontiguousarray(part.y).data)
+    return sha.hexdigest()[:12]
+
+
+def _unreadable(pictures: Pictures, problems: Sequence[str]) -> UserError:
+    numbers = [number for number, problem in enumerate(problems) if problem]
+    named = "; ".join(f"{pictures.names[i]}: {problems[i]}" for i in numbers[:NAMED])
+    more = ", ..." if len(numbers) > NAMED else ""
+    return UserError(
+        f"{_counted(len(numbers))} unreadable: {named}{more}",
+        "mend or remove them, or leave them out with --set data.skip_unreadable=true",
+    )
+
+
+def _counted(pictures: int) -> str:
+    return f"{counted(pictures, 'picture')} {'is' if pictures == 1 else 'are'}"
+
+
+def _first(pictures: Pictures, problems: Sequence[str]) -> str:
+    number = next((number for number, problem in enumerate(problems) if problem), None)
+    return "" if number is None else f"{pictures.names[number]} ({problems[number]})"
+
+
+def _notes(data: Labelled) -> tuple[str, ...]:
+    """Lines about the pictures' sizes, classes that are rare, and pictures in both parts."""
+    facts = data.pictures.facts
+    both = np.concatenate([data.train.index, data.test.index])
+    found = [_sizes(facts.sizes[both]), _balance(data), _missing(data), _twice(data, facts)]
+    return tuple(line for line in found if line)
+
+
+def _sizes(sizes: np.ndarray) -> str:
+    by_area = sizes[np.argsort(sizes.astype(np.int64).prod(1), kind="stable")]
+    least, most = (text((int(h), int(w))) for h, w in (by_area[0], by_area[-1]))
+    if (sizes == sizes[0]).all():
+        return f"all pictures are {least} px"
+    middle = text((int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))))
+    return f"pictures are {least} to {most} px, height x width; the median is {middle}"
+
+
+def _balance(data: Labelled) -> str:
+    counts = np.bincount(data.train.y, minlength=len(data.classes))
+    least, most = int(counts.argmin()), int(counts.argmax())
+    if counts[most] <= UNEVEN * counts[least]:
+        return ""
+    return (
+        f"classes are uneven: {data.classes[most]} has {counts[most]:,} training images, "
+        f"{data.classes[least]} has {counts[least]:,}"
+    )
+
+
+def _missing(data: Labelled) -> str:
+    there = set(data.test.y.tolist())
+    missing = [name for number, name in enumerate(data.classes) if number not in there]
+    if not missing:
+        return ""
+    more = ", ..." if len(missing) > NAMED else ""
+    return f"the test set has no image of {', '.join(missing[:NAMED])}{more}"
+
+
+def _twice(data: Labelled, facts: Facts) -> str:
+    """A line about test pictures that are training pictures too, byte for byte."""
+    trained = {row.tobytes() for row in facts.hashes[data.train.index]}
+    twice = [i for i in data.test.index if facts.hashes[i].tobytes() in trained]
+    if not twice:
+        return ""
+    name = PurePath(data.pictures.names[twice[0]])
+    verb = "is a training picture" if len(twice) == 1 else "are training pictures"
+    return f"{counted(len(twice), 'test picture')} {verb} too, byte for byte, such as {name}"

@@ -1,0 +1,72 @@
+"""The working size of images, and the size at which they are stored. Arithmetic alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bam_search.tasks.reading import Reading
+
+Size = tuple[int, int]
+ROOM = 8 / 7
+"""How much larger than the working size pictures are stored, from ROOMY pixels on.
+
+A random crop then has room, and a centre crop leaves out the border: 256 for 224, as usual.
+"""
+ROOMY = 64
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """The working and the stored size, (H, W) in pixels, and why it is that."""
+
+    working: Size
+    stored: Size
+    why: str
+
+    @property
+    def words(self) -> str:
+        """As a first line says it."""
+        return f"at {text(self.working)} px: {self.why}"
+
+
+def sizing(sizes: np.ndarray, reading: Reading) -> Sizing:
+    """The sizes for pictures of these `sizes`, (N, 2) integers: height and width of each."""
+    if reading.size == "auto":
+        working, why = _chosen(sizes, reading.largest)
+    else:
+        sides = reading.size
+        working, why = (sides, sides) if isinstance(sides, int) else sides, "data.size"
+    return Sizing(working, stored(working, sizes), why)
+
+
+def stored(working: Size, sizes: np.ndarray) -> Size:
+    """The size at which pictures of these sizes are stored.
+
+    It is the working size, or ROOM times that where most pictures have the pixels for it.
+    """
+    if min(working) < ROOMY:
+        return working
+    available = float(np.median((sizes / working).min(1)))
+    room = min(ROOM, max(1.0, available))
+    return round(room * working[0]), round(room * working[1])
+
+
+def _chosen(sizes: np.ndarray, largest: int) -> tuple[Size, str]:
+    first, median = _size(sizes[0]), round(float(np.median(sizes.min(1))))
+    same = bool((sizes == sizes[0]).all())
+    if same and max(first) <= largest:
+        return first, "the pictures' own size"
+    shorter = f"their shorter side is {median} px" if same else f"the median is {median} px"
+    if median <= largest:
+        return (median, median), shorter
+    return (largest, largest), f'{shorter}, and data.size = "auto" takes at most {largest} here'
+
+
+def _size(sides: np.ndarray) -> Size:
+    height, width = map(int, sides)
+    return height, width
+
+
+def text(size: Size) -> str:
+    """'64x48', height first."""
+    return f"{size[0]}x{size[1]}"
