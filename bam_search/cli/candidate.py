@@ -22,7 +22,7 @@ from bam_search.report.payload import read
 from bam_search.report.tables import read_records
 from bam_search.score.context import TrainingContext
 from bam_search.score.device import Device, choose
-from bam_search.search.store import MODULE_FILES_KEY
+from bam_search.search.store import MODULE_FILES_KEY, SOURCE_KEY, STUDY_FILE
 from bam_search.search.study import FROM, DataPlan
 from bam_search.space.modules import files_of
 from bam_search.space.search_space import SearchSpace
@@ -30,8 +30,9 @@ from bam_search.study.record import Record
 from bam_search.tasks.load_task import load_task, task_on
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
-from bam_search.tasks.task import Dataset, Split, Task
+from bam_search.tasks.task import Dataset, Source, Split, Task
 
+NAME_DATA = "name the data that the study was run on with --data"
 HINT = "name the weights that the study started from with --weights"
 
 
@@ -109,6 +110,17 @@ def _inputs(identity: Mapping[str, Any]) -> Inputs | None:
     return Inputs(tuple(inputs["shape"]), inputs["classes"]) if inputs else None
 
 
+def _located(folder: Path, source: str | None, identity: Mapping[str, Any]) -> tuple[Task, Source]:
+    """The study's task, and the source of its data. Raises UserError."""
+    task, reading = str(identity["task"]), _reading(identity)
+    if source is not None:
+        return task_on(task, source, reading)
+    try:
+        return task_on(task, _study_file(folder).get(SOURCE_KEY) or "auto", reading)
+    except UserError as error:
+        raise UserError(f"the study's data: {error.message}", NAME_DATA) from None
+
+
 def _reading(identity: Mapping[str, Any]) -> Reading:
     """How the study read its data: at their size, and without what was unreadable."""
     inputs = _inputs(identity)
@@ -130,8 +142,10 @@ def recommended(folder: Path) -> str:
     return str(recommended["tag"])
 
 
-def setup(folder: Path, source: str, device: str) -> Setup:
+def setup(folder: Path, source: str | None, device: str) -> Setup:
     """Return how the study in `folder` trains.
+
+    `source` is where its data are; without it, they are looked for where the study found them.
 
     Raises UserError if the data at `source` are not the study's.
     """
@@ -145,13 +159,13 @@ def setup(folder: Path, source: str, device: str) -> Setup:
         )
     except (KeyError, TypeError, ValueError):
         raise _unknown(folder) from None
-    task, located = task_on(str(identity["task"]), source, _reading(identity))
+    task, located = _located(folder, source, identity)
     data = located.load()
     if data.digest != digest:
         raise UserError(
             f"{data.name} ({data.origin}) is not what the study was run on: "
             f"sha256 {data.digest}, not {digest}",
-            "name it with --data",
+            NAME_DATA,
         )
     parts = task.split(data, plan.sizes(len(data.train)), seed)
     return Setup(task, data, parts, recipe, choose(device), seed)
@@ -190,17 +204,24 @@ def _identity(folder: Path) -> Mapping[str, Any]:
 
     Raises UserError.
     """
-    path = folder / "study.json"
     try:
-        identity: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        identity: Mapping[str, Any] = _study_file(folder)["identity"]
         identity["task"], identity["space"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         raise _unknown(folder) from None
     return identity
 
 
+def _study_file(folder: Path) -> dict[str, Any]:
+    """Return the table in study.json. Raises UserError if there is none."""
+    try:
+        return dict(json.loads((folder / STUDY_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise _unknown(folder) from None
+
+
 def _unknown(folder: Path) -> UserError:
     return UserError(
-        f"{folder / 'study.json'} does not say what the study searched, and on which task",
+        f"{folder / STUDY_FILE} does not say what the study searched, and on which task",
         "name the folder of a report",
     )

@@ -57,9 +57,8 @@ CANDIDATE = click.option(
 STUDY_DATA = click.option(
     "--data",
     "source",
-    default="auto",
     metavar="PATH|NAME",
-    help="The data that the study was run on, as for `run`.",
+    help="The data that the study was run on, as for `run`.  [default: as the study was told]",
 )
 MODULES = click.option(
     "--module",

@@ -23,7 +23,7 @@ def show(
     folder: Path,
     tag: str,
     weights: Path,
-    source: str,
+    source: str | None,
     pictures: Path | None,
     count: int,
     modules: Mapping[str, str],

@@ -22,7 +22,7 @@ def train_candidate(
     folder: Path,
     tag: str,
     seed: int | None,
-    source: str,
+    source: str | None,
     weights: str | None,
     modules: Mapping[str, str],
     device: str,

@@ -423,7 +423,7 @@ def _outcome(the: Run, store: Store) -> Outcome:
 def _report(the: Run, store: Store) -> tuple[Path, Findings]:
     """Write the report of the records so far, and return its page and what was found."""
     about = about_of(the.ready, the.data, the.experiment.split, the.command)
-    store.describe(about)
+    store.describe(about, the.ready.study.data.source)
     context = report_context(the.ready, the.data, the.experiment.split, store.folder, about)
     findings = Findings.of(list(store.records().values()), context)
     return write_report(store.folder, context, findings), findings

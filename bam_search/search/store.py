@@ -46,6 +46,8 @@ IDENTITY_KEY = "identity"
 MODULE_FILES_KEY = "module_files"
 """The key of the identity with the hash of the file of each attention module of the user's."""
 STUDY_FILE = "study.json"
+SOURCE_KEY = "source"
+"""The key of study.json with what --data said."""
 CHECKPOINTS = "checkpoints"
 HINT = (
     "continue it with its own settings, give this one a --name of its own, "
@@ -188,9 +190,17 @@ class Store:
             )
         self._timed(number, (overhead, *interval))
 
-    def describe(self, about: Mapping[str, str]) -> None:
-        """Write study.json: the identity, and how the study was run last."""
-        table = {"identity": self._identity, **_storage_of(self._storage), "about": about}
+    def describe(self, about: Mapping[str, str], source: str = "") -> None:
+        """Write study.json: the identity, and how the study was run last.
+
+        `source` is what --data said.
+        """
+        table = {
+            "identity": self._identity,
+            **_storage_of(self._storage),
+            SOURCE_KEY: source,
+            "about": about,
+        }
         write(self.folder / STUDY_FILE, json.dumps(table, indent=2))
 
     @property

@@ -26,7 +26,7 @@ from bam_search.tasks.classification.arrays import (
     labels_of,
 )
 from bam_search.tasks.classification.cifar100 import BROKEN, CIFAR, CIFAR_INPUTS, DATA_FOLDER
-from bam_search.tasks.classification.folders import folder_source
+from bam_search.tasks.classification.folders import PICTURES, folder_source
 from bam_search.tasks.classification.task import Classification, top1_error
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Dataset, Source, digests
@@ -39,6 +39,21 @@ FORMS = (
     "torchvision:NAME; "
     "file.py:function; auto, cifar100, generated"
 )
+FUNCTION = "write a function that reads it, and give file.py:function"
+ADVICE: Mapping[tuple[str, ...], str] = {
+    (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".rar", ".7z", ".gz"): (
+        "unpack it, and give the folder"
+    ),
+    PICTURES: "that is one image: give the folder of a training and a test part",
+    (".npz", ".zip"): "it is cut off or broken: copy or download it again",
+    (".npy",): f"np.savez(path, ...) writes an .npz of {', '.join(KEYS)}",
+    (".csv", ".tsv", ".json", ".txt"): (
+        "where it lists images and labels, put the images of each class into a folder of its own; "
+        "or read it in a function, and give file.py:function"
+    ),
+    (".arrow",): "dataset.to_parquet(path) writes what is read here",
+}
+"""What to do with files that are no .npz, by the ends of their names."""
 CIFAR_TRAIN = "f062ca493c4d"
 """The digest of CIFAR-100's training set, in its official order with its fine labels."""
 
@@ -79,10 +94,11 @@ def _at(path: Path, reading: Reading) -> Source:
 
 
 def _advice(path: Path) -> str:
-    """What to do with a file that cannot be read."""
-    if path.suffixes[-2:] == [".tar", ".gz"] or path.suffix in (".tgz", ".tar"):
-        return "unpack it, and give the folder"
-    return f"write a function that reads it, and give file.py:function. Or: {FORMS}"
+    """What to do with a file that is no .npz, by the end of its name."""
+    if not path.stat().st_size:
+        return "it is empty: copy or download it again"
+    known = (hint for ends, hint in ADVICE.items() if path.name.lower().endswith(ends))
+    return next(known, f"{FUNCTION}. Or: {FORMS}")
 
 
 def _npz(path: Path) -> Source:
@@ -108,6 +124,8 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of each array of KEYS, from its header. Raises UserError if one is not there."""
     with zipfile.ZipFile(path) as archive:
         there = [name.removesuffix(".npy") for name in archive.namelist()]
+        if any(name.lower().endswith(PICTURES) for name in there):
+            raise UserError(f"{path} is an archive of images", "unpack it, and give the folder")
         missing = [key for key in KEYS if key not in there]
         if missing:
             raise UserError(
