@@ -53,7 +53,7 @@ def pixels_of(name: str, x: np.ndarray) -> np.ndarray:
         x = x.transpose(0, 2, 3, 1)
     if layout.channels == GREY:
         x = np.repeat(x, COLOUR, axis=3)
-    return np.ascontiguousarray(x)
+    return x if x.flags.c_contiguous else np.ascontiguousarray(x)  # a map of a file stays one
 
 
 def _bytes(name: str, x: np.ndarray) -> np.ndarray:

@@ -32,15 +32,13 @@ SYNTHETIC = "generated images, NOT CIFAR-100"
 BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def named(wanted: str) -> Source | None:
-    """The source of a name; None for 'auto' and 'cifar100' where CIFAR-100 is at hand.
+def named(wanted: str) -> Source:
+    """The source of a name, where CIFAR-100 is not at hand.
 
     'cifar100' is CIFAR-100 or an error; 'auto' falls back on the generated images.
     """
     if wanted == "generated":
         return _source(SYNTHETIC, lambda: synthetic("asked for"))
-    if at_hand() is not None:
-        return None
     if wanted == "cifar100":
         return _source(f"{CIFAR}, to be downloaded to {DATA_FOLDER}/", _download)
     return _source(

@@ -35,12 +35,15 @@ class UnreadableImage(Exception):
 def size_of(content: bytes) -> tuple[int, int]:
     """(height, width) of an encoded picture, upright, from its header. Raises UnreadableImage."""
     try:
-        image = _opened(content)
-        width, height = image.size
-        turned = _orientation(image) in TURNED
+        return upright_size(_opened(content))
     except Exception as error:  # Pillow raises anything for a broken file
         raise _said(error) from None
-    return (width, height) if turned else (height, width)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of a picture, upright."""
+    width, height = image.size
+    return (width, height) if _orientation(image) in TURNED else (height, width)
 
 
 def pixels_of(content: bytes, height: int, width: int) -> np.ndarray:

@@ -12,8 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from bam_search.errors import UserError
-from bam_search.tasks.classification.picture_source import Labelled, Part, picture_source
-from bam_search.tasks.classification.pictures import Facts, File, pictures_in
+from bam_search.tasks.classification.picture_source import (
+    SPLIT,
+    Labelled,
+    Part,
+    picture_source,
+    split,
+)
+from bam_search.tasks.classification.pictures import File, pictures_in
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Source
 from bam_search.words import counted
@@ -21,8 +27,6 @@ from bam_search.words import counted
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")
 """What the parts are called, in any case; of several test parts the first one is taken."""
-SHARE = 5
-"""One of so many images of a class is for the test, where there is no test part."""
 PICTURES = (
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".png", ".tga", ".tif", ".tiff", ".webp"),
     *(".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx"),
@@ -66,8 +70,8 @@ def folder_source(path: Path, reading: Reading) -> Source:
         test = _part(of_test, classes, first=len(whole.y))
         words = f"{parts['train']}/ and {parts['test']}/"
     else:
-        whole, test = _split(whole, pictures.facts, classes)
-        words = f"one in {SHARE} of each class, chosen by its contents, as there is no test part"
+        whole, test = split(whole, pictures.facts, classes)
+        words = SPLIT
     name = path.resolve().name
     notes = tuple(_notes(path, parts, found))
     data = Labelled(name, str(path), words, pictures, whole, test, classes, notes)
@@ -210,27 +214,6 @@ def _part(found: Found, classes: Sequence[str], first: int = 0) -> Part:
     counts = [len(found.files.get(name, ())) for name in classes]
     y = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
     return Part(first + np.arange(len(y)), y)
-
-
-def _split(whole: Part, facts: Facts, classes: Sequence[str]) -> tuple[Part, Part]:
-    """Training and test parts: one in SHARE of the different pictures of each class is a test's.
-
-    They are chosen by their hashes, so that the choice does not depend on names, and equal pictures
-    of a class lie in one part. Raises UserError for a class with one picture.
-    """
-    is_test = np.zeros(len(whole.y), dtype=bool)
-    for number, name in enumerate(classes):
-        rows = np.flatnonzero(whole.y == number)
-        hashes = [facts.hashes[whole.index[row]].tobytes() for row in rows]
-        different = sorted(set(hashes))
-        if len(different) < 2:
-            raise UserError(
-                f"class {name} has one image, and there is no test part",
-                "each class needs an image to train and one to test",
-            )
-        chosen = set(different[: max(1, round(len(different) / SHARE))])
-        is_test[rows] = [one in chosen for one in hashes]
-    return whole.take(~is_test), whole.take(is_test)
 
 
 def _notes(path: Path, parts: Mapping[str, str], found: Mapping[str, Found]) -> Iterator[str]:

@@ -8,8 +8,9 @@ their rows are black. A pack that is missing, cut off or of another shape is mad
 import contextlib
 import hashlib
 import json
+import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -61,6 +62,26 @@ def pack(pictures: Pictures, index: np.ndarray, size: Size, progress: Progress) 
     check_space(folder, int(np.prod(shape, dtype=np.int64)))
     _make(path, shape, pictures, index, progress)
     return _opened(path, shape)
+
+
+def pack_rows(rows: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """A read-only map of the arrays `rows`, which together are uint8 of this shape.
+
+    Its file is named after the pixels, as `rows` can only be read. Raises UserError if the disk has
+    no room for it, and OSError if it cannot be written.
+    """
+    folder = cache_folder()
+    check_space(folder, int(np.prod(shape, dtype=np.int64)))
+    sha = hashlib.sha256(str(shape).encode())
+    begun = folder / f".{uuid.uuid4().hex}"
+    with atomic_write(begun) as file:
+        _write_header(file, shape)
+        for row in rows:
+            sha.update(row.data)
+            file.write(row.data)
+    path = folder / f"{sha.hexdigest()[:24]}.npy"
+    begun.replace(path)
+    return np.asanyarray(np.load(path, mmap_mode="r"))
 
 
 def _opened(path: Path, shape: tuple[int, ...]) -> Pack:

@@ -17,6 +17,9 @@ from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Dataset, Source
 from bam_search.words import counted
 
+SHARE = 5
+"""One of so many images of a class is for the test, where there is no test part."""
+SPLIT = f"one in {SHARE} of each class, chosen by its contents, as there is no test part"
 UNEVEN = 2
 """How many times the images of the smallest class the largest may have without a word."""
 NAMED = 3
@@ -58,6 +61,27 @@ class Labelled:
     def without(self, problems: Sequence[str]) -> "Labelled":
         """Them without those pictures that have a problem."""
         return replace(self, train=self.train.but(problems), test=self.test.but(problems))
+
+
+def split(whole: Part, facts: Facts, classes: Sequence[str]) -> tuple[Part, Part]:
+    """Training and test parts: one in SHARE of the different pictures of each class is a test's.
+
+    They are chosen by their hashes, so that the choice does not depend on names, and equal pictures
+    of a class lie in one part. Raises UserError for a class with one picture.
+    """
+    is_test = np.zeros(len(whole.y), dtype=bool)
+    for number, name in enumerate(classes):
+        rows = np.flatnonzero(whole.y == number)
+        hashes = [facts.hashes[whole.index[row]].tobytes() for row in rows]
+        different = sorted(set(hashes))
+        if len(different) < 2:
+            raise UserError(
+                f"class {name} has one image, and there is no test part",
+                "each class needs an image to train and one to test",
+            )
+        chosen = set(different[: max(1, round(len(different) / SHARE))])
+        is_test[rows] = [one in chosen for one in hashes]
+    return whole.take(~is_test), whole.take(is_test)
 
 
 def picture_source(data: Labelled, reading: Reading) -> Source:
