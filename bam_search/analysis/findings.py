@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from bam_search.analysis.believability import Believability, believability
+from bam_search.analysis.by_class import ByClass, recommended_by_class
 from bam_search.analysis.effects import SiteEffects, site_effects
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
 from bam_search.analysis.pareto import nondominated, pareto_front
@@ -102,6 +103,8 @@ class Findings:
         recommendation: of all that was tested; None if nothing was, or if nothing was learnt.
         ablations: the ablated candidate without each of its sites, beside itself: worse where the
             site helps.
+        by_class: the recommended placement beside no attention, class by class; None where the
+            task does not measure classes.
         answers: the recommendation within each overhead budget.
         effects: where attention helps; None if there are too few records.
         stopping: what the rungs did; None if there are none.
@@ -117,6 +120,7 @@ class Findings:
     believability: Believability | None
     recommendation: Recommendation | None
     ablations: tuple[ComparedTo, ...]
+    by_class: ByClass | None
     answers: tuple[Answer, ...]
     effects: SiteEffects | None
     stopping: Stopping | None
@@ -130,6 +134,7 @@ class Findings:
         near_chance = believable is not None and believable.near_chance
         finals = FinalMetrics.of(records, verdicts=not near_chance)
         by = context.recommend_by
+        recommended = None if near_chance else recommend(records, finals, by)
         return cls(
             metric=context.metric,
             records=tuple(records),
@@ -139,8 +144,9 @@ class Findings:
             finalists=_finalists(records, costs_of(context.objectives), finals),
             comparisons=_comparisons(records, finals),
             believability=believable,
-            recommendation=None if near_chance else recommend(records, finals, by),
+            recommendation=recommended,
             ablations=_ablations(records, context, finals),
+            by_class=recommended_by_class(recommended, records, finals.verdicts),
             answers=() if near_chance else answers(records, finals, by),
             effects=site_effects(records, context.choice_space),
             stopping=stopping(main, front),

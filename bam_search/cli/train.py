@@ -51,11 +51,13 @@ def train_candidate(
     with faster(net, blocks, how.recipe):
         epochs: tuple[EpochResult, ...] = train(net, context, how.recipe, seed, start=start)
     metric = how.task.metric
-    value = metric.with_unit(metric.text(measured(net, how.parts.test, context).value))
+    test = measured(net, how.parts.test, context)
+    value = metric.with_unit(metric.text(test.value))
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
     trained = counted(len(epochs), "epoch")
-    click.echo(f"{out}: {value} test {metric.name} after {trained}, seed {seed}")
+    further = "".join(f", {title} {metric.text(one)}" for title, one in test.further.items())
+    click.echo(f"{out}: {value} test {metric.name} after {trained}, seed {seed}{further}")
     known = dict(zip(candidate.record.test_seeds, candidate.record.test_metrics, strict=True))
     if seed in known:
         before = metric.with_unit(metric.text(known[seed]))

@@ -23,7 +23,7 @@ from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.report.figures import INK, laid_out, markers
 from bam_search.report.render import embedded, render
-from bam_search.report.tables import read_records
+from bam_search.report.tables import further_texts, read_records
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
 
@@ -231,11 +231,14 @@ def page(comparison: Comparison) -> str:
 
 def front_table(comparison: Comparison) -> pd.DataFrame:
     """The joint front as text."""
-    return pd.DataFrame([_row(point) for point in comparison.front])
+    further = dict.fromkeys(title for p in comparison.front for title in p.record.test_further)
+    return pd.DataFrame([_row(point, list(further)) for point in comparison.front])
 
 
-def _row(point: Point) -> dict[str, str]:
+def _row(point: Point, further: Sequence[str]) -> dict[str, str]:
+    """A point's row, with what the tasks measure beside the metric, by title."""
     record = point.record
+    known = further_texts(record)
     return {
         "study": point.study,
         "#": record.tag,
@@ -243,6 +246,7 @@ def _row(point: Point) -> dict[str, str]:
         "params": f"{record.params:,}",
         "MACs (conv + fc)": f"{record.macs_conv_fc:,}",
         record.metric.title: _value_text(point),
+        **{title: known.get(title, "") for title in further},
         "n": str(len(record.test_metrics) or 1),
     }
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from bam_search.analysis.findings import Findings
 from bam_search.files import write
+from bam_search.report.class_table import class_table
 from bam_search.report.figures import draw, draw_curves
 from bam_search.report.paper_table import paper_table
 from bam_search.report.payload import ReportContext, payload
@@ -65,6 +66,7 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
         verdicts=verdict_lines(findings),
         figures=_figures(findings),
         tables=_tables(context, findings),
+        classes=class_table(findings.by_class, context.classes),
         stopping=stopping_lines(findings.stopping),
         stopped=stopped_lines(findings.records),
         failures=_failures(findings.records),

@@ -17,6 +17,7 @@ from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.analysis.recommendation import Answer, Recommendation
 from bam_search.errors import UserError
+from bam_search.report.class_table import by_class_values
 from bam_search.report.commands import Origin, commands
 from bam_search.report.paper_table import Paper
 from bam_search.report.render import LIBRARIES
@@ -54,6 +55,7 @@ class ReportContext:
     sites: the backbone's sites, to draw placements.
     origin: where its candidates come from, for commands; None if that is not known.
     base: the backbone's counts, which the overheads are above.
+    classes: the names of the data's classes, in the order of their numbers, if they have names.
     """
 
     title: str
@@ -68,6 +70,7 @@ class ReportContext:
     sites: Sites = field(default_factory=lambda: Sites(()))
     origin: Origin | None = None
     base: Mapping[str, int] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     state: str = ""
 
     @property
@@ -100,6 +103,7 @@ def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
         "origin": context.origin and asdict(context.origin),
         "commands": context.origin and commands(context.origin),
         "base": dict(context.base),
+        "classes": context.classes,
         "sites": [asdict(site) for site in _drawn_sites(context, records)],
         "blocks": context.sites.blocks,
         "axes": _axes(encoder),
@@ -164,6 +168,7 @@ def found(findings: Findings) -> dict[str, Any]:
         "front": [record.tag for record in findings.front],
         "believability": believable and asdict(believable),
         "recommended": recommended and _recommendation_values(recommended),
+        "by_class": findings.by_class and by_class_values(findings.by_class),
         "answers": [_answer_values(answer) for answer in findings.answers],
         "finalists": [_finalist_values(finalist) for finalist in findings.finalists],
         "differences": _difference_values(findings),
@@ -289,6 +294,7 @@ def _context(values: Mapping[str, Any]) -> ReportContext:
         sites=Sites(sites, blocks=tuple(values["blocks"])),
         origin=Origin(**values["origin"]) if values["origin"] else None,
         base=values["base"],
+        classes=tuple(values.get("classes", ())),
         state=values["state"],
     )
 

@@ -14,7 +14,7 @@ from bam_search.analysis.effects import Effect
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.analysis.recommendation import AXES
-from bam_search.analysis.statistics import Mean
+from bam_search.analysis.statistics import Mean, mean
 from bam_search.errors import UserError
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
@@ -106,9 +106,20 @@ def _finalist_row(finalist: Finalist) -> dict[str, str]:
         "s.d.": "" if test.sd is None else metric.text(test.sd),
         "90 % interval": interval,
         "n": str(test.n),
+        **{f"mean test {title}": text for title, text in further_texts(record).items()},
         "on the front": front_text(finalist),
         **{f"{title}, +%": f"{record.objective(key):+.2f}" for key, title in AXES.items()},
     }
+
+
+def further_texts(record: Record) -> dict[str, str]:
+    """What the task measures beside its metric: '43.21 ± 0.30' by title, over the seeds."""
+    found = {}
+    for title, values in record.test_further.items():
+        each = mean(values)
+        spread = "" if each.sd is None else f" ± {record.metric.text(each.sd)}"
+        found[title] = f"{record.metric.text(each.mean)}{spread}"
+    return found
 
 
 def front_text(finalist: Finalist) -> str:
@@ -185,6 +196,9 @@ def _row(metric: Metric, record: Record, test: Mean | None) -> dict[str, str]:
         "name": record.name,
         "placement": record.placement,
         f"validation {metric.title}": validation_text(record),
+        **{
+            f"validation {title}": metric.once(value) for title, value in record.val_further.items()
+        },
         f"test {metric.title} (n)": test_text(metric, test),
         "params, M": f"{record.params / 1e6:.3f}",
         "params, +%": f"{record.params_overhead:+.2f}",

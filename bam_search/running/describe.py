@@ -66,6 +66,7 @@ def report_context(
             str(folder), ready.study.space, ready.study.data.source, ready.study.start.weights
         ),
         base={key: getattr(ready.costs.base, key) for key in COUNTS},
+        classes=data.classes,
     )
 
 

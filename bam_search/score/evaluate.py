@@ -86,7 +86,7 @@ class Score:
     is the training curve;
     `seconds` is the wall time of training and measuring. `micro_batches` is 2 where the memory was
     too small for whole batches: normalisations then saw halves. `loss` is the mean loss on the
-    samples that were measured.
+    samples that were measured. `further`, `by_class` and `class_samples` are those of `Measured`.
     """
 
     value: float
@@ -96,6 +96,9 @@ class Score:
     seconds: float
     micro_batches: int = 1
     loss: float = math.nan
+    further: Mapping[str, float] = field(default_factory=dict)
+    by_class: tuple[float | None, ...] = ()
+    class_samples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,9 @@ def _score(
         seconds,
         micro_batches,
         last.loss,
+        last.further,
+        last.by_class,
+        last.class_samples,
     )
 
 

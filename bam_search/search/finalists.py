@@ -262,7 +262,13 @@ def _fields(result: Result) -> Mapping[str, Any]:
     if result.score is None:
         return {"failure": result.failure}
     score = result.score
+    more = {
+        "further": dict(score.further),
+        "by_class": score.by_class,
+        "class_samples": score.class_samples,
+    }
     return {
+        **{key: value for key, value in more.items() if value},
         "metric": score.value,
         "standard_error": score.standard_error,
         "samples": score.samples,

@@ -179,6 +179,9 @@ def _as_random(record: Record, number: int) -> Record:
         test_metrics=(),
         test_standard_errors=(),
         test_seeds=(),
+        test_further={},
+        test_by_class=(),
+        test_class_samples=(),
         seconds=0.0,
     )
 
@@ -348,6 +351,7 @@ def _trained(study: Study, record: Record, result: Result) -> Record:
         val_metric=score.value,
         val_standard_error=score.standard_error,
         val_samples=score.samples,
+        val_further=dict(score.further),
         epoch_metrics=tuple(epoch.value for epoch in score.per_epoch if epoch.value is not None),
         train_losses=tuple(epoch.loss for epoch in score.per_epoch),
         seconds=seconds,

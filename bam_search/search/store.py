@@ -258,9 +258,25 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         "test_metrics": tuple(column(METRIC)),
         "test_standard_errors": tuple(column("standard_error")),
         "test_samples": max(column("samples"), default=None),
+        **_more_fields(list(scored.values())),
         "test_seconds": sum(column("seconds")) if scored else None,
         "test_micro_batches": max(column("micro_batches"), default=None),
         "test_failure": failures[0] if failures else "",
+    }
+
+
+def _more_fields(finals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of what a task measures beside its metric, where all final trainings have it."""
+    by_title = [fields.get("further", {}) for fields in finals]
+    titles = [
+        title for title in next(iter(by_title), {}) if all(title in each for each in by_title)
+    ]
+    by_class = [tuple(fields.get("by_class", ())) for fields in finals]
+    samples = [tuple(fields.get("class_samples", ())) for fields in finals]
+    return {
+        "test_further": {title: tuple(each[title] for each in by_title) for title in titles},
+        "test_by_class": tuple(by_class) if all(by_class) else (),
+        "test_class_samples": next(iter(samples), ()) if all(by_class) else (),
     }
 
 

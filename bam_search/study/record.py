@@ -4,7 +4,7 @@ No torch, no optuna.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +50,10 @@ class Record:
             (`test_micro_batches`: in a final training).
         test_metrics: of final trainings with the fresh seeds `test_seeds`, each measured once on
             `test_samples` samples.
+        val_further, test_further: what the task measures beside its metric, by title; of each final
+            training.
+        test_by_class: the metric on the samples of each class, of each final training; None for a
+            class without samples. `test_class_samples` is how many each class has.
         latency_overhead: the measured time of a forward pass above the backbone's, on the study's
             device, with its 95 % interval (see `bam_search.score.latency`); of finalists only.
     """
@@ -97,6 +101,10 @@ class Record:
     test_failure: str = ""
     latency_overhead: float | None = None
     latency_interval: tuple[float, ...] = ()
+    val_further: dict[str, float] = field(default_factory=dict)
+    test_further: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    test_by_class: tuple[tuple[float | None, ...], ...] = ()
+    test_class_samples: tuple[int, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -218,12 +226,17 @@ class Record:
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> "Record":
         """The inverse of `to_dict`, also after JSON has made lists of the tuples."""
-        values: dict[str, Any] = {}
-        for field in fields(cls):
-            if field.name in table:
-                value = table[field.name]
-                values[field.name] = tuple(value) if isinstance(value, list) else value
-        return cls(**values)
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: _with_tuples(table[name]) for name in names if name in table})
+
+
+def _with_tuples(value: Any) -> Any:
+    """The value with tuples for all lists in it."""
+    if isinstance(value, list):
+        return tuple(map(_with_tuples, value))
+    if isinstance(value, dict):
+        return {key: _with_tuples(inner) for key, inner in value.items()}
+    return value
 
 
 METRIC = "metric"

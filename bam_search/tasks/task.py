@@ -7,8 +7,8 @@ samples are its own: nobody else looks into them, they are `Any` outside of the 
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -157,11 +157,19 @@ class Measured:
     `standard_error` is that of the value, in its unit: how far another such set of samples would
     change it. It does not include the spread between training seeds. Raises ValueError if one of
     the two is not finite: then the training has failed.
+
+    A task may measure more. `further` are values by their titles, such as "top-5 error, %": they
+    are shown beside the metric, and decide nothing. `by_class` is the metric on the samples of each
+    class, None for a class without samples, and `class_samples` how many these are; both are in the
+    order of the data set's `classes`.
     """
 
     value: float
     loss: float
     standard_error: float
+    further: Mapping[str, float] = field(default_factory=dict)
+    by_class: tuple[float | None, ...] = ()
+    class_samples: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and math.isfinite(self.standard_error)):

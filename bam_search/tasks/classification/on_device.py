@@ -3,6 +3,7 @@
 import functools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,6 +23,8 @@ NO_LABEL = -1
 
 It equals no answer, and the loss leaves it out.
 """
+TOP = 5
+"""With more classes than this, the error of the best TOP answers is measured too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,8 @@ class TrainingImages:
 
     def held_out(self, images: Images) -> "HeldOutImages":
         """Other images, to be measured."""
-        return HeldOutImages.of(images, self.normalisation, self.device)
+        classes = 1 + int(max(self.images.y.max(), images.y.max()))
+        return HeldOutImages.of(images, classes, self.normalisation, self.device)
 
     def inputs(self, images: Images) -> Tensor:
         """(B, C, H, W): the images as they are, normalised."""
@@ -73,18 +77,21 @@ class TrainingImages:
 
 @dataclass(frozen=True, eq=False)
 class HeldOutImages:
-    """`n` images in full batches on a device.
+    """Images in full batches on a device.
 
-    `pixels` is (steps, B, H, W, C) uint8 and `labels` is (steps, B) int64.
+    `pixels` is (steps, B, H, W, C) uint8 and `labels` is (steps, B) int64. `class_samples` is how
+    many images each class has.
     """
 
     pixels: Tensor
     labels: Tensor
-    n: int
+    class_samples: tuple[int, ...]
     normalisation: Normalisation
 
     @classmethod
-    def of(cls, images: Images, normalisation: Normalisation, device: str) -> "HeldOutImages":
+    def of(
+        cls, images: Images, classes: int, normalisation: Normalisation, device: str
+    ) -> "HeldOutImages":
         """The images in batches of one shape: black images without a label fill the last batch."""
         batch = BATCH[device]
         missing = -len(images) % batch
@@ -92,41 +99,77 @@ class HeldOutImages:
         labels = functional.pad(torch.from_numpy(images.y), (0, missing), value=NO_LABEL)
         pixels = pixels.view(-1, batch, *pixels.shape[1:])
         labels = labels.view(-1, batch)
-        return cls(pixels.to(device), labels.to(device), len(images), normalisation)
+        samples = tuple(np.bincount(images.y, minlength=classes).tolist())
+        return cls(pixels.to(device), labels.to(device), samples, normalisation)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def tally(self) -> "Answers":
         """No answers yet."""
-        correct = torch.zeros((), dtype=torch.int64, device=self.labels.device)
-        return Answers(self, correct, torch.zeros_like(correct, dtype=torch.float64))
+        correct = self.labels.new_zeros(())
+        by_class = self.labels.new_zeros(len(self.class_samples))
+        loss = torch.zeros_like(correct, dtype=torch.float64)
+        return Answers(self, correct, torch.zeros_like(correct), by_class, loss)
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """How many answers were `correct`, and the sum of their `loss`, on the device."""
+    """How many answers were `correct`, and the sum of their `loss`, on the device.
+
+    `among_top` is how many of the best TOP answers had the right one among them, `by_class`,
+    (classes,), how many answers were correct for the images of each class.
+    """
 
     held_out: HeldOutImages
     correct: Tensor
+    among_top: Tensor
+    by_class: Tensor
     loss: Tensor
 
     def reset(self) -> None:
         """Begin again."""
-        self.correct.zero_()
-        self.loss.zero_()
+        for total in (self.correct, self.among_top, self.by_class, self.loss):
+            total.zero_()
 
     def add(self, model: Model, step: Tensor) -> None:
         """Count the right answers of batch number `step`, and add its loss."""
         pixels = self.held_out.pixels.index_select(0, step)[0]
         labels = self.held_out.labels.index_select(0, step)[0]
         logits = model(self.held_out.normalisation(pixels)).float()
-        self.correct.add_((logits.argmax(1) == labels).sum())
+        right = logits.argmax(1) == labels
+        self.correct.add_(right.sum())
+        # An image without a label is never right, so it may count for any class.
+        self.by_class.index_add_(0, labels.clamp(min=0), right.long())
+        if self._has_top:
+            top = logits.topk(TOP, dim=1).indices
+            self.among_top.add_((top == labels[:, None]).sum())
         loss = functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL)
         self.loss.add_(loss)
 
     def measured(self) -> Measured:
-        """The top-1 error in percent, and the mean cross-entropy without label smoothing."""
-        n = self.held_out.n
+        """The top-1 error in percent, and the mean cross-entropy without label smoothing.
+
+        Also the top-5 error, and the top-1 error of each class to two decimals.
+        """
+        samples = self.held_out.class_samples
+        n = sum(samples)
         error = 100 * (n - int(self.correct)) / n
-        return Measured(error, float(self.loss) / n, binomial(error, n))
+        among_top = 100 * (n - int(self.among_top)) / n
+        return Measured(
+            error,
+            float(self.loss) / n,
+            binomial(error, n),
+            {f"top-{TOP} error, %": among_top} if self._has_top else {},
+            tuple(map(_error, self.by_class.tolist(), samples)),
+            samples,
+        )
+
+    @property
+    def _has_top(self) -> bool:
+        return len(self.held_out.class_samples) > TOP
+
+
+def _error(correct: int, samples: int) -> float | None:
+    """The error in percent; None without samples."""
+    return round(100 * (samples - correct) / samples, 2) if samples else None
