@@ -11,7 +11,8 @@ from bam_search.errors import UserError
 from bam_search.model.attach import fit_to_sites, resolve
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import backbone, build, sites_of
-from bam_search.model.load import load
+from bam_search.model.load import Inputs, load
+from bam_search.model.trace import Shape
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS, Cost, count, overheads
 from bam_search.score.cost_table import cost_table
@@ -37,6 +38,7 @@ HEADS = {
 class Asked:
     """What the command line asked for.
 
+    `shape` is (C, H, W) of one image; None, as `classes`, for what each space is made for.
     No spaces mean all that ship for the default task, no placements the paper's four. `modules`
     says what goes to targets without one, and where modules of the user's lie.
     """
@@ -44,10 +46,25 @@ class Asked:
     spaces: tuple[str, ...]
     placements: tuple[str, ...]
     modules: tuple[str, ...]
+    shape: Shape | None
+    classes: int | None
     audit: bool
     latency: bool
     device: str
     batch: int
+
+    def space(self, name: str) -> SearchSpace:
+        """Return the space of this name for these images. Raises UserError if it has its own."""
+        natural = load(name)
+        shape, classes = self.shape or natural.input_shape, self.classes or natural.classes
+        space = load(name, Inputs(shape, classes))
+        if (space.input_shape, space.classes) != (shape, classes):
+            raise UserError(
+                f"space {name!r} says itself that it takes {space.input_shape} "
+                f"and has {space.classes} outputs",
+                "leave --input and --classes out",
+            )
+        return space
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ def rows(asked: Asked) -> Iterator[Row]:
     as_written = bool(asked.placements or module)
     texts = written_placements(asked.placements, module, usual)
     for name in asked.spaces or default_spaces():
-        space = load(name)
+        space = asked.space(name)
         sites = sites_of(space)
         costs = cost_table(space, sites)
         for text in texts:

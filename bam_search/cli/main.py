@@ -91,6 +91,21 @@ def _seconds(
     return seconds
 
 
+def _shape(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> tuple[int, ...] | None:
+    """Return what `parse_shape` reads; None for None."""
+    return None if text is None else parse_shape(text)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Return '3x224x224' as (3, 224, 224), and CxL or CxDxHxW likewise. Raises UserError."""
+    sizes = text.lower().split("x")
+    if not 2 <= len(sizes) <= 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise UserError(f"--input {text!r} is not CxHxW", "for example --input 3x224x224")
+    return tuple(map(int, sizes))
+
+
 def _name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
     """Return `text`, a name that a folder and a database can have. Raises BadParameter."""
     if text is not None and not re.fullmatch(r"[\w][\w. -]{0,199}", text):
@@ -264,6 +279,16 @@ def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **
     "or one of yours: NAME=FILE.py:CLASS.  [default: bam]",
 )
 @click.option(
+    "--input",
+    "shape",
+    callback=_shape,
+    metavar="CxHxW",
+    help="The shape of one image.  [default: what each space is made for]",
+)
+@click.option(
+    "--classes", type=click.IntRange(2), metavar="N", help="How many.  [default: likewise]"
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -309,6 +334,7 @@ def count(as_json: bool, **asked: Any) -> None:
 @click.option(
     "--input",
     "shape",
+    callback=_shape,
     metavar="CxHxW",
     help="The shape of one image; CxL of a sequence.  [default: what the model was made for]",
 )
@@ -316,7 +342,7 @@ def count(as_json: bool, **asked: Any) -> None:
     "--target", metavar="TEXT", help="Only what this names: bottleneck, layer3.*, /layer[34]/, ..."
 )
 @click.option("--json", "as_json", is_flag=True, help="For machines: a list of objects.")
-def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> None:
+def sites(model: str, shape: tuple[int, ...] | None, target: str | None, as_json: bool) -> None:
     """Show where attention can go in MODEL, what BAM costs there, and why it cannot go elsewhere.
 
     MODEL is a search space, torchvision:NAME, timm:NAME, or path/to/file.py:function; the last
@@ -324,7 +350,7 @@ def sites(model: str, shape: str | None, target: str | None, as_json: bool) -> N
     """
     from bam_search.cli import sites as listing
 
-    listing.show(model, listing.parse_shape(shape) if shape else None, target, as_json)
+    listing.show(model, shape, target, as_json)
 
 
 @cli.command()

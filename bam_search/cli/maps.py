@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bam_search.cli.candidate import find, setup
+from bam_search.cli.candidate import Setup, find, setup
 from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.model.attention_gain import attention_gains
@@ -32,7 +32,8 @@ def show(
 ) -> None:
     """Write a page of the attention gains of the candidate `tag` to `out`.
 
-    It shows `count` test samples, or as many of the folder `pictures` if that is given.
+    It shows `count` test samples from all over the test set, which may be in the order of its
+    classes, or as many of the folder `pictures` if that is given.
     `modules` says where modules of the user's lie now.
 
     Raises UserError.
@@ -44,10 +45,13 @@ def show(
     height, width = candidate.space.input_shape[1:]
     if pictures:
         shown = _user_pictures(pictures, (width, height), count)
-        samples = how.task.from_pictures(shown.pixels)
+        samples, captions = how.task.from_pictures(shown.pixels), list(shown.captions)
     else:
-        samples = how.parts.test.first(count)
+        test = how.parts.test
+        index = np.unique(np.linspace(0, len(test) - 1, count).round().astype(np.int64))
+        samples = test.take(index)
         shown = how.task.gallery(samples)
+        captions = _captions(shown, how, index)
     net = candidate.net(how.seed)
     load_weights(net, weights)
     net.to(how.device.type).eval()
@@ -57,8 +61,20 @@ def show(
         gains = attention_gains(net, lambda: context.model(net)(inputs))
     gain_maps = {site: gain.cpu().numpy() for site, gain in gains.items()}
     title = f"Attention of #{tag}, {candidate.record.placement}"
-    write(out, gallery(title, how.task.sample, shown.captions, shown.pixels, gain_maps))
+    write(out, gallery(title, how.task.sample, captions, shown.pixels, gain_maps))
     click.echo(f"maps: {out}")
+
+
+def _captions(shown: Gallery, how: Setup, index: np.ndarray) -> list[str]:
+    """Return the captions of the test samples at `index`: the task's own, or their classes."""
+    if shown.captions:
+        return list(shown.captions)
+    names, numbers = how.data.classes, index.tolist()
+    captions = [f"test {how.task.sample} {number}" for number in numbers]
+    return [
+        f"{caption}: {names[label]}" if names else f"{caption}: class {label}"
+        for caption, label in zip(captions, shown.labels, strict=True)
+    ]
 
 
 def _user_pictures(folder: Path, size: tuple[int, int], count: int) -> Gallery:
@@ -77,7 +93,7 @@ def _user_pictures(folder: Path, size: tuple[int, int], count: int) -> Gallery:
     pixels = []
     for path in paths:
         try:
-            image = Image.open(path).convert("RGB")
+            image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
             pixels.append(np.asarray(ImageOps.fit(image, size)))
         except (OSError, UnidentifiedImageError) as error:
             raise UserError(f"{path} cannot be read as a picture: {error}") from None

@@ -55,14 +55,6 @@ def show(model: str, input_shape: Shape | None, target: str | None, as_json: boo
         click.echo(line)
 
 
-def parse_shape(text: str) -> Shape:
-    """Return `3x224x224` as (3, 224, 224), and CxL or CxDxHxW likewise. Raises UserError."""
-    sizes = text.lower().split("x")
-    if not 2 <= len(sizes) <= 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise UserError(f"--input {text!r} is not CxHxW", "for example --input 3x224x224")
-    return tuple(map(int, sizes))
-
-
 def _rows(net: nn.Module, sites: Sites) -> list[Row]:
     """Return a row for each submodule of `net`."""
     by_name = sites.by_name

@@ -55,7 +55,7 @@ def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
             `path/to/file.py:function` for a function or class that gives an nn.Module or a
             SearchSpace, `torchvision:NAME` or `timm:NAME`; the last three with arguments if need
             be, whose values are literals: `net.py:Net(depth=3)`.
-        inputs: for models, and spaces that ship; a user's space says itself what it is for.
+        inputs: for models, and spaces that ship; a user's space that says what it is for keeps it.
             Without them a model of a library has the images it was made for, and one of the user's
             CIFAR-100's.
 
@@ -64,7 +64,8 @@ def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
     """
     if not is_model_name(name):
         space = load_space(name)
-        return space if inputs is None or name.endswith(".py") else _for_inputs(space, inputs)
+        is_fixed = name.endswith(".py") and space.states_inputs
+        return space if inputs is None or is_fixed else _for_inputs(space, inputs)
     model = ModelName.parse(name)
     if model.is_file:
         return _of_function(model, inputs or Inputs((3, 32, 32), 100))

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 class Origin:
     """Where a study's candidates come from: its folder, its space, its data and its weights.
 
-    Each is as the command line takes it; `weights` is empty of a study from scratch.
+    Each is as the command line takes it; `weights` is empty of a study from scratch. `shape` and
+    `classes` are those of its data; empty and 0 where the space is made for them.
     """
 
     folder: str
     space: str
     data: str
     weights: str = ""
+    shape: tuple[int, ...] = ()
+    classes: int = 0
 
 
 def commands(origin: Origin) -> tuple[str, ...]:
@@ -29,8 +32,10 @@ def commands(origin: Origin) -> tuple[str, ...]:
     data = ["--data", origin.data]
     weights = f"{origin.folder}/candidate-{{tag}}.pt"
     start = ["--weights", origin.weights] if origin.weights else []
+    size = "x".join(map(str, origin.shape))
+    inputs = ["--input", size, "--classes", str(origin.classes)] if size else []
     asked = (
-        ["count", "--space", origin.space, "--placement", "{placement}"],
+        ["count", "--space", origin.space, *inputs, "--placement", "{placement}"],
         ["train", *candidate, *data, *start, "--out", weights],
         ["maps", *candidate, *data, "--weights", weights],
         ["export", *candidate, "--weights", weights],

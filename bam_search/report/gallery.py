@@ -15,7 +15,11 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 from bam_search.report.render import render
 
 SIDE = 112
-"""Pixels of the shorter side of a picture on the page."""
+"""Pixels of the shorter side to which smaller pictures are enlarged, and many are made smaller."""
+LARGEST = 224
+"""Pixels of the shorter side to which larger pictures are made smaller, if they are few."""
+MANY = 100
+"""So many pictures are at most SIDE large, so that a page can be sent around."""
 STRENGTH = 0.55
 """How much of an overlay is colour."""
 
@@ -41,20 +45,16 @@ def gallery(
     network.
     """
     scales = {site: (float(gain.min()), float(gain.max())) for site, gain in gains.items()}
+    largest = SIDE if len(names) * (1 + len(gains)) >= MANY else LARGEST
     rows = []
     for i, name in enumerate(names):
-        pictures = [_picture(pixels[i], name)]
+        pictures = [_picture(pixels[i], name, largest)]
         for site, gain in gains.items():
-            pictures.append(_site_picture(name, site, pixels[i], gain[i], scales[site]))
+            coloured = overlay(pixels[i], gain[i], *scales[site])
+            spread = f"gain {gain[i].min():.2f} to {gain[i].max():.2f}"
+            pictures.append(_picture(coloured, f"{name}, {site}: {spread}", largest))
         rows.append(pictures)
     return render("gallery.html", "none", title, sample=sample, scales=scales, rows=rows)
-
-
-def _site_picture(
-    name: str, site: str, pixels: np.ndarray, gain: np.ndarray, scale: tuple[float, float]
-) -> Picture:
-    spread = f"gain {gain.min():.2f} to {gain.max():.2f}"
-    return _picture(overlay(pixels, gain, *scale), f"{name}, {site}: {spread}")
 
 
 def overlay(pixels: np.ndarray, gain: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -80,12 +80,22 @@ COLOURS = _colours()
 """(256, 3): the colours from the least gain to the greatest."""
 
 
-def _picture(pixels: np.ndarray, text: str) -> Picture:
-    """The picture, enlarged by a whole factor to about SIDE."""
-    factor = max(1, SIDE // min(pixels.shape[:2]))
+def _picture(pixels: np.ndarray, text: str, largest: int) -> Picture:
+    """The picture, a small one enlarged by a whole factor to about SIDE, else at most `largest`."""
     image = Image.fromarray(pixels)
-    large = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    shorter = min(image.size)
+    factor = max(1, SIDE // shorter)
+    if factor > 1:
+        size = (image.width * factor, image.height * factor)
+        return Picture(_address(image.resize(size, Image.Resampling.NEAREST), "PNG"), text)
+    share = min(1.0, largest / shorter)
+    size = (round(share * image.width), round(share * image.height))
+    return Picture(_address(image.resize(size, Image.Resampling.LANCZOS), "JPEG"), text)
+
+
+def _address(image: Image.Image, form: str) -> str:
+    """The address that carries the picture: PNG for large pixels, JPEG for photographs."""
     buffer = io.BytesIO()
-    large.save(buffer, "PNG")
+    image.save(buffer, form, quality=90)
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(f"data:image/png;base64,{encoded}", text)
+    return f"data:image/{form.lower()};base64,{encoded}"

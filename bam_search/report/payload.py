@@ -292,7 +292,7 @@ def _context(values: Mapping[str, Any]) -> ReportContext:
         recommend_by=tuple(values["recommend_by"]),
         paper=_paper(values["paper"]),
         sites=Sites(sites, blocks=tuple(values["blocks"])),
-        origin=Origin(**values["origin"]) if values["origin"] else None,
+        origin=Origin(**_with_tuples(values["origin"])) if values["origin"] else None,
         base=values["base"],
         classes=tuple(values.get("classes", ())),
         state=values["state"],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bam_search import __version__
+from bam_search.model.load import load
 from bam_search.model.start import StartPlan
 from bam_search.report.commands import Origin
 from bam_search.report.paper_table import Paper
@@ -62,12 +63,19 @@ def report_context(
         recommend_by=ready.study.recommend.by,
         paper=paper,
         sites=ready.sites,
-        origin=Origin(
-            str(folder), ready.study.space, ready.study.data.source, ready.study.start.weights
-        ),
+        origin=_origin(ready, folder),
         base={key: getattr(ready.costs.base, key) for key in COUNTS},
         classes=data.classes,
     )
+
+
+def _origin(ready: ResolvedRun, folder: Path) -> Origin:
+    """Return where the candidates come from."""
+    study, space = ready.study, ready.space
+    natural = load(study.space)
+    is_natural = (natural.input_shape, natural.classes) == (space.input_shape, space.classes)
+    inputs = () if is_natural else (space.input_shape, space.classes)
+    return Origin(str(folder), study.space, study.data.source, study.start.weights, *inputs)
 
 
 def _paper(ready: ResolvedRun, data: Dataset, samples: int) -> Paper:
@@ -76,12 +84,13 @@ def _paper(ready: ResolvedRun, data: Dataset, samples: int) -> Paper:
     The figures mean nothing beside those of another metric.
     """
     study, metric = ready.study, ready.task.metric
+    is_whole = samples == ready.source.train
     if data.stands_in_for:
         ours = data.name
-    elif samples != ready.source.train:
-        ours = f"{samples:,} training {ready.task.sample}s of {data.name}"
-    else:
+    elif is_whole and {entry.data for entry in study.paper} == {data.name}:
         ours = ""
+    else:
+        ours = f"{samples:,} training {ready.task.sample}s of {data.name}"
     comparable = metric.identity == ERROR.identity
     return Paper(
         study.claim,

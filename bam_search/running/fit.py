@@ -169,8 +169,8 @@ def _remedy(space: str, inputs: Inputs, least: int) -> str:
     """What makes the smallest maps, of side `least`, large enough."""
     needed = LEAST_SIDE * -(-min(inputs.shape[1:]) // least)
     bases = [name for name, row in space_table().items() if row.larger == space]
-    stride_1 = bases[0] if bases else "resnet18"
-    return f"--set data.size={needed}, or with the stem of space {stride_1}"
+    other = f"in {bases[0]}" if bases else "in a network whose stem has stride 1, such as resnet18"
+    return f"--set data.size={needed}, or {other}"
 
 
 def _names(names: list[str]) -> str:

@@ -8,7 +8,7 @@ import importlib
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ DILATIONS = (1, 2, 4, 6)
 class SearchSpace:
     """A search space: what the function `space()` of a user's file returns.
 
-    `backbone(classes)` builds the nn.Module; `input_shape` is (C, H, W) of one image. `sites` are
+    `backbone(classes)` builds the nn.Module; `input_shape` is (C, H, W) of one image. If both it
+    and `classes` are left at their defaults, CIFAR-100's, they follow a study's data. `sites` are
     the targets the search may choose among (see `bam_search.space.sites`), `modules` the attention
     modules with the values of each option; without any, see `offered`.
     """
@@ -42,6 +43,13 @@ class SearchSpace:
     classes: int = 100
     sites: tuple[str, ...] = ("stage-ends", "every-block")
     modules: Mapping[str, Options] = field(default_factory=dict)
+
+    @property
+    def states_inputs(self) -> bool:
+        """Whether it says what it is for, so that it is for nothing else."""
+        mine = {item.name: getattr(self, item.name) for item in fields(self)}
+        defaults = {item.name: item.default for item in fields(self)}
+        return any(mine[key] != defaults[key] for key in ("input_shape", "classes"))
 
     def offered(self, channels: int) -> Mapping[str, Options]:
         """The modules to choose among at a site of so many channels, legal there or not.

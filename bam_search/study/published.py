@@ -30,8 +30,8 @@ class PublishedFigure:
     """The paper's figures for `reference`, a reference of the study, each as [value, mark].
 
     `net` is the search space that holds the paper's network, `mirror` a small one that stands in
-    for it on a CPU. `error` is ERROR on CIFAR-100's test set, `params` is in millions, `gflops` in
-    1e9 multiply-adds.
+    for it on a CPU. `error` is ERROR on the test set of `data`, `params` is in millions, `gflops`
+    in 1e9 multiply-adds.
     """
 
     reference: str
@@ -40,6 +40,7 @@ class PublishedFigure:
     error: Marked | None = None
     params: Marked | None = None
     gflops: Marked | None = None
+    data: str = "CIFAR-100"
 
 
 def beside(entries: Sequence[PublishedFigure], space: str) -> tuple[PublishedFigure, ...]:

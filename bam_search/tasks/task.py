@@ -230,10 +230,15 @@ class TrainingData(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Samples as pictures: `pixels` is (n, H, W, 3) uint8, with a caption each."""
+    """Samples as pictures: `pixels` is (n, H, W, 3) uint8.
+
+    Each has a caption; or, without captions, a class, whose name is the caption: `labels` are the
+    numbers of the classes.
+    """
 
     pixels: np.ndarray
-    captions: Sequence[str]
+    captions: Sequence[str] = ()
+    labels: Sequence[int] = ()
 
 
 @runtime_checkable

@@ -219,3 +219,34 @@ def test_convolutions_that_keep_the_size_count(
     assert code == 0
     stages = 9 * (3 * 8 * 32**2 + 8 * 16 * 16**2 + 16 * 32 * 8**2)
     assert json.loads(out)["macs_conv_fc"] == stages + 32 * 100 * 4**2
+
+
+def test_it_counts_at_the_size_of_the_users_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("--space", "imagenet_small", "--placement", "none", "--json")
+    code, out, _ = run(monkeypatch, capsys, "count", *args, "--input", "3x64x64", "--classes", "10")
+    assert code == 0
+    row = json.loads(out)
+    assert (row["params"], row["macs_conv_fc"]) == (308_650, 12_944_640)
+    code, _, err = run(monkeypatch, capsys, "count", *args, "--input", "64")
+    assert code == 2
+    assert "--input '64' is not CxHxW" in err
+
+
+def test_a_space_that_says_what_it_takes_is_counted_at_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from bam_search.space.search_space import SearchSpace, load_space\n"
+        "def space():\n"
+        "    return SearchSpace('own', load_space('small').backbone, (3, 48, 48), 7)\n"
+    )
+    args = ("count", "--space", str(path), "--placement", "none")
+    assert run(monkeypatch, capsys, *args)[0] == 0
+    code, _, err = run(monkeypatch, capsys, *args, "--classes", "10")
+    assert code == 2
+    assert "takes (3, 48, 48) and has 7 outputs" in err
+    path.write_text(path.read_text().replace(", (3, 48, 48), 7", ""))
+    assert run(monkeypatch, capsys, *args, "--classes", "10")[0] == 0

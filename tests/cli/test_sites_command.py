@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import run_command
 
-from bam_search.cli.sites import parse_shape
+from bam_search.cli.main import parse_shape
 
 
 def test_the_table_names_every_submodule(

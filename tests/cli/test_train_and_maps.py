@@ -63,7 +63,11 @@ def test_a_candidate_is_trained_the_same_again(
     assert run_command(monkeypatch, "train", report, *args) == 0
     out, err = capsys.readouterr()
     path = re.escape(str(again))
-    assert re.fullmatch(rf"{path}: \d+\.\d\d % test top-1 error after 1 epoch, seed 1000003\n", out)
+    assert re.fullmatch(
+        rf"{path}: \d+\.\d\d % test top-1 error after 1 epoch, seed 1000003, "
+        r"top-5 error, % \d+\.\d\d\n",
+        out,
+    )
     assert "on 600 images" in err
     assert "the study measured" in err  # the report knows this seed
     one = torch.load(weights, weights_only=True)
@@ -134,7 +138,11 @@ def test_maps_of_test_images_and_of_a_users_pictures(
     assert run_command(monkeypatch, *words, "--count", 3) == 0
     page = report / f"candidate-{BOTTLENECK}-maps.html"
     assert capsys.readouterr().out == f"maps: {page}\n"
-    assert page.read_text().count("<img ") == 3 * (1 + 2)
+    html = page.read_text()
+    assert html.count("<img ") == 3 * (1 + 2)
+    labels = np.load(small_npz)["y_test"]
+    for number in (0, 150, 299):  # from all over the test set
+        assert f'alt="test image {number}: {labels[number]}"' in html
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from bam_search.report.gallery import COLOURS, SIDE, STRENGTH, gallery, overlay
+from bam_search.report.gallery import COLOURS, LARGEST, MANY, SIDE, STRENGTH, gallery, overlay
 
 ATTACK = '"><script>alert(1)</script>'
 
@@ -38,3 +38,16 @@ def test_the_page_has_each_image_under_each_site() -> None:
     assert "layer1<br>1.25 to 1.25" in page
     assert "one, layer1: gain 1.25 to 1.25" in page
     assert "plotly" not in page
+
+
+def test_photographs_are_shown_at_their_size_and_many_or_large_ones_smaller() -> None:
+    def sizes(n: int, height: int, width: int) -> set[tuple[int, int]]:
+        pixels = np.zeros((n, height, width, 3), dtype=np.uint8)
+        page = gallery("t", "image", ["x"] * n, pixels, {"layer1": np.ones((n, 2, 2))})
+        found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+        assert len(found) == 2 * n
+        return {Image.open(io.BytesIO(base64.b64decode(one))).size for one in found}
+
+    assert sizes(2, 160, 200) == {(200, 160)}
+    assert sizes(2, 2 * LARGEST, 4 * LARGEST) == {(2 * LARGEST, LARGEST)}
+    assert sizes(MANY // 2, LARGEST, LARGEST) == {(SIDE, SIDE)}

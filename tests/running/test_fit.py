@@ -117,7 +117,8 @@ def test_small_maps_are_named_with_what_makes_them_larger() -> None:
     assert size_advice(study, TEN, sites) == (
         "at 64x64 torchvision:resnet18 leaves maps smaller than 4x4 at 1 of its 4 sites "
         "(2x2 at layer4), too small for attention over positions; "
-        "all are larger with --set data.size=128, or with the stem of space resnet18",
+        "all are larger with --set data.size=128, "
+        "or in a network whose stem has stride 1, such as resnet18",
     )
     large = Inputs((3, 128, 128), 10)
     assert size_advice(study, large, sites_of(load("torchvision:resnet18", large))) == ()

@@ -57,11 +57,11 @@ class Classification:
         return TrainingImages.of(samples, recipe, device)
 
     def gallery(self, samples: Images) -> Gallery:
-        """The images in their order."""
+        """The images in their order, with their classes."""
         pixels = np.ascontiguousarray(samples.x)
         if pixels.shape[-1] == 1:
             pixels = np.repeat(pixels, 3, axis=-1)
-        return Gallery(pixels, [f"test image {i}" for i in range(len(pixels))])
+        return Gallery(pixels, labels=samples.y.tolist())
 
     def from_pictures(self, pixels: np.ndarray) -> Images:
         """The pictures, in no known class."""
