@@ -132,7 +132,21 @@ TRIPS: dict[str, Callable[[nn.Module], Callable[[Tensor], Tensor]]] = {
 }
 
 
-@pytest.mark.parametrize("trip", TRIPS)
+SLOW_TRIPS = ("compile", "export")
+"""Those that take seconds: two models always go on them, the others when slow tests run."""
+PAIRS = [
+    pytest.param(
+        make,
+        trip,
+        id=f"{make.__name__}-{trip}",
+        marks=[pytest.mark.slow] if trip in SLOW_TRIPS and make not in (resnet, swin) else [],
+    )
+    for make in MODELS
+    for trip in TRIPS
+]
+
+
+@pytest.mark.parametrize(("make", "trip"), PAIRS, indirect=["make"])
 def test_outputs_are_the_same_after(attended: nn.Module, trip: str) -> None:
     with torch.no_grad():
         expected = attended(images())

@@ -1,5 +1,6 @@
 """`run_study`: a study run from Python."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +40,16 @@ def ran(
     """A tiny placement study, and the records that it told of."""
     told: list[Record] = []
     out = tmp_path_factory.mktemp("api") / "study"
+    before = _signals()
     result = run_study(
         "placement", data=small_npz, device="cpu", out=out, overrides=TINY, on_result=told.append
     )
+    assert _signals() == before
     return result, told
+
+
+def _signals() -> list[object]:
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
 def test_a_study_gives_its_records_its_findings_and_its_page(
@@ -162,6 +169,7 @@ def test_what_could_not_deliver_is_an_error_and_the_page_says_why(
     assert (tmp_path / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_it_leaves_signals_and_streams_alone(small_npz: Path, tmp_path: Path) -> None:
     code = f"""
 import signal
