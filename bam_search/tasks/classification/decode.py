@@ -83,7 +83,8 @@ def _opened(content: bytes) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":  # Pillow makes it upright itself
         return 1
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    # A PNG's own method decodes it first, to look for EXIF data behind the pixels.
+    return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
 
 
 def _middle(given: tuple[int, int], wanted: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -151,7 +151,7 @@ class Manifest:
         name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:24]
         path = cache_folder() / f"manifest-{name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as table:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as table:
                 return cls._of_table(path, table)
         except Exception:  # whatever numpy raises for a file that is missing, cut off or no npz
             return cls(path, 0, {}, {}, Facts.joined([]))
