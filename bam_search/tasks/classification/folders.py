@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bam_search.errors import UserError
+from bam_search.tasks.classification.parts import TEST, TRAIN
 from bam_search.tasks.classification.picture_source import (
     SPLIT,
     Labelled,
@@ -24,9 +25,6 @@ from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Source
 from bam_search.words import counted
 
-TRAIN = ("train", "training")
-TEST = ("test", "testing", "val", "valid", "validation")
-"""What the parts are called, in any case; of several test parts the first one is taken."""
 PICTURES = (
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".png", ".tga", ".tif", ".tiff", ".webp"),
     *(".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx"),

@@ -86,6 +86,16 @@ def pictures_in(root: Path, files: Sequence[File], progress: Progress) -> Pictur
     def read(number: int) -> bytes:
         return (root / files[number].path).read_bytes()
 
+    return known_pictures(root, files, read, progress)
+
+
+def known_pictures(
+    root: Path, files: Sequence[File], read: Callable[[int], bytes], progress: Progress
+) -> Pictures:
+    """The pictures that `read` gives by number; those whose file changed are read.
+
+    Raises OSError if what is known of them cannot be kept.
+    """
     started = time.time_ns()
     manifest = Manifest.of(root)
     new = [number for number, file in enumerate(files) if not manifest.knows(file)]

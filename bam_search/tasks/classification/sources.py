@@ -1,7 +1,7 @@
 """Where classification gets its data: `--data` in each of its forms.
 
-An npz, a folder of images, CIFAR-100's folder, a data set of torchvision's by name, or a function
-in a user's file.
+An npz, a folder of images, Parquet files, CIFAR-100's folder, a data set of torchvision's by name,
+or a function in a user's file.
 """
 
 import zipfile
@@ -19,15 +19,15 @@ from bam_search.tasks.classification.data_sets import (
 )
 from bam_search.tasks.classification.folders import PICTURES, folder_source
 from bam_search.tasks.classification.npz import KEYS, npz_source
+from bam_search.tasks.classification.parquet import parquet_files, parquet_source
 from bam_search.tasks.classification.task import Classification, top1_error
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Source
 
 NAMES = ("auto", "cifar100", "generated")
 FORMS = (
-    "an .npz with x_train, y_train, x_test, y_test; a folder of images; cifar-100-python/; "
-    "torchvision:NAME; "
-    "file.py:function; auto, cifar100, generated"
+    "an .npz with x_train, y_train, x_test, y_test; a folder of images; Parquet files; "
+    "cifar-100-python/; torchvision:NAME; file.py:function; auto, cifar100, generated"
 )
 FUNCTION = "write a function that reads it, and give file.py:function"
 ADVICE: Mapping[tuple[str, ...], str] = {
@@ -73,7 +73,12 @@ def locate(wanted: str, reading: Reading = AS_IT_IS) -> Source:
 def _at(path: Path, reading: Reading) -> Source:
     if path.is_dir():
         cifar = cifar100.folder(path)
-        return fitted(cifar, reading) if cifar else folder_source(path, reading)
+        if cifar:
+            return fitted(cifar, reading)
+    if files := parquet_files(path):
+        return parquet_source(path, files, reading)
+    if path.is_dir():
+        return folder_source(path, reading)
     if not path.is_file():
         raise UserError(f"--data {str(path)!r}: there is no such file or folder", FORMS)
     if not zipfile.is_zipfile(path):
