@@ -12,7 +12,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
@@ -62,7 +62,8 @@ class Setting:
             flags["recipe"] = {"batch": self.batch, "optimizer": "sgd"}
         if self.processes is not None:
             flags["workers"] = self.processes
-        return load_study("placement", choose(self.device), flags, [])
+        study = load_study("placement", choose(self.device), flags, [])
+        return replace(study, recipe=study.recipe.for_size(CIFAR_INPUTS.shape[1:]))
 
     def split(self) -> Split:
         """The images, split by the first seed, whatever this one is."""

@@ -90,7 +90,8 @@ def _train(asked: argparse.Namespace) -> None:
     device = choose(asked.device)
     study = load_study("placement", device, {}, asked.set)
     workers = asked.workers or study.workers
-    recipe = replace(study.recipe, epochs=max(asked.epochs))
+    recipe = study.recipe.for_size(CIFAR_INPUTS.shape[1:])
+    recipe = replace(recipe, epochs=max(asked.epochs))
     space = load(asked.space, CIFAR_INPUTS)
     sites = sites_of(space)
     dataset = locate(asked.data).load()

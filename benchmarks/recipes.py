@@ -35,6 +35,7 @@ from benchmarks.placement_table import agree, held_apart
 
 CONDITIONS = ("space", "placement", "images", "epochs", "set", "seed")
 COLUMNS = (*CONDITIONS, "error", "loss", "cpu_seconds", "seconds")
+SIZE = CIFAR_INPUTS.shape[1:]
 HELD_OUT = 5000
 """Images that score."""
 
@@ -64,7 +65,7 @@ def main() -> None:
 
 def _about(dataset: Dataset, device: Device) -> dict[str, object]:
     """What all trainings of the table have in common."""
-    usual = asdict(load_study("placement", device, {}, []).recipe)
+    usual = asdict(load_study("placement", device, {}, []).recipe.for_size(SIZE))
     del usual["epochs"]
     return {
         "recipe": usual,
@@ -81,7 +82,7 @@ def _about(dataset: Dataset, device: Device) -> dict[str, object]:
 
 def _experiment(asked: argparse.Namespace, dataset: Dataset, device: Device) -> Experiment:
     study = load_study("placement", device, {}, asked.set)
-    recipe = replace(study.recipe, epochs=asked.epochs)
+    recipe = replace(study.recipe.for_size(SIZE), epochs=asked.epochs)
     split = held_apart(dataset, asked.images, HELD_OUT)
     sites = sites_of(load(asked.space, CIFAR_INPUTS))
     return Experiment("classification", asked.space, sites, split, recipe, device, threads=1)

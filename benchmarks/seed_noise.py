@@ -17,7 +17,6 @@ import argparse
 import json
 import platform
 import statistics
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from bam_search.search.executors import local
 from bam_search.search.study import load_study
 from bam_search.space.search_space import load_space
 from bam_search.tasks.classification import sources
+from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.metric import binomial
 
@@ -44,12 +44,13 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
     dataset = locate(data).load()
     parts = sources.task().split(dataset, study.data.sizes(len(dataset.train)), study.seed)
     sites = sites_of(load_space(study.space))
+    recipe = study.recipe.for_size(CIFAR_INPUTS.shape[1:])
     task = Experiment(
         "classification",
         study.space,
         sites,
         parts,
-        study.recipe,
+        recipe,
         device,
         threads_each(study.workers),
     )
@@ -77,7 +78,7 @@ def measure(data: str, seeds: int, device_name: str) -> dict[str, object]:
         "data": dataset.name,
         "images": len(parts.train),
         "test_images": len(parts.test),
-        "recipe": vars(replace(study.recipe)),
+        "recipe": vars(recipe),
         "references": {name: _summary(values, len(parts.test)) for name, values in errors.items()},
         "differences": {
             f"{b} - {a}": _difference(errors[a], errors[b]) for a, b in combinations(errors, 2)

@@ -108,7 +108,7 @@ def test_the_candidates_of_a_net_that_is_fastest_under_mps_are_measured_under_mp
 def test_the_goal_trains_by_the_studys_own_recipe_and_both_arms_by_the_usual_loops_batch(
     setting: arms.Setting,
 ) -> None:
-    own = load_study("placement", choose("cpu"), {}, []).recipe
+    own = load_study("placement", choose("cpu"), {}, []).recipe.for_size((32, 32))
     assert setting.study(own_batch=True).recipe == own
     assert setting.study().recipe == replace(own, batch=usual_loop.BATCH)
 

@@ -213,6 +213,8 @@ def resolve_run(request: Request) -> ResolvedRun:
     study.recipe.check_keys(task.name, task.recipe_keys)
     fitted = fit(study, source.train, task.inputs, request.is_set)
     study = fitted.study
+    if "augment" in task.recipe_keys:
+        study = replace(study, recipe=study.recipe.for_size(task.inputs.shape[1:]))
     space = study.search.of(load(study.space, task.inputs))
     _check_inputs(space, study.space, task)
     sites = sites_of(space)

@@ -196,8 +196,10 @@ _load = functools.cache(load)  # so that a user's file is run once, not for each
 # One is enough: finalists, which may train on other samples, come last. Making a training context
 # takes as long as training on some 2,000 images.
 @functools.lru_cache(maxsize=1)
-def _training_context(task: str, device: Device, recipe: Recipe, samples: Any) -> TrainingContext:
-    return TrainingContext.of(load_task(task), device, recipe, samples)
+def _training_context(
+    task: str, inputs: Inputs | None, device: Device, recipe: Recipe, samples: Any
+) -> TrainingContext:
+    return TrainingContext.of(load_task(task, inputs), device, recipe, samples)
 
 
 @functools.lru_cache(maxsize=1)  # likewise
@@ -217,7 +219,9 @@ def _score(
     started = time.perf_counter() - (saved.seconds if saved else 0)
     split = experiment.split
     samples, held_out = (split.train, split.test) if job.final else (split.fit, split.validation)
-    context = _training_context(experiment.task, experiment.device, experiment.recipe, samples)
+    context = _training_context(
+        experiment.task, experiment.inputs, experiment.device, experiment.recipe, samples
+    )
     model.to(experiment.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     meter = Meter.of(model, context, _held_out(context, held_out), experiment.recipe.cuda_graph)
     measure = meter.start()

@@ -1,7 +1,7 @@
 """How a candidate is trained: one dataclass, read from the `[recipe]` table of a study."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -11,6 +11,10 @@ from bam_search.errors import UserError
 
 TASK_KEYS = ("label_smoothing", "augment", "alternate")
 """The keys that a task may have a use for, or not; all others are the training's own."""
+FEW_EPOCHS = 2
+"""Trainings of so few learn more from images that are only flipped."""
+LARGE = 64
+"""Pixels of the shorter side from which objects keep their form in a crop that is resized."""
 
 
 @strict
@@ -25,8 +29,11 @@ class Recipe:
     weight_decay of itself a step.
 
     The learning rate rises linearly over the share `warmup` of all steps, then falls linearly to 0.
-    `augment`: "crop-flip" pads by 4, crops at random and flips half of the images, as usual for
-    CIFAR; trainings of one or two epochs learn more without the crop. `alternate` flips each image
+    `augment`: "crop-flip" pads by an eighth, crops at random and flips half of the images, as usual
+    for CIFAR; "resized-crop-flip" resizes boxes of at least 0.35 of the image, as usual for
+    ImageNet; "auto" is the first below 64 pixels, else the second, and "flip" for trainings of one
+    or two epochs, which learn more without crops. Models are measured on the middle of each image,
+    without either. `alternate` flips each image
     in every other epoch instead of at random (Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a
     Single GPU", 2024, https://arxiv.org/abs/2404.00498). `precision`: "bf16" trains under bfloat16
     autocast, "fp32" does not, "auto" takes bf16 where the hardware has it. With `cuda_graph` the
@@ -47,7 +54,7 @@ class Recipe:
     weight_decay: Annotated[float, Ge(0), Le(1)] = 5e-4
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.2
-    augment: Literal["crop-flip", "flip", "none"] = "crop-flip"
+    augment: Literal["auto", "resized-crop-flip", "crop-flip", "flip", "none"] = "auto"
     alternate: bool = False
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     cuda_graph: bool = True
@@ -60,6 +67,15 @@ class Recipe:
         if self.compile and self.fuse:
             hint = "compiled blocks are fused already; set one of the two to false"
             raise UserError("recipe.compile and recipe.fuse are both true", hint)
+
+    def for_size(self, size: Sequence[int]) -> "Recipe":
+        """The recipe for images of (H, W): with the augmentation that "auto" means for them."""
+        if self.augment != "auto":
+            return self
+        if self.epochs <= FEW_EPOCHS:
+            return replace(self, augment="flip")
+        large = min(size) >= LARGE
+        return replace(self, augment="resized-crop-flip" if large else "crop-flip")
 
     def check_keys(self, task: str, used: Iterable[str]) -> None:
         """Raise UserError for a key in TASK_KEYS that is set, and that `task` does not use."""

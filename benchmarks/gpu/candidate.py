@@ -77,6 +77,7 @@ def ground(work: Work, images_of: Split, net: str) -> Ground:
     if device.type == "cuda":
         settle()  # as a worker does
     recipe = load_study("placement", device, {"space": net}, []).recipe
+    recipe = recipe.for_size(CIFAR_INPUTS.shape[1:])  # its own epochs say how it augments
     recipe = replace(recipe, epochs=STEPS // max(1, len(images_of.fit) // recipe.batch) or 1)
     context = TrainingContext.of(sources.task(), device, recipe, images_of.fit)
     held_out, test = (

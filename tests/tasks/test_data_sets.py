@@ -48,7 +48,7 @@ def test_files_of_torchvisions_are_packed_as_those_of_a_folder(tmp_path: Path) -
     data = source.load()
     assert (data.name, data.classes) == ("torchvision:Food101", ("apple_pie", "waffles"))
     assert data.train.y.tolist() == [0] * 4 + [1] * 4
-    assert isinstance(data.train.x, np.memmap)
+    assert isinstance(data.train.stored, np.memmap)
     assert abs(data.test.x[:, 20, 20, 2].astype(int) - 3 * np.r_[40:44, 50:54]).max() < 4
     (tmp_path / "data" / "food-101" / "images" / "waffles" / "11.jpg").unlink()
     with pytest.raises(UserError, match=r"1 picture is unreadable: .*11\.jpg: No such file"):
@@ -150,7 +150,7 @@ def test_images_of_several_sizes_are_made_of_one(file: Path, kind: str) -> None:
     assert "at 20x20 px: the median is 20 px" in source.text
     data = source.load()
     assert data.train.x.shape == (12, 20, 20, 3)
-    assert isinstance(data.train.x, np.memmap)
+    assert isinstance(data.train.stored, np.memmap)
     assert data.train.x[:, 9, 9, 1].tolist() == list(range(0, 120, 10))
     assert data.test.y.tolist() == [0, 1, 2] * 2
 

@@ -60,8 +60,8 @@ def test_a_training_and_a_test_part_are_read_in_the_order_of_their_classes(photo
     assert data.train.y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert data.train.x[:, 0, 0].tolist() == [[n, 2 * n, 3 * n] for n in range(12)]
     assert data.test.x[:, 9, 9, 0].tolist() == list(range(40, 46))
-    assert isinstance(data.train.x, np.memmap)
-    assert not data.train.x.flags.writeable
+    assert isinstance(data.train.stored, np.memmap)
+    assert not data.train.stored.flags.writeable
 
 
 @pytest.mark.parametrize(

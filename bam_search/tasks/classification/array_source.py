@@ -68,7 +68,7 @@ def named(classes: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
 def dataset_of(name: str, origin: str, found: LabelledImages) -> Dataset:
     """The data set of images; it is called CIFAR-100 only if its training set is that, hashed."""
     data = Dataset(name, origin, found.train, found.test, classes=found.classes)
-    if found.train.x.shape != (cifar100.TRAIN, 32, 32, 3):
+    if (len(found.train), *found.train.shape) != (cifar100.TRAIN, 32, 32, 3):
         return data
     of_train, digest = digests(found.train, found.test)
     return replace(data, name=CIFAR if of_train == CIFAR_TRAIN else name, known_digest=digest)

@@ -153,7 +153,7 @@ class LabelledImages:
     @property
     def inputs(self) -> Inputs:
         """What a model of them needs."""
-        height, width = self.train.x.shape[1:3]
+        height, width = self.train.shape[:2]
         return Inputs((COLOUR, height, width), len(self.classes))
 
 

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bam_search.tasks.classification.images import Images
+
+MOST = 2**28
+"""Of larger data, about so many bytes of pixels are looked at, of images at even distances."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,23 +24,36 @@ class Normalisation:
     std: Tensor
 
     @classmethod
-    def of(cls, images: Images, device: str) -> "Normalisation":
-        """The normalisation for these training images."""
+    def of(cls, images: Images, size: tuple[int, int], device: str) -> "Normalisation":
+        """The normalisation for these training images, which enter a model as (H, W) of `size`."""
         # From histograms: exact, and without a float copy of all images.
-        height, width, count = images.x.shape[1:]
-        channels = [torch.from_numpy(images.x[..., c]).flatten() for c in range(count)]
-        histograms = torch.stack([torch.bincount(values, minlength=256) for values in channels])
+        histograms = sum(_histograms(chunk) for chunk in _some(images).chunks())
+        assert isinstance(histograms, Tensor)
         levels = torch.arange(256, dtype=torch.float64)
         share = histograms.double() / histograms.sum(1, keepdim=True)
         mean = share @ levels
         std = (share @ levels**2 - mean**2).sqrt()
-        pixels = height * width
+        pixels = size[0] * size[1]
         return cls(
             mean.float().repeat(pixels).to(device),
             std.float().repeat(pixels).to(device),
         )
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """(B, H, W, C) uint8 -> (B, C, H, W) float32, channels-last in memory."""
-        x = ((pixels.flatten(1).float() - self.mean) / self.std).view_as(pixels)
+        """(B, H, W, C), from 0 to 255 -> (B, C, H, W) float32, channels-last in memory."""
+        x = ((pixels.flatten(1).float() - self.mean) / self.std).view(pixels.shape)
         return x.permute(0, 3, 1, 2)  # without a copy
+
+
+def _some(images: Images) -> Images:
+    """All images, or of many those at even distances."""
+    most = max(1, MOST // int(np.prod(images.shape)))
+    if len(images) <= most:
+        return images
+    return images.take(np.linspace(0, len(images) - 1, most).round().astype(np.int64))
+
+
+def _histograms(pixels: np.ndarray) -> Tensor:
+    """(C, 256): how often each channel has each level."""
+    channels = [torch.from_numpy(pixels[..., c]).flatten() for c in range(pixels.shape[3])]
+    return torch.stack([torch.bincount(values, minlength=256) for values in channels])

@@ -1,6 +1,7 @@
 """Training images on their device: batches, the loss of a step, and the error on other images."""
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch.nn import functional
 
 from bam_search.model.arguments import main_tensor
 from bam_search.tasks.classification.batches import DeviceImages, ImageBatches, LabelledPart
-from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.crops import Size
+from bam_search.tasks.classification.images import Images, centre
 from bam_search.tasks.classification.normalisation import Normalisation
 from bam_search.tasks.metric import binomial
 from bam_search.tasks.recipe import Recipe
@@ -29,17 +31,22 @@ TOP = 5
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """The training images, and how images enter a model that is trained on them."""
+    """The training images, and how images enter a model that is trained on them.
+
+    `size` is the (H, W) that a model gets of each.
+    """
 
     images: Images
+    size: Size
     normalisation: Normalisation
     recipe: Recipe
     device: str
 
     @classmethod
-    def of(cls, images: Images, recipe: Recipe, device: str) -> "TrainingImages":
+    def of(cls, images: Images, size: Size, recipe: Recipe, device: str) -> "TrainingImages":
         """The images on `device`."""
-        return cls(images, Normalisation.of(images, device), recipe, device)
+        normalisation = Normalisation.of(images, size, device)
+        return cls(images, size, normalisation, recipe.for_size(size), device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,7 +54,7 @@ class TrainingImages:
     @functools.cached_property
     def device_images(self) -> DeviceImages:
         """The images on the device, made when first asked for: what only measures needs none."""
-        return DeviceImages.of(self.images, self.device)
+        return DeviceImages.of(self.images, self.size, self.recipe, self.device)
 
     def batches(self, batch: int) -> ImageBatches:
         """Empty batches of `batch` images each."""
@@ -68,16 +75,17 @@ class TrainingImages:
     def held_out(self, images: Images) -> "HeldOutImages":
         """Other images, to be measured."""
         classes = 1 + int(max(self.images.y.max(), images.y.max()))
-        return HeldOutImages.of(images, classes, self.normalisation, self.device)
+        return HeldOutImages.of(images, self.size, classes, self.normalisation, self.device)
 
     def inputs(self, images: Images) -> Tensor:
-        """(B, C, H, W): the images as they are, normalised."""
-        return self.normalisation(torch.from_numpy(images.x).to(self.device))
+        """(B, C, H, W): the middle of the images, normalised."""
+        pixels = torch.from_numpy(centre(images.x, self.size))
+        return self.normalisation(pixels.to(self.device))
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOutImages:
-    """Images in full batches on a device.
+    """The middle of each image, in full batches on a device.
 
     `pixels` is (steps, B, H, W, C) uint8 and `labels` is (steps, B) int64. `class_samples` is how
     many images each class has.
@@ -90,17 +98,22 @@ class HeldOutImages:
 
     @classmethod
     def of(
-        cls, images: Images, classes: int, normalisation: Normalisation, device: str
+        cls, images: Images, size: Size, classes: int, normalisation: Normalisation, device: str
     ) -> "HeldOutImages":
         """The images in batches of one shape: black images without a label fill the last batch."""
         batch = BATCH[device]
-        missing = -len(images) % batch
-        pixels = functional.pad(torch.from_numpy(images.x), (0, 0, 0, 0, 0, 0, 0, missing))
-        labels = functional.pad(torch.from_numpy(images.y), (0, missing), value=NO_LABEL)
-        pixels = pixels.view(-1, batch, *pixels.shape[1:])
-        labels = labels.view(-1, batch)
+        steps = math.ceil(len(images) / batch)
+        shape = (steps, batch, *size, images.shape[2])
+        pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
+        first, places = 0, pixels.flatten(0, 1)
+        for chunk in images.chunks():
+            places[first : first + len(chunk)] = torch.from_numpy(centre(chunk, size)).to(device)
+            first += len(chunk)
+        labels = functional.pad(
+            torch.from_numpy(images.y), (0, steps * batch - len(images)), value=NO_LABEL
+        )
         samples = tuple(np.bincount(images.y, minlength=classes).tolist())
-        return cls(pixels.to(device), labels.to(device), samples, normalisation)
+        return cls(pixels, labels.view(steps, batch).to(device), samples, normalisation)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,12 +1,13 @@
-"""Classification of small uint8 images, which stay on the device as they are."""
+"""Classification of uint8 images, which stay on the device as they are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bam_search.errors import UserError
 from bam_search.model.load import Inputs
-from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.images import Images, centre
 from bam_search.tasks.classification.on_device import TrainingImages
 from bam_search.tasks.classification.stratified import split_stratified
 from bam_search.tasks.metric import Metric
@@ -37,6 +38,11 @@ class Classification:
     metric: Metric = TOP1_ERROR
     recipe_keys: tuple[str, ...] = TASK_KEYS
 
+    @property
+    def _size(self) -> tuple[int, int]:
+        _, height, width = self.inputs.shape
+        return height, width
+
     def for_inputs(self, inputs: Inputs) -> "Classification":
         """The task for images of another shape, or in other classes."""
         return replace(self, inputs=inputs, metric=top1_error(inputs.classes))
@@ -53,12 +59,19 @@ class Classification:
         return Images(pixels, rng.integers(0, self.inputs.classes, n))
 
     def on_device(self, samples: Images, recipe: Recipe, device: str) -> TrainingImages:
-        """The images on `device`, cropped and flipped as the recipe says."""
-        return TrainingImages.of(samples, recipe, device)
+        """The images on `device`, cropped and flipped as the recipe says.
+
+        Raises UserError for images that are smaller than the inputs.
+        """
+        if any(a < b for a, b in zip(samples.shape[:2], self._size, strict=True)):
+            raise UserError(
+                f"images of {samples.shape[:2]} are smaller than inputs of {self._size}"
+            )
+        return TrainingImages.of(samples, self._size, recipe, device)
 
     def gallery(self, samples: Images) -> Gallery:
-        """The images in their order, with their classes."""
-        pixels = np.ascontiguousarray(samples.x)
+        """The images in their order, as a model gets them, with their classes."""
+        pixels = np.ascontiguousarray(centre(samples.x, self._size))
         if pixels.shape[-1] == 1:
             pixels = np.repeat(pixels, 3, axis=-1)
         return Gallery(pixels, labels=samples.y.tolist())
