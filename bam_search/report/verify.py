@@ -18,6 +18,7 @@ from typing import Any
 from bam_search.analysis.findings import Findings
 from bam_search.report.page import page
 from bam_search.report.payload import DATA, PLOTLY, ReportContext, read
+from bam_search.study.published import ERROR
 from bam_search.study.record import Record
 
 CLOSE = 1e-9
@@ -66,6 +67,7 @@ def _contradictions(context: ReportContext, record: Record) -> Iterator[str]:
     yield from _wrong_metric(context, record)
     yield from _wrong_overheads(context, record)
     yield from _wrong_sum(record)
+    yield from _wrong_classes(record)
 
 
 def _wrong_metric(context: ReportContext, record: Record) -> Iterator[str]:
@@ -92,6 +94,23 @@ def _wrong_sum(record: Record) -> Iterator[str]:
     total = sum(record.by_operator.values())
     if record.by_operator and total != record.macs:
         yield f"#{record.tag}: its operators have {total:,} MACs together, not {record.macs:,}"
+
+
+def _wrong_classes(record: Record) -> Iterator[str]:
+    """An error that is not the mean of its classes' errors, each rounded to two decimals."""
+    if record.metric.identity != ERROR.identity or not record.test_by_class:
+        return
+    total = sum(record.test_class_samples)
+    for seed, stated, classes in zip(
+        record.test_seeds, record.test_metrics, record.test_by_class, strict=True
+    ):
+        pairs = zip(classes, record.test_class_samples, strict=True)
+        wrong = sum((error or 0.0) * samples for error, samples in pairs)
+        if not math.isclose(wrong / total, stated, abs_tol=0.01):
+            yield (
+                f"#{record.tag}: its classes have {wrong / total:.2f} % errors together "
+                f"with seed {seed}, not {stated:.2f} %"
+            )
 
 
 def _first_difference(there: str, here: str) -> Iterator[str]:

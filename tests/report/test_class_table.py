@@ -1,14 +1,16 @@
-"""Class by class: what is told apart is there, and intervals hold for all classes together."""
+"""Class by class: what is told apart is there, intervals hold together, the page says it."""
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from conftest import make_record
-from studied import context, found, html_of
+from studied import context, found, html_of, written
 
 from bam_search.analysis.by_class import ByClass, by_class
 from bam_search.report.class_table import class_table
+from bam_search.report.verify import verify
 from bam_search.study.record import REFERENCE, Record
 
 NAMES = ("ant", "bee", "cat")
@@ -113,3 +115,14 @@ def test_the_page_says_it_and_records_of_before_are_read() -> None:
     assert found(records).by_class is not None
     assert found([make_record(0, 1.0, 0.0)]).by_class is None
     assert context().classes == ()
+
+
+def test_the_check_of_a_page_finds_classes_that_do_not_add_up(tmp_path: Path) -> None:
+    base = np.array([[30.0, 40, 50], [31, 39, 52], [29, 41, 49]])
+    records = [none(base), record(1, base - 10)]
+    assert not any("classes" in text for text in verify(written(tmp_path, records)).wrong)
+    forged = replace(records[1], test_by_class=((1.0, 30.0, 40.0), *records[1].test_by_class[1:]))
+    (wrong,) = (
+        text for text in verify(written(tmp_path, [records[0], forged])).wrong if "classes" in text
+    )
+    assert wrong == "#1: its classes have 23.67 % errors together with seed 0, not 30.00 %"
