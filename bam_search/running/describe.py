@@ -1,6 +1,7 @@
 """What a study is and how it was run, in words and values for its report and its folder."""
 
 import datetime
+import math
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
@@ -26,6 +27,8 @@ from bam_search.words import counted
 
 LATENCY_BATCH = 32
 """Samples at once when latency is measured."""
+LATENCY_NUMBERS = LATENCY_BATCH * 3 * 64 * 64
+"""On a CPU as many of them as have so many numbers: 32 images of 64x64."""
 PACKAGES = ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas")
 """The packages whose versions a report names."""
 NOT_IDENTITY = (
@@ -209,10 +212,17 @@ def _search_words(study: Study) -> str:
     )
 
 
+def latency_batch(ready: ResolvedRun) -> int:
+    """Return how many samples are measured at once."""
+    if ready.device.type == "cuda":
+        return LATENCY_BATCH
+    return min(LATENCY_BATCH, max(1, LATENCY_NUMBERS // math.prod(ready.space.input_shape)))
+
+
 def _latency_words(ready: ResolvedRun) -> str:
     has_graph = ready.device.type == "cuda" and ready.study.recipe.cuda_graph
     graph = ", one CUDA graph timed by the GPU's events" if has_graph else ""
-    batch = counted(LATENCY_BATCH, ready.task.sample)
+    batch = counted(latency_batch(ready), ready.task.sample)
     return (
         f"of finalists: forward passes of {batch} on {ready.device.name}, "
         f"{_precision(ready)}, channels-last{graph}, in turn with the backbone's"

@@ -18,7 +18,7 @@ from bam_search.analysis.findings import Findings
 from bam_search.errors import ExplainedError, RunError, first_line, last_line
 from bam_search.model.build import build
 from bam_search.report.page import write_report
-from bam_search.running.describe import LATENCY_BATCH, about_of, identity_of, report_context
+from bam_search.running.describe import about_of, identity_of, latency_batch, report_context
 from bam_search.running.forecast import forecast, sizes, told
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.context import uses_bf16
@@ -376,7 +376,7 @@ def _as_trained(ready: ResolvedRun) -> LatencySetting:
     return LatencySetting(
         ready.device,
         ready.space.input_shape,
-        LATENCY_BATCH,
+        latency_batch(ready),
         uses_bf16(recipe, ready.device),
         recipe.cuda_graph,
     )

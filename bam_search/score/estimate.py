@@ -4,6 +4,7 @@ Also the most expensive placement of a choice space, which is what is measured.
 """
 
 import contextlib
+import math
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,9 @@ MOST_SAMPLES = {"cpu": 64, "cuda": 65_536}
 On a CPU a whole batch of a large net takes minutes, and a sample's forward and backward pass takes
 as long.
 """
+MOST_NUMBERS = 64 * 3 * 32 * 32
+"""On a CPU a batch of larger samples has at most so many numbers, and LEAST_SAMPLES."""
+LEAST_SAMPLES = 4
 OPTIMIZER_STEPS = 3
 """Over how many the time of the optimizer alone is measured, where batches were made smaller."""
 
@@ -139,7 +143,8 @@ def measure(probe: Probe) -> Speed:
     task = load_task(probe.task, probe.inputs)
     model = build(load(probe.space, task.inputs), probe.sites, probe.text, 0, probe.start)
     model.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    samples = task.noise(min(probe.recipe.batch, MOST_SAMPLES[device.type]))
+    most = _most_samples(device.type, task.inputs.shape)
+    samples = task.noise(min(probe.recipe.batch, most))
     context = TrainingContext.of(task, device, probe.recipe, samples)
     probe.start.train_mode(model)
     step = TrainingStep.first(model, context, probe.recipe, start=probe.start)
@@ -163,6 +168,14 @@ def measure(probe: Probe) -> Speed:
         each = (time.perf_counter() - warm) / taken
     start = max(0.0, warm - began - WARM[device.type] * each)
     return Speed(start, _per_sample(step, each, probe.recipe.batch))
+
+
+def _most_samples(device: str, shape: Sequence[int]) -> int:
+    """The largest batch of samples of this shape."""
+    most = MOST_SAMPLES[device]
+    if device != "cpu":
+        return most
+    return min(most, max(LEAST_SAMPLES, MOST_NUMBERS // math.prod(shape)))
 
 
 def _per_sample(step: TrainingStep, seconds: float, batch: int) -> float:

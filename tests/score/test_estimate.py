@@ -9,7 +9,7 @@ import torch
 
 from bam_search.model.build import sites_of
 from bam_search.score.device import choose
-from bam_search.score.estimate import Probe, Speed, speeds
+from bam_search.score.estimate import Probe, Speed, _most_samples, speeds
 from bam_search.score.muon import Muon
 from bam_search.score.step import TrainingStep
 from bam_search.space.search_space import load_space
@@ -130,3 +130,10 @@ def test_a_placement_that_cannot_be_built_is_its_own_error() -> None:
             workers=1,
             threads=1,
         )
+
+
+def test_fewer_large_samples_are_measured_on_a_cpu() -> None:
+    assert _most_samples("cpu", (3, 32, 32)) == _most_samples("cpu", (1, 400)) == 64
+    assert _most_samples("cpu", (3, 64, 64)) == 16
+    assert _most_samples("cpu", (3, 224, 224)) == 4
+    assert _most_samples("cuda", (3, 224, 224)) == 65_536

@@ -24,17 +24,17 @@ StrideOn = Literal["1x1", "3x3"]
 
 
 def resnet18(classes: int) -> ResNet:
-    """(B, 3, 32, 32) -> (B, classes); 4 stages of 2 basic blocks, 64 to 512 channels."""
+    """(B, 3, H, W) -> (B, classes); 4 stages of 2 basic blocks, 64 to 512 channels."""
     return _cifar_stem(ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes))
 
 
 def resnet34(classes: int) -> ResNet:
-    """(B, 3, 32, 32) -> (B, classes); 4 stages of 3, 4, 6, 3 basic blocks, 64 to 512 channels."""
+    """(B, 3, H, W) -> (B, classes); 4 stages of 3, 4, 6, 3 basic blocks, 64 to 512 channels."""
     return _cifar_stem(ResNet(BasicBlock, [3, 4, 6, 3], num_classes=classes))
 
 
 def resnet50(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
-    """(B, 3, 32, 32) -> (B, classes).
+    """(B, 3, H, W) -> (B, classes).
 
     4 stages of 3, 4, 6, 3 bottleneck blocks, 256 to 2048 channels.
     """
@@ -42,7 +42,7 @@ def resnet50(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
 
 
 def resnet101(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
-    """(B, 3, 32, 32) -> (B, classes).
+    """(B, 3, H, W) -> (B, classes).
 
     4 stages of 3, 4, 23, 3 bottleneck blocks, 256 to 2048 channels.
     """
@@ -50,27 +50,27 @@ def resnet101(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
 
 
 def imagenet_resnet18(classes: int) -> ResNet:
-    """(B, 3, 224, 224) -> (B, classes): torchvision's."""
+    """(B, 3, H, W) -> (B, classes): torchvision's."""
     return ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes)
 
 
 def imagenet_resnet50(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
-    """(B, 3, 224, 224) -> (B, classes): torchvision's but for the place of the stride."""
+    """(B, 3, H, W) -> (B, classes): torchvision's but for the place of the stride."""
     return _strided(ResNet(Bottleneck, [3, 4, 6, 3], num_classes=classes), stride_on)
 
 
 def imagenet_resnet101(classes: int, stride_on: StrideOn = "1x1") -> ResNet:
-    """(B, 3, 224, 224) -> (B, classes): torchvision's but for the place of the stride."""
+    """(B, 3, H, W) -> (B, classes): torchvision's but for the place of the stride."""
     return _strided(ResNet(Bottleneck, [3, 4, 23, 3], num_classes=classes), stride_on)
 
 
 def imagenet_resnext50_32x4d(classes: int) -> ResNet:
-    """(B, 3, 224, 224) -> (B, classes): torchvision's."""
+    """(B, 3, H, W) -> (B, classes): torchvision's."""
     return ResNet(Bottleneck, [3, 4, 6, 3], num_classes=classes, groups=32, width_per_group=4)
 
 
 def imagenet_wrn18(k: float, classes: int) -> ResNet:
-    """(B, 3, 224, 224) -> (B, classes): ResNet18 with all stages k times as wide.
+    """(B, 3, H, W) -> (B, classes): ResNet18 with all stages k times as wide.
 
     The stem keeps 64 channels. Sergey Zagoruyko, Nikos Komodakis: "Wide Residual Networks", BMVC
     2016, https://arxiv.org/abs/1605.07146.
@@ -86,12 +86,12 @@ def imagenet_wrn18(k: float, classes: int) -> ResNet:
 
 
 def imagenet_squeezenet1_1(classes: int) -> nn.Module:
-    """(B, 3, 224, 224) -> (B, classes): torchvision's."""
+    """(B, 3, H, W) -> (B, classes): torchvision's."""
     return squeezenet1_1(num_classes=classes)
 
 
 def imagenet_vgg16(classes: int) -> nn.Module:
-    """(B, 3, 224, 224) -> (B, classes): torchvision's.
+    """(B, 3, H, W) -> (B, classes): torchvision's.
 
     It has no batch normalisation, as the original.
     """
