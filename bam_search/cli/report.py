@@ -4,18 +4,18 @@ A page can be written while the study still runs. A page alone is made again fro
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
-from bam_search.analysis.findings import Findings
 from bam_search.errors import UserError
 from bam_search.files import write
-from bam_search.report.page import write_report
 from bam_search.report.payload import read
-from bam_search.report.rebuild import page_of, rebuilt
+from bam_search.report.publish import page_of, publish, rebuilt
 from bam_search.report.verify import verify
+from bam_search.search.lock import is_locked
+from bam_search.search.status import read_status, state_words
 
 SHOWN = 20
 """How many contradictions are printed; the others are counted."""
@@ -72,13 +72,14 @@ def show(folder: Path, plotlyjs: str, every: float | None) -> None:
     context, _, _ = read(folder / "index.html")
     before = None
     while True:
-        records = read_records(folder)
-        if records != before:
-            page = write_report(folder, context, Findings.of(records, context), plotlyjs)
+        records, status, runs = read_records(folder), read_status(folder), is_locked(folder)
+        if (records, status, runs) != before:
+            context = replace(context, state=state_words(status, runs))
+            page, _ = publish(folder, context, records, plotlyjs)
             click.echo(f"report: {page}" if before is None else f"{len(records)} candidates")
         if every is None:
             return
-        before = records
+        before = (records, status, runs)
         time.sleep(every)
 
 

@@ -15,7 +15,7 @@ import click
 
 from bam_search.errors import UserError
 from bam_search.search.lock import is_locked
-from bam_search.search.status import Status, read_status, when
+from bam_search.search.status import FINISHED, Status, read_status, when
 from bam_search.search.store import read_records
 from bam_search.study.record import Record
 from bam_search.words import counted
@@ -82,16 +82,10 @@ def _process_lines(last: Status | None, runs: bool) -> list[str]:
     return _running_lines(last) if runs else _ended_lines(last)
 
 
-def _progress(last: Status) -> str:
-    """Return the stage and how much of it is done; an empty string before the first stage."""
-    done = f": {last.done} of {last.total} done" if last.total else ""
-    return f"{last.stage}{done}"
-
-
 def _ended_lines(last: Status) -> list[str]:
-    end = last.ended or f"died; last known progress: {_progress(last) or 'none'}"
+    end = last.ended or f"died; last known progress: {last.progress or 'none'}"
     line = f"not running; process {last.pid} on {last.host}, since {when(last.since)}: {end}"
-    if last.ended == "finished":
+    if last.ended == FINISHED:
         return [line]
     return [line, f"to continue: {last.command}"]
 
@@ -103,7 +97,7 @@ def _running_lines(last: Status) -> list[str]:
         f"{_span(now - last.since)}: {last.command}"
     ]
     if last.stage:
-        lines.append(_progress(last))
+        lines.append(last.progress)
     for running in last.running:
         what = "final training" if running.final else counted(running.epochs, "epoch")
         span = _span(now - running.since)

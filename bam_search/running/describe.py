@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
@@ -73,12 +74,19 @@ def report_context(
 
 
 def _origin(ready: ResolvedRun, folder: Path) -> Origin:
-    """Return where the candidates come from."""
+    """Return where the candidates come from, as seen from the folder in which the study runs."""
     study, space = ready.study, ready.space
     natural = load(study.space)
     is_natural = (natural.input_shape, natural.classes) == (space.input_shape, space.classes)
-    inputs = () if is_natural else (space.input_shape, space.classes)
-    return Origin(str(folder), study.space, study.data.source, study.start.weights, *inputs)
+    here = f"{Path.cwd()}{os.sep}"
+    return Origin(
+        folder=str(folder).removeprefix(here),
+        space=study.space.removeprefix(here),
+        data=study.data.source.removeprefix(here),
+        weights=study.start.weights.removeprefix(here),
+        shape=() if is_natural else space.input_shape,
+        classes=0 if is_natural else space.classes,
+    )
 
 
 def _paper(ready: ResolvedRun, data: Dataset, samples: int) -> Paper:
@@ -173,7 +181,8 @@ def _task_words(task: Task) -> str:
 def _recipe_words(ready: ResolvedRun) -> str:
     unused = set(TASK_KEYS).difference(ready.task.recipe_keys)
     recipe = ready.study.to_dict()["recipe"].items()
-    keys = ", ".join(f"{key} {value}" for key, value in recipe if key not in unused)
+    known = [(key, value) for key, value in recipe if key not in unused and value is not None]
+    keys = ", ".join(f"{key} {value}" for key, value in known)
     return f"{keys}, which is {_precision(ready)} here"
 
 

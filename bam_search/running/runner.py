@@ -6,9 +6,10 @@ Knows no command line: what happens is told to a `Watcher`.
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +18,11 @@ import torch
 from bam_search.analysis.findings import Findings
 from bam_search.errors import ExplainedError, RunError, first_line, last_line
 from bam_search.model.build import build
-from bam_search.report.page import write_report
+from bam_search.report.publish import PAGE, publish
 from bam_search.running.describe import about_of, identity_of, latency_batch, report_context
 from bam_search.running.forecast import forecast, sizes, told
 from bam_search.running.prepare import ResolvedRun
+from bam_search.running.refresh import Refresh
 from bam_search.score.context import uses_bf16
 from bam_search.score.cuda_graphs import NotOneGraph
 from bam_search.score.evaluate import Experiment
@@ -35,7 +37,7 @@ from bam_search.search.finalists import (
 )
 from bam_search.search.lock import LOCK, locked
 from bam_search.search.loop import OnResult, SearchContext, random_baseline, random_size, search
-from bam_search.search.status import STATUS, StatusFile
+from bam_search.search.status import FINISHED, STATUS, StatusFile, state_words
 from bam_search.search.storage import StudyStorage
 from bam_search.search.store import (
     CHECKPOINTS,
@@ -202,32 +204,36 @@ def _drive(
 
     Raises RunError, OSError and Interrupted.
     """
-    _report(the, store)  # `report` can then show the study while it runs
+    write_page = partial(_report, the, store, status)
+    write_page()  # `report` can then show the study while it runs
     try:
-        _train(the, store, status, submit)
+        _train(the, store, status, submit, Refresh(write_page))
         workers.close()  # they would disturb what is timed now
         status.tell(stage="latency of the finalists", done=0, total=0)
         _time(the.ready, store)
-        outcome = _outcome(the, store)
-        status.tell(ended="could not deliver" if outcome.failure else "finished")
-        return outcome
+        return _outcome(the, store, status)
     except KeyboardInterrupt as interrupt:
         workers.close()
         with contextlib.suppress(RunError):
             store.leave()
-        _report(the, store)
         status.tell(ended=f"interrupted by {interrupt}")
+        write_page()
         raise Interrupted(*interrupt.args) from None
     except (RunError, OSError) as error:
         with contextlib.suppress(ExplainedError, OSError):  # the disk may be full
             store.leave()
             status.tell(ended=f"failed: {error}")
-            _report(the, store)
+            write_page()
         raise
 
 
-def _train(the: Run, store: Store, status: StatusFile, submit: Submit) -> None:
-    """Train every stage; each finished record goes to the watcher, the folder and the limit."""
+def _train(
+    the: Run, store: Store, status: StatusFile, submit: Submit, refresh: Callable[[], None]
+) -> None:
+    """Train every stage; each finished record goes to the watcher, the folder and the limit.
+
+    `refresh` is called after each.
+    """
     failed: set[int] = set()
 
     @contextlib.contextmanager
@@ -244,6 +250,7 @@ def _train(the: Run, store: Store, status: StatusFile, submit: Submit) -> None:
             def on_result(record: Record) -> None:
                 show(record)
                 status.tell(done=next(counter))
+                refresh()
                 _check_failures(record, failed, the.ready.options.max_failures)
 
             yield on_result
@@ -414,16 +421,18 @@ def _nothing_within_limits(study: Study) -> RunError:
     )
 
 
-def _outcome(the: Run, store: Store) -> Outcome:
+def _outcome(the: Run, store: Store, status: StatusFile) -> Outcome:
     """Write the report, and return what the study came to."""
-    page, findings = _report(the, store)
-    return Outcome(page, findings, _why_no_answer(the.ready, findings.records, page))
+    page = store.folder / PAGE
+    failure = _why_no_answer(the.ready, list(store.records().values()), page)
+    status.tell(ended=f"failed: {failure.message}" if failure else FINISHED)
+    return Outcome(*_report(the, store, status), failure)
 
 
-def _report(the: Run, store: Store) -> tuple[Path, Findings]:
+def _report(the: Run, store: Store, status: StatusFile) -> tuple[Path, Findings]:
     """Write the report of the records so far, and return its page and what was found."""
     about = about_of(the.ready, the.data, the.experiment.split, the.command)
-    store.describe(about, the.ready.study.data.source)
+    store.describe(about)
     context = report_context(the.ready, the.data, the.experiment.split, store.folder, about)
-    findings = Findings.of(list(store.records().values()), context)
-    return write_report(store.folder, context, findings), findings
+    context = replace(context, state=state_words(status.status, runs=True))
+    return publish(store.folder, context, list(store.records().values()))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # `status` and `stop` do without torch
     from bam_search.score.evaluate import Job, Result
 
 STATUS = "status.json"
+FINISHED = "finished"
+"""How a study has ended that has nothing left to do."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Status:
     running: tuple[Running, ...] = ()
     ended: str = ""
 
+    @property
+    def progress(self) -> str:
+        """'search: 12 of 40 done'; empty before the first stage."""
+        done = f": {self.done} of {self.total} done" if self.total else ""
+        return f"{self.stage}{done}"
+
 
 class StatusFile:
     """The status of this process in a study's folder."""
@@ -62,6 +70,11 @@ class StatusFile:
         self._writing = threading.Lock()  # jobs end in other threads
         self._running: dict[int, Running] = {}
         self.tell()
+
+    @property
+    def status(self) -> Status:
+        """What was told last."""
+        return self._status
 
     def tell(self, **changed: Any) -> None:
         """Change these fields of the status, and write it."""
@@ -104,6 +117,22 @@ def read_status(folder: Path) -> Status | None:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} cannot be read: {error}", "name a study's folder") from None
+
+
+def state_words(status: Status | None, runs: bool) -> str:
+    """What has become of a study that has not finished; empty of one that has.
+
+    `runs`: whether its process still does. 'Running, 12 of 40 (search), at 2026-11-22 12:30:05',
+    or 'Failed: no candidate could be trained, 12 of 12 (search)'.
+    """
+    if status is None or status.ended == FINISHED:
+        return ""
+    where = f", {status.done} of {status.total} ({status.stage})" if status.total else ""
+    if status.ended:
+        return f"{status.ended[0].upper()}{status.ended[1:]}{where}"
+    if not runs:
+        return f"Its process died{where}: the same command continues"
+    return f"Running{where}, at {when(time.time())}"
 
 
 def when(seconds: float) -> str:

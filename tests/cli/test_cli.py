@@ -382,7 +382,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(
     small_npz: Path,
 ) -> None:
     # No page is written, which would need more.
-    monkeypatch.setattr("bam_search.running.runner.write_report", lambda folder, *_: folder)
+    monkeypatch.setattr("bam_search.running.runner.publish", lambda folder, *_: (folder, None))
     # A file may not grow beyond what the database has after some candidates: what a full disk
     # does, and root cannot ignore.
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -19,7 +19,7 @@ from bam_search.errors import UserError
 from bam_search.report.page import write_report
 from bam_search.report.paper_table import Paper
 from bam_search.report.payload import DATA, SCHEMA, payload, read
-from bam_search.report.rebuild import rebuilt
+from bam_search.report.publish import rebuilt
 from bam_search.report.verify import Verdict, verify
 from bam_search.space.placement import Choice
 from bam_search.space.sites import Sites
