@@ -56,7 +56,7 @@ def train_candidate(
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
     trained = counted(len(epochs), "epoch")
-    further = "".join(f", {title} {metric.text(one)}" for title, one in test.further.items())
+    further = "".join(f", {title}: {metric.text(one)}" for title, one in test.further.items())
     click.echo(f"{out}: {value} test {metric.name} after {trained}, seed {seed}{further}")
     known = dict(zip(candidate.record.test_seeds, candidate.record.test_metrics, strict=True))
     if seed in known:

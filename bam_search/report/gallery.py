@@ -53,7 +53,7 @@ def gallery(
             coloured = overlay(pixels[i], gain[i], *scales[site])
             spread = f"gain {gain[i].min():.2f} to {gain[i].max():.2f}"
             pictures.append(_picture(coloured, f"{name}, {site}: {spread}", largest))
-        rows.append(pictures)
+        rows.append((name, pictures))
     return render("gallery.html", "none", title, sample=sample, scales=scales, rows=rows)
 
 
@@ -84,7 +84,7 @@ def _picture(pixels: np.ndarray, text: str, largest: int) -> Picture:
     """The picture, a small one enlarged by a whole factor to about SIDE, else at most `largest`."""
     image = Image.fromarray(pixels)
     shorter = min(image.size)
-    factor = max(1, SIDE // shorter)
+    factor = max(1, round(SIDE / shorter))
     if factor > 1:
         size = (image.width * factor, image.height * factor)
         return Picture(_address(image.resize(size, Image.Resampling.NEAREST), "PNG"), text)

@@ -65,7 +65,7 @@ def test_a_candidate_is_trained_the_same_again(
     path = re.escape(str(again))
     assert re.fullmatch(
         rf"{path}: \d+\.\d\d % test top-1 error after 1 epoch, seed 1000003, "
-        r"top-5 error, % \d+\.\d\d\n",
+        r"top-5 error, %: \d+\.\d\d\n",
         out,
     )
     assert "on 600 images" in err
