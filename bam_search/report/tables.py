@@ -1,7 +1,5 @@
 """Tables from records: the CSV files, and what the page and the closing lines say."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -51,17 +49,18 @@ def read_records(folder: Path) -> list[Record]:
     """
     path = folder / "records.csv"
     try:
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-        return [_record(row) for row in rows]
+        # The module csv takes no cell as large as the errors of a thousand classes.
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return [_record(row) for row in rows.to_dict("records")]
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}", "name the folder of a report"
         ) from None
-    except (ValueError, KeyError, TypeError, csv.Error):
+    except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not the records.csv of a report of this version") from None
 
 
-def _record(row: Mapping[str, str]) -> Record:
+def _record(row: Mapping[Any, str]) -> Record:
     return Record.from_dict({key: _parsed(key, cell) for key, cell in row.items()})
 
 

@@ -110,6 +110,15 @@ def test_the_table_says_what_each_error_is() -> None:
     assert list(table["n"]) == ["2", "1", "1"]
 
 
+def test_what_tasks_measure_beside_the_metric_has_columns() -> None:
+    further = {"test_further": {"top-5 error, %": (40.0, 42.0)}}
+    measured = FinishedStudy("d", IDENTITY, (finalist(0, (79.0, 80.0), 90, 90, **further),))
+    table = front_table(compare([measured, B]))
+    by_study = dict(zip(table["study"], table["top-5 error, %"], strict=False))
+    assert by_study == {"d": "41.00 ± 1.41", "b": ""}
+    assert "top-5 error, %" not in front_table(compare([A, B])).columns
+
+
 def test_what_makes_errors_incomparable_is_named() -> None:
     assert compare([A, B]).warning == ""
     other = FinishedStudy(

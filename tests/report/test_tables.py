@@ -269,6 +269,13 @@ def test_records_survive_their_csv_file(tmp_path: Path) -> None:
     assert {type(record.val_samples) for record in again} == {int, type(None)}
 
 
+def test_the_errors_of_a_thousand_classes_survive_too(tmp_path: Path) -> None:
+    by_class = tuple(tuple((seed + i) % 100 + 0.25 for i in range(1000)) for seed in range(30))
+    record = make_record(0, 80.0, 0.0, test_by_class=by_class, val_further={"top-5 error, %": 12.5})
+    (tmp_path / "records.csv").write_text(records_csv([record]))
+    assert read_records(tmp_path) == [record]
+
+
 def test_a_failed_and_a_stopped_candidate_are_shown_as_such() -> None:
     records = [FAILED, STOPPED, WITHOUT[0], LUCKY]
     table = record_table(found(records), records)
