@@ -82,7 +82,7 @@ def _fit_amount(fitted: Fitted, total: int, meant: int, is_set: IsSet) -> Fitted
     epochs = min(MOST_EPOCHS, round(study.recipe.epochs * meant / total))
     if epochs <= study.recipe.epochs or is_set("recipe.epochs"):
         return fitted
-    why = "the most" if epochs == MOST_EPOCHS else "to see as many"
+    why = "the most that is chosen" if epochs == MOST_EPOCHS else "to see as many samples"
     change = f"recipe.epochs = {epochs} instead of {study.recipe.epochs}, {why}"
     longer = fitted.with_recipe(replace(study.recipe, epochs=epochs), change)
     return longer if is_set("rungs.epochs") else _fit_rungs(longer, study)

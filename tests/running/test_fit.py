@@ -43,7 +43,7 @@ def test_a_small_set_trains_as_a_whole_and_sees_as_many_images() -> None:
     assert (study.data.images, study.recipe.epochs, study.recipe.batch) == ("all", 8, 64)
     assert fitted.changes == (
         "data.images = all 2,500 instead of 10,000",
-        "recipe.epochs = 8 instead of 2, to see as many",
+        "recipe.epochs = 8 instead of 2, to see as many samples",
     )
 
 
@@ -53,7 +53,7 @@ def test_a_tiny_set_has_small_batches_and_no_more_than_the_most_epochs() -> None
     # 800 images fit in the search: 12 steps of 64.
     assert (recipe.epochs, recipe.batch, recipe.lr) == (90, 64, 0.1)
     assert fitted.changes == (
-        "recipe.epochs = 90 instead of 10, the most",
+        "recipe.epochs = 90 instead of 10, the most that is chosen",
         "recipe.batch = 64 instead of 256 and recipe.lr = 0.1 instead of 0.2, "
         "for 12 steps an epoch",
     )
