@@ -41,14 +41,41 @@ class Effect:
     high: float
     records: int
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it can be told from noise: its interval is on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def is_of_option(self) -> bool:
+        """Whether it is an option value's, and not a module's at a site."""
+        return "(" in self.name
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The site and the module of a module's effect at a site."""
+        site, _, module = self.name.rpartition("=")
+        return site, module
+
 
 @dataclass(frozen=True)
 class SiteEffects:
-    """The effects on the metric as it is measured, from `trainings` of `records` placements."""
+    """The effects on the metric as it is measured, from `trainings` of `records` placements.
+
+    `error` is the root mean square by which the model misses the trainings of a placement that it
+    was not shown, and `error_of_mean` that of their mean.
+    """
 
     effects: tuple[Effect, ...]
     records: int
     trainings: int
+    error: float
+    error_of_mean: float
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the model predicts new placements better than their mean does."""
+        return self.error < self.error_of_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +109,9 @@ def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEf
     effects = _effects(encoder, posterior, np.unique(measured.vectors, axis=0))
     if records[0].larger_is_better:  # the model is of what is minimised
         effects = [_negated(effect) for effect in effects]
-    return SiteEffects(tuple(effects), len(trained), len(measured.values))
+    _, placements = np.unique(measured.vectors, axis=0, return_inverse=True)
+    error, error_of_mean = posterior.left_out(placements.reshape(-1))
+    return SiteEffects(tuple(effects), len(trained), len(measured.values), error, error_of_mean)
 
 
 def _negated(effect: Effect) -> Effect:

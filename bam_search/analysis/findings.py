@@ -8,8 +8,9 @@ import numpy as np
 
 from bam_search.analysis.believability import Believability, believability
 from bam_search.analysis.by_class import ByClass, recommended_by_class
-from bam_search.analysis.effects import SiteEffects, site_effects
+from bam_search.analysis.effects import Effect, SiteEffects, site_effects
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
+from bam_search.analysis.overview import Overview, overview
 from bam_search.analysis.pareto import nondominated, pareto_front
 from bam_search.analysis.pruning import Stopping, stopping
 from bam_search.analysis.recommendation import (
@@ -88,6 +89,26 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
+class SiteCheck:
+    """A site of the ablated placement: what leaving it out did, and the effect of its module there.
+
+    `effect` is None where the model says nothing of it.
+    """
+
+    site: str
+    ablation: ComparedTo
+    effect: Effect | None
+
+    @property
+    def agreement(self) -> str:
+        """'agree', 'disagree', or 'unclear' where one of them cannot be told from noise."""
+        if self.effect is None or not self.effect.is_told or self.ablation.verdict == "unclear":
+            return "unclear"
+        helps = self.ablation.record.metric.minimised(self.effect.mean) < 0
+        return "agree" if helps == (self.ablation.verdict == "worse") else "disagree"
+
+
+@dataclass(frozen=True)
 class Findings:
     """All that is known about a study.
 
@@ -107,6 +128,8 @@ class Findings:
             task does not measure classes.
         answers: the recommendation within each overhead budget.
         effects: where attention helps; None if there are too few records.
+        checks: the sites of the ablated placement, by ablation and by effect.
+        overview: all that was tested, on one scale; None if nothing was.
         stopping: what the rungs did; None if there are none.
     """
 
@@ -123,6 +146,8 @@ class Findings:
     by_class: ByClass | None
     answers: tuple[Answer, ...]
     effects: SiteEffects | None
+    checks: tuple[SiteCheck, ...]
+    overview: Overview | None
     stopping: Stopping | None
 
     @classmethod
@@ -135,6 +160,8 @@ class Findings:
         finals = FinalMetrics.of(records, verdicts=not near_chance)
         by = context.recommend_by
         recommended = None if near_chance else recommend(records, finals, by)
+        ablations = _ablations(records, context, finals)
+        effects = site_effects(records, context.choice_space)
         return cls(
             metric=context.metric,
             records=tuple(records),
@@ -145,10 +172,12 @@ class Findings:
             comparisons=_comparisons(records, finals),
             believability=believable,
             recommendation=recommended,
-            ablations=_ablations(records, context, finals),
+            ablations=ablations,
             by_class=recommended_by_class(recommended, records, finals.verdicts),
             answers=() if near_chance else answers(records, finals, by),
-            effects=site_effects(records, context.choice_space),
+            effects=effects,
+            checks=_checks(ablations, effects),
+            overview=overview(records, finals, recommended and recommended.record, by),
             stopping=stopping(main, front),
         )
 
@@ -191,6 +220,21 @@ def _ablations(
         if ablated is not None and record.ablation_of == ablated.number:
             compared += finals.compare(record, [ablated])
     return tuple(compared)
+
+
+def _checks(ablations: Sequence[ComparedTo], effects: SiteEffects | None) -> tuple[SiteCheck, ...]:
+    of_modules = (
+        [effect for effect in effects.effects if not effect.is_of_option] if effects else []
+    )
+    by_place = {effect.place: effect for effect in of_modules}
+    checks = []
+    for ablation in ablations:
+        whole = dict(ablation.other.parsed_placement.choices)
+        left = dict(ablation.record.parsed_placement.choices)
+        for site in whole.keys() - left.keys():
+            effect = by_place.get((site, whole[site].module))
+            checks.append(SiteCheck(site, ablation, effect))
+    return tuple(checks)
 
 
 def _finalists(

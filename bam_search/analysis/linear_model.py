@@ -24,10 +24,14 @@ SCALES = np.geomspace(0.08, 40, 8)
 """The scales of a group that are averaged over, in units of the noise's standard deviation."""
 PAIRS = 2000
 """Half the number of draws that intervals are made of."""
-CHUNK = 64
-"""So many points of the grid are computed at a time: their matrices stay small."""
+CHUNK = 1 << 19
+"""So many numbers of matrices are computed at a time: they stay in a cache."""
+UNLIKELY = 16.0
+"""Around a point of the grid that is less likely than the best by e to this, none is looked at."""
 LEAST = 1e-12
 """No sum of squares is taken to be smaller than this, so that its logarithm is finite."""
+LEAST_REST = 1e-9
+"""Of a block that others determine no less than this share is left when it is left out."""
 WIDTH = 3.0
 """Narrower ones make intervals too short where effects are as large as the noise (LOG.md)."""
 
@@ -123,15 +127,65 @@ class Posterior:
                 flat.append((left + sign * noise[:, None] * normal) @ inverse)
         return np.concatenate(flat), np.concatenate(effects)
 
+    def left_out(self, blocks: np.ndarray) -> tuple[float, float]:
+        """How well the values of a block are predicted from those of all other blocks.
+
+        Returns the root mean squares of what is missed, by all effects at their likeliest scales
+        and by the flat effects alone. `blocks` is (n,) the number of each value's block.
+
+        Nothing is fitted again: what a linear smoother misses of values that are left out follows
+        from its hat matrix. Source: Trevor Hastie, Robert Tibshirani, Jerome Friedman, "The
+        Elements of Statistical Learning", 2009, section 7.10.
+        """
+        basis = _basis(self.regression.flat)
+        columns = np.concatenate(self.regression.groups, axis=1)[:, self.reduced.seen]
+        scales = self.scales[self.logs.argmax()][self.reduced.group][self.reduced.seen]
+        x = (columns - basis @ (basis.T @ columns)) * scales
+        factor = np.linalg.cholesky(np.eye(x.shape[1]) + x.T @ x)
+        scores = solve_triangular(factor, x.T, lower=True).T
+        values = self.regression.values - basis @ (basis.T @ self.regression.values)
+        left = values - scores @ (scores.T @ values)
+        both = np.concatenate([basis, scores], axis=1)
+        return _missed(left, both, blocks), _missed(values, basis, blocks)
+
+
+def _missed(left: np.ndarray, hat: np.ndarray, blocks: np.ndarray) -> float:
+    """The root mean square of residuals of left-out blocks, from all residuals; hat @ hat.T fits.
+
+    Values that nothing but their own block determines are left out of it.
+    """
+    order = np.argsort(blocks, kind="stable")
+    starts = np.flatnonzero(np.diff(blocks[order])) + 1
+    squares = []
+    for rows in np.split(order, starts):
+        rest = np.eye(len(rows)) - hat[rows] @ hat[rows].T
+        if np.linalg.eigvalsh(rest)[0] > LEAST_REST:
+            squares.append(np.linalg.solve(rest, left[rows]) ** 2)
+    return float(np.sqrt(np.concatenate(squares).mean())) if squares else 0.0
+
 
 def fit(regression: Regression) -> Posterior | None:
     """The posterior; None without a degree of freedom: then nothing is known of the noise."""
     reduced = _reduced(regression)
     if reduced.degrees < 1:
         return None
-    scales = np.array(list(itertools.product(SCALES, repeat=len(regression.groups))))
-    logs = [_evidence(reduced, scales[i : i + CHUNK]) for i in range(0, len(scales), CHUNK)]
-    return Posterior(regression, reduced, scales, np.concatenate(logs))
+    steps = np.array(list(itertools.product(range(len(SCALES)), repeat=len(regression.groups))))
+    logs = _evidences(reduced, steps)
+    return Posterior(regression, reduced, SCALES[steps], logs)
+
+
+def _evidences(reduced: _Reduced, steps: np.ndarray) -> np.ndarray:
+    """The evidence of each point of the grid, -inf where it is too small to matter.
+
+    Every second point along each scale says around which of them the others matter.
+    """
+    logs = np.full(len(steps), -np.inf)
+    coarse = (steps % 2 == 0).all(axis=1)
+    logs[coarse] = _evidence(reduced, SCALES[steps[coarse]])
+    likely = steps[logs > logs.max() - UNLIKELY]
+    near = (np.abs(steps[:, None] - likely[None]) <= 1).all(axis=2).any(axis=1) & ~coarse
+    logs[near] = _evidence(reduced, SCALES[steps[near]])
+    return logs
 
 
 def _reduced(regression: Regression) -> _Reduced:
@@ -159,19 +213,37 @@ def _basis(columns: np.ndarray) -> np.ndarray:
 
 def _evidence(reduced: _Reduced, scales: np.ndarray) -> np.ndarray:
     """(g,) logs of the probability of the values and of (g, groups) scales, up to a constant."""
-    d = scales[:, reduced.group[reduced.seen]]
-    factors = np.linalg.cholesky(_precision(reduced, d))
-    explained = np.linalg.solve(factors, (d * reduced.along)[..., None])[..., 0]
-    left = np.maximum(reduced.left - (explained**2).sum(1), LEAST)
-    log_determinants = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
+    columns = reduced.group[reduced.seen]
+    size = max(1, CHUNK // (len(columns) + 1) ** 2)
+    parts = [
+        _explained(reduced, scales[i : i + size, columns]) for i in range(0, len(scales), size)
+    ]
+    explained, log_determinants = np.concatenate([np.zeros((2, 0)), *parts], axis=1)
+    left = np.maximum(reduced.left - explained, LEAST)
     # A step of the grid is as long as its scale: the points are even in the logarithm.
     prior = np.sum(np.log(scales) - np.log1p((scales / WIDTH) ** 2), axis=1)
     return np.asarray(prior - 0.5 * log_determinants - 0.5 * reduced.degrees * np.log(left))
 
 
+def _explained(reduced: _Reduced, d: np.ndarray) -> np.ndarray:
+    """(2, g): the explained sum of squares at each (g, p) scales, and the precision's log det."""
+    p = d.shape[1]
+    # The last row of the factor of the precision and of what is to be solved is the solution.
+    whole = np.empty((len(d), p + 1, p + 1))
+    whole[:, :p, :p] = _precision(reduced, d)
+    whole[:, p, :p] = d * reduced.along
+    whole[:, p, p] = 2 * reduced.left + 1
+    factors = np.linalg.cholesky(whole)
+    diagonal = np.diagonal(factors, axis1=1, axis2=2)[:, :p]
+    return np.stack([(factors[:, p, :p] ** 2).sum(1), 2 * np.log(diagonal).sum(1)])
+
+
 def _precision(reduced: _Reduced, d: np.ndarray) -> np.ndarray:
     """(..., p, p) precisions of the seen columns' effects, each in units of its scale (..., p)."""
-    return np.asarray(np.eye(d.shape[-1]) + d[..., :, None] * reduced.gram * d[..., None, :])
+    precision = reduced.gram * d[..., :, None]
+    precision *= d[..., None, :]
+    np.einsum("...ii->...i", precision)[...] += 1
+    return np.asarray(precision)
 
 
 def _at(reduced: _Reduced, scales: np.ndarray) -> _AtScales:

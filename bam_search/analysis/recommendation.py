@@ -80,7 +80,7 @@ def recommend(
     if not tested:
         return None
     # The last one of the front is expected to be the best of all.
-    *cheaper, best = _front(tested, finals, by)
+    *cheaper, best = expected_front(tested, finals, by)
     chosen = next((one for one in cheaper if not _is_beaten(one, tested, finals)), best)
     none = next((record for record in tested if not record.has_attention), None)
     if none is None:
@@ -91,7 +91,9 @@ def recommend(
     return Recommendation(chosen, finals.expected(chosen), baseline, None)
 
 
-def _front(tested: Sequence[Record], finals: FinalMetrics, by: Sequence[str]) -> list[Record]:
+def expected_front(
+    tested: Sequence[Record], finals: FinalMetrics, by: Sequence[str]
+) -> list[Record]:
     """The cheapest record first, each expected to be better than all before it."""
 
     def costs(record: Record) -> list[float]:
@@ -132,7 +134,7 @@ def contenders(tested: Sequence[Record], finals: FinalMetrics, by: Sequence[str]
     left = [record for record in tested if not _is_beaten(record, tested, finals, SURE)]
     if len(left) < 2:
         return []
-    first = _front(left, finals, by)[0]
+    first = expected_front(left, finals, by)[0]
     rivals = [record for record in left if record is not first]
     rivals.sort(key=lambda one: (one.metric.minimised(finals.expected(one)), one.number))
     return [first, *rivals[:RIVALS]]

@@ -21,7 +21,6 @@ from bam_search.analysis.pareto import nondominated
 from bam_search.config import flat
 from bam_search.errors import UserError
 from bam_search.files import write
-from bam_search.report.figures import INK, laid_out, markers
 from bam_search.report.render import embedded, render
 from bam_search.report.tables import further_texts, read_records
 from bam_search.study.record import Record
@@ -32,6 +31,7 @@ COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
 
 Overheads would not do: each study's are above a backbone of its own.
 """
+INK = "#222222"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 SHAPES = ("circle", "diamond", "square", "triangle-up", "star", "hexagon", "cross", "triangle-down")
 """A colour of Okabe and Ito's palette and a shape for each study.
@@ -194,7 +194,7 @@ def draw(comparison: Comparison) -> go.Figure:
         for trace in _panel(comparison, cost, legend=column == 1):
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title=title, row=1, col=column)
-    return laid_out(figure, comparison.metric.title)
+    return _laid_out(figure, comparison.metric.title)
 
 
 def _panel(comparison: Comparison, cost: str, legend: bool) -> Iterator[go.Scatter]:
@@ -342,7 +342,7 @@ def _line(name: str, points: Sequence[Point], cost: str, look: Mapping[str, Any]
 def _scatter(
     name: str, points: Sequence[Point], cost: str, colour: str, shape: str, legend: bool
 ) -> go.Scatter:
-    trace = markers(
+    trace = _markers(
         name,
         shape,
         colour,
@@ -366,3 +366,42 @@ def _hover(point: Point) -> str:
         f"MACs conv + fc {record.macs_conv_fc:,}",
     )
     return "<br>".join(lines)
+
+
+def _laid_out(figure: go.Figure, y: str) -> go.Figure:
+    """The figure with what all figures have in common: title of y, font, and legend below."""
+    figure.update_layout({"yaxis.title.text": html.escape(y)})
+    return figure.update_layout(
+        template="plotly_white",
+        font={"family": "system-ui, sans-serif", "color": INK},
+        height=560,
+        margin={"l": 60, "r": 20, "t": 20, "b": 60},
+        legend={"orientation": "h", "y": -0.16, "x": 0},
+        hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)"},
+    )
+
+
+def _markers(
+    name: str,
+    shape: str,
+    colour: str,
+    x: Sequence[float | None],
+    y: Sequence[float],
+    bars: Sequence[float],
+) -> go.Scatter:
+    """Points with error bars, alike in shape and colour; `name` is text."""
+    return go.Scatter(
+        x=x,
+        y=y,
+        error_y={"array": bars, "thickness": 0.8, "width": 2, "color": colour},
+        name=html.escape(name),
+        legendgroup=name,
+        mode="markers",
+        marker={
+            "symbol": shape,
+            "color": colour,
+            "size": 11,
+            "line": {"width": 1, "color": "white"},
+        },
+    )

@@ -4,37 +4,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-import plotly.graph_objects as go
 from markupsafe import Markup
 
 from bam_search.analysis.findings import Findings
 from bam_search.files import write
+from bam_search.report.answer import first_screen
 from bam_search.report.class_table import class_table
-from bam_search.report.figures import draw, draw_curves
 from bam_search.report.paper_table import paper_table
 from bam_search.report.payload import ReportContext, payload
-from bam_search.report.render import asset, embedded, render
-from bam_search.report.sentences import (
-    answer_line,
-    believability_lines,
-    outcomes_line,
-    recommendation_lines,
-    stopped_lines,
-    stopping_lines,
-    verdict_lines,
-)
+from bam_search.report.render import asset, render
+from bam_search.report.sentences import outcomes_line, stopped_lines, stopping_lines
 from bam_search.report.tables import (
     ablation_table,
+    budget_table,
     difference_table,
-    effect_table,
     finalist_table,
     record_table,
     records_csv,
 )
-from bam_search.study.record import Record
+from bam_search.report.where import where
+from bam_search.space.placement import Choice
+from bam_search.space.search_space import ChoiceSpace
+from bam_search.study.record import Record, main_records
+from bam_search.words import counted
 
-SUBTITLE = ("Question", "Backbone", "Data", "Variant")
-"""What of `about` is said below the title, where it is known."""
+SCRIPTS = (
+    "study.js",
+    "drawings.js",
+    "selection.js",
+    "figures.js",
+    "parallel.js",
+    "tables.js",
+    "start.js",
+)
+"""The parts of the page's script, in the order in which they run."""
 
 
 def write_report(
@@ -58,44 +61,54 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
         context.title,
         context=context,
         findings=findings,
-        subtitle=[context.about[key] for key in SUBTITLE if key in context.about],
+        heading=context.about.get("Question", context.title),
+        subtitle=_subtitle(context, findings.records),
         metric=context.metric,
-        believability=believability_lines(context.metric, findings.believability),
-        recommended=recommendation_lines(findings),
-        answers=[answer_line(answer) for answer in findings.answers],
-        verdicts=verdict_lines(findings),
-        figures=_figures(findings),
+        first=first_screen(findings, context.sample),
+        where=where(findings),
         tables=_tables(context, findings),
         classes=class_table(findings.by_class, context.classes),
+        defaults=_defaults(context.choice_space),
+        has_curves=_has_curves(findings.records),
         stopping=stopping_lines(findings.stopping),
         stopped=stopped_lines(findings.records),
         failures=_failures(findings.records),
         about={**context.about, **_totals(findings)},
         payload={"plotlyjs": plotlyjs, **payload(context, findings)},
-        script=asset("page.js"),
+        script=Markup("\n").join(map(asset, SCRIPTS)),
     )
 
 
-def _figures(findings: Findings) -> dict[str, Markup]:
-    """The figures by the template's names, as HTML; empty where there is nothing to draw."""
-    return {
-        "candidates": embedded(draw(findings), "candidates"),
-        "curves": _embedded(draw_curves(findings), "curves"),
-    }
+def _subtitle(context: ReportContext, records: Sequence[Record]) -> str:
+    """'small · CIFAR-100 · 2 epochs': backbone, data and length of the trainings, where known."""
+    backbone = context.about.get("Backbone", "").partition(":")[0]
+    data, epochs = "", ""
+    if records:
+        data, epochs = records[0].data, counted(records[0].epochs, "epoch")
+    return " · ".join(filter(None, (backbone, data, epochs)))
 
 
-def _embedded(figure: go.Figure | None, name: str) -> Markup:
-    return Markup() if figure is None else embedded(figure, name)
+def _defaults(space: ChoiceSpace) -> list[str]:
+    """'bam is bam(r=16,d=4)' for each module that has options."""
+    return [
+        f"{module} is {Choice.of(module, options).text}"
+        for module, options in space.defaults.items()
+        if options
+    ]
+
+
+def _has_curves(records: Sequence[Record]) -> bool:
+    """Whether a reference or searched candidate was validated after several epochs."""
+    return any(len(record.epoch_metrics) > 1 for record in main_records(records))
 
 
 def _tables(context: ReportContext, findings: Findings) -> dict[str, pd.DataFrame]:
     """The tables by the template's names, as text."""
-    effects = findings.effects
     return {
         "finalists": finalist_table(findings),
         "differences": difference_table(findings),
         "paper": paper_table(context.paper, findings),
-        "effects": effect_table(context.metric, effects.effects if effects else ()),
+        "budgets": budget_table(findings),
         "ablations": ablation_table(findings),
         "front": record_table(findings, findings.front),
         "records": record_table(findings, findings.records),

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from bam_search.analysis.additive import PlacementEncoder
-from bam_search.analysis.effects import Effect
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.analysis.recommendation import Answer, Recommendation
 from bam_search.errors import UserError
 from bam_search.report.class_table import by_class_values
 from bam_search.report.commands import Origin, commands
+from bam_search.report.figures import candidates
 from bam_search.report.paper_table import Paper
 from bam_search.report.render import LIBRARIES
 from bam_search.report.tables import front_text
+from bam_search.report.where import heat, modules_of
 from bam_search.space.placement import Choice
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Site, Sites
@@ -85,7 +86,7 @@ def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
     These are the context, the records, what was derived from them (`found`), and what drawings
     need: sites, axes, colours of effects.
     """
-    records, effects = findings.records, findings.effects
+    records = findings.records
     encoder = PlacementEncoder.of(context.choice_space)
     return {
         "schema": SCHEMA,
@@ -107,7 +108,9 @@ def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
         "sites": [asdict(site) for site in _drawn_sites(context, records)],
         "blocks": context.sites.blocks,
         "axes": _axes(encoder),
-        "heat": heat(context.metric, effects.effects) if effects else {},
+        "modules": modules_of(context.choice_space.sites, _placed_modules(records)),
+        "heat": heat(context.metric, findings.effects),
+        "candidates": asdict(candidates(findings)),
         "records": [_record_values(record, encoder) for record in records],
         "found": found(findings),
     }
@@ -131,6 +134,12 @@ def _drawn_sites(context: ReportContext, records: Sequence[Record]) -> list[Site
         if placement is not None:
             names.update(site for site, _ in placement.choices)
     return [site for site in context.sites if site.name in names]
+
+
+def _placed_modules(records: Sequence[Record]) -> list[str]:
+    """The modules of all placements."""
+    placements = (record.readable_placement for record in records)
+    return [choice.module for one in placements if one for _, choice in one.choices]
 
 
 def _axes(encoder: PlacementEncoder) -> list[dict[str, Any]]:
@@ -217,27 +226,6 @@ def _compared_values(compared: ComparedTo) -> list[Any]:
         compared.smallest,
         compared.verdict,
     ]
-
-
-HELPING, HURTING = "0,114,178", "213,94,0"
-"""Blue and orange of Okabe and Ito's palette, as red, green and blue."""
-
-
-def heat(metric: Metric, effects: Sequence[Effect]) -> dict[str, str]:
-    """A CSS colour by site, from the effects of modules at sites on the metric.
-
-    Blue where attention helps, orange where it hurts; the smaller the effect, the fainter.
-    """
-    means = {}
-    for effect in effects:
-        if "(" not in effect.name:  # a module at a site, not an option's value
-            means[effect.name.rpartition("=")[0]] = effect.mean
-    most = max(map(abs, means.values()), default=0.0) or 1.0
-    colours = {}
-    for site, mean in means.items():
-        hue = HELPING if metric.minimised(mean) < 0 else HURTING
-        colours[site] = f"rgba({hue},{round(abs(mean) / most, 3)})"
-    return colours
 
 
 DATA = re.compile('<script type="application/json" id="study">(.*?)</script>', re.DOTALL)

@@ -26,14 +26,20 @@ def believability_lines(metric: Metric, believable: Believability | None) -> lis
             f"Near chance: without attention validation {metric.name} is {value}, and {chance} by "
             "guessing, so nothing is compared: train for longer or on more samples"
         ]
-    if believable.short and believable.last_gain is not None and believable.seed_sd is not None:
-        gain = metric.with_difference_unit(metric.text(believable.last_gain))
-        sd = metric.with_difference_unit(metric.text(believable.seed_sd))
-        return [
-            f"A trial run: the last epoch still gained {gain}, over {SEED_DEVIATIONS} standard "
-            f"deviations between seeds ({sd}), so verdicts are for trainings of this length"
-        ]
-    return []
+    words = trial_words(metric, believable)
+    return [f"{words}, so verdicts are for trainings of this length"] if words else []
+
+
+def trial_words(metric: Metric, believable: Believability) -> str:
+    """That it is a trial run, and by what rule; empty if it is none."""
+    if not believable.short or believable.last_gain is None or believable.seed_sd is None:
+        return ""
+    gain = metric.with_difference_unit(metric.text(believable.last_gain))
+    sd = metric.with_difference_unit(metric.text(believable.seed_sd))
+    return (
+        f"A trial run: the last epoch still gained {gain}, over {SEED_DEVIATIONS} standard "
+        f"deviations between seeds ({sd})"
+    )
 
 
 def recommendation_lines(findings: Findings) -> list[str]:
@@ -46,13 +52,13 @@ def recommendation_lines(findings: Findings) -> list[str]:
             f"Recommended, as the cheapest that nothing tested is measurably better than: "
             f"{_recommended(found)}"
         ]
-    lines = [f"No placement is shown to help{_within_words(findings, found)}"]
+    lines = [f"No placement is shown to help{within_words(findings, found)}"]
     if found.promising is not None:
-        lines.append(_promising_line(found.promising))
+        lines.append(promising_line(found.promising))
     return lines
 
 
-def _within_words(findings: Findings, found: Recommendation) -> str:
+def within_words(findings: Findings, found: Recommendation) -> str:
     """': below 0.85 points nothing can be told here (3 seeds)'; empty where that is not known."""
     noise, n = findings.finals.noise, len(found.record.test_metrics)
     if noise is None:
@@ -62,7 +68,7 @@ def _within_words(findings: Findings, found: Recommendation) -> str:
     return f": below {smallest} nothing can be told here ({counted(n, 'seed')})"
 
 
-def _promising_line(compared: ComparedTo) -> str:
+def promising_line(compared: ComparedTo) -> str:
     """The most promising placement, and how many seeds could tell whether it helps."""
     record, difference = compared.record, compared.difference
     seeds = ""

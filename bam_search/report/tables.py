@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from bam_search.analysis.effects import Effect
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.analysis.recommendation import AXES
@@ -89,10 +88,10 @@ def validation_text(record: Record) -> str:
 
 def finalist_table(findings: Findings) -> pd.DataFrame:
     """The finalists as text, the cheapest first."""
-    return pd.DataFrame([_finalist_row(finalist) for finalist in findings.finalists])
+    return pd.DataFrame([_finalist_row(findings, finalist) for finalist in findings.finalists])
 
 
-def _finalist_row(finalist: Finalist) -> dict[str, str]:
+def _finalist_row(findings: Findings, finalist: Finalist) -> dict[str, str]:
     record, test, metric = finalist.record, finalist.test, finalist.record.metric
     interval = ""
     if test.low is not None and test.high is not None:
@@ -101,13 +100,14 @@ def _finalist_row(finalist: Finalist) -> dict[str, str]:
         "#": record.tag,
         "name": record.name or record.origin,
         "placement": record.placement,
-        f"test {metric.title}": metric.text(test.mean),
+        f"mean test {metric.title}": metric.text(test.mean),
         "s.d.": "" if test.sd is None else metric.text(test.sd),
         "90 % interval": interval,
         "n": str(test.n),
         **{f"mean test {title}": text for title, text in further_texts(record).items()},
+        "to expect": metric.text(findings.finals.expected(record)),
         "on the front": front_text(finalist),
-        **{f"{title}, +%": f"{record.objective(key):+.2f}" for key, title in AXES.items()},
+        **{f"{title}, %": f"{record.objective(key):+.2f}" for key, title in AXES.items()},
     }
 
 
@@ -157,15 +157,21 @@ def ablation_table(findings: Findings) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def effect_table(metric: Metric, effects: Sequence[Effect]) -> pd.DataFrame:
-    """The effects on the metric as text."""
-    effect_on = ", ".join(filter(None, (f"effect on {metric.name}", metric.difference_unit)))
-    columns = ["what", effect_on, "90 % interval", "records with it"]
+def budget_table(findings: Findings) -> pd.DataFrame:
+    """What is recommended within each overhead budget."""
     rows = []
-    for effect in effects:
-        interval = metric.range(effect.low, effect.high)
-        rows.append((effect.name, metric.signed(effect.mean), interval, str(effect.records)))
-    return pd.DataFrame(rows, columns=columns)
+    for answer in findings.answers:
+        found, metric = answer.recommendation, answer.record.metric
+        row = {
+            "#": answer.record.tag,
+            "overhead": answer.question,
+            "placement": answer.record.label,
+            f"test {metric.title}, to expect": metric.text(found.expected),
+            **{f"{title}, %": f"{found.record.objective(key):+.2f}" for key, title in AXES.items()},
+            "minus no attention": "" if found.baseline is None else difference_text(found.baseline),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def difference_text(compared: ComparedTo) -> str:

@@ -1,0 +1,98 @@
+"""The study at a glance: everything that was tested, on one scale.
+
+Values are hierarchical means, the same that the recommendation is chosen by and that differences
+are of, so that no two numbers of an overview can contradict each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
+from bam_search.analysis.recommendation import AXES, expected_front
+from bam_search.study.record import Record
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A tested record: the value to expect of it, and its difference to the baseline.
+
+    `beside` is None of the baseline itself, and where the two have no seed in common.
+    """
+
+    record: Record
+    expected: float
+    beside: ComparedTo | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All that was tested.
+
+    Attributes:
+        standings: the cheapest first.
+        baseline: no attention, or the first tested reference where that was not tested.
+        recommended: the recommended record; None if nothing is.
+        best: the record of best expected value.
+        best_beside: the best one beside the recommended one, unless they are the same.
+        random_beside: the recommended one beside the best of the random search.
+        fronts: by each of AXES the Pareto front of expected value and this overhead.
+    """
+
+    standings: tuple[Standing, ...]
+    baseline: Record
+    recommended: Record | None
+    best: Record
+    best_beside: ComparedTo | None
+    random_beside: ComparedTo | None
+    fronts: Mapping[str, tuple[Record, ...]]
+
+    def standing(self, record: Record) -> Standing:
+        """The standing of a tested record."""
+        return next(one for one in self.standings if one.record is record)
+
+
+def overview(
+    records: Sequence[Record],
+    finals: FinalMetrics,
+    recommended: Record | None,
+    by: Sequence[str],
+) -> Overview | None:
+    """The overview of a study's records; None if nothing was tested.
+
+    `by` are the overheads to be cheap in, the first one first.
+    """
+    tested = [record for record in records if record.is_tested]
+    if not tested:
+        return None
+    baseline, best = _baseline(tested), _best(tested, finals)
+    random = [record for record in tested if record.is_random]
+    best_random = _best(random, finals) if random else None
+    tested.sort(key=lambda one: ([one.objective(key) for key in by], one.number))
+    return Overview(
+        standings=tuple(
+            Standing(record, finals.expected(record), _beside(record, baseline, finals))
+            for record in tested
+        ),
+        baseline=baseline,
+        recommended=recommended,
+        best=best,
+        best_beside=_beside(best, recommended, finals),
+        random_beside=_beside(recommended, best_random, finals),
+        fronts={axis: tuple(expected_front(tested, finals, (axis,))) for axis in AXES},
+    )
+
+
+def _baseline(tested: Sequence[Record]) -> Record:
+    without = [record for record in tested if not record.has_attention]
+    references = [record for record in tested if record.is_reference]
+    return next(iter([*without, *references, *tested]))
+
+
+def _best(tested: Sequence[Record], finals: FinalMetrics) -> Record:
+    return min(tested, key=lambda one: (one.metric.minimised(finals.expected(one)), one.number))
+
+
+def _beside(record: Record | None, other: Record | None, finals: FinalMetrics) -> ComparedTo | None:
+    if record is None or other is None or record is other:
+        return None
+    return next(iter(finals.compare(record, [other])), None)
