@@ -11,28 +11,27 @@ from concurrent.futures import Future
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import pytest
 import studied
 from conftest import make_record, metric_fields
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from invented import PLAN, Shuffled, invent, memory_store, train, with_everything
-from plotly.graph_objects import Figure
 
-from bam_search.analysis.effects import Effect
+from bam_search.analysis.effects import Effect, SiteEffects
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.pareto import front_line
 from bam_search.analysis.statistics import Difference, Mean
-from bam_search.report.figures import draw
-from bam_search.report.payload import HELPING, HURTING, heat
+from bam_search.report.figures import candidates
+from bam_search.report.front_figure import front_figure
 from bam_search.report.sentences import verdict_lines
 from bam_search.report.tables import difference_table, finalist_table
+from bam_search.report.where import heat
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.finalists import choose_finalists, expected_front
 from bam_search.search.generator import SAMPLERS
 from bam_search.search.pruner import forecast, should_stop
-from bam_search.study.record import Record
+from bam_search.study.record import METRIC, Record
 from bam_search.tasks.metric import Metric
 
 SMALLER = Metric("loss of a kind", "%")
@@ -297,38 +296,37 @@ def neutral(record: Record) -> dict[str, Any]:
 # ---- what is shown
 
 
-def test_figures_show_values_as_they_were_measured() -> None:
+def test_the_first_figure_is_turned_upside_down() -> None:
     smaller, larger = pair(studied.RECORDS, opposite)
-    one, two = draw(found(smaller)), draw(found(larger))
-    assert [trace.name for trace in without_names(one)] == [
-        trace.name for trace in without_names(two)
-    ]
-    for a, b in zip(one.data, two.data, strict=True):
-        assert a.x == b.x
-        if a.name != "failed":
-            assert np.array(a.y, dtype=float) == pytest.approx(-np.array(b.y, dtype=float))
-    failed = [next(t for t in figure.data if t.name == "failed").y[0] for figure in (one, two)]
-    assert failed[0] > max(values(smaller))
-    assert failed[1] < min(values(larger))
+    one, two = (front_figure(found(some)) for some in (smaller, larger))
+    assert one is not None
+    assert two is not None
+    for a, b in zip(one.wide, two.wide, strict=True):
+        middle = a.frame.top + a.frame.bottom
+        assert [mark.tag for mark in a.marks] == [mark.tag for mark in b.marks]
+        for left, right in zip(a.marks, b.marks, strict=True):
+            assert left.x == right.x
+            assert left.y == pytest.approx(middle - right.y)
+        assert a.front.count("V") == b.front.count("V") > 1
 
 
-def values(records: Sequence[Record]) -> list[float]:
-    last = [record.rung_metrics[-1] for record in records if record.rung_metrics]
-    return last + [record.val_metric for record in records if record.val_metric is not None]
-
-
-def without_names(figure: Figure) -> list[Any]:
-    """The traces but for that which the metric names."""
-    return [trace for trace in figure.data if "of a kind" not in (trace.name or "")]
+def test_failed_candidates_are_drawn_beyond_the_worst() -> None:
+    for some in pair(studied.RECORDS, from_100):
+        records, beyond = found(some).records, candidates(found(some)).beyond
+        assert beyond is not None
+        metric = records[0].metric
+        values = [record.val_metric for record in records if record.val_metric is not None]
+        assert metric.minimised(beyond) > max(map(metric.minimised, values))
 
 
 def test_the_front_of_a_metric_that_is_better_when_larger_rises_with_the_cost() -> None:
     _, larger = pair(studied.RECORDS, from_100)
-    (line, *_) = draw(found(larger)).data
-    assert list(line.x) == sorted(line.x)
-    assert list(line.y) == sorted(line.y)
-    assert line.line.shape == "hv"
-    assert len(line.y) > 2
+    findings = found(larger)
+    by_tag = {record.tag: record for record in findings.records}
+    front = [by_tag[tag] for tag in candidates(findings).fronts["params_overhead"]]
+    values = [record.value(METRIC) for record in front]
+    assert values == sorted(values)
+    assert len(values) > 2
 
 
 def test_a_difference_that_is_better_is_positive_where_larger_is_better() -> None:
@@ -346,7 +344,16 @@ def test_a_difference_that_is_better_is_positive_where_larger_is_better() -> Non
 
 def test_where_attention_helps_has_the_colour_of_help_in_both_directions() -> None:
     helps = [Effect("layer1=bam", -2.0, -3.0, -1.0, 5), Effect("layer2=bam", 1.0, 0.5, 1.5, 5)]
+    helps.append(Effect("layer3=bam", -0.4, -1.0, 0.2, 5))
     turned = [replace(one, mean=-one.mean, low=-one.high, high=-one.low) for one in helps]
-    colours = heat(SMALLER, helps)
-    assert colours == heat(LARGER, turned)
-    assert colours == {"layer1": f"rgba({HELPING},1.0)", "layer2": f"rgba({HURTING},0.5)"}
+    known = [SiteEffects(tuple(some), 5, 5, 1.0, 2.0) for some in (helps, turned)]
+    colours = heat(SMALLER, known[0])["modules"]["bam"]
+    assert {site: look for site, (look, _) in colours.items()} == {
+        "layer1": "helps3",
+        "layer2": "hurts2",
+        "layer3": "untold",
+    }
+    mirrored = heat(LARGER, known[1])["modules"]["bam"]
+    assert [look for look, _ in mirrored.values()] == [look for look, _ in colours.values()]
+    unknown = replace(known[0], error=2.5)  # it predicts no better than the mean
+    assert heat(SMALLER, unknown) == {}

@@ -177,7 +177,9 @@ class Findings:
             answers=() if near_chance else answers(records, finals, by),
             effects=effects,
             checks=_checks(ablations, effects),
-            overview=overview(records, finals, recommended and recommended.record, by),
+            overview=overview(
+                records, finals, None if recommended is None else recommended.record, by
+            ),
             stopping=stopping(main, front),
         )
 

@@ -79,7 +79,7 @@ def first_screen(findings: Findings, sample: str) -> FirstScreen:
     """The first screen of a study; `sample` is what one is called, "image" for example."""
     overview = findings.overview
     shown = [] if overview is None else _shown(overview)
-    scale = Scale.of([one.beside and one.beside.difference for one in shown])
+    scale = Scale.of([one.beside.difference for one in shown if one.beside is not None])
     return FirstScreen(
         advice=advice(findings),
         trial=_trial(findings),

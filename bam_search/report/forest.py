@@ -33,12 +33,11 @@ class Scale:
     most: float
 
     @classmethod
-    def of(cls, values: Sequence[Difference | Effect | None]) -> "Scale":
+    def of(cls, values: Sequence[Difference | Effect]) -> "Scale":
         """The scale of all means, intervals and zero, with a margin."""
         ends = [0.0]
         for value in values:
-            if value is not None:
-                ends += [end for end in (value.mean, value.low, value.high) if end is not None]
+            ends += [end for end in (value.mean, value.low, value.high) if end is not None]
         margin = 0.04 * (max(ends) - min(ends)) or 1.0
         return cls(min(ends) - margin, max(ends) + margin)
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 import studied
 from conftest import make_record
@@ -13,7 +12,7 @@ from studied import OBJECTIVES, found, html_of, measured, written
 
 from bam_search.analysis.pareto import front_line, pareto_front
 from bam_search.analysis.statistics import mean
-from bam_search.report.figures import draw, draw_curves, groups
+from bam_search.report.figures import candidates, groups
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import ABLATION, FIRST, RANDOM, REFERENCE, Record
 from bam_search.tasks.metric import Metric
@@ -30,130 +29,88 @@ RECORDS = [
 
 def test_groups_tell_references_front_and_dominated_apart() -> None:
     by_name = {group.name: group for group in groups(found(RECORDS))}
-    numbers = {name: [record.number for record in group.records] for name, group in by_name.items()}
-    assert numbers == {
-        "searched, dominated": [3],
-        "searched, on the front": [2],
-        "no attention": [0],
-        "BAM at the bottlenecks": [1],
+    assert {name: group.tags for name, group in by_name.items()} == {
+        "searched, dominated": ("3",),
+        "searched, on the front": ("2",),
+        "no attention": ("0",),
+        "BAM at the bottlenecks": ("1",),
     }
     assert len({group.shape for group in by_name.values()}) == 4
-    assert len({group.colour for group in by_name.values()}) == 4
+    assert len({group.look for group in by_name.values()}) == 4
 
 
 def test_the_random_search_is_a_group_of_its_own_and_takes_nobody_off_the_front() -> None:
-    numbers = {
-        group.name: [record.tag for record in group.records]
-        for group in groups(found(studied.RECORDS))
-    }
-    assert numbers == {
-        "random search": ["R0", "R1"],
-        "searched, dominated": ["7"],
-        "searched, on the front": ["2", "3"],
-        "no attention": ["0"],
-        "BAM in front": ["1"],
+    tags = {group.name: group.tags for group in groups(found(studied.RECORDS))}
+    assert tags == {
+        "random search": ("R0", "R1"),
+        "searched, dominated": ("7",),
+        "searched, on the front": ("2", "3"),
+        "no attention": ("0",),
+        "BAM in front": ("1",),
     }
     better = make_record(FIRST[RANDOM] + 2, 60.0, 0.0, origin=RANDOM)
     beside = {group.name: group for group in groups(found([*studied.RECORDS, better]))}
-    assert beside["searched, on the front"].records == (studied.WINNER, studied.RISKY)
+    assert beside["searched, on the front"].tags == ("2", "3")
 
 
 def test_the_line_is_the_front_of_its_panel() -> None:
     assert [record.number for record in front_line(RECORDS, "params_overhead")] == [0, 1, 2]
+    assert candidates(found(RECORDS)).fronts["params_overhead"] == ("0", "1", "2")
 
 
-def test_every_axis_can_be_switched_to_and_points_know_their_candidate() -> None:
-    figure = draw(found(RECORDS))
-    assert isinstance(figure, go.Figure)
-    names = [trace.name for trace in figure.data]
-    at = names.index("searched, on the front")
-    on_front = figure.data[at]
-    assert (on_front.x, on_front.y, on_front.customdata) == ((1.5,), (70.0,), ("2",))
-    assert len(on_front.error_y.array) == 1
-    switch, scales = figure.layout.updatemenus
-    assert [button.label for button in switch.buttons] == [
+def test_every_axis_can_be_switched_to() -> None:
+    figure = candidates(found(RECORDS))
+    assert list(figure.axes.values()) == [
         "parameters",
         "MACs (conv + fc)",
         "MACs (all operators)",
         "activations",
     ]
-    overheads = [button.args[0]["x"][at] for button in switch.buttons]
-    assert overheads == [(1.5,), (3.0,), (4.5,), (6.0,)]  # make_record's: 1, 2, 3, 4 times
-    assert all(len(button.args[0]["x"]) == len(names) for button in switch.buttons)
-    assert [button.label for button in scales.buttons] == ["linear", "log"]
-    assert figure.data[-1].meta == "ring"
-    assert not figure.data[-1].x
+    assert set(figure.fronts) == set(figure.confident) == set(figure.axes)
+    assert figure.baseline == "0"
 
 
 def test_a_logarithmic_scale_is_offered_where_overheads_span_ten_times() -> None:
     near = [make_record(0, 80.0, 1.0, origin=REFERENCE, name="a"), make_record(1, 79.0, 2.0)]
-    assert len(draw(found(near)).layout.updatemenus) == 1
-    assert len(draw(found([*near, make_record(2, 79.0, 0.1)])).layout.updatemenus) == 2
+    assert not candidates(found(near)).has_log
+    assert candidates(found([*near, make_record(2, 79.0, 0.1)])).has_log
 
 
 def test_stopped_and_failed_candidates_have_shapes_of_their_own() -> None:
-    traces = {trace.name: trace for trace in draw(found(studied.RECORDS)).data}
-    stopped, failed = traces["stopped early, after a shorter training"], traces["failed"]
-    assert (stopped.customdata, stopped.x, stopped.y) == (("4", "5"), (1.4, 2.0), (94.0, 87.0))
-    assert (failed.customdata, failed.x) == (("6",), (0.1,))
-    assert failed.y[0] > max(r.val_metric for r in studied.RECORDS if r.val_metric)
-    points = [trace for trace in traces.values() if trace.mode == "markers" and trace.name]
-    shapes = [trace.marker.symbol for trace in points]
-    assert len(set(shapes)) == len(shapes) == 8
+    figure = candidates(found(studied.RECORDS))
+    by_name = {group.name: group for group in figure.groups}
+    stopped, failed = by_name["stopped early, after a shorter training"], by_name["failed"]
+    assert (stopped.tags, stopped.values) == (("4", "5"), "last rung")
+    assert (failed.tags, failed.values) == (("6",), "failed")
+    assert figure.beyond is not None
+    assert figure.beyond > max(r.val_metric for r in studied.RECORDS if r.val_metric)
+    shapes = [group.shape for group in figure.groups]
+    assert len(set(shapes)) == len(shapes) == 7
 
 
 def test_latency_can_be_switched_to_where_it_was_measured() -> None:
     timed = replace(studied.WINNER, latency_overhead=12.0, latency_interval=(10.0, 14.0))
-    figure = draw(found([studied.BASE, timed, studied.RISKY]))
-    last = figure.layout.updatemenus[0].buttons[-1]
-    assert last.label.startswith("latency")
-    at = [trace.name for trace in figure.data].index("searched, on the front")
-    latencies = dict(zip(figure.data[at].customdata, last.args[0]["x"][at], strict=True))
-    assert latencies == {"2": 12.0, "3": None}
-    unmeasured = draw(found(studied.RECORDS)).layout.updatemenus[0]
-    assert not any("latency" in button.label for button in unmeasured.buttons)
+    figure = candidates(found([studied.BASE, timed, studied.RISKY]))
+    assert figure.axes["latency_overhead"].startswith("latency")
+    assert figure.fronts["latency_overhead"] == ("2",)
+    assert "latency_overhead" not in candidates(found(studied.RECORDS)).axes
 
 
-def test_finalists_have_crosses_and_a_confident_front() -> None:
-    figure = draw(found(studied.RECORDS))
-    (crosses,) = [
-        trace for trace in figure.data if trace.name == "mean test top-1 error of finalists"
-    ]
-    assert crosses.visible == "legendonly"
-    assert crosses.y == pytest.approx((81.3, 76.2, 72.2, 74.2333), abs=1e-3)
-    deviation = pytest.approx(0.2646, abs=1e-4)  # over seeds
-    assert crosses.error_y.array[2] == deviation
-    named = [trace for trace in figure.data if trace.name]
-    (confident,) = [trace for trace in named if trace.name.startswith("confident front")]
-    assert confident.x == (0.0, 1.0, 1.5)
+def test_finalists_have_a_confident_front() -> None:
+    confident = candidates(found(studied.RECORDS)).confident["params_overhead"]
+    assert [tag for tag, _ in confident] == ["0", "1", "2"]
     members = (studied.BASE, studied.PAPER, studied.WINNER)
-    assert confident.y == pytest.approx([mean(r.test_metrics).high for r in members])
-    untested = draw(found([make_record(0, 80.0, 0.0)]))
-    assert len(untested.data) == 4  # the front, the point, crosses of nobody, the ring
+    worse = [mean(record.test_metrics).high for record in members]
+    assert [value for _, value in confident] == pytest.approx(worse)
+    assert candidates(found([make_record(0, 80.0, 0.0)])).confident["params_overhead"] == ()
 
 
-def test_ablations_are_drawn_nowhere() -> None:
+def test_ablations_are_in_no_group() -> None:
     # Even ones that had a validation top-1 error of their own.
     complete = [replace(record, val_metric=50.0, val_samples=400) for record in studied.WITHOUT]
-    tags = {record.tag for record in complete}
-    figure = draw(found([*studied.RECORDS[:-2], *complete]))
-    for trace in figure.data:
-        assert not tags & set(trace.customdata or ())
-    (crosses,) = [
-        trace for trace in figure.data if trace.name == "mean test top-1 error of finalists"
-    ]
-    assert crosses.customdata == ("0", "1", "2", "R1")
-
-
-def test_curves_are_one_trace_with_gaps_and_none_where_nothing_was_measured_twice() -> None:
-    figure = draw_curves(found(RECORDS))
-    assert figure is not None
-    lines, ring = figure.data
-    assert lines.x[:3] == (1, 2, None)
-    assert lines.y[:3] == (90.0, 80.0, None)
-    assert lines.customdata[:4] == ("0", "0", "0", "1")
-    assert ring.meta == "ring"
-    assert draw_curves(found([RECORDS[4]])) is None
+    figure = candidates(found([*studied.RECORDS[:-2], *complete]))
+    drawn = {tag for group in figure.groups for tag in group.tags}
+    assert not drawn & {record.tag for record in complete}
 
 
 def test_the_page_opens_offline() -> None:
@@ -241,7 +198,7 @@ def test_a_name_and_a_failure_are_shown_as_text() -> None:
 
 def test_a_warning_is_on_top() -> None:
     html = html_of(RECORDS, warning="These are generated images")
-    assert html.index("These are generated images") < html.index("The answer")
+    assert html.index("These are generated images") < html.index(">The answer</h2>")
 
 
 def test_a_study_without_a_finished_candidate_has_a_page() -> None:
@@ -252,7 +209,7 @@ def test_a_study_without_a_finished_candidate_has_a_page() -> None:
 def section(html: str, heading: str) -> str:
     """A section's HTML, from its heading to the next section; empty if there is none."""
     after = html.split(f">{heading}</h", 1)[1:]
-    return after[0].split("<section>")[0] if after else ""
+    return re.split(r"<section\b", after[0])[0] if after else ""
 
 
 def rows(html: str) -> list[list[str]]:
@@ -270,36 +227,67 @@ def whole() -> str:
 
 
 def test_the_sections_come_in_order(whole: str) -> None:
-    assert re.findall(r"<h2>(.*?)</h2>", whole) == [
+    assert re.findall(r"<section[^>]*><h[23][^>]*>(.*?)</h", whole) == [
         "The answer",
-        "Overhead and top-1 error",
         "The finalists",
         "Against the references",
+        "Within an overhead budget",
         "Where attention helps",
         "What stopping early did",
+        "Explore",
+        "Overhead and top-1 error",
+        "Choices and top-1 error",
         "Training curves",
         "The front of the search",
         "All candidates",
         "How it was run",
     ]
+    linked = re.findall(r'<a href="#(\w+)"', whole)
+    assert linked == ["answer", "finalists", "where", "explore", "candidates", "run"]
+    assert set(linked) <= set(re.findall(r'<section id="(\w+)"', whole))
 
 
-def test_the_answer_has_the_recommendation_and_the_verdicts(whole: str) -> None:
+def test_the_answer_is_said_once_with_its_evidence_and_its_costs(whole: str) -> None:
     answer = section(whole, "The answer")
-    assert "<li>A trial run: the last epoch still gained" in answer
-    assert "<li>Recommended, as the cheapest that nothing tested is measurably better" in answer
-    assert "<p>layer1=bam (#2 without layer2) is</p>" in answer
-    assert re.search(r"<li>better than no attention: -9\.\d\d points \(95 % credible", answer)
-    assert "For each overhead budget the cheapest that nothing tested within it" in answer
+    assert whole.count("Put BAM at layer1") == 1
+    assert "<code>layer1=bam</code>" in answer
+    assert re.search(
+        r"9\.\d\d points less test top-1 error than no attention "
+        r"\(95 % interval [\d.]+ to [\d.]+, 3 common seeds\), for "
+        r"\+1\.00 % parameters and \+2\.00 % MACs",
+        answer,
+    )
+    assert "A trial run: the last epoch still gained" in answer
+    assert "better than the best of as much random search" in answer
+    assert "4 finalists, 3 seeds each" in answer
+
+
+def test_the_first_table_has_the_references_and_what_is_recommended(whole: str) -> None:
+    head, *body = rows(section(whole, "The answer"))
+    assert "time" not in " ".join(head)
+    text = [[" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in row] for row in body]
+    assert [row[0] for row in text] == [
+        "no attention",
+        "BAM in front",
+        "#A2001 recommended",
+        "#2 least top-1 error",
+    ]
+    assert text[0][5] == "baseline"
+    assert [row[5] for row in text[1:]] == ["better", "better", "better"]
+    # What is shown adds up: errors, and differences to the first one.
+    errors = [float(row[2]) for row in text]
+    for error, row in zip(errors[1:], text[1:], strict=True):
+        assert float(row[4]) == pytest.approx(error - errors[0], abs=0.011)
 
 
 def test_the_finalists_have_their_numbers(whole: str) -> None:
     head, *body = rows(section(whole, "The finalists"))
-    assert head[3:8] == [
-        "test top-1 error, %",
+    assert head[3:9] == [
+        "mean test top-1 error, %",
         "s.d.",
         "90 % interval",
         "n",
+        "to expect",
         "on the front",
     ]
     assert body[2][:7] == [
@@ -312,7 +300,8 @@ def test_the_finalists_have_their_numbers(whole: str) -> None:
         "3",
     ]
     assert [row[0] for row in body] == ["0", "1", "2", "R1"]
-    assert "would be told apart in four of five" in section(whole, "Against the references")
+    against = " ".join(section(whole, "Against the references").split())
+    assert "would be told apart in four of five" in against
     difference = rows(section(whole, "Against the references"))
     assert difference[0] == ["#", "placement", "minus no attention", "minus BAM in front"]
     assert re.match(r"-9\.\d\d \(", difference[3][2])
@@ -323,11 +312,12 @@ def test_the_effects_and_ablations_have_their_numbers(whole: str) -> None:
     part = section(whole, "Where attention helps")
     effects = {row[0]: row[1:] for row in rows(part)}
     assert {"layer1=bam", "layer9=bam", "bam(r=8)", "bam(r=16)"} <= set(effects)
-    assert effects["layer1=bam"][2] == "2"
+    assert effects["layer1=bam"][3] == "2"
     assert "an additive model of 25 trainings of 7 placements" in " ".join(part.split())
     assert "<h3>Without each of its sites: layer1=bam layer2=bam(r=8)</h3>" in part
     assert effects["#2 without layer1"][0].endswith("n = 3: worse")
     assert "n = 3: cannot tell within 0." in effects["#2 without layer2"][0]
+    assert "Ablations and effects." in part
 
 
 def test_what_stopping_early_did(whole: str) -> None:
@@ -430,7 +420,7 @@ PARTS: dict[str, tuple[list[Record], set[str], set[str]]] = {
 def test_a_partial_study_has_a_page_of_what_there_is(name: str, tmp_path: Path) -> None:
     records, there, missing = PARTS[name]
     html = written(tmp_path, records).read_text(encoding="utf-8")
-    headings = set(re.findall(r"<h[23]>(.*?)</h[23]>", html))
+    headings = set(re.findall(r"<h[23][^>]*>(.*?)</h[23]>", html))
     assert there <= headings
     assert not missing & headings
     tested = any(record.is_finalist for record in records)
