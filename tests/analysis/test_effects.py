@@ -187,3 +187,29 @@ def test_records_that_say_nothing_give_finite_numbers() -> None:
     assert found is not None
     ends = [end for effect in found.effects for end in (effect.low, effect.mean, effect.high)]
     assert np.isfinite(ends).all()
+
+
+def test_it_is_said_whether_the_model_predicts_better_than_the_mean() -> None:
+    rng = np.random.default_rng(7)
+    chosen = vectors(40, rng)
+    strong = study(drawn_truth(rng, 3.0), chosen, rng, 0.3, 0.3, 2)
+    told = site_effects(strong, CHOICE_SPACE)
+    assert told is not None
+    assert told.predicts
+    assert told.error < 0.5 * told.error_of_mean
+    silent = [
+        not found.predicts
+        for _ in range(6)
+        if (found := site_effects(study(NOTHING, chosen, rng, 1.0, 1.0, 0), CHOICE_SPACE))
+    ]
+    assert any(silent)
+
+
+NOTHING = dict.fromkeys((*(f"{site}=bam" for site in DESIGN.sites), "bam(r=4)", "bam(d=1)"), 0.0)
+
+
+def test_an_effect_is_told_where_its_interval_has_no_zero() -> None:
+    assert Effect("layer1=bam", -1.0, -2.0, -0.1, 3).is_told
+    assert not Effect("layer1=bam", -1.0, -2.0, 0.1, 3).is_told
+    assert Effect("a=b=bam", 1.0, 0.5, 2.0, 3).place == ("a=b", "bam")
+    assert Effect("bam(r=4)", 1.0, 0.5, 2.0, 3).is_of_option

@@ -24,7 +24,7 @@ from studied import (
     measured,
 )
 
-from bam_search.analysis.effects import site_effects
+from bam_search.analysis.effects import Effect, site_effects
 from bam_search.study.record import FIRST, RANDOM
 
 
@@ -155,3 +155,34 @@ def test_a_stopped_candidate_is_in_no_ranking() -> None:
     for record in (STOPPED, LATER):
         assert record not in ranked
         assert not record.complete
+
+
+def test_the_overview_has_all_that_was_tested_beside_no_attention() -> None:
+    overview = found(RECORDS).overview
+    assert overview is not None
+    assert overview.baseline is BASE
+    assert overview.best is WINNER
+    assert overview.recommended is WITHOUT[1]
+    assert overview.best_beside is not None
+    assert overview.best_beside.verdict == "unclear"
+    assert overview.random_beside is not None
+    assert overview.random_beside.other is LUCKY
+    assert [one.record.tag for one in overview.standings] == ["0", "A2000", "1", "A2001", "2", "R1"]
+    assert overview.standing(BASE).beside is None
+    front = overview.fronts["params_overhead"]
+    values = [overview.standing(record).expected for record in front]
+    assert values == sorted(values, reverse=True)
+    assert front[0] is BASE
+    assert found([FAILED]).overview is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "agreement"),
+    [(-2.0, "agree"), (2.0, "disagree"), (-0.1, "unclear"), (None, "unclear")],
+)
+def test_ablations_and_effects_agree_or_not(mean: float | None, agreement: str) -> None:
+    """Without layer1 the error is greater: attention helps there."""
+    check = found(RECORDS).checks[0]
+    assert (check.site, check.ablation.verdict) == ("layer1", "worse")
+    effect = None if mean is None else Effect("layer1=bam", mean, mean - 0.5, mean + 0.5, 3)
+    assert replace(check, effect=effect).agreement == agreement

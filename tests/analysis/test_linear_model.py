@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bam_search.analysis.linear_model import SCALES, Regression, fit
+from bam_search.analysis.linear_model import SCALES, Regression, _evidence, fit
 
 
 def groups_of(n: int, k: int) -> np.ndarray:
@@ -93,3 +93,41 @@ def test_the_evidence_prefers_the_right_weights() -> None:
 def test_scales_reach_from_nothing_to_far_beyond_the_noise() -> None:
     assert SCALES[0] < 0.1
     assert SCALES[-1] > 30
+
+
+def test_what_a_left_out_block_is_missed_by_is_what_a_fit_without_it_misses() -> None:
+    """At fixed scales; the formula fits nothing again."""
+    rng = np.random.default_rng(5)
+    flat = np.eye(2)[rng.integers(2, size=24)]
+    group = rng.standard_normal((24, 4))
+    values = flat @ [3.0, -1.0] + group @ rng.standard_normal(4) + rng.standard_normal(24)
+    blocks = np.arange(24) // 3
+    posterior = fit(Regression(values, flat, (group,)))
+    assert posterior is not None
+    scale = posterior.scales[posterior.logs.argmax()][0]
+    missed, missed_by_mean = [], []
+    for block in range(8):
+        out, kept = blocks == block, blocks != block
+        # Flat effects are all but free.
+        x = np.concatenate([1e6 * flat, scale * group], axis=1)
+        solved = np.linalg.solve(np.eye(6) + x[kept].T @ x[kept], x[kept].T @ values[kept])
+        missed += list(values[out] - x[out] @ solved)
+        levels = np.linalg.lstsq(flat[kept], values[kept], rcond=None)[0]
+        missed_by_mean += list(values[out] - flat[out] @ levels)
+    error, error_of_mean = posterior.left_out(blocks)
+    assert error == pytest.approx(np.sqrt(np.mean(np.square(missed))), rel=1e-5)
+    assert error_of_mean == pytest.approx(np.sqrt(np.mean(np.square(missed_by_mean))))
+    assert error < error_of_mean
+
+
+def test_points_of_the_grid_that_are_not_looked_at_do_not_matter() -> None:
+    rng = np.random.default_rng(6)
+    groups = (groups_of(12, 10), rng.standard_normal((120, 5)))
+    values = groups[0] @ rng.normal(0, 3, 10) + 0.1 * rng.standard_normal(120)
+    posterior = fit(Regression(values, np.ones((120, 1)), groups))
+    assert posterior is not None
+    skipped = np.isinf(posterior.logs)
+    assert skipped.any()
+    whole = _evidence(posterior.reduced, posterior.scales)
+    assert whole[~skipped] == pytest.approx(posterior.logs[~skipped])
+    assert np.exp(whole[skipped] - whole.max()).sum() < 1e-4
