@@ -22,14 +22,17 @@ class ClassTable:
     table: pd.DataFrame
 
 
-def class_table(found: ByClass | None, names: Sequence[str]) -> ClassTable | None:
-    """The sentence and the table of the classes with these names; None where nothing is known."""
+def class_table(found: ByClass | None, names: Sequence[str], sample: str) -> ClassTable | None:
+    """The sentence and the table of the classes with these names; None where nothing is known.
+
+    `sample` is what one sample is called.
+    """
     if found is None:
         return None
     shown = found.classes
     if len(shown) > 2 * SHOWN:
         shown = (*shown[:SHOWN], *shown[-SHOWN:])
-    rows = [_row(found, one, names) for one in shown]
+    rows = [_row(found, one, names, sample) for one in shown]
     return ClassTable(_sentence(found, names), pd.DataFrame(rows))
 
 
@@ -63,11 +66,11 @@ def _sentence(found: ByClass, names: Sequence[str]) -> str:
     return f"{what}: of {total}, {len(told)} told apart from noise, {'; '.join(by_verdict)}."
 
 
-def _row(found: ByClass, one: ClassDifference, names: Sequence[str]) -> dict[str, str]:
+def _row(found: ByClass, one: ClassDifference, names: Sequence[str], sample: str) -> dict[str, str]:
     metric = found.record.metric
     return {
         "class": class_name(names, one.number),
-        "test samples": f"{one.samples:,}",
+        f"test {sample}s": f"{one.samples:,}",
         f"{metric.title}, without attention": metric.text(one.mean_without),
         f"#{found.record.tag}": metric.text(one.mean),
         "difference": _difference_text(found.record, one),

@@ -47,7 +47,7 @@ def test_a_clear_gain_and_a_clear_loss_are_told_apart_and_come_first_and_last() 
     assert [one.number for one in result.classes] == [0, 1, 2]
     assert [one.verdict for one in result.classes] == ["better", "unclear", "worse"]
     assert (result.told, result.seeds) == (2, 3)
-    table = class_table(result, NAMES)
+    table = class_table(result, NAMES, "image")
     assert table is not None
     assert table.sentence == (
         "layer1=bam (#1) beside no attention, 3 seeds: "
