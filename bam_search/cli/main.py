@@ -49,6 +49,7 @@ def _recommended(folder: Path) -> str:
 REPORT = click.argument(
     "folder", metavar="REPORT_DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
+PAGE = click.argument("path", metavar="REPORT_DIR|PAGE", type=click.Path(path_type=Path))
 CANDIDATE = click.option(
     "--candidate",
     metavar="N",
@@ -462,7 +463,7 @@ def maps(folder: Path, candidate: str | None, out: Path | None, **asked: Any) ->
 
 
 @cli.command()
-@click.argument("path", metavar="REPORT_DIR|PAGE", type=click.Path(path_type=Path))
+@PAGE
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -496,6 +497,51 @@ def report(**asked: Any) -> None:
     from bam_search.cli import report as reporting
 
     raise SystemExit(reporting.do(reporting.Asked(**asked)))
+
+
+@cli.command()
+@PAGE
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="front.pdf",
+    show_default=True,
+    help="Where to write: .pdf, .svg or .png.",
+)
+@click.option(
+    "--width",
+    type=click.Choice(("column", "page")),
+    default="column",
+    show_default=True,
+    help="Of a two-column page: one of its columns, or all of it.",
+)
+def figure(path: Path, out: Path, width: str) -> None:
+    """Draw all that a study tested for a paper, and print the caption.
+
+    The metric is drawn against the overhead in parameters and in MACs, with intervals over seeds.
+    """
+    from bam_search.cli import paper
+
+    paper.write_figure(path, out, width)
+
+
+@cli.command()
+@PAGE
+@click.option("--markdown", "form", flag_value="markdown", default=True, help="[default]")
+@click.option("--latex", "form", flag_value="latex", help="With the rules of booktabs.")
+@click.option("--csv", "form", flag_value="csv", help="One row a placement, nothing rounded.")
+@click.option("--bibtex", "form", flag_value="bibtex", help="What to cite, in place of a table.")
+@click.option(
+    "--rows",
+    type=click.Choice(("main", "tested")),
+    help="main: the references, the recommended and the best one; tested: all that was tested.  "
+    "[default: main; tested for --csv]",
+)
+def table(path: Path, form: str, rows: str | None) -> None:
+    """Print a study's table for a paper, with a caption."""
+    from bam_search.cli import paper
+
+    paper.print_table(path, form, rows)
 
 
 @cli.command()

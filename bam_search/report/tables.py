@@ -36,9 +36,23 @@ def record_frame(records: Sequence[Record]) -> pd.DataFrame:
 
 def _cell(value: Any) -> Any:
     """The value as records.csv has it: JSON where CSV has no form for it."""
+    if isinstance(value, str):
+        return harmless(value)
     if isinstance(value, (bool, dict, list, tuple)):
         return json.dumps(value)
     return value
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet would run."""
+
+
+def harmless(text: str) -> str:
+    """The text as a cell that no spreadsheet takes for a formula: after an apostrophe.
+
+    So is a text that begins with one, so that `_parsed` can tell.
+    """
+    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -66,7 +80,7 @@ def _record(row: Mapping[Any, str]) -> Record:
 def _parsed(key: str, cell: str) -> Any:
     """The value of a cell of records.csv: an empty cell is None, or "" where the field is text."""
     if key in TEXT_FIELDS:
-        return cell
+        return cell.removeprefix("'")
     return json.loads(cell) if cell else None
 
 

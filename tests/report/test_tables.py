@@ -277,3 +277,12 @@ def test_a_failed_and_a_stopped_candidate_are_shown_as_such() -> None:
 def test_a_front_without_candidates_has_its_columns() -> None:
     nothing = records_csv(found([FAILED]).front)
     assert list(pd.read_csv(io.StringIO(nothing))) == list(BASE.to_dict())
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "'quoted'", "''", "plain", ""])
+def test_no_cell_of_records_is_a_formula_and_all_are_read_back(tmp_path: Path, text: str) -> None:
+    record = replace(FAILED, name=text, failure=text, data=text or "CIFAR-100")
+    (tmp_path / "records.csv").write_text(records_csv([record]))
+    row = pd.read_csv(tmp_path / "records.csv", dtype=str, keep_default_na=False).iloc[0]
+    assert not any(row[name].startswith(("=", "+", "-", "@")) for name in ("name", "failure"))
+    assert read_records(tmp_path) == [record]

@@ -1,0 +1,49 @@
+"""`figure` and `table`: what a paper shows of a study, from its page alone.
+
+stdout gets the table or the figure's caption.
+"""
+
+from pathlib import Path
+
+import click
+
+from bam_search.analysis.findings import Findings
+from bam_search.errors import UserError, nearest
+from bam_search.report.payload import ReportContext, read
+from bam_search.report.publication.caption import figure_caption
+from bam_search.report.publication.table import FORMS
+from bam_search.report.publish import page_of
+
+
+def write_figure(path: Path, out: Path, width: str) -> None:
+    """Write the figure to `out`, in the format of its suffix, and print its caption.
+
+    Raises UserError.
+    """
+    # Here, as a table needs no Matplotlib.
+    from bam_search.report.publication.figure import FORMATS, draw, numbers, save
+
+    if out.suffix not in FORMATS:
+        raise UserError(f"a figure cannot be written as {out.name!r}", nearest(out.suffix, FORMATS))
+    context, findings = _read(path)
+    figure = draw(numbers(findings), width)
+    try:
+        save(out, figure)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}", "try another --out") from None
+    click.echo(f"figure: {out}", err=True)
+    click.echo(figure_caption(context, findings))
+
+
+def print_table(path: Path, form: str, rows: str | None) -> None:
+    """Print the table in one of FORMS. Raises UserError."""
+    if form == "bibtex" and rows is not None:
+        raise UserError("--rows goes with a table, and --bibtex prints none", "leave one away")
+    context, findings = _read(path)
+    is_all = form == "csv" if rows is None else rows == "tested"
+    click.echo(FORMS[form](context, findings, is_all))
+
+
+def _read(path: Path) -> tuple[ReportContext, Findings]:
+    context, records, _ = read(page_of(path))
+    return context, Findings.of(records, context)

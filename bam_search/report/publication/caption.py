@@ -1,0 +1,120 @@
+"""What the figure and the table show, in the words of a caption, and what to cite for them."""
+
+from collections.abc import Sequence
+
+from bam_search.analysis.findings import Findings
+from bam_search.analysis.overview import Overview
+from bam_search.analysis.statistics import VERDICT_LEVEL
+from bam_search.report.payload import ReportContext
+from bam_search.report.sentences import believability_lines
+
+BAM = """\
+@inproceedings{park2018bam,
+  title     = {{BAM}: Bottleneck Attention Module},
+  author    = {Park, Jongchan and Woo, Sanghyun and Lee, Joon-Young and Kweon, In So},
+  booktitle = {British Machine Vision Conference (BMVC)},
+  year      = {2018},
+  note      = {arXiv:1807.06514}
+}"""
+TOOL = """\
+@misc{bam_search,
+  title     = {{bam\\_search}: where should an attention module go in a {CNN}?},
+  author    = {{The bam\\_search authors}},
+  year      = {%s},
+  note      = {Version %s}
+}"""
+
+
+def figure_caption(context: ReportContext, findings: Findings) -> str:
+    """The caption of the figure: what it shows, how it was measured, and on what."""
+    overview = _tested(findings)
+    return _joined(
+        [
+            *_warnings(context),
+            f"{_metric(findings)} against the overhead in parameters and in MACs, of "
+            f"{_what(context, findings)}",
+            f"Points are hierarchical means over {_seeds(overview)}; bars are {VERDICT_LEVEL:.0%} "
+            f"credible intervals of the difference to {overview.baseline.label} (dashed), paired "
+            "by seed; the line is the Pareto front of the means",
+            *_ring(overview),
+            *_how(context, findings),
+        ]
+    )
+
+
+def table_caption(context: ReportContext, findings: Findings) -> str:
+    """The caption of the table."""
+    overview = _tested(findings)
+    return _joined(
+        [
+            *_warnings(context),
+            f"{_metric(findings)} of {_what(context, findings)}",
+            f"Means and standard deviations are over {_seeds(overview)} (n)",
+            f"Differences are to {overview.baseline.label}, paired by seed, of hierarchical means, "
+            "which draw back what is probably luck, with "
+            f"{VERDICT_LEVEL:.0%} credible intervals",
+            *_how(context, findings),
+        ]
+    )
+
+
+def bibtex(context: ReportContext) -> str:
+    """BibTeX's entries of BAM's paper and of this tool, in the version that ran the study."""
+    year = context.about.get("Date", "")[:4]
+    version = context.about.get("Versions", "").split(",")[0].removeprefix("bam_search ")
+    return f"{BAM}\n\n{TOOL % (year, version)}"
+
+
+def _tested(findings: Findings) -> Overview:
+    assert findings.overview is not None  # the figure and the table say so first
+    return findings.overview
+
+
+def _joined(sentences: Sequence[str]) -> str:
+    return " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
+
+
+def _warnings(context: ReportContext) -> list[str]:
+    return [text for text in (context.state, context.warning) if text]
+
+
+def _metric(findings: Findings) -> str:
+    """'Test top-1 error (%)'."""
+    unit = f" ({findings.metric.unit})" if findings.metric.unit else ""
+    return f"Test {findings.metric.name}{unit}"
+
+
+def _what(context: ReportContext, findings: Findings) -> str:
+    """'10 placements of attention modules in small, trained on CIFAR-100'."""
+    overview = _tested(findings)
+    data = ", ".join(dict.fromkeys(one.record.data for one in overview.standings))
+    net = context.origin.space if context.origin else "the network"
+    return f"{len(overview.standings)} placements of attention modules in {net}, trained on {data}"
+
+
+def _seeds(overview: Overview) -> str:
+    """'3 to 9 seeds', '1 seed'."""
+    counts = sorted({len(one.record.test_metrics) for one in overview.standings})
+    if len(counts) > 1:
+        return f"{counts[0]} to {counts[-1]} seeds"
+    return f"{counts[0]} seed{'s' if counts[0] > 1 else ''}"
+
+
+def _ring(overview: Overview) -> list[str]:
+    recommended = overview.recommended
+    if recommended is None:
+        return []
+    return [
+        "The ring marks the recommended one, "
+        f"{recommended.placement if recommended.has_attention else recommended.label}: the "
+        "cheapest that none of those tested is measurably better than"
+    ]
+
+
+def _how(context: ReportContext, findings: Findings) -> list[str]:
+    """How the trainings were made, as the page says it."""
+    titles = {"Recipe": "Recipe", "Split": "Data"}
+    known = [
+        f"{title}: {context.about[key]}" for key, title in titles.items() if key in context.about
+    ]
+    return [*believability_lines(findings.metric, findings.believability), *known]

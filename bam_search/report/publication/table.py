@@ -1,0 +1,230 @@
+"""The table for a paper: the references, the recommended and the best placement, or all tested.
+
+The numbers are those of the overview and of the page's table of finalists.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from bam_search.analysis.findings import Findings
+from bam_search.analysis.overview import Overview, Standing
+from bam_search.errors import UserError
+from bam_search.report.front_figure import best_words
+from bam_search.report.payload import ReportContext
+from bam_search.report.publication.caption import bibtex, table_caption
+from bam_search.report.tables import harmless
+from bam_search.study.record import Record
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "–": "--",
+        "−": "$-$",
+        "…": r"\ldots{}",
+        "²": r"\textsuperscript{2}",
+    }
+)
+"""What LaTeX has for characters that it reads otherwise."""
+LONGEST = 36
+"""If the name of a placement is longer, names are broken into lines."""
+
+
+def latex(context: ReportContext, findings: Findings, is_all: bool = False) -> str:
+    """The table with rules of the package booktabs."""
+    cells = _cells(findings, is_all)
+    is_long = max(len(row[0]) for row in cells) > LONGEST
+    begin = r"\raggedright " if is_long else ""
+    header, *rows = [begin + " & ".join(map(_latex, row)) + r" \\" for row in cells]
+    columns = (r"p{0.24\linewidth}" if is_long else "l") + "r" * (len(cells[0]) - 1)
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table*}[t]",
+        r"\centering\footnotesize",
+        rf"\caption{{{_latex(table_caption(context, findings))}}}",
+        r"\label{tab:bam-search}",
+        r"\setlength{\tabcolsep}{4pt}",
+        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+        r"\toprule",
+        header,
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines)
+
+
+def markdown(context: ReportContext, findings: Findings, is_all: bool = False) -> str:
+    """The table as GitHub shows it, the caption below."""
+    header, *rows = _cells(findings, is_all)
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    lines = [f"| {' | '.join(map(_markdown, row))} |" for row in (header, rule, *rows)]
+    return "\n".join([*lines, "", _markdown(table_caption(context, findings))])
+
+
+def csv(_context: ReportContext, findings: Findings, is_all: bool = True) -> str:
+    """One row a placement, one column a number, none of them rounded."""
+    overview = _overview(findings)
+    rows = [_values(findings, overview, one) for one in _shown(overview, is_all)]
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n").rstrip("\n")
+
+
+def citations(context: ReportContext, _findings: Findings, _is_all: bool = False) -> str:
+    """What to cite, for BibTeX."""
+    return bibtex(context)
+
+
+FORMS: Mapping[str, Callable[[ReportContext, Findings, bool], str]] = {
+    "latex": latex,
+    "markdown": markdown,
+    "csv": csv,
+    "bibtex": citations,
+}
+"""What the table can be written as."""
+
+
+def _overview(findings: Findings) -> Overview:
+    """The overview. Raises UserError if nothing has been tested."""
+    if findings.overview is None:
+        raise UserError(
+            "nothing has been tested yet, so there is no table",
+            "the table is of final trainings, which come after the search",
+        )
+    return findings.overview
+
+
+def _shown(overview: Overview, is_all: bool) -> list[Standing]:
+    """All that was tested, or the references, the recommended and the best one."""
+    special = (overview.baseline, overview.recommended, overview.best)
+    return [
+        one
+        for one in overview.standings
+        if is_all or one.record.is_reference or any(one.record is record for record in special)
+    ]
+
+
+def role(findings: Findings, overview: Overview, record: Record) -> str:
+    """'recommended', 'least top-1 error', both, or nothing."""
+    roles = {"recommended": overview.recommended, best_words(findings.metric): overview.best}
+    return ", ".join(name for name, one in roles.items() if one is record)
+
+
+def _values(findings: Findings, overview: Overview, one: Standing) -> dict[str, Any]:
+    """A row of the CSV file."""
+    record, test, beside = one.record, findings.finals.means[one.record.number], one.beside
+    difference = beside.difference if beside else None
+    latency = record.latency_interval or (None, None)
+    return {
+        "candidate": record.tag,
+        "origin": record.origin,
+        "name": harmless(record.name),
+        "role": role(findings, overview, record),
+        "placement": harmless(record.placement),
+        "data": harmless(record.data),
+        "metric": harmless(findings.metric.title),
+        "mean": test.mean,
+        "sd": test.sd,
+        "mean_low_90": test.low,
+        "mean_high_90": test.high,
+        "n": test.n,
+        "hierarchical_mean": one.expected,
+        "beside": harmless(overview.baseline.label) if difference else "",
+        "difference": difference and difference.mean,
+        "difference_low_95": difference and difference.low,
+        "difference_high_95": difference and difference.high,
+        "common_seeds": difference and difference.n,
+        "verdict": beside.verdict if beside else "",
+        "params": record.params,
+        "params_overhead_percent": record.params_overhead,
+        "macs_conv_fc": record.macs_conv_fc,
+        "macs_conv_fc_overhead_percent": record.macs_conv_fc_overhead,
+        "macs": record.macs,
+        "macs_overhead_percent": record.macs_overhead,
+        "latency_overhead_percent": record.latency_overhead,
+        "latency_low_95": latency[0],
+        "latency_high_95": latency[1],
+        "training_seconds": record.test_seconds and record.test_seconds / test.n,
+    }
+
+
+def _cells(findings: Findings, is_all: bool) -> list[list[str]]:
+    """The header and the rows as text."""
+    overview, metric = _overview(findings), findings.metric
+    shown = _shown(overview, is_all)
+    has_time = any(one.record.latency_overhead is not None for one in shown)
+    rows = [_row(findings, overview, one) for one in shown]
+    unit = metric.difference_unit
+    titles = [
+        "placement",
+        f"test {metric.title}",
+        "n",
+        f"difference{', ' + unit if unit else ''}",
+        "params, M",
+        "+%",
+        "MACs, M",
+        "+%",
+        "time, +%",
+    ]
+    return [row if has_time else row[:-1] for row in (titles, *rows)]
+
+
+def _row(findings: Findings, overview: Overview, one: Standing) -> list[str]:
+    record, metric = one.record, findings.metric
+    test, time = findings.finals.means[record.number], record.latency_overhead
+    spread = "" if test.sd is None else f" ± {metric.text(test.sd)}"
+    return [
+        _name(findings, overview, record),
+        f"{metric.text(test.mean)}{spread}",
+        str(test.n),
+        _difference(one),
+        f"{record.params / 1e6:.3f}",
+        f"{record.params_overhead:.2f}",
+        f"{record.macs_conv_fc / 1e6:.2f}",
+        f"{record.macs_conv_fc_overhead:.2f}",
+        "–" if time is None else f"{time:.0f}",
+    ]
+
+
+def _name(findings: Findings, overview: Overview, record: Record) -> str:
+    """'BAM in every block', 'layer3=bam(d=1) (recommended)'."""
+    name = record.name if record.is_reference else record.placement
+    words = role(findings, overview, record)
+    return f"{name} ({words})" if words else name
+
+
+def _difference(one: Standing) -> str:
+    """'-0.99 (-1.57 to -0.43)'; a dash where there is none."""
+    if one.beside is None:
+        return "–"
+    metric, difference = one.record.metric, one.beside.difference
+    interval = ""
+    if difference.low is not None and difference.high is not None:
+        interval = f" ({metric.range(difference.low, difference.high)})"
+    return metric.signed(difference.mean) + interval
+
+
+def _latex(text: str) -> str:
+    """The text for LaTeX; hyphens before digits are minus signs."""
+    escaped = text.translate(LATEX)
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
+
+
+def _markdown(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

@@ -1,0 +1,252 @@
+"""The figure and the table for a paper: the page's numbers, at the sizes of a paper."""
+
+import csv
+import functools
+import io
+import itertools
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import studied
+from conftest import make_record, run_command
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from studied import BASE, RECORDS, context, found
+
+from bam_search.analysis.findings import Findings
+from bam_search.errors import UserError
+from bam_search.report.publication.caption import bibtex, figure_caption
+from bam_search.report.publication.figure import WIDTHS, draw, numbers, save
+from bam_search.report.publication.table import FORMS
+
+ABOUT = {
+    "Recipe": "epochs 4, lr 0.1",
+    "Split": "300 images train and 200 validate",
+    "Versions": "bam_search 0.1.0, Python 3.11",
+    "Date": "2026-11-27T12:00",
+}
+HOSTILE = r"=cmd|' /C calc'!A0 \input{x} 50 % & $x_1^2$ #7 {~} <b> ± – ü"
+"""A name that would run in a spreadsheet, and break LaTeX and Markdown."""
+
+
+@functools.cache
+def whole() -> Findings:
+    """The findings of the whole invented study."""
+    return found(RECORDS)
+
+
+@functools.cache
+def hostile() -> Findings:
+    """The same, with a reference of a hostile name."""
+    return found([replace(BASE, name=HOSTILE), *RECORDS[1:]])
+
+
+def texts(figure: Figure) -> list[Text]:
+    """All texts of the figure, but for ticks beyond the ends of the axes, which are not drawn."""
+    shown = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.axes:
+        shown += [*axes.texts, axes.xaxis.label, axes.yaxis.label]
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            ticks = axis.get_major_ticks()
+            shown += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high]
+    return [text for text in shown if text.get_visible() and text.get_text()]
+
+
+def table_of(form: str, findings: Findings, is_all: bool = False) -> str:
+    return FORMS[form](context(about=ABOUT), findings, is_all)
+
+
+def test_the_figure_has_the_numbers_of_the_page() -> None:
+    findings = whole()
+    overview = findings.overview
+    assert overview is not None
+    shown = numbers(findings)
+    assert [panel.title for panel in shown.panels] == ["parameters, +%", "MACs (conv + fc), +%"]
+    for cost, panel in zip(("params_overhead", "macs_conv_fc_overhead"), shown.panels, strict=True):
+        points = [(point.x, point.y) for point in panel.points]
+        assert points == [(getattr(s.record, cost), s.expected) for s in overview.standings]
+        assert panel.front[0] == (0.0, shown.baseline)
+    (recommended,) = [point for point in shown.panels[0].points if point.is_recommended]
+    assert overview.recommended is not None
+    beside = overview.standing(overview.recommended).beside
+    assert beside is not None
+    assert beside.difference.low is not None
+    assert recommended.low == pytest.approx(shown.baseline + beside.difference.low)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_figure_is_legible_at_its_size(width: str) -> None:
+    figure = draw(numbers(whole()), width)
+    assert figure.get_figwidth() == WIDTHS[width][0]
+    figure.draw_without_rendering()
+    shown = texts(figure)
+    assert {"no attention", "BAM in front"} <= {text.get_text() for text in shown}
+    assert all(7 <= text.get_fontsize() <= 9 for text in shown)
+    boxes = [text.get_window_extent() for text in shown]
+    frame = figure.bbox
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 for box in boxes)
+    for one, other in itertools.combinations(boxes, 2):
+        shared = type(one).intersection(one, other)
+        assert shared is None or shared.width * shared.height < 1
+
+
+def test_many_names_get_a_key_in_place_of_labels() -> None:
+    crowd = [
+        make_record(
+            i,
+            80.0,
+            0.01 * i,
+            origin="reference",
+            name=f"a long name, number {i}",
+            placement="none" if i == 0 else f"layer{i}=bam",
+            **studied.measured(80, 81, 82),
+        )
+        for i in range(12)
+    ]
+    figure = draw(numbers(found(crowd)), "column")
+    (key,) = figure.legends
+    assert len(key.get_texts()) == 12
+    assert figure.get_figheight() > WIDTHS["column"][1]
+
+
+def test_marks_differ_by_shape_and_not_by_colour_alone() -> None:
+    named = [point for point in numbers(whole()).panels[0].points if point.name]
+    looks = [(point.marker, point.is_recommended) for point in named]
+    assert len(set(looks)) == len(named) >= 3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "begins"), [(".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")]
+)
+def test_the_same_study_gives_the_same_file(tmp_path: Path, suffix: str, begins: bytes) -> None:
+    shown = numbers(whole())
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}{suffix}", draw(shown, "column"))
+    first, second = ((tmp_path / f"{name}{suffix}").read_bytes() for name in ("a", "b"))
+    assert first.startswith(begins)
+    assert first == second
+    assert b"/Type3" not in first  # publishers refuse such fonts
+
+
+def test_the_caption_says_data_recipe_seeds_and_what_is_wrong() -> None:
+    about = context(about=ABOUT, warning="These are generated images", state="Running, 3 of 9")
+    caption = figure_caption(about, whole())
+    assert caption.startswith("Running, 3 of 9. These are generated images. Test top-1 error (%)")
+    for said in (
+        "small, trained on CIFAR-100",
+        "3 seeds",
+        "95% credible",
+        "no attention (dashed)",
+        "Recipe: epochs 4, lr 0.1.",
+        "Data: 300 images train",
+    ):
+        assert said in caption
+    assert "None" not in caption
+
+
+def test_a_row_of_csv_is_a_placement_in_plain_numbers() -> None:
+    findings = whole()
+    assert findings.overview is not None
+    rows = {
+        row["candidate"]: row
+        for row in csv.DictReader(io.StringIO(table_of("csv", whole(), is_all=True)))
+    }
+    assert list(rows) == [one.record.tag for one in findings.overview.standings]
+    winner, mean = rows["2"], findings.finals.means[2]
+    assert (winner["role"], winner["n"]) == ("least top-1 error", "3")
+    assert rows["A2001"]["role"] == "recommended"
+    assert [float(winner[key]) for key in ("mean", "sd", "mean_low_90", "mean_high_90")] == [
+        mean.mean,
+        mean.sd,
+        mean.low,
+        mean.high,
+    ]
+    assert float(winner["macs_conv_fc_overhead_percent"]) == 3.0
+    assert float(winner["training_seconds"]) == 1.0
+    assert winner["verdict"] == "better"
+
+
+def test_the_main_rows_are_the_references_and_the_recommended_one() -> None:
+    lines = table_of("markdown", whole()).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:6]] == [
+        "| no attention",
+        "| BAM in front",
+        "| layer1=bam (recommended)",
+        "| layer1=bam layer2=bam(r=8) (least top-1 error)",
+    ]
+    assert lines[6] == ""
+    assert "72.20 ± 0.26 | 3 | -9." in lines[5]
+    assert table_of("markdown", whole(), is_all=True).count("\n") > len(lines)
+
+
+def test_no_cell_of_csv_is_a_formula_and_no_name_breaks_a_table() -> None:
+    findings = hostile()
+    row = next(csv.DictReader(io.StringIO(table_of("csv", findings, True))))
+    assert row["name"] == f"'{HOSTILE}"
+    cells = re.split(r"(?<!\\)\|", table_of("markdown", findings).splitlines()[2])
+    assert len(cells) == len(table_of("markdown", whole()).splitlines()[0].split("|"))
+    body = table_of("latex", findings).split(r"\midrule")[1].split(r"\bottomrule")[0]
+    counts = {len(re.findall(r"(?<!\\)&", line)) for line in body.strip().splitlines()}
+    assert counts == {7}
+    assert not re.findall(r"(?<!\\)[%#_]|[~^<>±–]|\\input", body)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("is_all", [False, True])
+def test_latex_takes_the_table(tmp_path: Path, is_all: bool) -> None:
+    findings = hostile()
+    text = table_of("latex", findings, is_all)
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass[twocolumn]{article}\\usepackage{booktabs}\n"
+        f"\\begin{{document}}\n{text}\n\\end{{document}}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Missing character" not in done.stdout
+
+
+def test_what_is_cited_is_the_paper_and_this_version() -> None:
+    entries = bibtex(context(about=ABOUT))
+    assert re.findall(r"@\w+\{(\w+)", entries) == ["park2018bam", "bam_search"]
+    assert "Version 0.1.0" in entries
+    assert entries.count("{") == entries.count("}")
+
+
+def test_of_a_study_without_tests_there_is_nothing_to_publish() -> None:
+    findings = found([make_record(0, 80.0, 0.0)])
+    with pytest.raises(UserError, match="nothing has been tested yet"):
+        numbers(findings)
+    for form in ("latex", "markdown", "csv"):
+        with pytest.raises(UserError, match="nothing has been tested yet"):
+            FORMS[form](context(), findings, False)
+
+
+def test_a_folder_or_a_page_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = studied.written(tmp_path, RECORDS)
+    for path in (page, tmp_path):
+        assert run_command(monkeypatch, "figure", path, "--out", tmp_path / "front.svg") == 0
+        said = capsys.readouterr()
+        assert said.out.startswith("Test top-1 error (%)")
+        assert said.err == f"figure: {tmp_path / 'front.svg'}\n"
+        assert run_command(monkeypatch, "table", path, "--latex") == 0
+        assert r"\toprule" in capsys.readouterr().out
+    for words, said in (
+        (("figure", page, "--out", "front.gif"), "cannot be written as 'front.gif'"),
+        (("figure", page, "--out", tmp_path / "no" / "x.pdf"), "cannot be written"),
+        (("table", tmp_path / "nowhere"), "cannot be read"),
+        (("table", page, "--bibtex", "--rows", "main"), "--rows goes with a table"),
+    ):
+        assert run_command(monkeypatch, *words) == 2
+        assert said in capsys.readouterr().err
