@@ -146,6 +146,16 @@ def test_the_caption_says_data_recipe_seeds_and_what_is_wrong() -> None:
     ):
         assert said in caption
     assert "None" not in caption
+    assert caption.count("#2 is layer1=bam layer2=bam(r=8).") == 1
+
+
+def test_a_long_placement_stands_by_its_tag_and_the_caption_says_it() -> None:
+    placement = " ".join(f"layer{i}.0.bn2=bam(r=8,d=2)" for i in range(9))
+    findings = found([BASE, replace(studied.WINNER, placement=placement)])
+    for form in ("latex", "markdown"):
+        text = table_of(form, findings)
+        assert "#2 (recommended, least top-1 error)" in text.replace("\\", "")
+        assert text.replace("\\", "").count(f"#2 is {placement}.") == 1
 
 
 def test_a_row_of_csv_is_a_placement_in_plain_numbers() -> None:

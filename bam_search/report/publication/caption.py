@@ -1,12 +1,13 @@
 """What the figure and the table show, in the words of a caption, and what to cite for them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.overview import Overview
 from bam_search.analysis.statistics import VERDICT_LEVEL
 from bam_search.report.payload import ReportContext
 from bam_search.report.sentences import believability_lines
+from bam_search.study.record import Record
 
 BAM = """\
 @inproceedings{park2018bam,
@@ -37,13 +38,14 @@ def figure_caption(context: ReportContext, findings: Findings) -> str:
             f"credible intervals of the difference to {overview.baseline.label} (dashed), paired "
             "by seed; the line is the Pareto front of the means",
             *_ring(overview),
+            *tags_words(record for record in (overview.recommended, overview.best) if record),
             *_how(context, findings),
         ]
     )
 
 
-def table_caption(context: ReportContext, findings: Findings) -> str:
-    """The caption of the table."""
+def table_caption(context: ReportContext, findings: Findings, by_tag: Sequence[Record] = ()) -> str:
+    """The caption of the table, in which the records `by_tag` stand by their tags."""
     overview = _tested(findings)
     return _joined(
         [
@@ -53,6 +55,7 @@ def table_caption(context: ReportContext, findings: Findings) -> str:
             f"Differences are to {overview.baseline.label}, paired by seed, of hierarchical means, "
             "which draw back what is probably luck, with "
             f"{VERDICT_LEVEL:.0%} credible intervals",
+            *tags_words(by_tag),
             *_how(context, findings),
         ]
     )
@@ -101,14 +104,18 @@ def _seeds(overview: Overview) -> str:
 
 
 def _ring(overview: Overview) -> list[str]:
-    recommended = overview.recommended
-    if recommended is None:
+    if overview.recommended is None:
         return []
     return [
-        "The ring marks the recommended one, "
-        f"{recommended.placement if recommended.has_attention else recommended.label}: the "
-        "cheapest that none of those tested is measurably better than"
+        "The ring marks the recommended one: the cheapest that none of those tested is measurably "
+        "better than"
     ]
+
+
+def tags_words(records: Iterable[Record]) -> list[str]:
+    """'#12 is layer1=bam', for each record that is no reference."""
+    named = {record.tag: record.placement for record in records if not record.is_reference}
+    return [f"#{tag} is {placement}" for tag, placement in named.items()]
 
 
 def _how(context: ReportContext, findings: Findings) -> list[str]:

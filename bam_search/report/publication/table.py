@@ -41,14 +41,14 @@ LATEX = str.maketrans(
     }
 )
 """What LaTeX has for characters that it reads otherwise."""
-LONGEST = 36
-"""If the name of a placement is longer, names are broken into lines."""
+WIDE, LONGEST = 36, 60
+"""If a name is longer than this, names are broken into lines; a longer placement stands by tag."""
 
 
 def latex(context: ReportContext, findings: Findings, is_all: bool = False) -> str:
     """The table with rules of the package booktabs."""
     cells = _cells(findings, is_all)
-    is_long = max(len(row[0]) for row in cells) > LONGEST
+    is_long = max(len(row[0]) for row in cells) > WIDE
     begin = r"\raggedright " if is_long else ""
     header, *rows = [begin + " & ".join(map(_latex, row)) + r" \\" for row in cells]
     columns = (r"p{0.24\linewidth}" if is_long else "l") + "r" * (len(cells[0]) - 1)
@@ -56,7 +56,7 @@ def latex(context: ReportContext, findings: Findings, is_all: bool = False) -> s
         r"% \usepackage{booktabs}",
         r"\begin{table*}[t]",
         r"\centering\footnotesize",
-        rf"\caption{{{_latex(table_caption(context, findings))}}}",
+        rf"\caption{{{_latex(_caption(context, findings, is_all))}}}",
         r"\label{tab:bam-search}",
         r"\setlength{\tabcolsep}{4pt}",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
@@ -76,7 +76,7 @@ def markdown(context: ReportContext, findings: Findings, is_all: bool = False) -
     header, *rows = _cells(findings, is_all)
     rule = ["---", *["---:"] * (len(header) - 1)]
     lines = [f"| {' | '.join(map(_markdown, row))} |" for row in (header, rule, *rows)]
-    return "\n".join([*lines, "", _markdown(table_caption(context, findings))])
+    return "\n".join([*lines, "", _markdown(_caption(context, findings, is_all))])
 
 
 def csv(_context: ReportContext, findings: Findings, is_all: bool = True) -> str:
@@ -169,7 +169,10 @@ def _cells(findings: Findings, is_all: bool) -> list[list[str]]:
     overview, metric = _overview(findings), findings.metric
     shown = _shown(overview, is_all)
     has_time = any(one.record.latency_overhead is not None for one in shown)
-    rows = [_row(findings, overview, one) for one in shown]
+    scale, prefix = (
+        (1e9, "G") if max(one.record.macs_conv_fc for one in shown) >= 1e9 else (1e6, "M")
+    )
+    rows = [_row(findings, overview, one, scale) for one in shown]
     unit = metric.difference_unit
     titles = [
         "placement",
@@ -178,14 +181,14 @@ def _cells(findings: Findings, is_all: bool) -> list[list[str]]:
         f"difference{', ' + unit if unit else ''}",
         "params, M",
         "+%",
-        "MACs, M",
+        f"MACs, {prefix}",
         "+%",
         "time, +%",
     ]
     return [row if has_time else row[:-1] for row in (titles, *rows)]
 
 
-def _row(findings: Findings, overview: Overview, one: Standing) -> list[str]:
+def _row(findings: Findings, overview: Overview, one: Standing, scale: float) -> list[str]:
     record, metric = one.record, findings.metric
     test, time = findings.finals.means[record.number], record.latency_overhead
     spread = "" if test.sd is None else f" ± {metric.text(test.sd)}"
@@ -196,15 +199,25 @@ def _row(findings: Findings, overview: Overview, one: Standing) -> list[str]:
         _difference(one),
         f"{record.params / 1e6:.3f}",
         f"{record.params_overhead:.2f}",
-        f"{record.macs_conv_fc / 1e6:.2f}",
+        f"{record.macs_conv_fc / scale:.3f}",
         f"{record.macs_conv_fc_overhead:.2f}",
         "–" if time is None else f"{time:.0f}",
     ]
 
 
+def _caption(context: ReportContext, findings: Findings, is_all: bool) -> str:
+    shown = [one.record for one in _shown(_overview(findings), is_all)]
+    return table_caption(context, findings, [one for one in shown if _stands_by_tag(one)])
+
+
+def _stands_by_tag(record: Record) -> bool:
+    return not record.is_reference and len(record.placement) > LONGEST
+
+
 def _name(findings: Findings, overview: Overview, record: Record) -> str:
     """'BAM in every block', 'layer3=bam(d=1) (recommended)'."""
-    name = record.name if record.is_reference else record.placement
+    placement = f"#{record.tag}" if _stands_by_tag(record) else record.placement
+    name = record.name if record.is_reference else placement
     words = role(findings, overview, record)
     return f"{name} ({words})" if words else name
 
