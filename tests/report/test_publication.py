@@ -180,6 +180,18 @@ def test_a_row_of_csv_is_a_placement_in_plain_numbers() -> None:
     assert winner["verdict"] == "better"
 
 
+def test_what_is_measured_beside_the_metric_has_a_column() -> None:
+    title = "top-5 error, %"
+    findings = found([replace(BASE, test_further={title: (40.0, 42.0)}), *RECORDS[1:]])
+    head, _, first, second, *_ = table_of("markdown", findings).splitlines()
+    assert head.startswith("| placement | test top-1 error, % | test top-5 error, % | n |")
+    assert " | 41.00 ± 1.41 | " in first
+    assert " | – | " in second
+    row = next(csv.DictReader(io.StringIO(table_of("csv", findings, True))))
+    assert float(row[f"mean {title}"]) == 41.0
+    assert r"test top-5 error, \%" in table_of("latex", findings)
+
+
 def test_the_main_rows_are_the_references_and_the_recommended_one() -> None:
     lines = table_of("markdown", whole()).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:6]] == [

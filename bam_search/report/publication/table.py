@@ -4,18 +4,19 @@ The numbers are those of the overview and of the page's table of finalists.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.overview import Overview, Standing
+from bam_search.analysis.statistics import mean
 from bam_search.errors import UserError
 from bam_search.report.front_figure import best_words
 from bam_search.report.payload import ReportContext
 from bam_search.report.publication.caption import bibtex, table_caption
-from bam_search.report.tables import harmless
+from bam_search.report.tables import further_texts, harmless
 from bam_search.study.record import Record
 
 LATEX = str.maketrans(
@@ -129,6 +130,7 @@ def role(findings: Findings, overview: Overview, record: Record) -> str:
 def _values(findings: Findings, overview: Overview, one: Standing) -> dict[str, Any]:
     """A row of the CSV file."""
     record, test, beside = one.record, findings.finals.means[one.record.number], one.beside
+    further = record.test_further
     difference = beside.difference if beside else None
     latency = record.latency_interval or (None, None)
     return {
@@ -144,6 +146,7 @@ def _values(findings: Findings, overview: Overview, one: Standing) -> dict[str, 
         "mean_low_90": test.low,
         "mean_high_90": test.high,
         "n": test.n,
+        **{f"mean {harmless(title)}": mean(each).mean for title, each in further.items()},
         "hierarchical_mean": one.expected,
         "beside": harmless(overview.baseline.label) if difference else "",
         "difference": difference and difference.mean,
@@ -172,11 +175,13 @@ def _cells(findings: Findings, is_all: bool) -> list[list[str]]:
     scale, prefix = (
         (1e9, "G") if max(one.record.macs_conv_fc for one in shown) >= 1e9 else (1e6, "M")
     )
-    rows = [_row(findings, overview, one, scale) for one in shown]
+    further = list(dict.fromkeys(title for one in shown for title in one.record.test_further))
+    rows = [_row(findings, overview, one, scale, further) for one in shown]
     unit = metric.difference_unit
     titles = [
         "placement",
         f"test {metric.title}",
+        *(f"test {title}" for title in further),
         "n",
         f"difference{', ' + unit if unit else ''}",
         "params, M",
@@ -188,13 +193,17 @@ def _cells(findings: Findings, is_all: bool) -> list[list[str]]:
     return [row if has_time else row[:-1] for row in (titles, *rows)]
 
 
-def _row(findings: Findings, overview: Overview, one: Standing, scale: float) -> list[str]:
+def _row(
+    findings: Findings, overview: Overview, one: Standing, scale: float, further: Sequence[str]
+) -> list[str]:
+    """A row as text, `further` being the titles of what tasks measure beside the metric."""
     record, metric = one.record, findings.metric
     test, time = findings.finals.means[record.number], record.latency_overhead
     spread = "" if test.sd is None else f" ± {metric.text(test.sd)}"
     return [
         _name(findings, overview, record),
         f"{metric.text(test.mean)}{spread}",
+        *(further_texts(record).get(title, "–") for title in further),
         str(test.n),
         _difference(one),
         f"{record.params / 1e6:.3f}",
