@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bam_search import __version__
 from bam_search.cli.candidate import find
+from bam_search.cli.train import beside
 from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.model.attach import Init
@@ -70,6 +71,9 @@ def export(
     _write_snippet(candidate, out / "model.py")
     for name in formats:
         FORMATS[name](candidate, out / f"model.{name}")
+    if weights and beside(weights).is_file():
+        write(out / "preprocessing.json", beside(weights).read_text(encoding="utf-8"))
+        click.echo(f"{out / 'preprocessing.json'}: what it takes, and its classes")
     if weights:
         origin = f"from {weights}"
     else:

@@ -3,14 +3,18 @@
 A study keeps no weights; this keeps them.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 
-from bam_search.cli.candidate import find, setup
+from bam_search.cli.candidate import Setup, find, setup
+from bam_search.files import write
 from bam_search.model.build import sites_of
+from bam_search.score.context import TrainingContext
 from bam_search.score.evaluate import faster
 from bam_search.score.measure import measured
 from bam_search.score.train import EpochResult, train
@@ -30,6 +34,7 @@ def train_candidate(
 ) -> None:
     """Train the candidate that the report calls `tag`, test it, and write its state dict to `out`.
 
+    How samples enter the model, and the names of its classes, are written beside it.
     It is trained as the study's finalists are. Without `seed`, the seed is the first one
     of the study's finalists. `weights` is the file of the pretrained weights that the study started
     from, if it did. `modules` says where modules of the user's lie now.
@@ -55,6 +60,7 @@ def train_candidate(
     value = metric.with_unit(metric.text(test.value))
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
+    write(beside(out), json.dumps(_input_words(how, context), indent=2, ensure_ascii=False))
     trained = counted(len(epochs), "epoch")
     further = "".join(f", {title}: {metric.text(one)}" for title, one in test.further.items())
     click.echo(f"{out}: {value} test {metric.name} after {trained}, seed {seed}{further}")
@@ -62,3 +68,15 @@ def train_candidate(
     if seed in known:
         before = metric.with_unit(metric.text(known[seed]))
         click.echo(f"the study measured {before} with this seed", err=True)
+    click.echo(f"{beside(out)}: how {how.task.sample}s enter it, and its classes", err=True)
+
+
+def beside(weights: Path) -> Path:
+    """Return the file beside a file of weights that says what its model takes and tells."""
+    return weights.with_name(f"{weights.name}.json")
+
+
+def _input_words(how: Setup, context: TrainingContext) -> dict[str, Any]:
+    """Return how samples enter a model, as far as the task says it, and the classes' names."""
+    preprocessing = getattr(context.data, "preprocessing", {})
+    return {**preprocessing, "label_names": list(how.data.classes)}

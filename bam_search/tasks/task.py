@@ -205,7 +205,10 @@ class HeldOut(Protocol):
 
 
 class TrainingData(Protocol):
-    """Training samples on a device, and how samples enter a model that is trained on them."""
+    """Training samples on a device, and how samples enter a model that is trained on them.
+
+    If it has a `preprocessing`, a table for JSON, `train` writes it beside a model's weights.
+    """
 
     def __len__(self) -> int:
         """The number of samples."""

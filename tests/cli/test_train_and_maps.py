@@ -70,6 +70,16 @@ def test_a_candidate_is_trained_the_same_again(
     )
     assert "on 600 images" in err
     assert "the study measured" in err  # the report knows this seed
+    takes = json.loads(again.with_name("again.pt.json").read_text())
+    pixels = np.load(small_npz)["x_train"] / 255
+    assert takes["mean"] == pytest.approx(pixels.mean((0, 1, 2)), abs=2e-5)
+    assert takes["std"] == pytest.approx(pixels.std((0, 1, 2)), abs=2e-5)
+    assert (takes["input_size"], takes["crop_pct"]) == ([3, 32, 32], 1.0)
+    assert len(takes["label_names"]) == 100
+    exported = ("export", report, "--candidate", BOTTLENECK, "--weights", again)
+    assert run_command(monkeypatch, *exported, "--out", tmp_path / "exported") == 0
+    assert json.loads((tmp_path / "exported" / "preprocessing.json").read_text()) == takes
+    capsys.readouterr()
     one = torch.load(weights, weights_only=True)
     two = torch.load(again, weights_only=True)
     assert all(torch.equal(one[key], two[key]) for key in one)

@@ -3,6 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,23 @@ class TrainingImages:
         """(B, C, H, W): the middle of the images, normalised."""
         pixels = torch.from_numpy(centre(images.x, self.size))
         return self.normalisation(pixels.to(self.device))
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How images enter the model elsewhere, in timm's words.
+
+        The shorter side is resized to `input_size` / `crop_pct`, the middle is cropped, and values
+        from 0 to 1 are normalised by `mean` and `std`.
+        """
+        channels, height = self.images.shape[2], self.images.shape[0]
+        values = self.normalisation.mean[:channels] / 255, self.normalisation.std[:channels] / 255
+        mean, std = ([round(one, 5) for one in each.tolist()] for each in values)
+        return {
+            "input_size": [channels, *self.size],
+            "crop_pct": round(self.size[0] / height, 5),
+            "mean": mean,
+            "std": std,
+        }
 
 
 @dataclass(frozen=True, eq=False)
