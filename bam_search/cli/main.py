@@ -183,8 +183,8 @@ def cli() -> None:
     "--data",
     "source",
     metavar="PATH|NAME",
-    help="Labelled images: an .npz, torchvision:NAME, file.py:function, cifar-100-python/, auto, "
-    "cifar100, generated; or what a task of yours takes.",
+    help="Labelled images: a folder, an .npz, Parquet files, torchvision:NAME, file.py:function, "
+    "cifar-100-python/, auto, cifar100, generated; or what a task of yours takes.",
 )
 @click.option(
     "--weights",

@@ -87,7 +87,7 @@ def run_study(
 
     Args:
         study: the name of a study, the path of its file, or a `Study`.
-        data: a path (mine.npz, cifar-100-python/) or a name that the task knows ("auto",
+        data: a path (photos/, mine.npz, cifar-100-python/) or a name that the task knows ("auto",
             "cifar100", "generated"); by default what the study says.
         device: "auto", "cpu" or "cuda".
         out: the study's folder; by default reports/NAME.
@@ -108,7 +108,7 @@ def run_study(
         flags = overlay(flags, {"data": {"source": str(data)}})
     out = None if out is None else Path(out)
     options = RunOptions(out=out, executor=executor, address=address)
-    request = Request(asked, device, (), flags, options)
+    request = Request(asked, device, (), flags, options, progress=_steps)
     requests = one_per_space(request)
     if len(requests) > 1:
         raise UserError(
@@ -121,6 +121,13 @@ def run_study(
     if outcome.failure is not None:
         raise outcome.failure
     return StudyResult(outcome.findings, outcome.page)
+
+
+@contextlib.contextmanager
+def _steps(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Log how many steps reading the data has."""
+    LOGGER.info("%s: %d", title, total)
+    yield lambda _steps: None
 
 
 def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,13 +112,15 @@ def test_equal_pictures_lie_in_one_part_of_a_split(tmp_path: Path) -> None:
 def test_what_lies_about_is_told(photos: Path) -> None:
     (photos / "train" / "ant" / "notes.txt").write_text("an ant")
     (photos / "train" / "ant" / ".DS_Store").write_text("")
-    (photos / "train" / "bee" / ".thumbs").mkdir()
+    save(photos / "train" / "bee" / ".thumbs" / "000.png", 0)
+    save(photos / "train" / "bee" / "__MACOSX" / "000.png", 0)
+    save(photos / "train" / ".git" / "000.png", 0)
     save(photos / "train" / "cat" / "night" / "deep.png", 30)
     save(photos / "train" / "stray.png", 31)
     source = locate(str(photos))
     assert source.train == 13
     left, nested = source.notes[:2]
-    assert left.startswith("left out: 3 files that are no images (train/ant/")
+    assert left.startswith("left out: 5 files that are no images (train/ant/")
     assert nested == "1 image in folders below that of a class count as that class's"
 
 

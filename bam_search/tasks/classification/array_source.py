@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image
 
 from bam_search.errors import UserError
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.arrays import LabelledImages, images_of
 from bam_search.tasks.classification.cifar100 import CIFAR, CIFAR_INPUTS
-from bam_search.tasks.classification.decode import scaled
+from bam_search.tasks.classification.decode import resized
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.sizing import Size, Sizing, sizing, text
 from bam_search.tasks.classification.threads import chunks, in_order
@@ -27,19 +26,19 @@ def array_source(
     name: str,
     arrays: Sequence[np.ndarray],
     names: Sequence[str] = (),
-    resized: Sizing | None = None,
+    sized: Sizing | None = None,
 ) -> Source:
     """The source of x_train, y_train, x_test and y_test, which `name` gave.
 
-    `names` are those of the classes, if the labels are their numbers. `resized` says how the images
+    `names` are those of the classes, if the labels are their numbers. `sized` says how the images
     were made of one size, if they were. Raises UserError for arrays that are no labelled images.
     """
     found = labelled(name, arrays, names)
     train, test, inputs = len(found.train), len(found.test), found.inputs
-    data = dataset_of(name, f"{name}, {resized.words}" if resized else name, found)
-    if resized:
-        inputs = replace(inputs, shape=(3, *resized.working))
-    size = resized.words if resized else text((inputs.shape[1], inputs.shape[2]))
+    data = dataset_of(name, f"{name}, {sized.words}" if sized else name, found)
+    if sized:
+        inputs = replace(inputs, shape=(3, *sized.working))
+    size = sized.words if sized else text((inputs.shape[1], inputs.shape[2]))
     return Source(
         f"{name}: {train:,} images to train and {test:,} to test, {inputs.classes} classes, {size}",
         train,
@@ -105,7 +104,7 @@ def _scaled(x: np.ndarray, size: Size, advance: Callable[[int], None]) -> np.nda
     """(N, h, w, 3) uint8: the images of an array, each scaled to cover `size`."""
 
     def some(rows: Sequence[int]) -> np.ndarray:
-        return np.stack([scaled(Image.fromarray(x[row]), *size) for row in rows])
+        return np.stack([resized(np.array(x[row]), *size) for row in rows])
 
     found = []
     for part in in_order(some, chunks(len(x), AT_A_TIME)):

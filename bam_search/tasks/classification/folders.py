@@ -5,6 +5,7 @@ FOLDER/CLASS/*         of which a fifth of each class is the test part
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ PICTURES = (
     *(".pbm", ".pgm", ".pnm", ".ppm"),
 )
 """The ends of the names of files that are pictures."""
+HIDDEN = re.compile(r"(^|/)(\.|__MACOSX(/|$))")
+"""What a path has that is hidden: a name that begins with a dot, or what macOS adds to archives."""
 LAYOUT = (
     "a folder has train/CLASS/* and val/CLASS/* or test/CLASS/*, or CLASS/*: "
     "a folder for each class"
@@ -54,7 +57,7 @@ class Found:
 def folder_source(path: Path, reading: Reading) -> Source:
     """The source of a folder of images. Raises UserError if it has no images in classes."""
     parts = _parts(path)
-    found = {name: _found(path, path / name) for name in parts.values()}
+    found = {name: _found(path, name) for name in parts.values()}
     train = found[parts["train"]]
     _check(path, parts["train"], train)
     classes = tuple(train.classes)
@@ -93,46 +96,34 @@ def _parts(path: Path) -> dict[str, str]:
 def _folders(path: Path) -> list[os.DirEntry[str]]:
     """The folders in a folder, sorted, without hidden ones."""
     with os.scandir(path) as entries:
-        folders = [entry for entry in entries if entry.is_dir() and not _hidden(entry.name)]
+        folders = [entry for entry in entries if entry.is_dir() and not HIDDEN.search(entry.name)]
     return sorted(folders, key=lambda entry: entry.name)
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _found(root: Path, part: Path) -> Found:
+def _found(root: Path, part: str) -> Found:
     """The pictures below a folder of classes; their paths are those below `root`."""
+    above = "" if part == "." else f"{part}/"
     files: dict[str, list[File]] = {}
     others: list[str] = []
     nested = 0
-    for entry in _folders(part):
-        files[entry.name] = []
-        for path, depth in _walk(entry.path, 0, frozenset()):
-            name = os.path.relpath(path.path, root)
-            if not _is_picture(path.name):
+    for folder in _folders(root / part):
+        files[folder.name] = []
+        for name, entry in _walk(folder.path, f"{above}{folder.name}", frozenset()):
+            if not _is_picture(name):
                 others.append(name)
                 continue
-            stat = path.stat()
-            files[entry.name].append(File(name, stat.st_size, stat.st_mtime_ns))
-            nested += depth > 0
-    return Found(files, nested, [*others, *_loose(root, part)])
-
-
-def _loose(root: Path, part: Path) -> list[str]:
-    """The pictures that lie in no class."""
-    with os.scandir(part) as entries:
-        return [
-            os.path.relpath(entry.path, root)
-            for entry in entries
-            if entry.is_file() and _is_picture(entry.name)
-        ]
+            stat = entry.stat()
+            files[folder.name].append(File(name, stat.st_size, stat.st_mtime_ns))
+            nested += len(name) > len(above) + len(folder.name) + 1 + len(entry.name)
+    with os.scandir(root / part) as entries:
+        loose = [entry.name for entry in entries if entry.is_file() and _is_picture(entry.name)]
+    return Found(files, nested, [*others, *(f"{above}{name}" for name in sorted(loose))])
 
 
 def _walk(
-    folder: str, depth: int, above: frozenset[tuple[int, int]]
-) -> Iterator[tuple[os.DirEntry[str], int]]:
-    """Yield each file below a folder, sorted, and how many folders deeper it lies.
+    folder: str, name: str, above: frozenset[tuple[int, int]]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield each file below a folder, sorted, after its path, in which `name` is the folder.
 
     Links to folders are followed, except to one of those `above`.
     """
@@ -143,14 +134,16 @@ def _walk(
     with os.scandir(folder) as entries:
         inside = sorted(entries, key=lambda entry: entry.name)
     for entry in inside:
+        path = f"{name}/{entry.name}"
         if entry.is_dir():
-            yield from _walk(entry.path, depth + 1, above | {here})
+            yield from _walk(entry.path, path, above | {here})
         elif entry.is_file():
-            yield entry, depth
+            yield path, entry
 
 
-def _is_picture(name: str) -> bool:
-    return not _hidden(name) and Path(name).suffix.lower() in PICTURES
+def _is_picture(path: str) -> bool:
+    """Whether it looks like one; what is hidden, or lies in a hidden folder, is none."""
+    return path.lower().endswith(PICTURES) and not HIDDEN.search(path)
 
 
 def _check(path: Path, part: str, found: Found) -> None:

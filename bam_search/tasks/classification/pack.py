@@ -77,8 +77,9 @@ def pack_rows(rows: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     with atomic_write(begun) as file:
         _write_header(file, shape)
         for row in rows:
-            sha.update(row.data)
-            file.write(row.data)
+            pixels = np.ascontiguousarray(row).data
+            sha.update(pixels)
+            file.write(pixels)
     path = folder / f"{sha.hexdigest()[:24]}.npy"
     begun.replace(path)
     return np.asanyarray(np.load(path, mmap_mode="r"))

@@ -83,8 +83,12 @@ class Pictures:
 def pictures_in(root: Path, files: Sequence[File], progress: Progress) -> Pictures:
     """The pictures in files below `root`; those that changed since the last time are read."""
 
+    below = str(root)
+
     def read(number: int) -> bytes:
-        return (root / files[number].path).read_bytes()
+        # A Path for each file would take three times as long.
+        with open(f"{below}/{files[number].path}", "rb") as file:  # noqa: PTH123
+            return file.read()
 
     return known_pictures(root, files, read, progress)
 
