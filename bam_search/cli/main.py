@@ -240,7 +240,7 @@ def cli() -> None:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Show the resolved study, its costs and its time; train and write nothing.",
+    help="Show the data, the resolved study, its costs and its time; train nothing.",
 )
 def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
     """Run a study, or continue it; write its report."""

@@ -89,6 +89,28 @@ def test_a_candidate_is_trained_the_same_again(
     assert "the study measured" not in capsys.readouterr().err
 
 
+def test_the_data_are_looked_for_where_the_study_found_them(
+    report: Path,
+    small_npz: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = shutil.copytree(report, tmp_path / "study")
+    study = json.loads((folder / "study.json").read_text())
+    study["source"] = "mine.npz"
+    (folder / "study.json").write_text(json.dumps(study))
+    monkeypatch.chdir(tmp_path)
+    args = ("train", folder, "--candidate", BOTTLENECK)
+    assert run_command(monkeypatch, *args) == 2
+    said = capsys.readouterr().err
+    assert "the study's data: --data 'mine.npz': there is no such file" in said
+    assert "name the data that the study was run on with --data" in said
+    shutil.copy(small_npz, "mine.npz")
+    assert run_command(monkeypatch, *args) == 0
+    assert "on 600 images" in capsys.readouterr().err
+
+
 def test_a_candidate_starts_from_the_weights_of_its_study(
     report: Path,
     small_npz: Path,

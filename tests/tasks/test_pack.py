@@ -249,6 +249,13 @@ def test_another_study_may_pack_the_same_meanwhile(
     assert not list(packs.glob(".*"))
 
 
+def test_a_class_of_which_nothing_can_be_read_is_a_sentence(photos: Path) -> None:
+    for path in photos.glob("train/bee/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="no training picture of bee can be read"):
+        locate(str(photos), Reading(skip_unreadable=True))
+
+
 SCRIPT = textwrap.dedent(
     """
     import sys, time

@@ -163,6 +163,16 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path, what: str) -> None:
     assert re.search(hint, caught.value.hint)
 
 
+def test_uneven_classes_of_an_npz_are_told(tmp_path: Path) -> None:
+    y = np.array([0] * 20 + [1] * 9 + [2] * 6 + [3] * 5)
+    source = locate(save(tmp_path / "mine.npz", y_train=y, y_test=np.array([0, 1, 2] * 2 + [0, 0])))
+    assert source.notes == (
+        "classes are uneven: 0 has 20 training images, 3 has 5",
+        "the test set has no image of 3",
+    )
+    assert not locate(save(tmp_path / "even.npz")).notes
+
+
 def test_a_data_set_is_called_cifar_100_only_if_it_is_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from bam_search.tasks.classification.arrays import LabelledImages, images_of
 from bam_search.tasks.classification.cifar100 import CIFAR, CIFAR_INPUTS
 from bam_search.tasks.classification.decode import resized
 from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.notes import class_notes
 from bam_search.tasks.classification.sizing import Size, Sizing, sizing, text
 from bam_search.tasks.classification.threads import chunks, in_order
 from bam_search.tasks.reading import Reading
@@ -45,6 +46,7 @@ def array_source(
         test,
         lambda: data,
         inputs,
+        tuple(class_notes(found.train.y, found.test.y, found.classes)),
         at_hand=True,
     )
 

@@ -157,6 +157,12 @@ class LabelledImages:
         return Inputs((COLOUR, height, width), len(self.classes))
 
 
+def check_filled(name: str, images: int) -> None:
+    """Raise UserError if an array has no images."""
+    if not images:
+        raise UserError(f"{name} is empty", "each part needs an image of each class")
+
+
 def images_of(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
 ) -> LabelledImages:
@@ -166,8 +172,7 @@ def images_of(
     """
     parts = {"train": (x_train, y_train), "test": (x_test, y_test)}
     for part, (x, _) in parts.items():
-        if not len(x):
-            raise UserError(f"x_{part} is empty", "each part needs an image of each class")
+        check_filled(f"x_{part}", len(x))
     pixels = {part: pixels_of(f"x_{part}", x) for part, (x, _) in parts.items()}
     labels = {part: labels_of(f"y_{part}", y, len(x)) for part, (x, y) in parts.items()}
     sizes = {part: x.shape[1:3] for part, x in pixels.items()}

@@ -73,7 +73,7 @@ def folder_source(path: Path, reading: Reading) -> Source:
     else:
         whole, test = split(whole, pictures.facts, classes)
         words = SPLIT
-    name = path.resolve().name
+    name = path.absolute().name or path.resolve().name
     notes = tuple(_notes(path, parts, found))
     data = Labelled(name, str(path), words, pictures, whole, test, classes, notes)
     return picture_source(data, reading)

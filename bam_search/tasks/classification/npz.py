@@ -8,9 +8,10 @@ import numpy as np
 from bam_search.errors import UserError, first_line
 from bam_search.model.load import Inputs
 from bam_search.tasks.classification.array_source import dataset_of, labelled
-from bam_search.tasks.classification.arrays import Classes, Layout, labels_of
+from bam_search.tasks.classification.arrays import Classes, Layout, check_filled, labels_of
 from bam_search.tasks.classification.cifar100 import BROKEN
 from bam_search.tasks.classification.folders import PICTURES
+from bam_search.tasks.classification.notes import class_notes
 from bam_search.tasks.task import Dataset, Source
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -27,15 +28,22 @@ def npz_source(path: Path) -> Source:
         raise UserError(f"{path} cannot be read: {first_line(error)}", NPZ) from None
     layout = Layout.of(f"{path}: x_train", shapes["x_train"])
     n_train, n_test = shapes["x_train"][0], shapes["x_test"][0]
+    for key, count in (("x_train", n_train), ("x_test", n_test)):
+        check_filled(f"{path}: {key}", count)
     classes = Classes.of(
         f"{path}: y_train", labels_of(f"{path}: y_train", labels["y_train"], n_train)
+    )
+    y_train, y_test = (
+        classes.numbers(f"{path}: {key}", labels_of(f"{path}: {key}", labels[key], count))
+        for key, count in (("y_train", n_train), ("y_test", n_test))
     )
     inputs = Inputs((3, layout.height, layout.width), len(classes))
     text = (
         f"{path}: {n_train:,} images to train and {n_test:,} to test, {layout.words}, "
         f"{len(classes)} classes"
     )
-    return Source(text, n_train, n_test, lambda: _read(path), inputs, at_hand=True)
+    notes = tuple(class_notes(y_train, y_test, classes.names))
+    return Source(text, n_train, n_test, lambda: _read(path), inputs, notes, at_hand=True)
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

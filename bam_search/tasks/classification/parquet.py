@@ -100,7 +100,7 @@ def _labelled(path: Path, tables: Sequence[Sequence["Table"]], pictures: Picture
         test = Part(index, classes.numbers(where, labels_of(where, y_test, len(y_test))))
     else:
         train, test = split(train, pictures.facts, names)
-    name = path.resolve().stem if path.is_file() else path.resolve().name
+    name = path.stem if path.is_file() else path.absolute().name
     return Labelled(name, where, SPLIT, pictures, train, test, names, ())
 
 

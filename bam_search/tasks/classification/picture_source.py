@@ -3,16 +3,16 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 
 import numpy as np
 
 from bam_search.errors import UserError
 from bam_search.model.load import Inputs
 from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.notes import class_notes, sizes_words, twice_notes
 from bam_search.tasks.classification.pack import Pack, key_of, pack
 from bam_search.tasks.classification.pictures import Facts, Pictures
-from bam_search.tasks.classification.sizing import Sizing, sizing, text
+from bam_search.tasks.classification.sizing import Sizing, sizing
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Dataset, Source
 from bam_search.words import counted
@@ -20,8 +20,7 @@ from bam_search.words import counted
 SHARE = 5
 """One of so many images of a class is for the test, where there is no test part."""
 SPLIT = f"one in {SHARE} of each class, chosen by its contents, as there is no test part"
-UNEVEN = 2
-"""How many times the images of the smallest class the largest may have without a word."""
+MEND = "mend or remove them"
 NAMED = 3
 """How many unreadable pictures an error names."""
 
@@ -90,6 +89,7 @@ def picture_source(data: Labelled, reading: Reading) -> Source:
     readable = data.without(facts.problems)
     if not len(readable.train.y) or not len(readable.test.y):
         raise _unreadable(data.pictures, facts.problems)
+    _check_classes(readable)
     found = sizing(facts.sizes[readable.train.index], reading)
     train, test = len(readable.train.y), len(readable.test.y)
     count = f"{counted(train, 'image')} to train and {test:,} to test"
@@ -118,6 +118,7 @@ def _load(data: Labelled, found: Sizing, reading: Reading) -> Dataset:
     skipped = sum(bool(problem) for problem in problems)
     if skipped and not reading.skip_unreadable:
         raise _unreadable(pictures, problems)
+    _check_classes(data.without(problems))
     note = f"{_counted(skipped)} unreadable and left out, such as {_first(pictures, problems)}"
     return Dataset(
         data.name,
@@ -128,6 +129,14 @@ def _load(data: Labelled, found: Sizing, reading: Reading) -> Dataset:
         notes=(note,) if skipped else (),
         known_digest=_digest(data.without(problems), found),
     )
+
+
+def _check_classes(readable: Labelled) -> None:
+    """Raise UserError for a class of which no training picture can be read."""
+    counts = np.bincount(readable.train.y, minlength=len(readable.classes))
+    if not counts.all():
+        name = readable.classes[int(counts.argmin())]
+        raise UserError(f"{readable.origin}: no training picture of {name} can be read", MEND)
 
 
 def _images(packed: Pack, part: Part) -> Images:
@@ -152,7 +161,7 @@ def _unreadable(pictures: Pictures, problems: Sequence[str]) -> UserError:
     more = ", ..." if len(numbers) > NAMED else ""
     return UserError(
         f"{_counted(len(numbers))} unreadable: {named}{more}",
-        "mend or remove them, or leave them out with --set data.skip_unreadable=true",
+        f"{MEND}, or leave them out with --set data.skip_unreadable=true",
     )
 
 
@@ -166,48 +175,13 @@ def _first(pictures: Pictures, problems: Sequence[str]) -> str:
 
 
 def _notes(data: Labelled) -> tuple[str, ...]:
-    """Lines about the pictures' sizes, classes that are rare, and pictures in both parts."""
-    facts = data.pictures.facts
+    """Lines about the pictures' sizes, their classes, and pictures in both parts."""
+    facts, names = data.pictures.facts, data.pictures.names
     both = np.concatenate([data.train.index, data.test.index])
-    found = [_sizes(facts.sizes[both]), _balance(data), _missing(data), _twice(data, facts)]
-    return tuple(line for line in found if line)
-
-
-def _sizes(sizes: np.ndarray) -> str:
-    by_area = sizes[np.argsort(sizes.astype(np.int64).prod(1), kind="stable")]
-    least, most = (text((int(h), int(w))) for h, w in (by_area[0], by_area[-1]))
-    if (sizes == sizes[0]).all():
-        return f"all pictures are {least} px"
-    middle = text((int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))))
-    return f"pictures are {least} to {most} px, height x width; the median is {middle}"
-
-
-def _balance(data: Labelled) -> str:
-    counts = np.bincount(data.train.y, minlength=len(data.classes))
-    least, most = int(counts.argmin()), int(counts.argmax())
-    if counts[most] <= UNEVEN * counts[least]:
-        return ""
-    return (
-        f"classes are uneven: {data.classes[most]} has {counts[most]:,} training images, "
-        f"{data.classes[least]} has {counts[least]:,}"
-    )
-
-
-def _missing(data: Labelled) -> str:
-    there = set(data.test.y.tolist())
-    missing = [name for number, name in enumerate(data.classes) if number not in there]
-    if not missing:
-        return ""
-    more = ", ..." if len(missing) > NAMED else ""
-    return f"the test set has no image of {', '.join(missing[:NAMED])}{more}"
-
-
-def _twice(data: Labelled, facts: Facts) -> str:
-    """A line about test pictures that are training pictures too, byte for byte."""
     trained = {row.tobytes() for row in facts.hashes[data.train.index]}
-    twice = [i for i in data.test.index if facts.hashes[i].tobytes() in trained]
-    if not twice:
-        return ""
-    name = PurePath(data.pictures.names[twice[0]])
-    verb = "is a training picture" if len(twice) == 1 else "are training pictures"
-    return f"{counted(len(twice), 'test picture')} {verb} too, byte for byte, such as {name}"
+    twice = [names[i] for i in data.test.index if facts.hashes[i].tobytes() in trained]
+    return (
+        sizes_words(facts.sizes[both]),
+        *class_notes(data.train.y, data.test.y, data.classes),
+        *twice_notes(twice),
+    )
