@@ -270,7 +270,8 @@ def _engine(net: nn.Module, images: Images, recipe: Recipe, device: Device) -> I
         take = step.make_step()
         for epoch in range(recipe.epochs):
             step.batches.load(0, epoch)
-            for _ in range(len(step.batches)):
+            for number in range(len(step.batches)):
+                step.batches.ready(number)
                 take()
             yield float(step.loss)
 

@@ -176,6 +176,7 @@ def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
         ready.module_files,
         ready.source.inputs,
         ready.start,
+        study.data.device_bytes,
     )
 
 

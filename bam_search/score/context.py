@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bam_search.score.device import Device
+from bam_search.score.device import Device, room_for_samples
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Model, Task, TrainingData
 
@@ -23,9 +23,15 @@ class TrainingContext:
     data: TrainingData
 
     @classmethod
-    def of(cls, task: Task, device: Device, recipe: Recipe, samples: Any) -> "TrainingContext":
-        """The training context for these training samples of the task."""
-        data = task.on_device(samples, recipe, device.type)
+    def of(
+        cls, task: Task, device: Device, recipe: Recipe, samples: Any, room: int | None = None
+    ) -> "TrainingContext":
+        """The training context for these training samples of the task.
+
+        They take at most `room` bytes of the device, None for what one training may have of it.
+        """
+        room = room_for_samples(device) if room is None else room
+        data = task.on_device(samples, recipe, device.type, room)
         return cls(device, uses_bf16(recipe, device), data)
 
     def model(self, net: nn.Module) -> Model:

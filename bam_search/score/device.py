@@ -1,9 +1,12 @@
 """The device that trains, and what it can do."""
 
+import contextlib
+import math
 import os
 import platform
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -77,6 +80,40 @@ def claim(device: Device, number: int) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(number % torch.cuda.device_count())
         torch.zeros(1, device="cuda")
+
+
+SHARE_FOR_SAMPLES = 1 / 4
+"""The share of the free memory that training samples may take, and those that are measured again.
+
+The other half is for the model.
+"""
+
+LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""The file with the bytes of memory that a container of Linux may take, or the word max."""
+
+
+def trainings_beside(device: Device, workers: int) -> int:
+    """How many of `workers` trainings share the memory of one device."""
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 1
+    return math.ceil(workers / max(1, gpus))
+
+
+def room_for_samples(device: Device, beside: int = 1) -> int:
+    """Bytes of memory that the samples of one of `beside` trainings on the device may take."""
+    free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else _free_memory()
+    return int(free * SHARE_FOR_SAMPLES / beside)
+
+
+def _free_memory() -> int:
+    """Bytes of memory that this machine, or the container that it is, can give."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+        free = 1024 * int(available.split()[1])
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+        free = min(free, int(LIMIT.read_text()))
+    return free
 
 
 BF16_SINCE = 8.0

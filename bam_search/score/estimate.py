@@ -149,8 +149,9 @@ def measure(probe: Probe) -> Speed:
     probe.start.train_mode(model)
     step = TrainingStep.first(model, context, probe.recipe, start=probe.start)
     taken = 0
-    step.batches.load(0, 0)
     with stream(device.type):
+        step.batches.load(0, 0)
+        step.batches.ready(0)
         take = step.make_step()
 
         def once() -> None:

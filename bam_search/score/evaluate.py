@@ -26,7 +26,7 @@ from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import NotOneGraph, settle
-from bam_search.score.device import Device
+from bam_search.score.device import Device, room_for_samples
 from bam_search.score.fused import fused
 from bam_search.score.measure import Meter
 from bam_search.score.train import EpochResult, train
@@ -47,7 +47,9 @@ class Experiment:
 
     `checkpoints` is the folder for trainings in progress, that of one study only; None keeps none.
     `modules` are the files of the user's attention modules, by name. `inputs` are those that the
-    data need, None for the task's own. `start` is what trainings start from.
+    data need, None for the task's own. `start` is what trainings start from. The training samples
+    take at most `device_bytes` of the device's memory, and those that are measured as many; None is
+    a share of what is free where `beside` trainings have the device.
     """
 
     task: str
@@ -61,6 +63,8 @@ class Experiment:
     modules: Mapping[str, ModuleFile] = field(default_factory=dict)
     inputs: Inputs | None = None
     start: Start = SCRATCH
+    device_bytes: int | None = None
+    beside: int = 1
 
 
 @dataclass(frozen=True)
@@ -196,10 +200,10 @@ _load = functools.cache(load)  # so that a user's file is run once, not for each
 # One is enough: finalists, which may train on other samples, come last. Making a training context
 # takes as long as training on some 2,000 images.
 @functools.lru_cache(maxsize=1)
-def _training_context(
-    task: str, inputs: Inputs | None, device: Device, recipe: Recipe, samples: Any
-) -> TrainingContext:
-    return TrainingContext.of(load_task(task, inputs), device, recipe, samples)
+def _training_context(experiment: Experiment, samples: Any) -> TrainingContext:
+    task, device = load_task(experiment.task, experiment.inputs), experiment.device
+    room = experiment.device_bytes or room_for_samples(device, experiment.beside)
+    return TrainingContext.of(task, device, experiment.recipe, samples, room)
 
 
 @functools.lru_cache(maxsize=1)  # likewise
@@ -219,9 +223,7 @@ def _score(
     started = time.perf_counter() - (saved.seconds if saved else 0)
     split = experiment.split
     samples, held_out = (split.train, split.test) if job.final else (split.fit, split.validation)
-    context = _training_context(
-        experiment.task, experiment.inputs, experiment.device, experiment.recipe, samples
-    )
+    context = _training_context(experiment, samples)
     model.to(experiment.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
     meter = Meter.of(model, context, _held_out(context, held_out), experiment.recipe.cuda_graph)
     measure = meter.start()

@@ -17,7 +17,7 @@ from bam_search.tasks.task import HeldOut, Measured, Tally
 
 @dataclass(frozen=True, eq=False)
 class Meter:
-    """A model and the samples that it is measured on, which are `steps` batches.
+    """A model and the samples that it is measured on.
 
     `number`, (1,) int64, is the next batch. It lies on the device with the sums of `tally`, so that
     nothing is decided in Python. `replays` says whether a batch is to be one CUDA graph.
@@ -25,7 +25,7 @@ class Meter:
 
     model: nn.Module
     context: TrainingContext
-    steps: int
+    held_out: HeldOut
     tally: Tally
     number: Tensor
     replays: bool
@@ -38,7 +38,7 @@ class Meter:
         device = context.device.type
         number = torch.zeros(1, dtype=torch.int64, device=device)
         replays = replays and device == "cuda"
-        return cls(model, context, len(held_out), held_out.tally(), number, replays)
+        return cls(model, context, held_out, held_out.tally(), number, replays)
 
     def make_step(self) -> Callable[[], None]:
         """A function that takes the next batch at each call, as fast as the device allows."""
@@ -62,7 +62,8 @@ class Meter:
             self.number.zero_()
             self.tally.reset()
             with stream(self.context.device.type):
-                for _ in range(self.steps):
+                for batch in range(len(self.held_out)):
+                    self.held_out.ready(batch)
                     take()
             return self.measured()
 

@@ -114,8 +114,9 @@ def _train_epoch(
 ) -> float:
     """Train for one epoch, and return its mean loss. Raises Diverged and TooSlow."""
     step.loss.zero_()
-    for _ in range(len(step.batches)):
+    for number in range(len(step.batches)):
         _check_time_limit(began, epoch, recipe)
+        step.batches.ready(number)
         take()
     loss = float(step.loss) / len(step.batches)
     _check_time_limit(began, epoch, recipe)  # again: on a GPU the steps above were only queued

@@ -17,11 +17,12 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from bam_search.errors import RunError, last_line
-from bam_search.score.device import MEMORY, claim
+from bam_search.errors import RunError, UserError, last_line
+from bam_search.score.device import MEMORY, claim, trainings_beside
 from bam_search.score.evaluate import (
     ATTEMPTS,
     Experiment,
@@ -54,6 +55,8 @@ def local(experiment: Experiment, workers: int, address: str) -> Iterator[Submit
     also those that are still training.
     """
     del address
+    beside = trainings_beside(experiment.device, workers)
+    experiment = replace(experiment, beside=beside)
     if workers == 1 and experiment.device.type == "cpu":
         yield lambda job: _finished(evaluate(experiment, job))
         return
@@ -269,6 +272,8 @@ def _work(connection: Connection, number: int) -> None:
             connection.send(evaluate(experiment, connection.recv()))
     except (EOFError, OSError):  # the driver has closed the pipe
         return
+    except UserError as error:
+        connection.send(f"{error.message}; {error.hint}")
     except Exception as error:
         # The device failed, not the candidate: a fresh process may have better luck.
         connection.send("".join(traceback.format_exception_only(error)).strip())

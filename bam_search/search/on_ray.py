@@ -49,10 +49,11 @@ def on_ray(
     """
     ray = _connected(address)
     try:
-        share = 0.0
+        share, beside = 0.0, workers  # a machine may get them all
         if experiment.device.type == "cuda":
             share = _share(ray.cluster_resources().get("GPU", 0), workers)
-        experiment_ref = ray.put(replace(experiment, threads=1))
+            beside = round(1 / share)
+        experiment_ref = ray.put(replace(experiment, threads=1, beside=beside))
         remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=ATTEMPTS - 1)(_on_node)
 
         def submit(job: Job) -> "Future[Result]":

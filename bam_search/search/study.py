@@ -42,7 +42,9 @@ class DataPlan:
     come first; if there are too few, the search trains on so many fewer than `images`, and only
     finalists on all of these. `size` is the working size of images, in pixels: "auto", one number,
     or height and width; see `Reading`. `skip_unreadable` leaves unreadable files out, which are an
-    error otherwise.
+    error otherwise. `device_bytes` of the device's memory hold the training samples, and as many
+    those that are measured; the default is a share of what is free. Where they are too few for all,
+    samples pass through them ahead of the steps, which changes no result.
     """
 
     source: str = "auto"
@@ -50,6 +52,7 @@ class DataPlan:
     validation: Annotated[float, Gt(0), Lt(1)] | Annotated[int, Ge(1)] = 0.2
     size: Literal["auto"] | Side | tuple[Side, Side] = "auto"
     skip_unreadable: bool = False
+    device_bytes: Annotated[int, Ge(1)] | None = None
 
     def reading(self, device: str, progress: Progress = silent) -> Reading:
         """How the data are read for a kind of device, "cpu" or "cuda"."""

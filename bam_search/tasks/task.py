@@ -141,6 +141,13 @@ class Batches(Protocol):
         """Fill the batches with those of an epoch, which depend on (seed, epoch) only."""
         ...
 
+    def ready(self, step: int) -> None:
+        """Have batch number `step` on the device; the host calls it before each step.
+
+        Batches that are all there have nothing to do.
+        """
+        ...
+
     def parts(self, step: Tensor, n: int) -> Iterable[Part]:
         """Batch number `step` in `n` parts.
 
@@ -197,6 +204,10 @@ class HeldOut(Protocol):
 
     def __len__(self) -> int:
         """The number of batches."""
+        ...
+
+    def ready(self, step: int) -> None:
+        """Have batch number `step` on the device; the host calls it before each, from 0 on."""
         ...
 
     def tally(self) -> Tally:
@@ -299,8 +310,11 @@ class Task(Protocol):
         """`n` random samples, to measure how fast a device trains."""
         ...
 
-    def on_device(self, samples: Any, recipe: Recipe, device: str) -> TrainingData:
-        """Training samples on `device`, "cpu" or "cuda"."""
+    def on_device(self, samples: Any, recipe: Recipe, device: str, room: int) -> TrainingData:
+        """Training samples on `device`, "cpu" or "cuda".
+
+        They should take at most `room` bytes of its memory, and held-out samples as many.
+        """
         ...
 
     def gallery(self, samples: Any) -> Gallery:

@@ -1,6 +1,7 @@
 """The device: named without waking it, and what is set for it is set back."""
 
 import gc
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 from bam_search.model.build import sites_of
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import settle
-from bam_search.score.device import Device, choose
+from bam_search.score.device import Device, choose, room_for_samples, trainings_beside
 from bam_search.score.evaluate import Experiment, prepare
 from bam_search.score.train import train
 from bam_search.space.search_space import load_space
@@ -87,6 +88,31 @@ def test_what_a_worker_has_loaded_is_no_garbage_to_look_for_before_each_capture(
     finally:
         gc.unfreeze()
         settle.cache_clear()
+
+
+def test_samples_have_a_share_of_the_free_memory_for_each_training_on_a_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = Device("cuda", "GPU", "a test", True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (16_000, 80_000))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [trainings_beside(gpu, workers) for workers in (1, 2, 3, 5)] == [1, 1, 2, 3]
+    assert room_for_samples(gpu) == 4000
+    assert room_for_samples(gpu, 2) == 2000
+    assert trainings_beside(choose("cpu"), 2) == 2
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < room_for_samples(choose("cpu")) <= whole / 4
+
+
+def test_a_container_has_no_more_memory_than_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bam_search.score.device.LIMIT", tmp_path / "memory.max")
+    free = room_for_samples(choose("cpu"))
+    (tmp_path / "memory.max").write_text("max\n")
+    assert room_for_samples(choose("cpu")) == pytest.approx(free, rel=0.5)
+    (tmp_path / "memory.max").write_text("4000000\n")
+    assert room_for_samples(choose("cpu")) == 1_000_000
 
 
 @pytest.mark.parametrize("wanted", [True, False])

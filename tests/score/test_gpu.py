@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bam_search.model.build import build, sites_of
+from bam_search.model.load import Inputs
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import EAGER, NotOneGraph, cuda_graph, replayed, stream
 from bam_search.score.device import choose, cores
@@ -84,6 +86,57 @@ def test_the_graph_and_compiled_blocks_train_as_the_plain_step_does(how: dict[st
     # in the second epoch.
     for epoch, tolerance in enumerate((5e-4, 2e-2, 2e-2)):
         assert other[epoch] == pytest.approx(plain[epoch], rel=tolerance)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.usefixtures("exact")
+def test_images_that_pass_through_a_ring_are_those_that_would_be_there(
+    side: int, graph: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    path, y = tmp_path / "x.npy", np.arange(1000) % 10
+    np.save(path, rng.integers(0, 256, (1000, side + 8, side + 8, 3), dtype=np.uint8))
+    images = Images(np.load(path, mmap_mode="r"), y)
+    task = sources.task().for_inputs(Inputs((3, side, side), 10))
+    found = []
+    for room in (2**30, 1, 50_000_000 // 4):  # all of them, two batches, two windows of some
+        context = TrainingContext.of(task, choose("cuda"), RECIPE, images, room)
+        batches, seen = context.data.batches(50), []
+        number = torch.zeros(1, dtype=torch.int64, device="cuda")
+        kept = torch.zeros(50, 3, side, side, device="cuda")
+
+        def step(batches=batches, number=number, kept=kept) -> None:  # type: ignore[no-untyped-def]
+            (part,) = batches.parts(number, 1)
+            kept.copy_(part.inputs)
+            number.add_(1)
+
+        with stream("cuda"):
+            take = replayed(step, cuda_graph) if graph else step
+            for epoch in (0, 1):
+                number.zero_()
+                batches.load(0, epoch)
+                for n in range(len(batches)):
+                    batches.ready(n)
+                    take()
+                    seen.append(kept.clone())
+        found.append(torch.stack(seen))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.usefixtures("exact")
+def test_a_ring_trains_and_measures_as_all_images_do() -> None:
+    job = Job(EVERYTHING, 0, 3, each_epoch=True)
+    recipe = replace(RECIPE, precision="fp32")
+    whole, ring = (
+        evaluate(replace(task(recipe), device_bytes=size), job).score for size in (2**30, 1)
+    )
+    assert whole is not None
+    assert ring is not None
+    for epoch, tolerance in enumerate((5e-4, 2e-2, 2e-2)):
+        expected = whole.per_epoch[epoch].loss
+        assert ring.per_epoch[epoch].loss == pytest.approx(expected, rel=tolerance)
 
 
 @pytest.mark.usefixtures("exact")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bam_search.errors import RunError, UserError
@@ -180,6 +181,37 @@ def test_a_worker_that_cannot_start_is_a_breakdown_and_no_result(
     with (
         local(replace(task, device=lost), 1, "") as submit,
         pytest.raises(RunError, match="a worker process cannot start: "),
+    ):
+        submit(Job("none", 0, 1)).result(100)
+
+
+@pytest.fixture
+def lost(task: Experiment, tmp_path: Path) -> Experiment:
+    """Its images are in a file that workers do not find."""
+    path = tmp_path / "x.npy"
+    np.save(path, task.split.fit.x)
+    images = Images(np.load(path, mmap_mode="r"), task.split.fit.y)
+    path.unlink()
+    return replace(task, split=replace(task.split, fit=images))
+
+
+def test_a_worker_that_does_not_find_the_images_says_so(
+    lost: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "ATTEMPTS", 1)
+    with (
+        local(lost, 2, "") as submit,
+        pytest.raises(RunError, match=r"x\.npy is not there, .*BAM_SEARCH_CACHE"),
+    ):
+        submit(Job("none", 0, 1)).result(100)
+
+
+@pytest.mark.slow
+def test_a_node_that_does_not_find_the_images_says_so(lost: Experiment) -> None:
+    pytest.importorskip("ray")
+    with (
+        on_ray(lost, 1, "local") as submit,
+        pytest.raises(RunError, match=r"x\.npy is not there"),
     ):
         submit(Job("none", 0, 1)).result(100)
 

@@ -77,6 +77,9 @@ class Shuffled:
         order = torch.randperm(len(self.y), generator=generator)
         self.order.copy_(order[: self.order.numel()].view_as(self.order))
 
+    def ready(self, step: int) -> None:
+        """All are there."""
+
     def parts(self, step: Tensor, n: int) -> Iterator[Part]:
         for index in self.order.index_select(0, step)[0].tensor_split(n):
             yield Part(self.x[index], self.y[index])
@@ -117,6 +120,9 @@ class HeldOut:
 
     def __len__(self) -> int:
         return 1
+
+    def ready(self, step: int) -> None:
+        """It is there."""
 
     def tally(self) -> "Tally":
         counts = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
@@ -183,8 +189,8 @@ class CountWaves:
     def noise(self, n: int) -> Signals:
         return waves(n, 2)
 
-    def on_device(self, samples: Signals, recipe: Recipe, device: str) -> OnDevice:
-        del recipe
+    def on_device(self, samples: Signals, recipe: Recipe, device: str, room: int) -> OnDevice:
+        del recipe, room
         return OnDevice.of(samples, device)
 
     def gallery(self, samples: Signals) -> Gallery:

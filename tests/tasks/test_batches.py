@@ -19,6 +19,7 @@ from bam_search.tasks.classification.synthetic import generate_images
 from bam_search.tasks.recipe import Recipe
 
 CROP = Recipe(augment="crop-flip")
+ROOM = 2**30
 PADDED = Frame((40, 40), (32, 32))
 
 
@@ -44,7 +45,7 @@ def batches_of(some: Images, batch: int, recipe: Recipe) -> ImageBatches:
     """Batches whose inputs are the pixels as they are."""
     plain = Normalisation(torch.zeros(1), torch.ones(1))
     recipe = recipe.for_size(some.shape[:2])
-    on_device = DeviceImages.of(some, some.shape[:2], recipe, "cpu")
+    on_device = DeviceImages.of(some, some.shape[:2], recipe, "cpu", batch, ROOM)
     return ImageBatches.of(on_device, plain, recipe, batch)
 
 
@@ -154,7 +155,7 @@ def test_a_picture_that_no_box_fits_gives_what_it_has() -> None:
 def test_boxes_are_resized_as_torch_resizes_each_picture_cut_out() -> None:
     some = large(20)
     batches = ImageBatches.of(
-        DeviceImages.of(some, (64, 64), RESIZED, "cpu"),
+        DeviceImages.of(some, (64, 64), RESIZED, "cpu", 10, ROOM),
         Normalisation(torch.zeros(1), torch.ones(1)),
         RESIZED,
         10,
@@ -190,7 +191,7 @@ def test_larger_images_are_cropped_about_their_middle() -> None:
     some = large(10)
     for augment in ("none", "crop-flip"):
         recipe = Recipe(augment=augment)  # type: ignore[arg-type]
-        on_device = DeviceImages.of(some, (64, 64), recipe, "cpu")
+        on_device = DeviceImages.of(some, (64, 64), recipe, "cpu", 10, ROOM)
         plain = Normalisation(torch.zeros(1), torch.ones(1))
         batches = ImageBatches.of(on_device, plain, recipe, 10)
         batches.load(0, 0)

@@ -13,28 +13,48 @@ from bam_search.tasks.classification.crops import KINDS, Crops, Size
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.normalisation import Normalisation
 from bam_search.tasks.classification.plan import EpochPlan
+from bam_search.tasks.classification.ring import Ring, fill, steps_a_window
 from bam_search.tasks.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceImages:
-    """The training images on their device: their pixels, and `labels`, (N,) int64."""
+    """The training images on their device: their pixels, and `labels`, (N,) int64.
+
+    The slots of `crops` hold all images, each in that of its number; or, with a `ring`, those of
+    the next steps.
+    """
 
     crops: Crops
     labels: Tensor
+    ring: Ring | None
 
     @classmethod
-    def of(cls, images: Images, size: Size, recipe: Recipe, device: str) -> "DeviceImages":
-        """The images, of which the recipe takes crops of `size`, (H, W)."""
-        crops = KINDS[recipe.augment].of(images.shape, size, len(images), device)
-        first = 0
-        for chunk in images.chunks():
-            crops.write(first, torch.from_numpy(chunk))
-            first += len(chunk)
-        return cls(crops, torch.from_numpy(images.y).to(device))
+    def of(
+        cls, images: Images, size: Size, recipe: Recipe, device: str, batch: int, room: int
+    ) -> "DeviceImages":
+        """The images, of which the recipe takes crops of `size`, (H, W), in batches of `batch`.
+
+        They take at most `room` bytes, but for the two batches that a ring has at least.
+        """
+        kind, labels = KINDS[recipe.augment], torch.from_numpy(images.y).to(device)
+        each = kind.bytes_each(images.shape, size)
+        steps = steps_a_window(len(images), batch, each, room)
+        crops = kind.of(images.shape, size, 2 * steps * batch or len(images), device)
+        if steps:
+            return cls(crops, labels, Ring(images, crops, batch, steps))
+        fill(crops, images)
+        return cls(crops, labels, None)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def begin(self, index: Tensor) -> Tensor:
+        """The slots, (n,), in which the images at `index` lie, each when its step comes."""
+        if self.ring is None:
+            return index
+        self.ring.begin(index.numpy())
+        return torch.arange(len(index)) % self.ring.slots
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +99,13 @@ class ImageBatches:
         crops, labels = self.images.crops, self.images.labels
         plan = EpochPlan.of(len(labels), crops.frame, seed, epoch, self.recipe)
         index = plan.index[: self.labels.numel()]
-        self.cuts.copy_(crops.cuts(index, plan).view_as(self.cuts))
+        self.cuts.copy_(crops.cuts(self.images.begin(index), plan).view_as(self.cuts))
         self.labels.copy_(labels[index.to(labels.device)].view_as(self.labels))
+
+    def ready(self, step: int) -> None:
+        """Have the images of batch number `step` on the device."""
+        if self.images.ring:
+            self.images.ring.ready(step)
 
     def parts(self, step: Tensor, n: int) -> Iterator[LabelledPart]:
         """Batch number `step` in `n` parts; `step` is (1,) int64 on the device."""

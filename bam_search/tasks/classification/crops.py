@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bam_search.tasks.classification.images import centre
 from bam_search.tasks.classification.plan import EpochPlan, Frame
 
 SHARE_PADDED = 1 / 8
@@ -26,6 +27,9 @@ Shape = tuple[int, int, int]
 
 class Crops(Protocol):
     """Images in the memory of a device, of which crops of one size are taken."""
+
+    @property
+    def memory(self) -> Tensor: ...
 
     @property
     def frame(self) -> Frame:
@@ -216,6 +220,29 @@ def _places(first: Tensor, extent: Tensor, flip: Tensor, n: int, whole: int) -> 
     pixel = (share * extent[:, None] - 0.5).clamp(min=0)
     pixel = torch.minimum(pixel, extent[:, None] - 1) + first[:, None]
     return (2 * pixel + 1) / whole - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Middles:
+    """The middle of each image, to be measured: `memory` is (slots, H, W, C) uint8."""
+
+    memory: Tensor
+
+    @classmethod
+    def of(cls, stored: Shape, crop: Size, slots: int, device: str) -> "Middles":
+        """Memory of black images."""
+        return cls(torch.zeros(slots, *crop, stored[2], dtype=torch.uint8, device=device))
+
+    @staticmethod
+    def bytes_each(stored: Shape, crop: Size) -> int:
+        """Those of the pixels in the middle."""
+        return crop[0] * crop[1] * stored[2]
+
+    def write(self, first: int, images: Tensor) -> None:
+        """Copy the middle of the images."""
+        height, width = self.memory.shape[1:3]
+        middle = centre(images.to(self.memory.device, non_blocking=True), (height, width))
+        self.memory[first : first + len(images)] = middle
 
 
 KINDS: Mapping[str, type[Lines] | type[Resized]] = {

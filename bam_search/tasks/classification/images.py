@@ -4,9 +4,10 @@ import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from bam_search.errors import UserError
 from bam_search.tasks.classification.cache import VARIABLE
@@ -90,7 +91,10 @@ class Images:
         return _opened, (str(file.filename), file.offset, file.shape, self.y, self.index)
 
 
-def centre(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+Pixels = TypeVar("Pixels", np.ndarray, Tensor)
+
+
+def centre(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """(N, H, W, C): the middle of (N, h, w, C), a view."""
     top, left = ((a - b) // 2 for a, b in zip(pixels.shape[1:3], size, strict=True))
     return pixels[:, top : top + size[0], left : left + size[1]]

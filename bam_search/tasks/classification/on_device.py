@@ -1,8 +1,7 @@
 """Training images on their device: batches, the loss of a step, and the error on other images."""
 
-import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,20 @@ from torch.nn import functional
 
 from bam_search.model.arguments import main_tensor
 from bam_search.tasks.classification.batches import DeviceImages, ImageBatches, LabelledPart
-from bam_search.tasks.classification.crops import Size
+from bam_search.tasks.classification.crops import Middles, Size
 from bam_search.tasks.classification.images import Images, centre
 from bam_search.tasks.classification.normalisation import Normalisation
+from bam_search.tasks.classification.ring import Ring, fill, steps_a_window
 from bam_search.tasks.metric import binomial
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Measured, Model
 
 BATCH = {"cpu": 125, "cuda": 1000}
-"""Images that are measured at a time: as many as stay in a core's cache, or fill a GPU."""
+"""Images of 32x32 that are measured at a time: as many as stay in a core's cache, or fill a GPU.
+
+Of larger images as many as have as many pixels, but at least LEAST.
+"""
+LEAST = {"cpu": 16, "cuda": 128}
 NO_LABEL = -1
 """The label of an image that only fills the last batch.
 
@@ -30,11 +34,18 @@ TOP = 5
 """With more classes than this, the error of the best TOP answers is measured too."""
 
 
+def batch_of(size: Size, device: str) -> int:
+    """How many images of (H, W) are measured at a time."""
+    of_same_pixels = BATCH[device] * 32**2 // (size[0] * size[1])
+    return min(BATCH[device], max(LEAST[device], of_same_pixels))
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
     """The training images, and how images enter a model that is trained on them.
 
-    `size` is the (H, W) that a model gets of each.
+    `size` is the (H, W) that a model gets of each. `room` is how many bytes of the device's memory
+    they may take, and as many those that are measured.
     """
 
     images: Images
@@ -42,24 +53,31 @@ class TrainingImages:
     normalisation: Normalisation
     recipe: Recipe
     device: str
+    room: int
+    _made: dict[int, DeviceImages] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, images: Images, size: Size, recipe: Recipe, device: str) -> "TrainingImages":
+    def of(
+        cls, images: Images, size: Size, recipe: Recipe, device: str, room: int
+    ) -> "TrainingImages":
         """The images on `device`."""
         normalisation = Normalisation.of(images, size, device)
-        return cls(images, size, normalisation, recipe.for_size(size), device)
+        return cls(images, size, normalisation, recipe.for_size(size), device, room)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    @functools.cached_property
-    def device_images(self) -> DeviceImages:
-        """The images on the device, made when first asked for: what only measures needs none."""
-        return DeviceImages.of(self.images, self.size, self.recipe, self.device)
-
     def batches(self, batch: int) -> ImageBatches:
         """Empty batches of `batch` images each."""
-        return ImageBatches.of(self.device_images, self.normalisation, self.recipe, batch)
+        return ImageBatches.of(self._on_device(batch), self.normalisation, self.recipe, batch)
+
+    def _on_device(self, batch: int) -> DeviceImages:
+        """The images on the device, made when first asked for: what only measures needs none."""
+        if batch not in self._made:
+            self._made[batch] = DeviceImages.of(
+                self.images, self.size, self.recipe, self.device, batch, self.room
+            )
+        return self._made[batch]
 
     def loss(self, model: Model, part: LabelledPart) -> Tensor:
         """The mean cross-entropy, with the recipe's label smoothing.
@@ -76,7 +94,7 @@ class TrainingImages:
     def held_out(self, images: Images) -> "HeldOutImages":
         """Other images, to be measured."""
         classes = 1 + int(max(self.images.y.max(), images.y.max()))
-        return HeldOutImages.of(images, self.size, classes, self.normalisation, self.device)
+        return HeldOutImages.of(images, classes, self)
 
     def inputs(self, images: Images) -> Tensor:
         """(B, C, H, W): the middle of the images, normalised."""
@@ -105,36 +123,53 @@ class TrainingImages:
 class HeldOutImages:
     """The middle of each image, in full batches on a device.
 
-    `pixels` is (steps, B, H, W, C) uint8 and `labels` is (steps, B) int64. `class_samples` is how
-    many images each class has.
+    `pixels` is (batches, B, H, W, C) uint8, all of them or, with a `ring`, the next ones; `labels`
+    is (steps, B) int64. `class_samples` is how many images each class has.
     """
 
     pixels: Tensor
     labels: Tensor
     class_samples: tuple[int, ...]
     normalisation: Normalisation
+    ring: Ring | None
 
     @classmethod
-    def of(
-        cls, images: Images, size: Size, classes: int, normalisation: Normalisation, device: str
-    ) -> "HeldOutImages":
-        """The images in batches of one shape: black images without a label fill the last batch."""
-        batch = BATCH[device]
+    def of(cls, images: Images, classes: int, training: TrainingImages) -> "HeldOutImages":
+        """The images, to be measured as those of the training are.
+
+        In batches of one shape: images without a label fill the last batch.
+        """
+        device, size = training.device, training.size
+        batch, each = batch_of(size, device), Middles.bytes_each(images.shape, size)
         steps = math.ceil(len(images) / batch)
-        shape = (steps, batch, *size, images.shape[2])
-        pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
-        first, places = 0, pixels.flatten(0, 1)
-        for chunk in images.chunks():
-            places[first : first + len(chunk)] = torch.from_numpy(centre(chunk, size)).to(device)
-            first += len(chunk)
-        labels = functional.pad(
-            torch.from_numpy(images.y), (0, steps * batch - len(images)), value=NO_LABEL
-        )
+        window = steps_a_window(len(images), batch, each, training.room)
+        middles = Middles.of(images.shape, size, (2 * window or steps) * batch, device)
+        ring = Ring(images, middles, batch, window) if window else None
+        if ring is None:
+            fill(middles, images)
+        pixels = middles.memory.unflatten(0, (-1, batch))
+        missing = steps * batch - len(images)
+        labels = functional.pad(torch.from_numpy(images.y), (0, missing), value=NO_LABEL)
+        labels = labels.view(steps, batch).to(device)
         samples = tuple(np.bincount(images.y, minlength=classes).tolist())
-        return cls(pixels, labels.view(steps, batch).to(device), samples, normalisation)
+        return cls(pixels, labels, samples, training.normalisation, ring)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def ready(self, step: int) -> None:
+        """Have the images of batch number `step` on the device; batch 0 begins again."""
+        if self.ring is None:
+            return
+        if step == 0:
+            self.ring.begin(np.arange(sum(self.class_samples)))
+        self.ring.ready(step)
+
+    def batch(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs, (B, C, H, W), and the labels, (B,), of batch number `step`."""
+        place = step % len(self.pixels) if self.ring else step
+        pixels = self.pixels.index_select(0, place)[0]
+        return self.normalisation(pixels), self.labels.index_select(0, step)[0]
 
     def tally(self) -> "Answers":
         """No answers yet."""
@@ -165,9 +200,8 @@ class Answers:
 
     def add(self, model: Model, step: Tensor) -> None:
         """Count the right answers of batch number `step`, and add its loss."""
-        pixels = self.held_out.pixels.index_select(0, step)[0]
-        labels = self.held_out.labels.index_select(0, step)[0]
-        logits = model(self.held_out.normalisation(pixels)).float()
+        inputs, labels = self.held_out.batch(step)
+        logits = model(inputs).float()
         right = logits.argmax(1) == labels
         self.correct.add_(right.sum())
         # An image without a label is never right, so it may count for any class.

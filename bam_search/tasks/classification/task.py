@@ -58,16 +58,17 @@ class Classification:
         pixels = rng.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
         return Images(pixels, rng.integers(0, self.inputs.classes, n))
 
-    def on_device(self, samples: Images, recipe: Recipe, device: str) -> TrainingImages:
+    def on_device(self, samples: Images, recipe: Recipe, device: str, room: int) -> TrainingImages:
         """The images on `device`, cropped and flipped as the recipe says.
 
+        Those that do not fit into `room` bytes pass through them, ahead of the steps.
         Raises UserError for images that are smaller than the inputs.
         """
         if any(a < b for a, b in zip(samples.shape[:2], self._size, strict=True)):
             raise UserError(
                 f"images of {samples.shape[:2]} are smaller than inputs of {self._size}"
             )
-        return TrainingImages.of(samples, self._size, recipe, device)
+        return TrainingImages.of(samples, self._size, recipe, device, room)
 
     def gallery(self, samples: Images) -> Gallery:
         """The images in their order, as a model gets them, with their classes."""
