@@ -21,7 +21,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from bam_search.errors import RunError, UserError, last_line
+from bam_search.errors import RunError, last_line
 from bam_search.score.device import MEMORY, claim, trainings_beside
 from bam_search.score.evaluate import (
     ATTEMPTS,
@@ -272,8 +272,6 @@ def _work(connection: Connection, number: int) -> None:
             connection.send(evaluate(experiment, connection.recv()))
     except (EOFError, OSError):  # the driver has closed the pipe
         return
-    except UserError as error:
-        connection.send(f"{error.message}; {error.hint}")
     except Exception as error:
         # The device failed, not the candidate: a fresh process may have better luck.
         connection.send("".join(traceback.format_exception_only(error)).strip())

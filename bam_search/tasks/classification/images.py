@@ -113,8 +113,9 @@ def _opened(
         stored: np.ndarray = np.memmap(path, np.uint8, "r", offset, shape)
     except (OSError, ValueError) as error:
         why = "is not there" if not Path(path).exists() else f"cannot be mapped: {error}"
+        # In one line: of what a worker says, the last one is told.
         raise UserError(
-            f"the packed images {path} {why}, on the machine of a worker",
-            f"keep them in a folder that all machines share: {VARIABLE} names it",
+            f"the packed images {path} {why}, on the machine of a worker: "
+            f"keep them in a folder that all machines share, which {VARIABLE} names"
         ) from None
     return Images(stored, y, index)
