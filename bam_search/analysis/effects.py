@@ -199,7 +199,7 @@ def _effects(encoder: PlacementEncoder, posterior: Posterior, seen: np.ndarray) 
     sites that have a choice of it, beside the mean of its values. `seen` are the placements that
     the posterior is of, each once.
     """
-    _, sampled = posterior.sample(PAIRS, np.random.default_rng(0))
+    sampled = posterior.sample_groups(PAIRS, np.random.default_rng(0))
     # The value of each choice alone at its site, a column a choice.
     alone = [
         np.concatenate(_groups(encoder, _alone(encoder, i)), axis=1) @ sampled.T

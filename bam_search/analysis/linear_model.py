@@ -15,6 +15,7 @@ The libraries are numpy and scipy.
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,23 +110,36 @@ class Posterior:
         Returns (2 * pairs, f) flat effects and (2 * pairs, p) effects of all groups. Of flat
         effects that depend on each other only what the values determine is meant.
         """
-        weights = np.exp(self.logs - self.logs.max())
-        ends = np.round(pairs * np.cumsum(weights / weights.sum())).astype(int)
-        counts = np.diff(ends, prepend=0)
         columns = np.concatenate(self.regression.groups, axis=1)
         inverse = np.linalg.pinv(self.regression.flat).T
         flat, effects = [], []
-        for i in np.flatnonzero(counts):
-            at = _at(self.reduced, self.scales[i])
-            noise, deviations = _drawn(at, self.reduced, int(counts[i]), rng)
+        for mean, noise, deviations in self._draws(pairs, rng):
             normal = rng.standard_normal((len(noise), len(self.regression.values)))
             for sign in (1, -1):
-                of_groups = at.mean + sign * deviations
+                of_groups = mean + sign * deviations
                 effects.append(of_groups)
                 # The noise goes through the estimate of the flat effects as the values do.
                 left = self.regression.values - of_groups @ columns.T
                 flat.append((left + sign * noise[:, None] * normal) @ inverse)
         return np.concatenate(flat), np.concatenate(effects)
+
+    def sample_groups(self, pairs: int, rng: np.random.Generator) -> np.ndarray:
+        """(2 * pairs, p) draws of the effects of all groups, as `sample` makes them."""
+        draws = self._draws(pairs, rng)
+        return np.concatenate(
+            [mean + sign * deviations for mean, _, deviations in draws for sign in (1, -1)]
+        )
+
+    def _draws(
+        self, pairs: int, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield the effects' mean at each scale that has draws, the noise, and the deviations."""
+        weights = np.exp(self.logs - self.logs.max())
+        ends = np.round(pairs * np.cumsum(weights / weights.sum())).astype(int)
+        counts = np.diff(ends, prepend=0)
+        for i in np.flatnonzero(counts):
+            at = _at(self.reduced, self.scales[i])
+            yield at.mean, *_drawn(at, self.reduced, int(counts[i]), rng)
 
     def left_out(self, blocks: np.ndarray) -> tuple[float, float]:
         """How well the values of a block are predicted from those of all other blocks.
@@ -154,14 +168,17 @@ def _missed(left: np.ndarray, hat: np.ndarray, blocks: np.ndarray) -> float:
 
     Values that nothing but their own block determines are left out of it.
     """
-    order = np.argsort(blocks, kind="stable")
-    starts = np.flatnonzero(np.diff(blocks[order])) + 1
-    squares = []
-    for rows in np.split(order, starts):
-        rest = np.eye(len(rows)) - hat[rows] @ hat[rows].T
-        if np.linalg.eigvalsh(rest)[0] > LEAST_REST:
-            squares.append(np.linalg.solve(rest, left[rows]) ** 2)
-    return float(np.sqrt(np.concatenate(squares).mean())) if squares else 0.0
+    rest = 1 - (hat**2).sum(1)
+    sizes = np.bincount(blocks)
+    alone = (sizes[blocks] == 1) & (rest > LEAST_REST)
+    squares = [(left[alone] / rest[alone]) ** 2]
+    for block in np.flatnonzero(sizes > 1):
+        rows = np.flatnonzero(blocks == block)
+        of_others = np.eye(len(rows)) - hat[rows] @ hat[rows].T
+        if np.linalg.eigvalsh(of_others)[0] > LEAST_REST:
+            squares.append(np.linalg.solve(of_others, left[rows]) ** 2)
+    together = np.concatenate(squares)
+    return float(np.sqrt(together.mean())) if len(together) else 0.0
 
 
 def fit(regression: Regression) -> Posterior | None:

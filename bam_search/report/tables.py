@@ -38,6 +38,8 @@ def _cell(value: Any) -> Any:
     """The value as records.csv has it: JSON where CSV has no form for it."""
     if isinstance(value, str):
         return harmless(value)
+    if isinstance(value, tuple) and not value:
+        return "[]"  # most are, and a study has a hundred thousand of them
     if isinstance(value, (bool, dict, list, tuple)):
         return json.dumps(value)
     return value
