@@ -128,7 +128,7 @@ def test_a_change_anywhere_is_found(small: str, tmp_path: Path, kind: str) -> No
 def test_a_change_of_plotly_is_found(page_of: Path, text: str) -> None:
     page_of.write_text(text.replace("<script>", "<script>alert(1);", 1))
     (line,) = verify(page_of).wrong
-    assert line.startswith("a script in the top of the page: ")
+    assert line.startswith("a script in 'How it was run': ")
 
 
 def test_the_last_digits_of_floats_may_differ(page_of: Path, text: str) -> None:

@@ -14,7 +14,10 @@ const ranks = new Map();
 // An axis of choices: each that was tried has a band, the wider the more often, in which its lines lie in the order of their metric.
 function choiceAxis(axis, i) {
   const members = new Map();
-  for (const record of lines) members.set(record.at[i], [...(members.get(record.at[i]) || []), record]);
+  for (const record of lines) {
+    if (!members.has(record.at[i])) members.set(record.at[i], []);
+    members.get(record.at[i]).push(record);
+  }
   const tried = [...members.keys()].sort((a, b) => a - b), widths = tried.map((j) => 1 + members.get(j).length ** 0.75);
   const whole = widths.reduce((a, b) => a + b, 0), at = new Map(), bands = [];
   let from = 0;

@@ -81,6 +81,7 @@ function filterable(table) {
   table.parentElement.after(more);
   sortable(table, "sort", apply);
   read();
+  table.classList.add("ready");
   // A selected row is shown, even if it is far down.
   linkedTo.push((tag) => { for (const row of marked.get(tag) || []) row.classList.remove("later"); });
 }
