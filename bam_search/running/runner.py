@@ -206,8 +206,8 @@ def _drive(
     Raises RunError, OSError and Interrupted.
     """
     write_page = partial(_report, the, store, status)
-    write_page()  # `report` can then show the study while it runs
     try:
+        write_page()  # `report` can then show the study while it runs
         _train(the, store, status, submit, Refresh(write_page))
         workers.close()  # they would disturb what is timed now
         status.tell(stage="latency of the finalists", done=0, total=0)

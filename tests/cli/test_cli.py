@@ -17,6 +17,7 @@ from conftest import run_command
 
 from bam_search.cli import main as command_line
 from bam_search.cli.main import main
+from bam_search.report.payload import read
 from bam_search.score import device
 from bam_search.search import executors
 from bam_search.search.store import read_records
@@ -313,6 +314,8 @@ def test_a_search_of_which_every_candidate_fails_is_one_sentence(
     assert (code, out) == (1, "")
     reason = "RuntimeError: deliberate at ['"
     assert f"error: every searched candidate failed; the first with: {reason}" in err
+    about, _, _ = read(tmp_path / "reports" / "tiny" / "index.html")
+    assert about.state.startswith("Failed: every searched candidate failed; the first with: ")
     page = tmp_path / "reports" / "tiny" / "index.html"
     assert f"hint: the tracebacks are in {page.relative_to(tmp_path)}" in err
     assert "Traceback" not in err
@@ -373,6 +376,8 @@ def test_the_time_limit_ends_a_study_like_an_interrupt(
         "interrupted by the time limit; finished candidates are kept, "
         "and the same command continues:\n  python -m bam_search run"
     ) in err
+    about, _, _ = read(tmp_path / "reports" / "tiny" / "index.html")
+    assert about.state.startswith("Interrupted by the time limit, ")
 
 
 def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(

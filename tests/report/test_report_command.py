@@ -13,6 +13,7 @@ import pytest
 from conftest import make_record, run_command
 from studied import OBJECTIVES, RECORDS, measured, written
 
+from bam_search.search.lock import locked
 from bam_search.search.store import Store, open_store
 from bam_search.study.record import Record
 
@@ -43,6 +44,19 @@ def test_the_page_of_a_running_study_is_made_anew(
     assert run_command(monkeypatch, "report", store.folder, "--plotlyjs", "cdn") == 0
     assert len(page.read_text()) < 200_000
     assert run_command(monkeypatch, "report", store.folder, "--verify") == 0
+
+
+def test_a_page_says_that_its_study_runs_and_then_how_it_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = store.folder / "index.html"
+    with locked(store.folder, "run --study tiny") as status:
+        status.tell(stage="search", done=12, total=40)
+        assert run_command(monkeypatch, "report", store.folder) == 0
+        assert '<p class="state">Running, 12 of 40 (search), at ' in page.read_text()
+        status.tell(ended="failed: the disk is full")
+    assert run_command(monkeypatch, "report", store.folder) == 0
+    assert "Failed: the disk is full, 12 of 40 (search)" in page.read_text()
 
 
 def test_watching_writes_again_when_there_is_something_new(
