@@ -72,7 +72,12 @@ def show(folder: Path, plotlyjs: str, every: float | None) -> None:
     context, _, _ = read(folder / "index.html")
     before = None
     while True:
-        records, status, runs = read_records(folder), read_status(folder), is_locked(folder)
+        try:
+            records = read_records(folder)
+        except UserError as error:
+            hint = f"`report {page_of(folder)}` makes its page from the records that are in it"
+            raise UserError(error.message, hint) from None
+        status, runs = read_status(folder), is_locked(folder)
         if (records, status, runs) != before:
             context = replace(context, state=state_words(status, runs))
             page, _ = publish(folder, context, records, plotlyjs)

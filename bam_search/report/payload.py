@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from bam_search.analysis.additive import PlacementEncoder
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
@@ -244,8 +246,7 @@ def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
         _check_schema(path, values.get("schema", 0))
         if values["plotlyjs"] not in LIBRARIES:
             raise ValueError("a page has plotly.js in one of these ways")
-        records = [Record.from_dict(row) for row in values["records"]]
-        return _context(values), records, values
+        return _context(values), _records(values["records"]), values
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}", "name the index.html of a report"
@@ -254,6 +255,20 @@ def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
         raise UserError(
             f"{path} is not the page of a report", "name the index.html of a report"
         ) from None
+
+
+RECORDS = TypeAdapter(list[Record])
+
+
+def _records(rows: list[dict[str, Any]]) -> list[Record]:
+    """The records of these rows. Raises ValueError if a value is not what a record has."""
+    RECORDS.validate_json(json.dumps(rows), strict=True)
+    records = [Record.from_dict(row) for row in rows]
+    for record in records:
+        tests, rungs = len(record.test_metrics), len(record.rung_metrics)
+        if (tests, rungs) != (len(record.test_seeds), len(record.rung_epochs)):
+            raise ValueError("there is a seed for each test, and a length for each rung")
+    return records
 
 
 def _check_schema(path: Path, schema: Any) -> None:

@@ -213,6 +213,24 @@ def test_what_is_no_page_is_one_sentence(tmp_path: Path, text: str) -> None:
         read(tmp_path / "other.html")
 
 
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [
+        ('"test_seeds":[100,', '"test_seeds":['),
+        ('"rung_epochs":[]', '"rung_epochs":[1]'),
+        ('"params":1000', '"params":"many"'),
+        ('"val_metric":80.0', '"val_metric":[80.0]'),
+    ],
+)
+def test_records_that_are_none_are_one_sentence(
+    small: str, tmp_path: Path, there: str, instead: str
+) -> None:
+    assert there in small
+    (tmp_path / "index.html").write_text(small.replace(there, instead, 1))
+    with pytest.raises(UserError, match="is not the page of a report"):
+        verify(tmp_path / "index.html")
+
+
 def test_plotly_is_in_the_page_or_its_address_is() -> None:
     inline, small = html_of(RECORDS), html_of(RECORDS, "cdn")
     assert len(inline) > 10 * len(small)
