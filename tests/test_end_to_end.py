@@ -355,10 +355,9 @@ def test_generated_images_are_said_to_be_no_cifar(
     assert "NOT CIFAR-100" in out
     assert "NOT CIFAR-100" in (folder / "index.html").read_text().split("The answer")[0]
     assert set(table(folder)["data"]) == {"generated images, NOT CIFAR-100"}
-    assert (
-        json.loads((folder / "study.json").read_text())["identity"]["data"]["name"]
-        == "generated images, NOT CIFAR-100"
-    )
+    described = json.loads((folder / "study.json").read_text())
+    assert described["identity"]["data"]["name"] == "generated images, NOT CIFAR-100"
+    assert described["source"] == "generated"  # where `train` and `maps` look for the data
 
 
 def test_when_every_candidate_fails_the_study_says_so(

@@ -433,7 +433,7 @@ def _outcome(the: Run, store: Store, status: StatusFile) -> Outcome:
 def _report(the: Run, store: Store, status: StatusFile) -> tuple[Path, Findings]:
     """Write the report of the records so far, and return its page and what was found."""
     about = about_of(the.ready, the.data, the.experiment.split, the.command)
-    store.describe(about)
+    store.describe(about, the.ready.study.data.source)
     context = report_context(the.ready, the.data, the.experiment.split, store.folder, about)
     context = replace(context, state=state_words(status.status, runs=True))
     return publish(store.folder, context, list(store.records().values()))

@@ -190,7 +190,7 @@ class Store:
             )
         self._timed(number, (overhead, *interval))
 
-    def describe(self, about: Mapping[str, str], source: str = "") -> None:
+    def describe(self, about: Mapping[str, str], source: str) -> None:
         """Write study.json: the identity, and how the study was run last.
 
         `source` is what --data said.
@@ -335,7 +335,7 @@ def open_store(
         store = _opened(folder, identity, objectives, storage)
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         if not described:
-            store.describe({})
+            store.describe({}, "")
         return store
 
 

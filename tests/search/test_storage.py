@@ -92,7 +92,7 @@ def test_a_study_that_was_run_differently_is_refused_wherever_it_lies(
 def test_a_folder_whose_trials_are_elsewhere_is_not_begun_anew(
     store: Store, study_storage: StudyStorage, tmp_path: Path
 ) -> None:
-    store.describe({})
+    store.describe({}, "")
     other = StudyStorage.of(
         tmp_path / "study",
         None if not study_storage.embedded else f"sqlite:///{tmp_path / 'other.db'}",
