@@ -94,6 +94,16 @@ def test_the_figure_is_legible_at_its_size(width: str) -> None:
         assert shared is None or shared.width * shared.height < 1
 
 
+def test_labels_stay_beside_their_points_at_the_resolution_of_a_picture() -> None:
+    figure = draw(numbers(whole()), "page")
+    for dpi in (figure.dpi, 400):
+        figure.set_dpi(dpi)
+        for axes in figure.axes:
+            assert axes.texts
+            for text in axes.texts:
+                assert axes.bbox.count_contains(text.get_window_extent().corners()) == 4
+
+
 def test_many_names_get_a_key_in_place_of_labels() -> None:
     crowd = [
         make_record(

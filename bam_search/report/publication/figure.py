@@ -21,7 +21,7 @@ from bam_search.analysis.recommendation import AXES
 from bam_search.errors import UserError
 from bam_search.files import atomic_write
 from bam_search.report.front_figure import label_of
-from bam_search.report.publication.labels import LABEL_SIZE, Panel, Point, label
+from bam_search.report.publication.labels import LABEL_SIZE, POINTS, Panel, Point, label
 from bam_search.study.record import Record
 
 WIDTHS = {"column": (3.25, 2.5), "page": (6.875, 2.7)}
@@ -145,7 +145,7 @@ def _drawn(shown: Numbers, size: tuple[float, float], has_key: bool) -> Figure:
     names = [point.name for point in shown.panels[0].points if point.name]
     columns = 2 if size[0] < 5 else 3
     rows = -(-len(names) // columns) if has_key else 0
-    figure = Figure(figsize=(size[0], size[1] + 0.14 * rows), dpi=72)
+    figure = Figure(figsize=(size[0], size[1] + 0.14 * rows), dpi=POINTS)
     FigureCanvasAgg(figure)
     height = figure.get_figheight()
     panels = figure.subplots(1, len(shown.panels), sharey=True)

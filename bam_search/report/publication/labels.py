@@ -13,6 +13,8 @@ from matplotlib.text import Text
 from bam_search.report.labels import ON_BAR, ON_LINE, ON_MARK, Box, Wanted, place
 
 LABEL_SIZE = 7.5
+POINTS = 72
+"""Points in an inch; figures are laid out at one dot a point."""
 PIXELS = 1.5
 """Pixels of a screen, which `report.labels` is made for, in a point of paper."""
 
@@ -63,7 +65,7 @@ def _label_panel(figure: Figure, axes: Axes, panel: Panel, baseline: float) -> b
             fontsize=LABEL_SIZE,
             ha="center",
             va="center",
-            transform=None,
+            transform=figure.dpi_scale_trans,
             linespacing=0.95,
             fontweight="bold" if point.is_recommended else "normal",
             zorder=5,
@@ -137,4 +139,5 @@ def _obstacles(figure: Figure, axes: Axes, panel: Panel) -> Iterator[tuple[Box, 
 def _put(figure: Figure, text: Text, box: Box) -> None:
     """Move a label to its place."""
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
-    text.set_position((x / PIXELS, figure.bbox.height - y / PIXELS))
+    # In inches from the bottom left, so that they stay there at any resolution.
+    text.set_position((x / PIXELS / POINTS, (figure.bbox.height - y / PIXELS) / POINTS))
