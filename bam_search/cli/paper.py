@@ -26,13 +26,13 @@ def write_figure(path: Path, out: Path, width: str) -> None:
     if out.suffix not in FORMATS:
         raise UserError(f"a figure cannot be written as {out.name!r}", nearest(out.suffix, FORMATS))
     context, findings = _read(path)
-    figure = draw(numbers(findings), width)
+    figure, caption = draw(numbers(findings), width), figure_caption(context, findings)
     try:
-        save(out, figure)
+        save(out, figure, caption)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}", "try another --out") from None
     click.echo(f"figure: {out}", err=True)
-    click.echo(figure_caption(context, findings))
+    click.echo(caption)
 
 
 def print_table(path: Path, form: str, rows: str | None) -> None:

@@ -135,7 +135,7 @@ def test_marks_differ_by_shape_and_not_by_colour_alone() -> None:
 def test_the_same_study_gives_the_same_file(tmp_path: Path, suffix: str, begins: bytes) -> None:
     shown = numbers(whole())
     for name in ("a", "b"):
-        save(tmp_path / f"{name}{suffix}", draw(shown, "column"))
+        save(tmp_path / f"{name}{suffix}", draw(shown, "column"), "what – it shows")
     first, second = ((tmp_path / f"{name}{suffix}").read_bytes() for name in ("a", "b"))
     assert first.startswith(begins)
     assert first == second
@@ -202,6 +202,16 @@ def test_what_is_measured_beside_the_metric_has_a_column() -> None:
     assert r"test top-5 error, \%" in table_of("latex", findings)
 
 
+def test_what_is_published_is_on_the_page() -> None:
+    """The same findings, and so the same numbers."""
+    page = studied.html_of(RECORDS, "cdn")
+    rows = [re.split(r" \| ", line) for line in table_of("markdown", whole()).splitlines()[2:6]]
+    for row in rows:
+        mean, _, spread = row[1].partition(" ± ")
+        for number in (mean, spread, row[3].split(" ")[0].replace("–", mean)):
+            assert number in page
+
+
 def test_the_main_rows_are_the_references_and_the_recommended_one() -> None:
     lines = table_of("markdown", whole()).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:6]] == [
@@ -266,7 +276,9 @@ def test_of_a_study_without_tests_there_is_nothing_to_publish() -> None:
 def test_a_folder_or_a_page_is_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = studied.written(tmp_path, RECORDS)
+    tested = (BASE, studied.PAPER, studied.WINNER)
+    records = [replace(record, rung_epochs=(), rung_metrics=()) for record in tested]
+    page = studied.written(tmp_path, records)
     for path in (page, tmp_path):
         assert run_command(monkeypatch, "figure", path, "--out", tmp_path / "front.svg") == 0
         said = capsys.readouterr()

@@ -131,13 +131,21 @@ def draw(shown: Numbers, width: str) -> Figure:
     raise AssertionError  # a key always has room
 
 
-def save(path: Path, figure: Figure) -> None:
-    """Write the figure in the format of the file's suffix, one of FORMATS. Raises OSError."""
+def save(path: Path, figure: Figure, caption: str) -> None:
+    """Write the figure in the format of the file's suffix, one of FORMATS.
+
+    The caption is in the file's metadata: who finds the file alone can tell what it shows. Raises
+    OSError.
+    """
     form = path.suffix.removeprefix(".")
     # Without the date, so that the same study gives the same file.
-    nothing: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+    metadata: dict[str, dict[str, str | None]] = {
+        "pdf": {"Subject": caption, "CreationDate": None},
+        "svg": {"Description": caption, "Date": None},
+        "png": {"Description": caption},
+    }
     with mpl.rc_context(STYLE), atomic_write(path) as file:
-        figure.savefig(file, format=form, dpi=DPI, metadata=nothing[form])
+        figure.savefig(file, format=form, dpi=DPI, metadata=metadata[form])
 
 
 def _drawn(shown: Numbers, size: tuple[float, float], has_key: bool) -> Figure:
