@@ -123,6 +123,15 @@ def test_many_names_get_a_key_in_place_of_labels() -> None:
     assert figure.get_figheight() > WIDTHS["column"][1]
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_name_is_drawn_as_it_is(tmp_path: Path, width: str) -> None:
+    figure = draw(numbers(hostile()), width)
+    save(tmp_path / "front.png", figure, HOSTILE)
+    shown = " ".join(text.get_text() for text in texts(figure)).replace("\n", " ")
+    assert HOSTILE[:30] in shown
+    assert not any(text.get_parse_math() for text in texts(figure))
+
+
 def test_marks_differ_by_shape_and_not_by_colour_alone() -> None:
     named = [point for point in numbers(whole()).panels[0].points if point.name]
     looks = [(point.marker, point.is_recommended) for point in named]

@@ -57,22 +57,7 @@ def label(figure: Figure, panels: Sequence[Panel], baseline: float) -> bool:
 
 def _label_panel(figure: Figure, axes: Axes, panel: Panel, baseline: float) -> bool:
     named = [point for point in panel.points if point.name]
-    texts = [
-        axes.text(
-            0,
-            0,
-            _broken(point.name),
-            fontsize=LABEL_SIZE,
-            ha="center",
-            va="center",
-            transform=figure.dpi_scale_trans,
-            linespacing=0.95,
-            fontweight="bold" if point.is_recommended else "normal",
-            zorder=5,
-            path_effects=[withStroke(linewidth=1.5, foreground="white")],
-        )
-        for point in named
-    ]
+    texts = [_text(figure, axes, point) for point in named]
     at = [_pixels(figure, axes, point.x, point.y) for point in named]
     sizes = [_size(text) for text in texts]
     wanted = [Wanted(x, y, *size) for (x, y), size in zip(at, sizes, strict=True)]
@@ -86,6 +71,23 @@ def _label_panel(figure: Figure, axes: Axes, panel: Panel, baseline: float) -> b
     marks = [box for box, cost in obstacles if cost == ON_MARK]
     is_near = all(one.line_end is None for one in placed)
     return is_near and _is_free([one.box for one in placed], marks, frame)
+
+
+def _text(figure: Figure, axes: Axes, point: Point) -> Text:
+    """The label of a point, at no place yet; what lies below it shows around its letters only."""
+    return axes.text(
+        0,
+        0,
+        _broken(point.name),
+        fontsize=LABEL_SIZE,
+        ha="center",
+        va="center",
+        transform=figure.dpi_scale_trans,
+        linespacing=0.95,
+        fontweight="bold" if point.is_recommended else "normal",
+        zorder=5,
+        path_effects=[withStroke(linewidth=1.5, foreground="white")],
+    )
 
 
 def _is_free(labels: Sequence[Box], marks: Sequence[Box], frame: Box) -> bool:
