@@ -14,6 +14,7 @@ from bam_search.report.sentences import (
     trial_words,
     within_words,
 )
+from bam_search.report.tables import verdict_text
 from bam_search.space.placement import Placement
 from bam_search.study.record import Record
 from bam_search.words import counted
@@ -119,6 +120,8 @@ def advice(findings: Findings) -> Advice:
 
 def _so_far(findings: Findings) -> tuple[str, ...]:
     n = findings.outcomes.complete
+    if not n:
+        return ("No candidate has been trained to the end yet.",)
     trained = f"{counted(n, 'candidate')} trained in the search so far"
     return (f"{trained}: single validations, which only the finals can tell from luck.",)
 
@@ -295,14 +298,9 @@ def _role(findings: Findings, record: Record) -> str:
 
 
 def _row_words(findings: Findings, standing: Standing) -> str:
-    """'better', or 'cannot tell within 0.57'."""
+    """'baseline', 'better', or 'cannot tell within 0.57'."""
     beside = standing.beside
     if beside is None:
         is_baseline = findings.overview and standing.record is findings.overview.baseline
         return "baseline" if is_baseline else "no seed in common"
-    if beside.verdict != "unclear":
-        return beside.verdict
-    smallest = beside.smallest
-    if smallest is None:
-        return "cannot tell"
-    return f"cannot tell within {findings.metric.text(smallest)}"
+    return verdict_text(beside)

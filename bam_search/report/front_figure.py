@@ -90,7 +90,8 @@ def front_figure(findings: Findings) -> FrontFigure | None:
     costs = tuple(AXES)
     wide = [_panel(findings, overview, cost, 584, 286, i == 0) for i, cost in enumerate(costs)]
     narrow = [_panel(findings, overview, cost, 360, 330, True) for cost in costs]
-    return FrontFigure(f"test {findings.metric.title}", tuple(wide), tuple(narrow))
+    title = f"test {findings.metric.title}, to expect"
+    return FrontFigure(title, tuple(wide), tuple(narrow))
 
 
 def label_of(findings: Findings, record: Record) -> str:

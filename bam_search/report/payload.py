@@ -181,7 +181,7 @@ def found(findings: Findings) -> dict[str, Any]:
         "recommended": recommended and _recommendation_values(recommended),
         "by_class": findings.by_class and by_class_values(findings.by_class),
         "answers": [_answer_values(answer) for answer in findings.answers],
-        "finalists": [_finalist_values(finalist) for finalist in findings.finalists],
+        "finalists": [_finalist_values(findings, finalist) for finalist in findings.finalists],
         "differences": _difference_values(findings),
         "ablations": [_compared_values(ablation) for ablation in findings.ablations],
         "helps": effects and asdict(effects),
@@ -202,10 +202,11 @@ def _answer_values(answer: Answer) -> list[Any]:
     return [answer.axis, str(answer.budget), _recommendation_values(answer.recommendation)]
 
 
-def _finalist_values(finalist: Finalist) -> dict[str, Any]:
+def _finalist_values(findings: Findings, finalist: Finalist) -> dict[str, Any]:
     return {
         "tag": finalist.record.tag,
         "test": asdict(finalist.test),
+        "expected": findings.finals.expected(finalist.record),
         "on_front": finalist.p_on_front,
         "on_front_text": front_text(finalist),
     }

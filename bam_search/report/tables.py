@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bam_search.analysis.final_metrics import ComparedTo
+from bam_search.analysis.final_metrics import MIN_SEEDS, ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.analysis.recommendation import AXES
 from bam_search.analysis.statistics import Mean, mean
@@ -195,11 +195,22 @@ def difference_text(compared: ComparedTo) -> str:
     difference, metric, interval = compared.difference, compared.record.metric, ""
     if difference.low is not None and difference.high is not None:
         interval = f" ({metric.range(difference.low, difference.high)})"
-    verdict = compared.verdict
-    if verdict == "unclear":
-        within = "" if compared.smallest is None else f" within {metric.text(compared.smallest)}"
-        verdict = f"cannot tell{within}"
-    return f"{metric.signed(difference.mean)}{interval}, n = {difference.n}: {verdict}"
+    return (
+        f"{metric.signed(difference.mean)}{interval}, n = {difference.n}: {verdict_text(compared)}"
+    )
+
+
+def verdict_text(compared: ComparedTo) -> str:
+    """'better', 'worse', or why that cannot be told: 'cannot tell within 0.85'."""
+    if compared.verdict != "unclear":
+        return compared.verdict
+    if not compared.has_verdict:
+        return "not compared near chance"
+    if compared.difference.n < MIN_SEEDS:
+        return f"cannot tell with fewer than {MIN_SEEDS} seeds"
+    if compared.smallest is None:
+        return "cannot tell"
+    return f"cannot tell within {compared.record.metric.text(compared.smallest)}"
 
 
 def test_text(metric: Metric, test: Mean | None) -> str:

@@ -402,8 +402,10 @@ def test_the_first_screen_needs_no_scrolling(opened: Opened) -> None:
     assert table["y"] + table["height"] <= 900
 
 
-def test_a_swipe_along_an_axis_scrolls(browser: Browser, everything: Path) -> None:
-    opened = Opened(browser, everything, "", 390, has_touch=True)
+def test_a_swipe_over_a_figure_or_an_axis_scrolls(browser: Browser, everything: Path) -> None:
+    opened = Opened(browser, everything, "", 390, has_touch=True, is_mobile=True)
+    opened.explore()
+    assert opened.page.evaluate(f"{FIGURE}.layout.dragmode") is False
     assert (
         opened.page.eval_on_selector(".axis-track", "one => getComputedStyle(one).touchAction")
         == "pan-y"

@@ -18,6 +18,8 @@ from bam_search.tasks.classification.task import TOP1_ERROR
 
 STUDY = [BASE, PAPER, WINNER, LUCKY]
 """Finalists without ablations."""
+GUESSING = [replace(record, val_metric=90.0) for record in STUDY]
+"""The same, but that no attention has learnt next to nothing."""
 
 
 def test_the_advice_is_a_placement_its_evidence_and_its_costs() -> None:
@@ -64,14 +66,19 @@ def test_no_attention_is_recommended_where_nothing_is_shown_to_help() -> None:
 
 def test_near_chance_and_before_the_finals_nothing_is_recommended() -> None:
     chance = replace(TOP1_ERROR, chance=99.0)
-    near = advice(found([replace(r, val_metric=90.0) for r in STUDY], metric=chance))
+    near = advice(found(GUESSING, metric=chance))
     assert near.headline == "Nothing is recommended"
     assert near.evidence[0].startswith("Near chance: ")
+    words = [row.words for row in first_screen(found(GUESSING, metric=chance), "image").rows]
+    assert words == ["baseline", "not compared near chance", "not compared near chance"]
     untested = [replace(r, test_metrics=(), test_seeds=()) for r in STUDY]
     screen = first_screen(found(untested), "image")
     assert screen.advice.headline == "Nothing has been tested yet"
     assert screen.advice.evidence[0].startswith("4 candidates trained in the search so far")
     assert screen.figure is None
+    assert advice(found([studied.FAILED])).evidence == (
+        "No candidate has been trained to the end yet.",
+    )
     assert screen.rows == ()
 
 

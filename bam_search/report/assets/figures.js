@@ -17,16 +17,17 @@ const SYMBOLS = { triangle: "triangle-up", cross: "cross-thin-open", x: "x-thin-
 
 function layoutOf(colour, xTitle, yTitle, height) {
   const axis = { gridcolor: colour("line"), zerolinecolor: colour("quiet"), linecolor: colour("quiet"), automargin: true };
-  return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height, margin: { l: 60, r: 20, t: 30, b: 50 }, dragmode: "select", uirevision: "kept",
+  return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height, margin: { l: 60, r: 20, t: 30, b: 50 }, dragmode: touched ? false : "select", uirevision: "kept",
     font: { family: "system-ui, sans-serif", color: colour("ink"), size: 12.5 }, hoverlabel: { align: "left" }, modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("ink") },
     legend: { orientation: "h", y: -0.17, x: 0 }, xaxis: { ...axis, title: { text: xTitle } }, yaxis: { ...axis, title: { text: plain(yTitle) } } };
 }
+
+const touched = matchMedia("(pointer: coarse)").matches; // a swipe over a figure scrolls the page
 
 const CROWD = 120; // more points than this have no bars: they would hide each other
 
 const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); // plotly renders some tags
 const rung = (record) => record.rung_metrics[record.rung_metrics.length - 1];
-const mean = new Map(study.found.finalists.map((one) => [one.tag, one.test]));
 
 function pointsOf(group, axis, colour) {
   const own = group.tags.map((tag) => records.get(tag));
@@ -39,7 +40,7 @@ function pointsOf(group, axis, colour) {
 function candidateTraces(axis, colour, tag) {
   const line = (name, points, look) => ({ x: points.map(([one]) => records.get(one)[axis]), y: points.map(([, y]) => y), name, mode: "lines",
     line: { shape: "hv", width: 1.6, ...look }, hoverinfo: "skip" });
-  const once = picture.fronts[axis].map((one) => [one, records.get(one).val_metric]), tested = [...mean].filter(([one]) => records.get(one)[axis] !== null);
+  const once = picture.fronts[axis].map((one) => [one, records.get(one).val_metric]), tested = [...finalists].map(([one, { test }]) => [one, test]).filter(([one]) => records.get(one)[axis] !== null);
   const traces = [line("optimistic front: as measured once", once, { color: colour("front"), dash: "dot" })];
   if (tested.length) traces.push({ ...line("confident front: worse ends of the finalists' intervals", picture.confident[axis], { color: colour("ink") }), visible: "legendonly" });
   traces.push(...picture.groups.map((group) => pointsOf(group, axis, colour)));

@@ -9,12 +9,12 @@ for (const one of document.querySelectorAll("main [data-tag]")) marked.set(one.d
 
 function facts(record) {
   const ended = record.stopped ? "stopped" : record.failure ? "failed" : "–", n = record.test_metrics.length;
-  const mean = n && record.test_metrics.reduce((a, b) => a + b) / n;
+  const finalist = finalists.get(record.tag), mean = finalist ? finalist.test.mean : n && record.test_metrics.reduce((a, b) => a + b) / n;
   const interval = record.latency_interval.map(signed).join(" to ");
   return [
     [`validation ${metric.name}`, record.val_metric === null ? ended : measured(record.val_metric, true)],
-    [`mean of its tests`, n ? `${measured(mean)} (n = ${n})` : "not tested"],
-    ...(chances.has(record.tag) ? [["on the front", chances.get(record.tag)]] : []),
+    [`mean test ${metric.name}`, n ? `${measured(mean)} (n = ${n})` : "not tested"],
+    ...(finalist ? [[`test ${metric.name} to expect`, measured(finalist.expected)], ["on the front", finalist.on_front_text]] : []),
     ["parameters", `${record.params.toLocaleString("en")} (${signed(record.params_overhead)} %)`],
     ["MACs, conv + fc", `${record.macs_conv_fc.toLocaleString("en")} (${signed(record.macs_conv_fc_overhead)} %)`],
     ["MACs, all operators", `${record.macs.toLocaleString("en")} (${signed(record.macs_overhead)} %)`],
@@ -60,6 +60,7 @@ function mark(tag, on) {
 // Select a candidate, or none; `from` is what was clicked, and stays in sight.
 function choose(tag, from = null) {
   if (tag !== null && !records.has(tag)) return;
+  tip.hidden = true;
   mark(chosen, false);
   mark(tag, true);
   chosen = tag;

@@ -3,7 +3,7 @@
 
 const study = JSON.parse(document.getElementById("study").textContent);
 const records = new Map(study.records.map((record) => [record.tag, record]));
-const chances = new Map(study.found.finalists.map((one) => [one.tag, one.on_front_text]));
+const finalists = new Map(study.found.finalists.map((one) => [one.tag, one]));
 const metric = study.metric, metricTitle = [metric.name, metric.unit].filter(Boolean).join(", ");
 
 const SVG = new Set(["svg", "rect", "line", "text", "title", "polyline", "g", "circle"]);
