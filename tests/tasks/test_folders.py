@@ -74,6 +74,11 @@ def test_parts_have_several_names(tmp_path: Path, train: str, test: str) -> None
     assert f"({train}/ and {test}/)" in locate(str(tmp_path)).text
 
 
+def test_a_class_of_trains_is_a_class(tmp_path: Path) -> None:
+    fill(tmp_path, 5, classes=("car", "train"))
+    assert locate(str(tmp_path)).load().classes == ("car", "train")
+
+
 def test_a_test_part_comes_before_a_validation_part_and_that_is_said(photos: Path) -> None:
     fill(photos / "test", 1, first=60)
     source = locate(str(photos))
@@ -157,6 +162,11 @@ def flat(folder: Path) -> None:
     (folder / "labels.csv").write_text("1.png,ant")
 
 
+def flat_parts(folder: Path) -> None:
+    save(folder / "train" / "1.png", 1)
+    save(folder / "val" / "2.png", 2)
+
+
 def one_class(folder: Path) -> None:
     fill(folder / "train", 2, classes=("ant",))
 
@@ -195,6 +205,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "empty": (empty, "has no images", "train/CLASS"),
     "no images": (no_images, "train has no images", "train/CLASS"),
     "no classes": (flat, "has 1 image, and no folder of a class", "function"),
+    "parts without classes": (flat_parts, "train has no folder of a class", "function"),
     "one class": (one_class, "train has one class, ant", "folder for each class"),
     "the folder above": (one_too_high, "has one class, photos", "did you mean .*photos"),
     "an empty class": (empty_class, "the folder .*dog of a class has no images", "remove it"),

@@ -38,6 +38,10 @@ LAYOUT = (
     "a folder has train/CLASS/* and val/CLASS/* or test/CLASS/*, or CLASS/*: "
     "a folder for each class"
 )
+OWN_FOLDERS = (
+    "put the images of each class into a folder of its own; or read their labels in a function, "
+    "and give file.py:function"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,9 @@ def _parts(path: Path) -> dict[str, str]:
     test = next((with_classes[name] for name in TEST if name in with_classes), None)
     if test and not train:
         raise UserError(f"{path} has {test}/, and no train/ with a folder for each class", LAYOUT)
+    if not train and parts and len(parts) == len(folders):  # else one may be a class of trains
+        first = path / next(iter(parts.values()))
+        raise UserError(f"{first} has no folder of a class", OWN_FOLDERS)
     if not train:
         return {"train": "."}
     return {"train": train} | ({"test": test} if test else {})
@@ -166,8 +173,7 @@ def _no_classes(where: Path, found: Found) -> UserError:
     if loose:
         return UserError(
             f"{where} has {counted(len(loose), 'image')}, and no folder of a class",
-            "put the images of each class into a folder of its own; or read their labels in a "
-            "function, and give file.py:function",
+            OWN_FOLDERS,
         )
     return UserError(f"{where} has no images", LAYOUT)
 

@@ -7,6 +7,7 @@ read again, since it may have changed again within the clock's resolution.
 
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,8 @@ def facts_of(read: Callable[[int], bytes], count: int, progress: Progress) -> Fa
     if not count:
         return Facts.joined([])
     found = []
-    with progress("reading pictures", count) as advance:
+    with progress("reading pictures", count) as advance, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of broken EXIF data and the like
         for part in in_order(lambda numbers: _facts(read, numbers), chunks(count, AT_A_TIME)):
             found.append(part)
             advance(len(part.problems))
