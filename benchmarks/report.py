@@ -4,15 +4,17 @@ It is built, then opened and used in headless Chromium.
 
     python -m benchmarks.report [--sizes 1000,10000] [--out FILE.json]
 
-`build_s` is from records to the file, `bytes` its size, `first_paint_s` from asking for the page to
-its first paint with text on it, as the browser reports it, `ready_s` until the first screen is
-drawn and rows can be clicked, `figure_s` from there until the figure of all candidates is drawn,
-which waits until it comes into sight, `select_ms` from a click on a row to the next paint
-("interaction to next paint"; the ring in the figures follows it). Each is the median of `repeats`;
-needs Playwright and a Chromium of the distribution.
+`build_s` is from records to the file, `build_cpu_s` its time on a processor, `bytes` its size,
+`first_paint_s` from asking for the page to its first paint with text on it, as the browser reports
+it, `ready_s` until the first screen is drawn and rows can be clicked, `figure_s` from there until
+the figure of all candidates is drawn, which waits until it comes into sight, `select_ms` from a
+click on a row to the next paint ("interaction to next paint"; the ring in the figures follows it).
+Each is the median of `repeats`; `load` is how many processes wanted the machine when it began.
+Needs Playwright and a Chromium of the distribution.
 """
 
 import argparse
+import os
 import platform
 import random
 import shutil
@@ -36,6 +38,7 @@ from bam_search.study.record import REFERENCE, SEARCH, Record
 from benchmarks.results import deliver
 
 REPEATS = 5
+BUILDS = 3
 
 
 def invented(size: int) -> tuple[ReportContext, list[Record]]:
@@ -101,11 +104,14 @@ def invented(size: int) -> tuple[ReportContext, list[Record]]:
 def measure(size: int, browser: Browser, folder: Path) -> dict[str, float]:
     """The figures for a study of so many candidates."""
     context, records = invented(size)
-    builds = [_timed(lambda: _write(folder, context, records)) for _ in range(3)]
+    started = time.process_time()
+    builds = [_timed(lambda: _write(folder, context, records)) for _ in range(BUILDS)]
+    cpu = (time.process_time() - started) / BUILDS
     opened = [_opened(browser, folder / "index.html") for _ in range(REPEATS)]
     medians = {key: statistics.median(one[key] for one in opened) for key in opened[0]}
     return {
         "build_s": statistics.median(builds),
+        "build_cpu_s": cpu,
         "bytes": (folder / "index.html").stat().st_size,
         **medians,
     }
@@ -179,6 +185,7 @@ def main() -> None:
         "python": platform.python_version(),
         "plotly": version("plotly"),
         "repeats": REPEATS,
+        "load": os.getloadavg()[0],
     }
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
