@@ -3,7 +3,7 @@
     python -m benchmarks.reading [--sides 32 64 128 224] [--rounds 5] [--out FILE.json]
 
 For each side, images of a mapped file: crops and flips of images of that size below 64 pixels, from
-there boxes of images 8/7 as large, resized. `resident` are images that are all in memory,
+there boxes of images as they are stored, resized. `resident` are images that are all in memory,
 `streamed` pass through a ring of two batches. A round is the CPU time of reading an epoch, alone,
 and of a few steps of a training of the network, in batches of 64 on one thread; the share is what
 reading a batch takes, divided by what a step takes, which reads one too. Each side is measured in a
@@ -28,6 +28,7 @@ from bam_search.score.device import MEMORY, choose
 from bam_search.score.step import TrainingStep
 from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
+from bam_search.tasks.classification.sizing import stored
 from bam_search.tasks.recipe import LARGE, Recipe
 from benchmarks.ladder import alone, environment
 from benchmarks.results import deliver, say, spread
@@ -70,8 +71,8 @@ def of_side(side: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
 
 def _mapped(path: Path, side: int) -> Images:
     """Noise for an epoch, of the size in which pictures are stored."""
-    stored = side if side < LARGE else round(side * 8 / 7)
-    shape = (BATCHES * BATCH, stored, stored, 3)
+    pictures = np.array([[2 * side, 2 * side]])
+    shape = (BATCHES * BATCH, *stored((side, side), pictures), 3)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, shape, dtype=np.uint8)
     np.save(path, pixels)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bam_search.tasks.classification.images import centre
+from bam_search.tasks.classification.images import as_measured, scaled
 from bam_search.tasks.classification.plan import EpochPlan, Frame
 
 SHARE_PADDED = 1 / 8
@@ -69,10 +69,10 @@ class Lines:
     """Padded images, of which crops are taken as they are.
 
     `memory` is (2, slots, tall, wide, C) uint8: the padded images, then the same images mirrored;
-    a stored image that is larger than padded crops is cut to them. `lines` is (M, W * C) uint8,
-    rows that overlap in it: a line begins at each of its bytes. So each row of a crop, flipped or
-    not, is one line, and a crop's cut is the numbers of its lines, (H,). Gathering lines is forty
-    times as fast on a CPU as gathering pixels.
+    a stored image that is larger than padded crops is scaled and cut to them. `lines` is
+    (M, W * C) uint8, rows that overlap in it: a line begins at each of its bytes. So each row of a
+    crop, flipped or not, is one line, and a crop's cut is the numbers of its lines, (H,). Gathering
+    lines is forty times as fast on a CPU as gathering pixels.
     """
 
     memory: Tensor
@@ -108,12 +108,13 @@ class Lines:
     def write(self, first: int, images: Tensor) -> None:
         """Pad the images, and mirror them."""
         tall, wide = self.frame.source
+        images = scaled(images.to(self.memory.device, non_blocking=True), self.frame.crop)
         height, width = images.shape[1:3]
         # The middle of what is stored becomes the middle of the padded image.
         inner = Frame((height, width), self.frame.crop).centre
         top, left = (a - b for a, b in zip(self.frame.centre, inner, strict=True))
         sides = (0, 0, left, wide - width - left, top, tall - height - top)
-        padded = functional.pad(images.to(self.memory.device, non_blocking=True), sides)
+        padded = functional.pad(images, sides)
         slots = slice(first, first + len(images))
         self.memory[0, slots] = padded
         self.memory[1, slots] = padded.flip(2)
@@ -141,8 +142,7 @@ class Resized:
     """Images as they are stored, of which boxes are resized to crops.
 
     `memory` is (slots, h, w, C) uint8. A crop's cut is its slot, the top, left, height and width of
-    its box, and whether it is flipped. The resizing is bilinear without antialiasing: a box is at
-    most 8/7 as large as its crop where images are stored so, and smaller than that on average.
+    its box, and whether it is flipped. The resizing is bilinear and antialiased.
     """
 
     memory: Tensor
@@ -194,37 +194,42 @@ def resize_each(images: Tensor, cuts: Tensor, size: Size) -> Tensor:
 def _resized(images: Tensor, cut: list[int], size: Size) -> Tensor:
     slot, top, left, height, width, flip = cut
     box = images[slot : slot + 1, :, top : top + height, left : left + width]
-    return functional.interpolate(box.flip(3) if flip else box, size, mode="bilinear")
+    box = box.flip(3) if flip else box
+    return functional.interpolate(box, size, mode="bilinear", antialias=True)
 
 
 def resize_all(images: Tensor, cuts: Tensor, size: Size) -> Tensor:
     """(B, C, H, W) float32, from (slots, C, h, w): all boxes at once, nothing waits for the host.
 
-    What `resize_each` gives, but for rounding.
+    What `resize_each` gives, but for rounding: one product of matrices for each axis.
     """
     slot, top, left, height, width, flip = cuts.unbind(1)
     taken = images.index_select(0, slot).float()
-    y = _places(top, height, torch.zeros_like(flip), size[0], images.shape[2])
-    x = _places(left, width, flip, size[1], images.shape[3])
-    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), 3)
-    return functional.grid_sample(taken, grid, padding_mode="border", align_corners=False)
+    rows = _weights(top, height, torch.zeros_like(flip), size[0], images.shape[2])
+    columns = _weights(left, width, flip, size[1], images.shape[3])
+    return rows[:, None] @ taken @ columns[:, None].transpose(2, 3)
 
 
-def _places(first: Tensor, extent: Tensor, flip: Tensor, n: int, whole: int) -> Tensor:
-    """(B, n): where in the image the pixels of the crop lie along one axis, from -1 to 1.
+def _weights(first: Tensor, extent: Tensor, flip: Tensor, n: int, whole: int) -> Tensor:
+    """(B, n, whole): how much each pixel of an image's axis counts for each of a crop's n.
 
-    They stay between the centres of the box's outermost pixels, as when the box is cut out first.
+    A triangle about the place of the crop's pixel, as wide as what is scaled down needs; only
+    pixels of the box count.
     """
-    share = (torch.arange(n, device=first.device) + 0.5) / n
-    share = torch.where(flip[:, None] > 0, 1 - share, share)
-    pixel = (share * extent[:, None] - 0.5).clamp(min=0)
-    pixel = torch.minimum(pixel, extent[:, None] - 1) + first[:, None]
-    return (2 * pixel + 1) / whole - 1
+    device = first.device
+    scale = extent[:, None] / n
+    place = (torch.arange(n, device=device) + 0.5) * scale
+    place = torch.where(flip[:, None] > 0, extent[:, None] - place, place)
+    pixel = torch.arange(whole, device=device) + 0.5 - first[:, None]
+    inside = (pixel > 0) & (pixel < extent[:, None])
+    distance = (pixel[:, None, :] - place[:, :, None]).abs()
+    triangle = (1 - distance / scale.clamp(min=1)[:, :, None]).clamp(min=0) * inside[:, None]
+    return triangle / triangle.sum(2, keepdim=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Middles:
-    """The middle of each image, to be measured: `memory` is (slots, H, W, C) uint8."""
+    """Images as they are measured: `memory` is (slots, H, W, C) uint8."""
 
     memory: Tensor
 
@@ -241,7 +246,7 @@ class Middles:
     def write(self, first: int, images: Tensor) -> None:
         """Copy the middle of the images."""
         height, width = self.memory.shape[1:3]
-        middle = centre(images.to(self.memory.device, non_blocking=True), (height, width))
+        middle = as_measured(images.to(self.memory.device, non_blocking=True), (height, width))
         self.memory[first : first + len(images)] = middle
 
 

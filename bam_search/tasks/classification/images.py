@@ -4,13 +4,16 @@ import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bam_search.errors import UserError
 from bam_search.tasks.classification.cache import VARIABLE
+from bam_search.tasks.classification.sizing import measured_of
 
 CHUNK = 2**24
 """About how many bytes of pixels are read at a time where all are looked at."""
@@ -91,13 +94,27 @@ class Images:
         return _opened, (str(file.filename), file.offset, file.shape, self.y, self.index)
 
 
-Pixels = TypeVar("Pixels", np.ndarray, Tensor)
+def as_measured(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(n, H, W, C) uint8: how a model that is not trained gets (n, h, w, C) images.
 
-
-def centre(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """(N, H, W, C): the middle of (N, h, w, C), a view."""
+    They are the middle of the images, scaled down if they are much larger than that.
+    """
+    pixels = scaled(pixels, size)
     top, left = ((a - b) // 2 for a, b in zip(pixels.shape[1:3], size, strict=True))
     return pixels[:, top : top + size[0], left : left + size[1]]
+
+
+def scaled(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """The (n, h, w, C) uint8 images at the size of which the middle is measured."""
+    height, width = pixels.shape[1:3]
+    smaller = measured_of((height, width), size)
+    if smaller == (height, width):
+        return pixels
+    planes = pixels.permute(0, 3, 1, 2)
+    if pixels.device.type != "cpu":  # only a CPU scales bytes
+        planes = planes.float()
+    planes = functional.interpolate(planes, smaller, mode="bilinear", antialias=True)
+    return planes.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def is_mapped(x: np.ndarray) -> bool:

@@ -12,9 +12,10 @@ from torch.nn import functional
 from bam_search.model.arguments import main_tensor
 from bam_search.tasks.classification.batches import DeviceImages, ImageBatches, LabelledPart
 from bam_search.tasks.classification.crops import Middles, Size
-from bam_search.tasks.classification.images import Images, centre
+from bam_search.tasks.classification.images import Images, as_measured
 from bam_search.tasks.classification.normalisation import Normalisation
 from bam_search.tasks.classification.ring import Ring, fill, steps_a_window
+from bam_search.tasks.classification.sizing import measured_of
 from bam_search.tasks.metric import binomial
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Measured, Model
@@ -98,8 +99,8 @@ class TrainingImages:
 
     def inputs(self, images: Images) -> Tensor:
         """(B, C, H, W): the middle of the images, normalised."""
-        pixels = torch.from_numpy(centre(images.x, self.size))
-        return self.normalisation(pixels.to(self.device))
+        pixels = torch.from_numpy(images.x).to(self.device)
+        return self.normalisation(as_measured(pixels, self.size))
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -108,7 +109,8 @@ class TrainingImages:
         The shorter side is resized to `input_size` / `crop_pct`, the middle is cropped, and values
         from 0 to 1 are normalised by `mean` and `std`.
         """
-        channels, height = self.images.shape[2], self.images.shape[0]
+        channels = self.images.shape[2]
+        height, _ = measured_of(self.images.shape[:2], self.size)
         values = self.normalisation.mean[:channels] / 255, self.normalisation.std[:channels] / 255
         mean, std = ([round(one, 5) for one in each.tolist()] for each in values)
         return {
@@ -121,7 +123,7 @@ class TrainingImages:
 
 @dataclass(frozen=True, eq=False)
 class HeldOutImages:
-    """The middle of each image, in full batches on a device.
+    """Images as they are measured, in full batches on a device.
 
     `pixels` is (batches, B, H, W, C) uint8, all of them or, with a `ring`, the next ones; `labels`
     is (steps, B) int64. `class_samples` is how many images each class has.

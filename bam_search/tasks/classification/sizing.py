@@ -8,11 +8,19 @@ from bam_search.tasks.reading import Reading
 
 Size = tuple[int, int]
 ROOM = 8 / 7
-"""How much larger than the working size pictures are stored, from ROOMY pixels on.
+"""How much larger than what is measured an image is: a centre crop leaves out the border.
 
-A random crop then has room, and a centre crop leaves out the border: 256 for 224, as usual.
+That is 256 for 224, as usual for ImageNet.
 """
 ROOMY = 64
+"""The working side from which on pictures are stored larger, as crops of them are resized."""
+TIMES = 2
+"""How many times the working side they are stored at, if that is at most ENOUGH pixels.
+
+Crops are then scaled down and stay as sharp as what is measured: stored at 8/7, they cost three
+points of error (Imagenette, 64 px, 16 epochs).
+"""
+ENOUGH = 256
 
 
 @dataclass(frozen=True)
@@ -42,13 +50,23 @@ def sizing(sizes: np.ndarray, reading: Reading) -> Sizing:
 def stored(working: Size, sizes: np.ndarray) -> Size:
     """The size at which pictures of these sizes are stored.
 
-    It is the working size, or ROOM times that where most pictures have the pixels for it.
+    It is the working size, or TIMES that, but ENOUGH pixels or ROOM times where that is more, if
+    most pictures have the pixels for it.
     """
     if min(working) < ROOMY:
         return working
     available = float(np.median((sizes / working).min(1)))
-    room = min(ROOM, max(1.0, available))
+    wanted = max(ROOM, min(TIMES, ENOUGH / min(working)))
+    room = min(wanted, max(1.0, available))
     return round(room * working[0]), round(room * working[1])
+
+
+def measured_of(stored: Size, working: Size) -> Size:
+    """The size of the image of which the middle is measured: at most ROOM times that middle."""
+    ratio = max(ROOM * want / have for want, have in zip(working, stored, strict=True))
+    if ratio >= 1:
+        return stored
+    return round(ratio * stored[0]), round(ratio * stored[1])
 
 
 def _chosen(sizes: np.ndarray, largest: int) -> tuple[Size, str]:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from bam_search.errors import UserError
 from bam_search.model.load import Inputs
-from bam_search.tasks.classification.images import Images, centre
+from bam_search.tasks.classification.images import Images, as_measured
 from bam_search.tasks.classification.on_device import TrainingImages
 from bam_search.tasks.classification.stratified import split_stratified
 from bam_search.tasks.metric import Metric
@@ -72,7 +73,7 @@ class Classification:
 
     def gallery(self, samples: Images) -> Gallery:
         """The images in their order, as a model gets them, with their classes."""
-        pixels = np.ascontiguousarray(centre(samples.x, self._size))
+        pixels = as_measured(torch.from_numpy(samples.x), self._size).contiguous().numpy()
         if pixels.shape[-1] == 1:
             pixels = np.repeat(pixels, 3, axis=-1)
         return Gallery(pixels, labels=samples.y.tolist())
