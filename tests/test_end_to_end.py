@@ -191,7 +191,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     out, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
     assert lines[0].startswith("placement: the cpu variant runs on ")
-    assert "data: cifar100 (" in lines[0]
+    assert "data: cifar100, " in lines[0]
     assert "interrupted by SIGTERM; finished candidates are kept" in rest
     assert "Traceback" not in rest
     assert out == ""

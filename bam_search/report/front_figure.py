@@ -24,7 +24,7 @@ LETTER, LINE = 8.2, 15.0
 """The width of a letter and the height of a line of a label, in pixels.
 
 Letters are those of a wide font: narrower ones leave a gap."""
-LONGEST = 34
+LONGEST = 44
 """A longer label is cut; the table below has it whole."""
 
 

@@ -136,7 +136,7 @@ def run(the: Run) -> Outcome:
     ready, options = the.ready, the.ready.options
     data = the.data
     time = _time_words(the)
-    the.watcher.say(f"{ready.first_line}; data: {data.name} ({data.origin}); {time}")
+    the.watcher.say(f"{ready.first_line}; data: {_data_words(ready, data)}; {time}")
     for note in (*ready.source.notes, *data.notes, *ready.notes, *ready.advice):
         the.watcher.say(note)
     # The executor comes first: if there is no such cluster, nothing has been written.
@@ -178,6 +178,14 @@ def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
         ready.start,
         study.data.device_bytes,
     )
+
+
+def _data_words(ready: ResolvedRun, data: Dataset) -> str:
+    """The name of the data, and what they are: as their source says it, if it could look."""
+    if not ready.source.at_hand:
+        return f"{data.name} ({data.origin})"
+    text = ready.source.text
+    return text if text.startswith(f"{data.name}:") else f"{data.name}, {text}"
 
 
 def _time_words(the: Run) -> str:

@@ -178,7 +178,7 @@ def test_arrays_are_resized_where_the_study_says_so() -> None:
         return source.inputs, data.train.x.shape[1:3]
 
     assert at(32) == (Inputs((3, 32, 32), 2), (32, 32))
-    assert at(64) == (Inputs((3, 64, 64), 2), (73, 73))
+    assert at(64) == (Inputs((3, 64, 64), 2), (80, 80))
     assert at(76) == (Inputs((3, 76, 76), 2), (80, 80))
     assert at(128) == (Inputs((3, 128, 128), 2), (128, 128))
     assert at((100, 80)) == (Inputs((3, 100, 80), 2), (100, 80))
