@@ -207,7 +207,7 @@ def verdict_text(compared: ComparedTo) -> str:
     if not compared.has_verdict:
         return "not compared near chance"
     if compared.difference.n < MIN_SEEDS:
-        return f"under {MIN_SEEDS} seeds"
+        return "too few seeds"
     if compared.smallest is None:
         return "cannot tell"
     return f"cannot tell within {compared.record.metric.text(compared.smallest)}"
