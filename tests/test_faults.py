@@ -39,7 +39,9 @@ def timeless(records: list[Record]) -> list[Record]:
     return [replace(record, **clocks, **latency) for record in records]
 
 
-@pytest.mark.parametrize(("kind", "workers"), [("embedded", 2), ("postgresql", 1)])
+@pytest.mark.parametrize(
+    ("kind", "workers"), [("embedded", 2), pytest.param("postgresql", 1, marks=pytest.mark.slow)]
+)
 def test_a_study_whose_driver_is_killed_goes_on_and_ends_as_if_nothing_had_been(
     kind: str,
     workers: int,

@@ -259,9 +259,7 @@ def test_the_papers_figures_beside_ours() -> None:
     assert list(table["its params, M"]) == ["23.705 (computed independently)", ""]
     assert table["our error, %"][1] == "80.25 ± 0.35 (2) test"
     # Two seeds, which hierarchical means draw together.
-    assert re.match(
-        r"-1\.\d\d \(.*\), n = 2: too few seeds", table["ours minus no attention"][1]
-    )
+    assert re.match(r"-1\.\d\d \(.*\), n = 2: too few seeds", table["ours minus no attention"][1])
     untested = [
         make_record(n, 80.0 - 5 * n, 0.0, origin=REFERENCE, name=name)
         for n, name in enumerate(("no attention", "BAM"))

@@ -143,6 +143,7 @@ def test_the_choices_of_options_are_those_of_the_package() -> None:
     assert tuple(executors.EXECUTORS) == command_line.EXECUTORS
 
 
+@pytest.mark.slow
 def test_references_that_are_too_large_for_a_network_are_made_to_fit_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +199,7 @@ def test_a_site_that_cannot_be_searched_is_named(
     assert "space wide: 2 sites, 4 placements" in out
 
 
+@pytest.mark.slow
 def test_compiling_in_a_search_is_advised_against_and_in_a_comparison_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ BOTTLENECK = 1
 """The number of the reference candidate with BAM at the bottlenecks: layer1=bam layer2=bam."""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
 )

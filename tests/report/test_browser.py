@@ -295,6 +295,7 @@ def test_a_figure_is_saved(opened: Opened, kind: str, begins: bytes) -> None:
     assert Path(download.value.path()).read_bytes().startswith(begins)
 
 
+@pytest.mark.slow
 def test_saved_pictures_are_light(browser: Browser, everything: Path) -> None:
     dark = Opened(browser, everything, color_scheme="dark")
     dark.explore()
@@ -383,13 +384,14 @@ def test_nothing_of_a_hostile_study_runs(browser: Browser, tmp_path: Path) -> No
     assert opened.said == []
 
 
+@pytest.mark.slow
 def test_a_study_of_nothing_and_one_of_failures_open(browser: Browser, tmp_path: Path) -> None:
     for name, records in (("nothing", []), ("failed", [studied.FAILED]), ("one", [studied.BASE])):
         (tmp_path / name).mkdir()
         assert Opened(browser, written(tmp_path / name, records)).said == []
 
 
-@pytest.mark.parametrize("width", [1920, 1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1920, marks=pytest.mark.slow), 1280, 390])
 def test_nothing_sticks_out_at_any_width(browser: Browser, everything: Path, width: int) -> None:
     opened = Opened(browser, everything, "#candidate=2", width)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -424,7 +426,10 @@ def test_a_page_without_its_library_says_so(browser: Browser, tmp_path: Path) ->
     assert page.locator("#detail svg.strip").count() == 1
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [("light", 1280), pytest.param("dark", 390, marks=pytest.mark.slow)],
+)
 def test_axe_finds_nothing(browser: Browser, everything: Path, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     opened = Opened(
@@ -440,7 +445,7 @@ MARKS += ["front", "other", "failed", "better", "worse", "unclear", "best", "mid
 MARKS += [f"{way}{i}" for way in ("helps", "hurts") for i in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_marks_stand_out_from_the_paper(browser: Browser, everything: Path, scheme: str) -> None:
     opened = Opened(browser, everything, color_scheme=scheme)
     colours = opened.page.evaluate(

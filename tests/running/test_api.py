@@ -21,6 +21,9 @@ from bam_search.score.device import choose
 from bam_search.search.study import load_study
 from bam_search.study.record import Record
 
+# One process runs the study that several tests look at.
+pytestmark = pytest.mark.xdist_group("api")
+
 TINY = {
     "trials": 5,
     "startup": 1,
@@ -117,6 +120,7 @@ def test_mistakes_are_sentences_and_write_nothing(small_npz: Path, tmp_path: Pat
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_an_attention_module_of_a_users_is_searched_if_a_file_has_its_class(
     small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_further_placement_of_known_blocks_needs_no_new_graph_and_runs_its_own
     assert counting.graphs == known + 1
 
 
+@pytest.mark.slow
 def test_more_graphs_than_torch_allows_by_default_are_all_compiled() -> None:
     counting = Counting()
     for d in range(1, 11):

@@ -308,7 +308,7 @@ def test_more_shapes_than_torch_allows_a_function_compile_in_a_thread_of_its_own
     assert counting.graphs == 24
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("micro_batches", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_step_can_be_recorded_and_replayed(
     micro_batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,9 @@ def traced(space: SearchSpace, sites: Sites, placement: Placement) -> Cost:
     return count(net, space.input_shape)
 
 
-@pytest.mark.parametrize("name", ["small", "resnet18", "resnext29_8x64d"])
+@pytest.mark.parametrize(
+    "name", ["small", "resnet18", pytest.param("resnext29_8x64d", marks=pytest.mark.slow)]
+)
 def test_increments_add_up_to_what_fvcore_counts_for_whole_models(name: str) -> None:
     space = load_space(name)
     sites = sites_of(space)

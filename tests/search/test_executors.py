@@ -92,6 +92,7 @@ def task(tmp_path: Path, parts: Split) -> Experiment:
     )
 
 
+@pytest.mark.slow
 def test_a_process_that_should_train_no_more_is_replaced_and_its_result_kept(
     tmp_path: Path, parts: Split
 ) -> None:

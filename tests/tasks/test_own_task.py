@@ -45,7 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return run_command(monkeypatch, "run", "--device", "cpu", *words)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_study_of_a_task_of_the_users_own_runs_to_its_page(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +85,7 @@ def check_words(out: str, err: str, html: str) -> None:
         assert not re.search(r"-0\.\d+ ± ", text)
 
 
+@pytest.mark.slow
 def test_the_same_study_from_python_recommends_the_largest_value(tmp_path: Path) -> None:
     result = run_study(study(tmp_path, SIGNALS), device="cpu", out=tmp_path / "out")
     assert result.recommendation is not None
@@ -105,6 +106,7 @@ def test_the_same_study_from_python_recommends_the_largest_value(tmp_path: Path)
             assert one.verdict == "unclear"  # of two seeds
 
 
+@pytest.mark.slow
 def test_studies_of_one_metric_are_compared_and_those_of_two_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
