@@ -199,6 +199,7 @@ def test_a_point_a_mark_and_an_address_select_too(
 
 def test_the_detail_stays_in_sight(opened: Opened) -> None:
     opened.page.locator("table.all tr[data-tag='7']").click()
+    opened.page.locator("#detail").wait_for()
     for y in (0, 2000):
         opened.page.evaluate(f"scrollTo(0, {y})")
         box = opened.page.locator("#detail").bounding_box()

@@ -9,6 +9,9 @@ for (const table of document.querySelectorAll("table")) {
   }
 }
 for (const picture of document.querySelectorAll(".panel")) roving(picture, () => picture.querySelectorAll(".mark"));
+// Drawings have one height, and their cells have it before: rows that grow in sight would move from under a click.
+const deepest = Math.max(0, ...[...records.values()].flatMap((record) => Object.values(record.choices || {}).map((choice) => Object.keys(choice.options).length)));
+document.documentElement.style.setProperty("--strip", `${19 + 9 * deepest}px`);
 for (const cell of document.querySelectorAll("td.drawn, td.sketch")) sights.observe(cell);
 
 for (const head of document.querySelectorAll("th.where")) head.append(moduleKey());
