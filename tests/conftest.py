@@ -39,6 +39,13 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_autocast() -> Iterator[None]:
+    """A test that interrupts a training just as it leaves autocast must not leave it on."""
+    yield
+    torch.set_autocast_enabled("cpu", False)
+
+
 @pytest.fixture(scope="session")
 def real_cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Keras-style npz of the real CIFAR-100: 2,000 training images and all test images."""
