@@ -39,6 +39,7 @@ from bam_search.tasks.load_task import CLASSIFICATION, task_on
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
 from benchmarks.placement_table import agree
+from benchmarks.results import append_row, rows_done
 
 SPACE = "imagenet_small"
 SIDE, STORED = 128, 146
@@ -69,10 +70,10 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     agree(asked.out.with_suffix(".json"), _about(asked.folder))
-    done = _done(asked.out)
+    done = rows_done(asked.out, COLUMNS, CONDITIONS)
     for seed, who in itertools.product(asked.seeds, WHO):
         if (who, str(seed)) not in done:
-            _append(asked.out, (who, seed, *_timed(WHO[who], asked.folder, seed)))
+            append_row(asked.out, (who, seed, *_timed(WHO[who], asked.folder, seed)))
     print(_said(asked.out))
 
 
@@ -168,20 +169,6 @@ def _said(out: Path) -> str:
         return f"{told}; {difference}"
     variances = (statistics.variance(values) / len(values) for values in errors.values())
     return f"{told}; {difference}, standard error {sum(variances) ** 0.5:.2f}"
-
-
-def _done(path: Path) -> set[tuple[str, ...]]:
-    """The conditions in the table; a new one gets its header."""
-    if not path.exists():
-        _append(path, COLUMNS)
-    with path.open(newline="") as file:
-        return {tuple(row[name] for name in CONDITIONS) for row in csv.DictReader(file)}
-
-
-def _append(path: Path, row: tuple[object, ...]) -> None:
-    with path.open("a", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow(row)
-    print(*row, flush=True)
 
 
 if __name__ == "__main__":

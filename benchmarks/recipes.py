@@ -12,7 +12,6 @@ that are there are not trained again. The images that score are those of `placem
 """
 
 import argparse
-import csv
 import itertools
 import platform
 import time
@@ -32,6 +31,7 @@ from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.task import Dataset
 from benchmarks.placement_table import agree, held_apart
+from benchmarks.results import append_row, rows_done
 
 CONDITIONS = ("space", "placement", "images", "epochs", "set", "seed")
 COLUMNS = (*CONDITIONS, "error", "loss", "cpu_seconds", "seconds")
@@ -57,10 +57,10 @@ def main() -> None:
     dataset, device = locate(asked.data).load(), choose("cpu")
     agree(asked.out.with_suffix(".json"), _about(dataset, device))
     experiment = _experiment(asked, dataset, device)
-    done = _done(asked.out)
+    done = rows_done(asked.out, COLUMNS, CONDITIONS)
     for condition in _conditions(asked, experiment):
         if tuple(map(str, condition)) not in done:
-            _append(asked.out, (*condition, *_measured(experiment, condition)))
+            append_row(asked.out, (*condition, *_measured(experiment, condition)))
 
 
 def _about(dataset: Dataset, device: Device) -> dict[str, object]:
@@ -109,20 +109,6 @@ def _measured(
     assert result.score is not None, result.failure
     score = result.score
     return round(score.value, 4), round(score.loss, 5), round(cpu, 2), round(clock, 2)
-
-
-def _done(path: Path) -> set[tuple[str, ...]]:
-    """The conditions in the table; a new one gets its header."""
-    if not path.exists():
-        _append(path, COLUMNS)
-    with path.open(newline="") as file:
-        return {tuple(row[name] for name in CONDITIONS) for row in csv.DictReader(file)}
-
-
-def _append(path: Path, row: tuple[object, ...]) -> None:
-    with path.open("a", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow(row)
-    print(*row, flush=True)
 
 
 if __name__ == "__main__":

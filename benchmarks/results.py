@@ -1,5 +1,6 @@
-"""Handing over what a benchmark found: figures to a file, talk to stderr."""
+"""Handing over what a benchmark found: figures or rows to a file, talk to stderr."""
 
+import csv
 import json
 import statistics
 import sys
@@ -20,6 +21,23 @@ def keep(found: Mapping[str, Any], out: Path | None) -> None:
     """Write the figures to `out` if there is one."""
     if out:
         write(out, json.dumps(found, indent=2) + "\n")
+
+
+def rows_done(
+    path: Path, columns: Sequence[str], conditions: Sequence[str]
+) -> set[tuple[str, ...]]:
+    """The values of `conditions` in the rows of a table; a new table gets its header."""
+    if not path.exists():
+        append_row(path, columns)
+    with path.open(newline="") as file:
+        return {tuple(row[name] for name in conditions) for row in csv.DictReader(file)}
+
+
+def append_row(path: Path, row: Sequence[object]) -> None:
+    """Append a row to a table, and print it."""
+    with path.open("a", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow(row)
+    print(*row, flush=True)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

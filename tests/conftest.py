@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from photos import fill
 from torch import nn
 
 from bam_search.cli.main import main
@@ -65,6 +66,15 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("small") / "cifar100.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with train/ and val/: four and two pictures of each class."""
+    folder = tmp_path / "photos"
+    fill(folder / "train", 4)
+    fill(folder / "val", 2, first=40)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tasks.test_folders import fill
+from photos import fill
 
 from benchmarks.packing import measured
 

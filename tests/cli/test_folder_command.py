@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run_command
-from tasks.test_folders import fill
+from photos import fill
 
 from bam_search.tasks.classification import cache
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_folders import save
+from photos import save
 
 from bam_search.errors import UserError
 from bam_search.model.load import Inputs

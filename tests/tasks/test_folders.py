@@ -1,21 +1,18 @@
 """A folder of images becomes a data set: its parts, its classes, its size, and what is refused."""
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from photos import CLASSES, fill, save
 
 from bam_search.errors import UserError
 from bam_search.model.load import Inputs
 from bam_search.tasks.classification import cache
 from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.reading import Reading
-
-CLASSES = ("ant", "bee", "cat")
 
 
 @pytest.fixture(autouse=True)
@@ -24,29 +21,6 @@ def cache_of_its_own(
 ) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv(cache.VARIABLE, str(folder))
-    return folder
-
-
-def save(path: Path, number: int, size: tuple[int, int] = (24, 20)) -> None:
-    """A picture of one colour, which the number says; `size` is width and height."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (number, 2 * number, 3 * number)).save(path)
-    old = 1_600_000_000 + number
-    os.utime(path, (old, old))
-
-
-def fill(folder: Path, images: int, first: int = 0, classes: tuple[str, ...] = CLASSES) -> None:
-    for i, name in enumerate(classes):
-        for j in range(images):
-            number = first + i * images + j
-            save(folder / name / f"{number:03}.png", number)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    fill(folder / "train", 4)
-    fill(folder / "val", 2, first=40)
     return folder
 
 

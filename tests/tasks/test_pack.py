@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from photos import fill, save
 from PIL import Image
-from test_folders import fill, save
 
 from bam_search.errors import UserError
 from bam_search.tasks.classification import cache, pack, pictures
@@ -28,14 +28,6 @@ def packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache, of each test its own."""
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    fill(folder / "train", 4)
-    fill(folder / "val", 2, first=40)
-    return folder
 
 
 class Work:
