@@ -3,8 +3,11 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,16 +32,24 @@ def report(tmp_path_factory: pytest.TempPathFactory, small_npz: Path) -> Path:
     """The committed report, as if it had been run on the small file."""
     folder = tmp_path_factory.mktemp("reports") / "study"
     shutil.copytree(REPORT, folder)
-    study = json.loads((folder / "study.json").read_text())
-    study["identity"]["data"] = {
-        "name": "CIFAR-100",
-        "digest": locate(str(small_npz)).load().digest,
-        "images": "all",
-        "validation": 0.2,
-    }
-    study["identity"]["recipe"] |= {"epochs": 1, "batch": 100}
-    (folder / "study.json").write_text(json.dumps(study))
+    with study_of(folder) as study:
+        study["identity"]["data"] = {
+            "name": "CIFAR-100",
+            "digest": locate(str(small_npz)).load().digest,
+            "images": "all",
+            "validation": 0.2,
+        }
+        study["identity"]["recipe"] |= {"epochs": 1, "batch": 100}
     return folder
+
+
+@contextmanager
+def study_of(folder: Path) -> Iterator[dict[str, Any]]:
+    """What study.json says, to be changed there."""
+    path = folder / "study.json"
+    study = json.loads(path.read_text())
+    yield study
+    path.write_text(json.dumps(study))
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +108,8 @@ def test_the_data_are_looked_for_where_the_study_found_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = shutil.copytree(report, tmp_path / "study")
-    study = json.loads((folder / "study.json").read_text())
-    study["source"] = "mine.npz"
-    (folder / "study.json").write_text(json.dumps(study))
+    with study_of(folder) as study:
+        study["source"] = "mine.npz"
     monkeypatch.chdir(tmp_path)
     args = ("train", folder, "--candidate", BOTTLENECK)
     assert run_command(monkeypatch, *args) == 2
@@ -124,9 +134,12 @@ def test_a_candidate_starts_from_the_weights_of_its_study(
     torch.save({"model": pretrained.state_dict()}, tmp_path / "pretrained.pt")
     torch.save(other.state_dict(), tmp_path / "other.pt")
     digest = fit_weights(pretrained, tmp_path / "pretrained.pt").digest
-    study = json.loads((folder / "study.json").read_text())
-    study["identity"]["start"] = {"weights": digest, "insertion": "identity", "backbone": "frozen"}
-    (folder / "study.json").write_text(json.dumps(study))
+    with study_of(folder) as study:
+        study["identity"]["start"] = {
+            "weights": digest,
+            "insertion": "identity",
+            "backbone": "frozen",
+        }
     args = ("train", folder, "--candidate", BOTTLENECK, "--data", small_npz)
     assert run_command(monkeypatch, *args) == 2
     assert run_command(monkeypatch, *args, "--weights", tmp_path / "other.pt") == 2
@@ -145,9 +158,8 @@ def test_a_candidate_of_a_fused_study_is_trained_fused(
     report: Path, weights: Path, small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(report, tmp_path / "fused")
-    study = json.loads((folder / "study.json").read_text())
-    study["identity"]["recipe"]["fuse"] = True
-    (folder / "study.json").write_text(json.dumps(study))
+    with study_of(folder) as study:
+        study["identity"]["recipe"]["fuse"] = True
     monkeypatch.setattr("bam_search.score.evaluate.fused", partial(fused, backend="eager"))
     out = tmp_path / "fused.pt"
     args = ("--candidate", BOTTLENECK, "--data", small_npz, "--out", out)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bam_search.tasks.classification.crops import KINDS, Crops, Size
+from bam_search.tasks.classification.crops import KINDS, Crops
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.normalisation import Normalisation
 from bam_search.tasks.classification.plan import EpochPlan
 from bam_search.tasks.classification.ring import Ring, fill, steps_a_window
+from bam_search.tasks.classification.sizing import Size
 from bam_search.tasks.recipe import Recipe
 
 

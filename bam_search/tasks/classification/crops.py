@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from bam_search.tasks.classification.images import as_measured, scaled
 from bam_search.tasks.classification.plan import EpochPlan, Frame
+from bam_search.tasks.classification.sizing import Size
 
 SHARE_PADDED = 1 / 8
 """By this share of its shorter side an image is padded on each side, before it is cropped.
@@ -21,7 +22,6 @@ SHARE_PADDED = 1 / 8
 That is 4 pixels of 32 (as for CIFAR since Kaiming He et al., 2016).
 """
 
-Size = tuple[int, int]
 Shape = tuple[int, int, int]
 
 

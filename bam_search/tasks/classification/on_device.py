@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from bam_search.model.arguments import main_tensor
 from bam_search.tasks.classification.batches import DeviceImages, ImageBatches, LabelledPart
-from bam_search.tasks.classification.crops import Middles, Size
+from bam_search.tasks.classification.crops import Middles
 from bam_search.tasks.classification.images import Images, as_measured
 from bam_search.tasks.classification.normalisation import Normalisation
 from bam_search.tasks.classification.ring import Ring, fill, steps_a_window
-from bam_search.tasks.classification.sizing import measured_of
+from bam_search.tasks.classification.sizing import Size, measured_of
 from bam_search.tasks.metric import binomial
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Measured, Model

@@ -21,6 +21,7 @@ from bam_search.files import atomic_write, write
 from bam_search.tasks.classification.cache import cache_folder, check_space
 from bam_search.tasks.classification.decode import UnreadableImage, pixels_of
 from bam_search.tasks.classification.pictures import Pictures
+from bam_search.tasks.classification.sizing import Size
 from bam_search.tasks.classification.threads import chunks, in_order
 from bam_search.tasks.reading import Progress
 
@@ -28,7 +29,6 @@ VERSION = 1
 """Of the way in which pictures become pixels: a pack of another version is another pack."""
 AT_A_TIME = 32
 """Pictures that a thread decodes before they are written."""
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
