@@ -42,9 +42,11 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_autocast() -> Iterator[None]:
-    """A test that interrupts a training just as it leaves autocast must not leave it on."""
+    """No test leaves autocast on: all that follow would compute in bfloat16."""
     yield
+    left_on = torch.is_autocast_enabled("cpu")
     torch.set_autocast_enabled("cpu", False)
+    assert not left_on
 
 
 @pytest.fixture(scope="session")

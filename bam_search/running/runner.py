@@ -18,12 +18,13 @@ import torch
 from bam_search.analysis.findings import Findings
 from bam_search.errors import ExplainedError, RunError, first_line, last_line
 from bam_search.model.build import build
-from bam_search.report.publish import PAGE, publish
+from bam_search.report.page import PAGE
+from bam_search.report.publish import publish
 from bam_search.running.describe import about_of, identity_of, latency_batch, report_context
 from bam_search.running.forecast import forecast, sizes, told
 from bam_search.running.prepare import ResolvedRun
 from bam_search.running.refresh import Refresh
-from bam_search.score.context import uses_bf16
+from bam_search.score.context import autocast_restored, uses_bf16
 from bam_search.score.cuda_graphs import NotOneGraph
 from bam_search.score.evaluate import Experiment
 from bam_search.score.latency import LatencySetting, latency
@@ -137,10 +138,11 @@ def run(the: Run) -> Outcome:
     data = the.data
     time = _time_words(the)
     the.watcher.say(f"{ready.first_line}; data: {_data_words(ready, data)}; {time}")
-    for note in (*ready.source.notes, *data.notes, *ready.notes, *ready.advice):
-        the.watcher.say(note)
+    for line in ready.opening_lines(data):
+        the.watcher.say(line)
     # The executor comes first: if there is no such cluster, nothing has been written.
     with contextlib.ExitStack() as workers:
+        workers.enter_context(autocast_restored(ready.device.type))
         executor = EXECUTORS[options.executor]
         submit = workers.enter_context(
             executor(the.experiment, ready.study.workers, options.address or "auto")

@@ -1,5 +1,7 @@
 """What trainings on the same samples share: the device, the precision, the samples on it."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +44,30 @@ class TrainingContext:
                 return net(inputs)
 
         return forward
+
+
+@contextlib.contextmanager
+def autocast_restored(device: str) -> Iterator[None]:
+    """Leave autocast as it was, also where an interrupt came while torch was leaving it.
+
+    Torch's own context is written in Python: a signal within its last lines leaves autocast on,
+    and in a notebook the next model would run under it.
+    """
+    enabled, depth = torch.is_autocast_enabled(device), _depth()
+    try:
+        yield
+    finally:
+        while _depth() > depth:
+            torch.autocast_decrement_nesting()
+        torch.set_autocast_enabled(device, enabled)
+        if not depth:
+            torch.clear_autocast_cache()
+
+
+def _depth() -> int:
+    """How many autocast contexts are open."""
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
 
 
 def uses_bf16(recipe: Recipe, device: Device) -> bool:
