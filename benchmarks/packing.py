@@ -33,6 +33,8 @@ from bam_search.tasks.classification import cache
 from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Dataset
+from benchmarks.ladder import environment
+from benchmarks.results import keep
 
 Times = dict[str, float]
 
@@ -57,7 +59,7 @@ def main() -> None:
         "pillow": PIL.__version__,
         "sizes": {size: measured(asked.data, size, asked.rounds) for size in asked.sizes},
     }
-    asked.out.write_text(json.dumps(found, indent=2) + "\n")
+    keep(found, asked.out)
     for size, of_size in found["sizes"].items():
         print(size, json.dumps(of_size["median"]))
 
@@ -96,15 +98,8 @@ def _round(folder: Path, size: int) -> tuple[Times, Dataset, float]:
 @contextmanager
 def _empty_cache() -> Iterator[None]:
     """A cache that is empty at first, and gone afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        before = os.environ.get(cache.VARIABLE)
-        os.environ[cache.VARIABLE] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop(cache.VARIABLE)
-            if before is not None:
-                os.environ[cache.VARIABLE] = before
+    with tempfile.TemporaryDirectory() as folder, environment({cache.VARIABLE: folder}):
+        yield
 
 
 def _timed(times: Times, name: str, function: Callable[[], Any]) -> Any:

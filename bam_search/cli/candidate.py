@@ -18,6 +18,7 @@ from bam_search.model.attention import use_module_files
 from bam_search.model.build import build, sites_of, start_of
 from bam_search.model.load import Inputs, load
 from bam_search.model.start import SCRATCH, Start, StartPlan
+from bam_search.report.page import PAGE
 from bam_search.report.payload import read
 from bam_search.report.tables import read_records
 from bam_search.score.context import TrainingContext
@@ -123,11 +124,11 @@ def _located(folder: Path, source: str | None, identity: Mapping[str, Any]) -> t
 
 def _reading(identity: Mapping[str, Any]) -> Reading:
     """How the study read its data: at their size, and without what was unreadable."""
-    inputs = _inputs(identity)
-    if inputs is None or len(inputs.shape) != 3:  # no images
-        return Reading(skip_unreadable=True, progress=steps)
-    _, height, width = inputs.shape
-    return Reading((height, width), skip_unreadable=True, progress=steps)
+    inputs, size = _inputs(identity), Reading().size
+    if inputs and len(inputs.shape) == 3:  # images
+        _, height, width = inputs.shape
+        size = height, width
+    return Reading(size, skip_unreadable=True, progress=steps)
 
 
 def recommended(folder: Path) -> str:
@@ -135,7 +136,7 @@ def recommended(folder: Path) -> str:
 
     Raises UserError if it recommends none.
     """
-    _, _, values = read(folder / "index.html")
+    _, _, values = read(folder / PAGE)
     recommended = values["found"]["recommended"]
     if recommended is None:
         raise UserError(f"the report in {folder} recommends nothing", "name one: --candidate 3")

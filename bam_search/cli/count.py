@@ -56,6 +56,8 @@ class Asked:
     def space(self, name: str) -> SearchSpace:
         """Return the space of this name for these images. Raises UserError if it has its own."""
         natural = load(name)
+        if self.shape is None and self.classes is None:
+            return natural
         shape, classes = self.shape or natural.input_shape, self.classes or natural.classes
         space = load(name, Inputs(shape, classes))
         if (space.input_shape, space.classes) != (shape, classes):

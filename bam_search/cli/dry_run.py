@@ -28,9 +28,8 @@ def print_dry_run(request: Request) -> int:
 def _show(ready: ResolvedRun) -> None:
     data = ready.source.load() if ready.source.at_hand else None
     click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
-    found = (*ready.source.notes, *(data.notes if data else ()))
-    for note in (*found, *ready.notes, *ready.advice):
-        click.echo(note, err=True)
+    for line in ready.opening_lines(data):
+        click.echo(line, err=True)
     table = {**ready.study.to_dict(), "paper": f"{len(ready.study.paper)} figures"}
     for key, value in flat(table).items():
         click.echo(f"{key} = {value}")

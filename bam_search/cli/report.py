@@ -11,6 +11,7 @@ import click
 
 from bam_search.errors import UserError
 from bam_search.files import write
+from bam_search.report.page import PAGE
 from bam_search.report.payload import read
 from bam_search.report.publish import page_of, publish, rebuilt
 from bam_search.report.verify import verify
@@ -69,7 +70,7 @@ def show(folder: Path, plotlyjs: str, every: float | None) -> None:
     """
     from bam_search.search.store import read_records  # a page alone needs no Optuna
 
-    context, _, _ = read(folder / "index.html")
+    context, _, _ = read(folder / PAGE)
     before = None
     while True:
         try:

@@ -40,14 +40,18 @@ SCRIPTS = (
 """The parts of the page's script, in the order in which they run."""
 
 
+PAGE = "index.html"
+"""The page's file in the folder of a study."""
+
+
 def write_report(
     folder: Path, context: ReportContext, findings: Findings, plotlyjs: str = "inline"
 ) -> Path:
     """Write index.html, records.csv and front.csv into `folder`, and return the page's path."""
     write(folder / "records.csv", records_csv(findings.records))
     write(folder / "front.csv", records_csv(findings.front))
-    write(folder / "index.html", page(context, findings, plotlyjs))
-    return folder / "index.html"
+    write(folder / PAGE, page(context, findings, plotlyjs))
+    return folder / PAGE
 
 
 def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -> str:

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bam_search.analysis.findings import Findings
-from bam_search.report.page import page, write_report
+from bam_search.report.page import PAGE, page, write_report
 from bam_search.report.payload import ReportContext, read
 from bam_search.report.portable import portable_context, portable_record
 from bam_search.study.record import Record
-
-PAGE = "index.html"
-"""The page's file in the folder of a study."""
 
 
 def publish(

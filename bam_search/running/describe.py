@@ -1,7 +1,6 @@
 """What a study is and how it was run, in words and values for its report and its folder."""
 
 import datetime
-import math
 import os
 import platform
 from dataclasses import asdict
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bam_search import __version__
-from bam_search.model.load import load
 from bam_search.model.start import StartPlan
 from bam_search.report.commands import Origin
 from bam_search.report.paper_table import Paper
@@ -18,6 +16,7 @@ from bam_search.report.payload import ReportContext
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
+from bam_search.score.device import samples_for
 from bam_search.search.store import MODULE_FILES_KEY
 from bam_search.search.study import Study
 from bam_search.space.user_file import digest_of_code
@@ -76,7 +75,7 @@ def report_context(
 def _origin(ready: ResolvedRun, folder: Path) -> Origin:
     """Return where the candidates come from, as seen from the folder in which the study runs."""
     study, space = ready.study, ready.space
-    natural = load(study.space)
+    natural = ready.natural_space
     is_natural = (natural.input_shape, natural.classes) == (space.input_shape, space.classes)
     here = f"{Path.cwd()}{os.sep}"
     return Origin(
@@ -223,9 +222,8 @@ def _search_words(study: Study) -> str:
 
 def latency_batch(ready: ResolvedRun) -> int:
     """Return how many samples are measured at once."""
-    if ready.device.type == "cuda":
-        return LATENCY_BATCH
-    return min(LATENCY_BATCH, max(1, LATENCY_NUMBERS // math.prod(ready.space.input_shape)))
+    shape = ready.space.input_shape
+    return samples_for(ready.device.type, shape, LATENCY_BATCH, LATENCY_NUMBERS)
 
 
 def _latency_words(ready: ResolvedRun) -> str:

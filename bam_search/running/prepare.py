@@ -1,5 +1,6 @@
 """Resolve and check a request before a run reads data, trains or writes anything."""
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -175,6 +176,16 @@ class ResolvedRun:
         if self.searches and self.choice_space.left_out:
             advice.append(_left_out(self.choice_space.left_out))
         return (*advice, *size_advice(self.study, self.task.inputs, self.candidate_sites))
+
+    @functools.cached_property
+    def natural_space(self) -> SearchSpace:
+        """The space as it is without these data; loaded once, as its file may change meanwhile."""
+        return load(self.study.space)
+
+    def opening_lines(self, data: Dataset | None) -> tuple[str, ...]:
+        """What is said of the data, the references and the request before anything is trained."""
+        of_data = data.notes if data else ()
+        return (*self.source.notes, *of_data, *self.notes, *self.advice)
 
     @property
     def candidate_sites(self) -> list[Site]:

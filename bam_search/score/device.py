@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,16 @@ class Device:
     def variant(self) -> str:
         """'gpu' or 'cpu'."""
         return "gpu" if self.type == "cuda" else "cpu"
+
+
+def samples_for(device: str, shape: Sequence[int], most: int, numbers: int, least: int = 1) -> int:
+    """How many samples of this shape to run at once: `most`, on a CPU of at most `numbers`.
+
+    A large one takes a CPU as long alone as among others, but at least `least` are run.
+    """
+    if device != "cpu":
+        return most
+    return min(most, max(least, numbers // math.prod(shape)))
 
 
 def choose(wanted: str) -> Device:

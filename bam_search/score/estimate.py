@@ -4,7 +4,6 @@ Also the most expensive placement of a choice space, which is what is measured.
 """
 
 import contextlib
-import math
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from bam_search.model.start import SCRATCH, Start
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
-from bam_search.score.device import Device, cores
+from bam_search.score.device import Device, cores, samples_for
 from bam_search.score.step import TrainingStep
 from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement
@@ -173,10 +172,7 @@ def measure(probe: Probe) -> Speed:
 
 def _most_samples(device: str, shape: Sequence[int]) -> int:
     """The largest batch of samples of this shape."""
-    most = MOST_SAMPLES[device]
-    if device != "cpu":
-        return most
-    return min(most, max(LEAST_SAMPLES, MOST_NUMBERS // math.prod(shape)))
+    return samples_for(device, shape, MOST_SAMPLES[device], MOST_NUMBERS, LEAST_SAMPLES)
 
 
 def _per_sample(step: TrainingStep, seconds: float, batch: int) -> float:

@@ -8,7 +8,7 @@ import importlib
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,8 @@ class SearchSpace:
     @property
     def states_inputs(self) -> bool:
         """Whether it says what it is for, so that it is for nothing else."""
-        mine = {item.name: getattr(self, item.name) for item in fields(self)}
-        defaults = {item.name: item.default for item in fields(self)}
-        return any(mine[key] != defaults[key] for key in ("input_shape", "classes"))
+        defaults = SearchSpace.input_shape, SearchSpace.classes
+        return (self.input_shape, self.classes) != defaults
 
     def offered(self, channels: int) -> Mapping[str, Options]:
         """The modules to choose among at a site of so many channels, legal there or not.
