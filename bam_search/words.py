@@ -1,7 +1,17 @@
 """Numbers and nouns in sentences. Imports nothing of bam_search."""
 
+from collections.abc import Sequence
+
 
 def counted(n: int, noun: str) -> str:
     """Return a number with its noun: '1 epoch', '1,200 epochs'."""
     plural = "" if n == 1 else "s"
     return f"{n:,} {noun}{plural}"
+
+
+def counted_range(counts: Sequence[int], noun: str) -> str:
+    """Return the least and the most of some numbers with their noun: '3 to 9 seeds', '1 seed'."""
+    least, most = min(counts), max(counts)
+    if least == most:
+        return counted(least, noun)
+    return f"{least:,} to {most:,} {noun}s"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from bam_search.analysis.final_metrics import MIN_SEEDS
+from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.recommendation import Recommendation
 from bam_search.analysis.statistics import VERDICT_LEVEL, Difference
 from bam_search.study.record import Record
@@ -88,7 +88,7 @@ def by_class(record: Record, without: Record, has_verdict: bool) -> ByClass | No
             float(ours[:, number].mean()),
             float(theirs[:, number].mean()),
             difference,
-            _verdict(record, difference) if has_verdict else "unclear",
+            ComparedTo(record, without, difference, None, has_verdict).verdict,
         )
         for number, difference in zip(known, differences, strict=True)
     ]
@@ -128,11 +128,3 @@ def _scale(record: Record, means: np.ndarray, samples: np.ndarray) -> np.ndarray
         return np.ones(len(means))
     shares = (samples * means / 100 + 0.5) / (samples + 1)  # never 0 or 1
     return np.sqrt(shares * (1 - shares) / samples)
-
-
-def _verdict(record: Record, difference: Difference) -> str:
-    low, high = difference.low, difference.high
-    if difference.n < MIN_SEEDS or low is None or high is None or low <= 0 <= high:
-        return "unclear"
-    is_lower = high < 0
-    return "better" if is_lower != record.larger_is_better else "worse"

@@ -106,10 +106,10 @@ def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEf
     posterior = _posterior(encoder, measured)
     if posterior is None:
         return None
-    effects = _effects(encoder, posterior, np.unique(measured.vectors, axis=0))
+    different, placements = np.unique(measured.vectors, axis=0, return_inverse=True)
+    effects = _effects(encoder, posterior, different)
     if records[0].larger_is_better:  # the model is of what is minimised
         effects = [_negated(effect) for effect in effects]
-    _, placements = np.unique(measured.vectors, axis=0, return_inverse=True)
     error, error_of_mean = posterior.left_out(placements.reshape(-1))
     return SiteEffects(tuple(effects), len(trained), len(measured.values), error, error_of_mean)
 

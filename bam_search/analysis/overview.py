@@ -23,6 +23,15 @@ class Standing:
     expected: float
     beside: ComparedTo | None
 
+    @property
+    def bar(self) -> tuple[float, float] | None:
+        """The interval of the difference, around the value of the baseline; None without one."""
+        difference = self.beside.difference if self.beside else None
+        if difference is None or difference.low is None or difference.high is None:
+            return None
+        zero = self.expected - difference.mean
+        return zero + difference.low, zero + difference.high
+
 
 @dataclass(frozen=True)
 class Overview:

@@ -12,12 +12,13 @@ from bam_search.report.sentences import (
     believability_lines,
     promising_line,
     trial_words,
+    within,
     within_words,
 )
 from bam_search.report.tables import verdict_text
 from bam_search.space.placement import Placement
 from bam_search.study.record import Record
-from bam_search.words import counted
+from bam_search.words import counted, counted_range
 
 FEW = 3
 """So many sites are named in the headline; more are counted."""
@@ -191,16 +192,9 @@ def _untold(beside: ComparedTo) -> str:
     if difference.low is not None and difference.high is not None:
         interval = f", 95 % interval {metric.range(difference.low, difference.high)}"
     return (
-        f"Cannot be told from {beside.other.label}{_within(beside)} "
+        f"Cannot be told from {beside.other.label}{within(beside)} "
         f"({metric.signed(difference.mean)}{interval}, {counted(difference.n, 'common seed')})"
     )
-
-
-def _within(compared: ComparedTo) -> str:
-    metric = compared.record.metric
-    if compared.smallest is None:
-        return ""
-    return f" within {metric.with_difference_unit(metric.text(compared.smallest))}"
 
 
 def costs_words(record: Record) -> str:
@@ -221,7 +215,7 @@ def _others(findings: Findings, overview: Overview) -> str:
         return "Nothing else that was tested is expected to be better."
     value = metric.with_unit(metric.text(overview.standing(best).expected))
     name = best.name if best.is_reference else f"#{best.tag}"
-    told = "" if beside is None else _within(beside)
+    told = "" if beside is None else within(beside)
     return (
         f"It is the cheapest that nothing tested is measurably better than: the "
         f"{best_words(metric)}, {value} by {name} for {costs_words(best)}, cannot be told from "
@@ -235,11 +229,9 @@ def _chips(findings: Findings, sample: str) -> tuple[str, ...]:
     if overview is None:
         return ()
     words = [f"test {sample}s used for finals only"]
-    seeds = sorted({finalist.test.n for finalist in findings.finalists})
+    seeds = [finalist.test.n for finalist in findings.finalists]
     if seeds:
-        many = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        plural = "" if seeds == [1] else "s"
-        words.insert(0, f"{counted(len(findings.finalists), 'finalist')}, {many} seed{plural} each")
+        words.insert(0, f"{counted(len(seeds), 'finalist')}, {counted_range(seeds, 'seed')} each")
     beside = overview.random_beside
     if beside is not None:
         words.append(f"{_verdict_of(beside)} the best of as much random search")
@@ -248,7 +240,7 @@ def _chips(findings: Findings, sample: str) -> tuple[str, ...]:
 
 def _verdict_of(compared: ComparedTo) -> str:
     if compared.verdict == "unclear":
-        return f"cannot be told{_within(compared)} from"
+        return f"cannot be told{within(compared)} from"
     return f"{compared.verdict} than"
 
 

@@ -182,12 +182,8 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ends(standing: Standing) -> tuple[float, ...]:
-    """The value, and the ends of its bar: the difference's interval around the baseline's value."""
-    beside = standing.beside
-    if beside is None or beside.difference.low is None or beside.difference.high is None:
-        return (standing.expected,)
-    zero = standing.expected - beside.difference.mean
-    return standing.expected, zero + beside.difference.low, zero + beside.difference.high
+    """The value, and the ends of its bar."""
+    return standing.expected, *(standing.bar or ())
 
 
 def _marks(

@@ -298,7 +298,7 @@ def _context(values: Mapping[str, Any]) -> ReportContext:
         sites=Sites(sites, blocks=tuple(values["blocks"])),
         origin=Origin(**_with_tuples(values["origin"])) if values["origin"] else None,
         base=values["base"],
-        classes=tuple(values.get("classes", ())),
+        classes=tuple(values["classes"]),
         state=values["state"],
     )
 

@@ -6,12 +6,14 @@ All text is escaped; the only HTML that enters a page unescaped is what this fil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
+
+if TYPE_CHECKING:  # only `compare` draws with it, and it takes a while to import
+    import plotly.graph_objects as go
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -70,7 +72,7 @@ def asset(name: str) -> Markup:
     return Markup((ASSETS / name).read_text(encoding="utf-8"))
 
 
-def embedded(figure: go.Figure, name: str) -> Markup:
+def embedded(figure: "go.Figure", name: str) -> Markup:
     """A figure as HTML, in an element of this id; plotly.js is in the page's head.
 
     Plotly would give it a random id, and a page that is made again must be the same page.

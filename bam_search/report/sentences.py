@@ -110,11 +110,15 @@ def _verdict_words(compared: ComparedTo) -> str:
     other, words = _rival_name(compared.other), _difference_words(compared)
     if compared.verdict != "unclear":
         return f"{compared.verdict} than {other}: {words}"
-    metric, within = compared.record.metric, ""
-    if compared.smallest is not None:
-        smallest = metric.with_difference_unit(metric.text(compared.smallest))
-        within = f" within {smallest}"
-    return f"cannot be told from {other}{within}: {words}"
+    return f"cannot be told from {other}{within(compared)}: {words}"
+
+
+def within(compared: ComparedTo) -> str:
+    """' within 0.85 points', the smallest difference that could be told; '' if it is not known."""
+    metric = compared.record.metric
+    if compared.smallest is None:
+        return ""
+    return f" within {metric.with_difference_unit(metric.text(compared.smallest))}"
 
 
 def _difference_words(compared: ComparedTo) -> str:

@@ -8,6 +8,7 @@ from bam_search.analysis.statistics import VERDICT_LEVEL
 from bam_search.report.payload import ReportContext
 from bam_search.report.sentences import believability_lines
 from bam_search.study.record import Record
+from bam_search.words import counted_range
 
 BAM = """\
 @inproceedings{park2018bam,
@@ -97,10 +98,8 @@ def _what(context: ReportContext, findings: Findings) -> str:
 
 def _seeds(overview: Overview) -> str:
     """'3 to 9 seeds', '1 seed'."""
-    counts = sorted({len(one.record.test_metrics) for one in overview.standings})
-    if len(counts) > 1:
-        return f"{counts[0]} to {counts[-1]} seeds"
-    return f"{counts[0]} seed{'s' if counts[0] > 1 else ''}"
+    counts = [len(one.record.test_metrics) for one in overview.standings]
+    return counted_range(counts, "seed")
 
 
 def _ring(overview: Overview) -> list[str]:

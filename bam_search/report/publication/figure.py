@@ -92,22 +92,13 @@ def _panel(findings: Findings, overview: Overview, cost: str) -> Panel:
 
 def _point(findings: Findings, overview: Overview, one: Standing, cost: str) -> Point:
     record = one.record
-    low, high = _bar(one)
+    low, high = one.bar or (None, None)
     marker, colour = _look(findings, overview, record, cost)
     is_recommended = record is overview.recommended
     name = label_of(findings, record)
     return Point(
         record.objective(cost), one.expected, low, high, name, marker, colour, is_recommended
     )
-
-
-def _bar(one: Standing) -> tuple[float | None, float | None]:
-    """The interval of the difference to the baseline, around the baseline's value."""
-    difference = one.beside.difference if one.beside else None
-    if difference is None or difference.low is None or difference.high is None:
-        return None, None
-    zero = one.expected - difference.mean
-    return zero + difference.low, zero + difference.high
 
 
 def _look(findings: Findings, overview: Overview, record: Record, cost: str) -> tuple[str, str]:

@@ -46,7 +46,7 @@ WIDE, LONGEST = 36, 60
 """If a name is longer than this, names are broken into lines; a longer placement stands by tag."""
 
 
-def latex(context: ReportContext, findings: Findings, is_all: bool = False) -> str:
+def latex(context: ReportContext, findings: Findings, is_all: bool) -> str:
     """The table with rules of the package booktabs."""
     cells = _cells(findings, is_all)
     is_long = max(len(row[0]) for row in cells) > WIDE
@@ -72,7 +72,7 @@ def latex(context: ReportContext, findings: Findings, is_all: bool = False) -> s
     return "\n".join(lines)
 
 
-def markdown(context: ReportContext, findings: Findings, is_all: bool = False) -> str:
+def markdown(context: ReportContext, findings: Findings, is_all: bool) -> str:
     """The table as GitHub shows it, the caption below."""
     header, *rows = _cells(findings, is_all)
     rule = ["---", *["---:"] * (len(header) - 1)]
@@ -80,14 +80,14 @@ def markdown(context: ReportContext, findings: Findings, is_all: bool = False) -
     return "\n".join([*lines, "", _markdown(_caption(context, findings, is_all))])
 
 
-def csv(_context: ReportContext, findings: Findings, is_all: bool = True) -> str:
+def csv(_context: ReportContext, findings: Findings, is_all: bool) -> str:
     """One row a placement, one column a number, none of them rounded."""
     overview = _overview(findings)
     rows = [_values(findings, overview, one) for one in _shown(overview, is_all)]
     return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n").rstrip("\n")
 
 
-def citations(context: ReportContext, _findings: Findings, _is_all: bool = False) -> str:
+def citations(context: ReportContext, _findings: Findings, _is_all: bool) -> str:
     """What to cite, for BibTeX."""
     return bibtex(context)
 
