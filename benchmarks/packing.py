@@ -29,8 +29,8 @@ import torchvision
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from bam_search.score.device import choose
-from bam_search.tasks.classification import cache
 from bam_search.tasks.classification.sources import locate
+from bam_search.tasks.pictures import cache
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Dataset
 from benchmarks.ladder import environment

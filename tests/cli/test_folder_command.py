@@ -6,7 +6,7 @@ import pytest
 from conftest import run_command
 from photos import fill
 
-from bam_search.tasks.classification import cache
+from bam_search.tasks.pictures import cache
 
 DRY = ("run", "--study", "placement", "--device", "cpu", "--dry-run")
 

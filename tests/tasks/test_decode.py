@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bam_search.tasks.classification.decode import (
+from bam_search.tasks.pictures.decode import (
     UnreadableImage,
     pixels_of,
     size_of,

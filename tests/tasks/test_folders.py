@@ -10,8 +10,8 @@ from photos import CLASSES, fill, save
 
 from bam_search.errors import UserError
 from bam_search.model.load import Inputs
-from bam_search.tasks.classification import cache
 from bam_search.tasks.classification.sources import locate
+from bam_search.tasks.pictures import cache
 from bam_search.tasks.reading import Reading
 
 

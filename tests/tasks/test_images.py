@@ -57,7 +57,7 @@ def test_the_digest_is_that_of_the_same_images_in_memory_read_piece_by_piece(
     pair: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = (Dataset("", "", some, some.first(5)).digest for some in pair)
-    monkeypatch.setattr("bam_search.tasks.classification.images.CHUNK", 7 * 12 * 10 * 3)
+    monkeypatch.setattr("bam_search.tasks.pictures.pixels.CHUNK", 7 * 12 * 10 * 3)
     mapped = pair[1]
     assert [len(chunk) for chunk in mapped.chunks()] == [7] * 7 + [1]
     assert {Dataset("", "", some, some.first(5)).digest for some in pair} == {whole}

@@ -17,8 +17,8 @@ from photos import fill, save
 from PIL import Image
 
 from bam_search.errors import UserError
-from bam_search.tasks.classification import cache, pack, pictures
 from bam_search.tasks.classification.sources import locate
+from bam_search.tasks.pictures import cache, encoded, pack
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Dataset
 
@@ -35,7 +35,7 @@ class Work:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read = self.decoded = 0
-        size_of, pixels_of = pictures.size_of, pack.pixels_of
+        size_of, pixels_of = encoded.size_of, pack.pixels_of
 
         def reading(content: bytes) -> tuple[int, int]:
             self.read += 1
@@ -45,7 +45,7 @@ class Work:
             self.decoded += 1
             return pixels_of(content, height, width)
 
-        monkeypatch.setattr(pictures, "size_of", reading)
+        monkeypatch.setattr(encoded, "size_of", reading)
         monkeypatch.setattr(pack, "pixels_of", decoding)
 
     def of(self, folder: Path, **reading: object) -> tuple[int, int]:
@@ -251,7 +251,7 @@ def test_a_class_of_which_nothing_can_be_read_is_a_sentence(photos: Path) -> Non
 SCRIPT = textwrap.dedent(
     """
     import sys, time
-    from bam_search.tasks.classification import pack
+    from bam_search.tasks.pictures import pack
     from bam_search.tasks.classification.sources import locate
     pixels_of = pack.pixels_of
     def slow(*arguments):

@@ -13,8 +13,8 @@ from PIL import Image
 
 from bam_search.errors import UserError
 from bam_search.model.load import Inputs
-from bam_search.tasks.classification import cache
 from bam_search.tasks.classification.sources import locate
+from bam_search.tasks.pictures import cache
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

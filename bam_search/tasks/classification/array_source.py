@@ -9,11 +9,12 @@ from bam_search.errors import UserError
 from bam_search.tasks.classification import cifar100
 from bam_search.tasks.classification.arrays import LabelledImages, images_of
 from bam_search.tasks.classification.cifar100 import CIFAR, CIFAR_INPUTS
-from bam_search.tasks.classification.decode import resized
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.notes import class_notes
-from bam_search.tasks.classification.sizing import Size, Sizing, sizing, text
-from bam_search.tasks.classification.threads import chunks, in_order
+from bam_search.tasks.classification.sizing import Sizing, sizing
+from bam_search.tasks.pictures.decode import resized
+from bam_search.tasks.pictures.sizes import Size, text
+from bam_search.tasks.pictures.threads import chunks, in_order
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Dataset, Source, digests
 

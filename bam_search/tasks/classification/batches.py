@@ -14,7 +14,7 @@ from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.normalisation import Normalisation
 from bam_search.tasks.classification.plan import EpochPlan
 from bam_search.tasks.classification.ring import Ring, fill, steps_a_window
-from bam_search.tasks.classification.sizing import Size
+from bam_search.tasks.pictures.sizes import Size
 from bam_search.tasks.recipe import Recipe
 
 

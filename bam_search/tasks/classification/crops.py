@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from bam_search.tasks.classification.images import as_measured, scaled
 from bam_search.tasks.classification.plan import EpochPlan, Frame
-from bam_search.tasks.classification.sizing import Size
+from bam_search.tasks.pictures.sizes import Size
 
 SHARE_PADDED = 1 / 8
 """By this share of its shorter side an image is padded on each side, before it is cropped.

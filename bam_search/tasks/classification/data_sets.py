@@ -20,9 +20,7 @@ from bam_search.space.user_file import function_of
 from bam_search.tasks.classification.array_source import array_source, fitted, named
 from bam_search.tasks.classification.arrays import Classes, Layout, labels_of, pixels_of
 from bam_search.tasks.classification.cifar100 import BROKEN, DATA_FOLDER
-from bam_search.tasks.classification.decode import scaled, upright_size
 from bam_search.tasks.classification.npz import KEYS
-from bam_search.tasks.classification.pack import pack_rows
 from bam_search.tasks.classification.picture_source import (
     SPLIT,
     Labelled,
@@ -30,9 +28,12 @@ from bam_search.tasks.classification.picture_source import (
     picture_source,
     split,
 )
-from bam_search.tasks.classification.pictures import File, pictures_in
-from bam_search.tasks.classification.sizing import Size, sizing
-from bam_search.tasks.classification.threads import in_order
+from bam_search.tasks.classification.sizing import sizing
+from bam_search.tasks.pictures.decode import scaled, upright_size
+from bam_search.tasks.pictures.encoded import File, pictures_in
+from bam_search.tasks.pictures.pack import pack_rows
+from bam_search.tasks.pictures.sizes import Size
+from bam_search.tasks.pictures.threads import in_order
 from bam_search.tasks.reading import Progress, Reading
 from bam_search.tasks.task import Source
 

@@ -5,7 +5,6 @@ FOLDER/CLASS/*         of which a fifth of each class is the test part
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from bam_search.errors import UserError
-from bam_search.tasks.classification.parts import TEST, TRAIN
 from bam_search.tasks.classification.picture_source import (
     SPLIT,
     Labelled,
@@ -21,19 +19,13 @@ from bam_search.tasks.classification.picture_source import (
     picture_source,
     split,
 )
-from bam_search.tasks.classification.pictures import File, pictures_in
+from bam_search.tasks.pictures.encoded import File, pictures_in
+from bam_search.tasks.pictures.parts import TEST, TRAIN
+from bam_search.tasks.pictures.walk import folders_in, is_picture, walk
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Source
 from bam_search.words import counted
 
-PICTURES = (
-    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".png", ".tga", ".tif", ".tiff", ".webp"),
-    *(".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx"),
-    *(".pbm", ".pgm", ".pnm", ".ppm"),
-)
-"""The ends of the names of files that are pictures."""
-HIDDEN = re.compile(r"(^|/)(\.|__MACOSX(/|$))")
-"""What a path has that is hidden: a name that begins with a dot, or what macOS adds to archives."""
 LAYOUT = (
     "a folder has train/CLASS/* and val/CLASS/* or test/CLASS/*, or CLASS/*: "
     "a folder for each class"
@@ -85,9 +77,9 @@ def folder_source(path: Path, reading: Reading) -> Source:
 
 def _parts(path: Path) -> dict[str, str]:
     """The names of the folders "train" and "test"; "." for the training part is the folder."""
-    folders = {entry.name.lower(): entry.name for entry in _folders(path)}
+    folders = {entry.name.lower(): entry.name for entry in folders_in(path)}
     parts = {name: folder for name, folder in folders.items() if name in (*TRAIN, *TEST)}
-    with_classes = {name: folder for name, folder in parts.items() if _folders(path / folder)}
+    with_classes = {name: folder for name, folder in parts.items() if folders_in(path / folder)}
     train = next((with_classes[name] for name in TRAIN if name in with_classes), None)
     test = next((with_classes[name] for name in TEST if name in with_classes), None)
     if test and not train:
@@ -100,57 +92,24 @@ def _parts(path: Path) -> dict[str, str]:
     return {"train": train} | ({"test": test} if test else {})
 
 
-def _folders(path: Path) -> list[os.DirEntry[str]]:
-    """The folders in a folder, sorted, without hidden ones."""
-    with os.scandir(path) as entries:
-        folders = [entry for entry in entries if entry.is_dir() and not HIDDEN.search(entry.name)]
-    return sorted(folders, key=lambda entry: entry.name)
-
-
 def _found(root: Path, part: str) -> Found:
     """The pictures below a folder of classes; their paths are those below `root`."""
     above = "" if part == "." else f"{part}/"
     files: dict[str, list[File]] = {}
     others: list[str] = []
     nested = 0
-    for folder in _folders(root / part):
+    for folder in folders_in(root / part):
         files[folder.name] = []
-        for name, entry in _walk(folder.path, f"{above}{folder.name}", frozenset()):
-            if not _is_picture(name):
+        for name, entry in walk(folder.path, f"{above}{folder.name}", frozenset()):
+            if not is_picture(name):
                 others.append(name)
                 continue
             stat = entry.stat()
             files[folder.name].append(File(name, stat.st_size, stat.st_mtime_ns))
             nested += len(name) > len(above) + len(folder.name) + 1 + len(entry.name)
     with os.scandir(root / part) as entries:
-        loose = [entry.name for entry in entries if entry.is_file() and _is_picture(entry.name)]
+        loose = [entry.name for entry in entries if entry.is_file() and is_picture(entry.name)]
     return Found(files, nested, [*others, *(f"{above}{name}" for name in sorted(loose))])
-
-
-def _walk(
-    folder: str, name: str, above: frozenset[tuple[int, int]]
-) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield each file below a folder, sorted, after its path, in which `name` is the folder.
-
-    Links to folders are followed, except to one of those `above`.
-    """
-    stat = Path(folder).stat()
-    here = (stat.st_dev, stat.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        inside = sorted(entries, key=lambda entry: entry.name)
-    for entry in inside:
-        path = f"{name}/{entry.name}"
-        if entry.is_dir():
-            yield from _walk(entry.path, path, above | {here})
-        elif entry.is_file():
-            yield path, entry
-
-
-def _is_picture(path: str) -> bool:
-    """Whether it looks like one; what is hidden, or lies in a hidden folder, is none."""
-    return path.lower().endswith(PICTURES) and not HIDDEN.search(path)
 
 
 def _check(path: Path, part: str, found: Found) -> None:
@@ -169,7 +128,7 @@ def _check(path: Path, part: str, found: Found) -> None:
 
 
 def _no_classes(where: Path, found: Found) -> UserError:
-    loose = [name for name in found.others if _is_picture(name)]
+    loose = [name for name in found.others if is_picture(name)]
     if loose:
         return UserError(
             f"{where} has {counted(len(loose), 'image')}, and no folder of a class",
@@ -180,8 +139,8 @@ def _no_classes(where: Path, found: Found) -> UserError:
 
 def _below(where: Path, hint: str) -> str:
     """A hint: a folder in `where` that looks like what is wanted, if there is one."""
-    for entry in _folders(where):
-        inside = [below.name.lower() for below in _folders(where / entry.name)]
+    for entry in folders_in(where):
+        inside = [below.name.lower() for below in folders_in(where / entry.name)]
         if any(name in TRAIN for name in inside) or len(inside) > 1:
             return f"did you mean {where / entry.name}?"
     return hint
@@ -222,7 +181,7 @@ def _notes(path: Path, parts: Mapping[str, str], found: Mapping[str, Found]) -> 
     nested = sum(part.nested for part in found.values())
     if nested:
         yield f"{counted(nested, 'image')} in folders below that of a class count as that class's"
-    folders = [entry.name for entry in _folders(path)]
+    folders = [entry.name for entry in folders_in(path)]
     unused = [name for name in folders if name not in parts.values()]
     if parts["train"] != "." and unused:
         yield f"not used: {', '.join(f'{name}/' for name in unused)}"

@@ -1,9 +1,7 @@
 """Labelled images on the host, in memory or in a mapped file."""
 
-import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,21 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bam_search.errors import UserError
-from bam_search.tasks.classification.cache import VARIABLE
 from bam_search.tasks.classification.sizing import measured_of
-
-CHUNK = 2**24
-"""About how many bytes of pixels are read at a time where all are looked at."""
+from bam_search.tasks.pictures.pixels import Pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
     """Images of one size with their labels: `y`, (N,) int64 from 0.
 
-    `stored` is (M, h, w, C) uint8. Without `index` it is these images. If it is a mapped file
-    (`np.load(..., mmap_mode="r")`) they are the rows `index`, (N,): pixels are read when they are
-    asked for, and a process that receives the images opens the file itself.
+    `stored` and `index` are those of `Pixels`.
     """
 
     stored: np.ndarray
@@ -38,41 +30,28 @@ class Images:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(h, w, C) of an image."""
-        height, width, channels = self.stored.shape[1:]
-        return height, width, channels
+        return self._pixels.shape
 
     @property
     def x(self) -> np.ndarray:
         """(N, h, w, C) uint8: all pixels, in memory."""
-        return self.stored if self._in_memory else self.read(np.arange(len(self)))
+        return self._pixels.x
 
     def read(self, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """(n, h, w, C) uint8: the pixels of the images at `index`, copied; into `out` if given."""
-        rows = index if self.index is None else self.index[index]
-        # "clip": numpy would otherwise copy once more. The rows are all there.
-        return np.take(np.asarray(self.stored), rows, axis=0, out=out, mode="clip")
+        return self._pixels.read(index, out)
 
     def chunks(self) -> Iterator[np.ndarray]:
         """The pixels of all images, in their order, some megabytes at a time."""
-        size = max(1, CHUNK // int(np.prod(self.shape)))
-        for start in range(0, len(self), size):
-            stop = min(start + size, len(self))
-            if self._in_memory:
-                yield self.stored[start:stop]
-            else:
-                yield self.read(np.arange(start, stop))
+        return self._pixels.chunks()
 
     def take(self, index: np.ndarray) -> "Images":
         """The images at `index`."""
-        if self._in_memory:
-            return Images(self.stored[index], self.y[index])
-        return Images(self.stored, self.y[index], self._rows[index])
+        return _labelled(self._pixels.take(index), self.y[index])
 
     def first(self, n: int) -> "Images":
         """The first `n` images; they share the memory."""
-        if self._in_memory:
-            return Images(self.stored[:n], self.y[:n])
-        return Images(self.stored, self.y[:n], self._rows[:n])
+        return _labelled(self._pixels.first(n), self.y[:n])
 
     def arrays(self) -> Iterable[np.ndarray]:
         """Pixels, piece by piece, and labels."""
@@ -80,18 +59,15 @@ class Images:
         yield self.y
 
     @property
-    def _in_memory(self) -> bool:
-        return not is_mapped(self.stored)
-
-    @property
-    def _rows(self) -> np.ndarray:
-        return np.arange(len(self)) if self.index is None else self.index
+    def _pixels(self) -> Pixels:
+        return Pixels(self.stored, self.index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._in_memory:
-            return Images, (self.stored, self.y, self.index)
-        file: Any = self.stored  # numpy's stubs know no `filename` and `offset`
-        return _opened, (str(file.filename), file.offset, file.shape, self.y, self.index)
+        return _labelled, (self._pixels, self.y)
+
+
+def _labelled(pixels: Pixels, y: np.ndarray) -> Images:
+    return Images(pixels.stored, y, pixels.index)
 
 
 def as_measured(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -115,24 +91,3 @@ def scaled(pixels: Tensor, size: tuple[int, int]) -> Tensor:
         planes = planes.float()
     planes = functional.interpolate(planes, smaller, mode="bilinear", antialias=True)
     return planes.round().to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def is_mapped(x: np.ndarray) -> bool:
-    """Whether `x` is a whole mapped file; a part of one no longer knows where it begins."""
-    return isinstance(x, np.memmap) and isinstance(x.base, mmap.mmap)
-
-
-def _opened(
-    path: str, offset: int, shape: tuple[int, ...], y: np.ndarray, index: np.ndarray | None
-) -> Images:
-    """The images of a mapped file, in the process that received them. Raises UserError."""
-    try:
-        stored: np.ndarray = np.memmap(path, np.uint8, "r", offset, shape)
-    except (OSError, ValueError) as error:
-        why = "is not there" if not Path(path).exists() else f"cannot be mapped: {error}"
-        # In one line: of what a worker says, the last one is told.
-        raise UserError(
-            f"the packed images {path} {why}, on the machine of a worker: "
-            f"keep them in a folder that all machines share, which {VARIABLE} names"
-        ) from None
-    return Images(stored, y, index)

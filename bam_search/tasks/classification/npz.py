@@ -10,8 +10,8 @@ from bam_search.model.load import Inputs
 from bam_search.tasks.classification.array_source import dataset_of, labelled
 from bam_search.tasks.classification.arrays import Classes, Layout, check_filled, labels_of
 from bam_search.tasks.classification.cifar100 import BROKEN
-from bam_search.tasks.classification.folders import PICTURES
 from bam_search.tasks.classification.notes import class_notes
+from bam_search.tasks.pictures.walk import PICTURES
 from bam_search.tasks.task import Dataset, Source
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")

@@ -15,8 +15,9 @@ from bam_search.tasks.classification.crops import Middles
 from bam_search.tasks.classification.images import Images, as_measured
 from bam_search.tasks.classification.normalisation import Normalisation
 from bam_search.tasks.classification.ring import Ring, fill, steps_a_window
-from bam_search.tasks.classification.sizing import Size, measured_of
+from bam_search.tasks.classification.sizing import measured_of
 from bam_search.tasks.metric import binomial
+from bam_search.tasks.pictures.sizes import Size
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Measured, Model
 

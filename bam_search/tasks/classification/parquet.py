@@ -18,7 +18,6 @@ import numpy as np
 from bam_search.errors import UserError, first_line
 from bam_search.tasks.classification.array_source import named
 from bam_search.tasks.classification.arrays import Classes, labels_of
-from bam_search.tasks.classification.parts import TEST, TRAIN
 from bam_search.tasks.classification.picture_source import (
     SPLIT,
     Labelled,
@@ -26,7 +25,8 @@ from bam_search.tasks.classification.picture_source import (
     picture_source,
     split,
 )
-from bam_search.tasks.classification.pictures import File, Pictures, known_pictures
+from bam_search.tasks.pictures.encoded import File, Pictures, known_pictures
+from bam_search.tasks.pictures.parts import TEST, TRAIN
 from bam_search.tasks.reading import Progress, Reading
 from bam_search.tasks.task import Source
 

@@ -9,10 +9,11 @@ import numpy as np
 from bam_search.errors import UserError
 from bam_search.model.load import Inputs
 from bam_search.tasks.classification.images import Images
-from bam_search.tasks.classification.notes import class_notes, sizes_words, twice_notes
-from bam_search.tasks.classification.pack import Pack, key_of, pack
-from bam_search.tasks.classification.pictures import Facts, Pictures
+from bam_search.tasks.classification.notes import class_notes
 from bam_search.tasks.classification.sizing import Sizing, sizing
+from bam_search.tasks.pictures.encoded import Facts, Pictures
+from bam_search.tasks.pictures.pack import Pack, key_of, pack
+from bam_search.tasks.pictures.sizes import sizes_words, twice_notes
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Dataset, Source
 from bam_search.words import counted

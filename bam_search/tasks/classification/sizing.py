@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bam_search.tasks.pictures.sizes import Size, text
 from bam_search.tasks.reading import Reading
 
-Size = tuple[int, int]
 ROOM = 8 / 7
 """How much larger than what is measured an image is: a centre crop leaves out the border.
 
@@ -83,8 +83,3 @@ def _chosen(sizes: np.ndarray, largest: int) -> tuple[Size, str]:
 def _size(sides: np.ndarray) -> Size:
     height, width = map(int, sides)
     return height, width
-
-
-def text(size: Size) -> str:
-    """'64x48', height first."""
-    return f"{size[0]}x{size[1]}"

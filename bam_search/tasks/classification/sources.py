@@ -17,10 +17,11 @@ from bam_search.tasks.classification.data_sets import (
     function_source,
     torchvision_source,
 )
-from bam_search.tasks.classification.folders import PICTURES, folder_source
+from bam_search.tasks.classification.folders import folder_source
 from bam_search.tasks.classification.npz import KEYS, npz_source
 from bam_search.tasks.classification.parquet import parquet_files, parquet_source
 from bam_search.tasks.classification.task import Classification, top1_error
+from bam_search.tasks.pictures.walk import PICTURES
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Source
 

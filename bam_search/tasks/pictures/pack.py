@@ -18,11 +18,11 @@ from typing import BinaryIO
 import numpy as np
 
 from bam_search.files import atomic_write, write
-from bam_search.tasks.classification.cache import cache_folder, check_space
-from bam_search.tasks.classification.decode import UnreadableImage, pixels_of
-from bam_search.tasks.classification.pictures import Pictures
-from bam_search.tasks.classification.sizing import Size
-from bam_search.tasks.classification.threads import chunks, in_order
+from bam_search.tasks.pictures.cache import cache_folder, check_space
+from bam_search.tasks.pictures.decode import UnreadableImage, pixels_of
+from bam_search.tasks.pictures.encoded import Pictures
+from bam_search.tasks.pictures.sizes import Size
+from bam_search.tasks.pictures.threads import chunks, in_order
 from bam_search.tasks.reading import Progress
 
 VERSION = 1

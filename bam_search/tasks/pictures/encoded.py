@@ -16,9 +16,9 @@ import numpy as np
 
 from bam_search.errors import first_line
 from bam_search.files import atomic_write
-from bam_search.tasks.classification.cache import cache_folder
-from bam_search.tasks.classification.decode import UnreadableImage, size_of
-from bam_search.tasks.classification.threads import chunks, in_order
+from bam_search.tasks.pictures.cache import cache_folder
+from bam_search.tasks.pictures.decode import UnreadableImage, size_of
+from bam_search.tasks.pictures.threads import chunks, in_order
 from bam_search.tasks.reading import Progress
 
 AT_A_TIME = 64

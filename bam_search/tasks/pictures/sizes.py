@@ -1,0 +1,33 @@
+"""The sizes of pictures in words, and lines about pictures that a dry run tells."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bam_search.words import counted
+
+Size = tuple[int, int]
+"""(H, W) in pixels."""
+
+
+def text(size: Size) -> str:
+    """'64x48', height first."""
+    return f"{size[0]}x{size[1]}"
+
+
+def sizes_words(sizes: np.ndarray) -> str:
+    """A line about the sizes of pictures, (N, 2): height and width."""
+    by_area = sizes[np.argsort(sizes.astype(np.int64).prod(1), kind="stable")]
+    least, most = (text((int(h), int(w))) for h, w in (by_area[0], by_area[-1]))
+    if (sizes == sizes[0]).all():
+        return f"all pictures are {least} px"
+    middle = text((int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))))
+    return f"pictures are {least} to {most} px, height x width; the median is {middle}"
+
+
+def twice_notes(names: Sequence[str]) -> Iterator[str]:
+    """Yield a line about the test pictures of these names, which are training pictures too."""
+    if names:
+        verb = "is a training picture" if len(names) == 1 else "are training pictures"
+        pictures = counted(len(names), "test picture")
+        yield f"{pictures} {verb} too, byte for byte, such as {names[0]}"
