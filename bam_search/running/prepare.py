@@ -12,7 +12,6 @@ from torch import nn
 
 from bam_search.config import assignment, flat, known
 from bam_search.errors import UserError, first_line, nearest
-from bam_search.model.arguments import main_tensor
 from bam_search.model.attach import fit_to_sites
 from bam_search.model.attention import module_files, origin, use_module_files
 from bam_search.model.build import sites_of, start_of
@@ -30,6 +29,7 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Site, Sites
 from bam_search.tasks.load_task import task_on
+from bam_search.tasks.outputs import Outputs
 from bam_search.tasks.reading import Progress, silent
 from bam_search.tasks.task import Dataset, Source, Task
 
@@ -232,7 +232,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     start = start_of(space, study.start)
     choice_space = choice_space_of(space, sites)
     costs = cost_table(space, sites, gated=study.start.insertion == "identity")
-    check_outputs(costs.net, space)
+    check_outputs(costs.net, space, task.outputs)
     references, notes = _references(study, sites, costs)
     only_compares = study.trials == len(study.references)
     if only_compares:
@@ -338,16 +338,13 @@ def _equal(references: Mapping[str, Placement]) -> Iterator[str]:
             )
 
 
-def check_outputs(net: nn.Module, space: SearchSpace) -> None:
-    """Raise UserError if the backbone does not return one tensor (samples, outputs).
-
-    In training it may add others to that one, as networks with auxiliary heads do.
-    """
-    images = torch.zeros(2, *space.input_shape)
+def check_outputs(net: nn.Module, space: SearchSpace, outputs: Outputs) -> None:
+    """Raise UserError if the backbone does not return what the task needs, in eval and training."""
+    inputs = torch.zeros(2, *space.input_shape)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        evaluated: object = net.eval()(images)
+        evaluated = outputs.returned(net.eval(), inputs, training=False)
         try:
-            trained = main_tensor(net.train()(images))
+            trained = outputs.returned(net.train(), inputs, training=True)
         except Exception as error:  # a user's model can raise anything; the user has to read it
             raise UserError(
                 f"the backbone of {space.name} cannot run in training on 2 samples: "
@@ -355,11 +352,12 @@ def check_outputs(net: nn.Module, space: SearchSpace) -> None:
             ) from error
         finally:
             net.eval()
-    for output, when in ((evaluated, ""), (trained, " in training")):
-        if not (isinstance(output, torch.Tensor) and output.shape == (2, space.classes)):
+    for output, training in ((evaluated, False), (trained, True)):
+        if not outputs.fits(output, 2, training):
+            when = " in training" if training else ""
             raise UserError(
                 f"the backbone of {space.name} returns {_form(output)} for 2 samples{when}",
-                f"a study needs one tensor (2, {space.classes})",
+                f"a study needs {outputs.text(2, training)}",
             )
 
 

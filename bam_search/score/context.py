@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bam_search.score.device import Device, room_for_samples
+from bam_search.tasks.outputs import Model
 from bam_search.tasks.recipe import Recipe
-from bam_search.tasks.task import Model, Task, TrainingData
+from bam_search.tasks.task import Task, TrainingData
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +40,9 @@ class TrainingContext:
     def model(self, net: nn.Module) -> Model:
         """The model in the precision of the training, as tasks call it."""
 
-        def forward(inputs: Tensor) -> Any:
+        def forward(*inputs: Any) -> Any:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                return net(inputs)
+                return net(*inputs)
 
         return forward
 

@@ -16,15 +16,10 @@ from torch import Tensor
 
 from bam_search.model.load import Inputs
 from bam_search.tasks.metric import Metric
+from bam_search.tasks.outputs import Model, Outputs
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
-
-Model = Callable[[Tensor], Any]
-"""A model as a task calls it, in the precision of the training: inputs -> what the model returns.
-
-Under bfloat16 it returns bfloat16; a loss begins with `.float()`.
-"""
 
 
 class Samples(Protocol):
@@ -272,6 +267,7 @@ class Task(Protocol):
         sample: what one sample is called, such as "image"; its plural has an s.
         metric: what is measured on held-out samples.
         inputs: what a backbone gets and how many outputs it has.
+        outputs: what a backbone must return, such as `OneTensor((100,))`.
         recipe_keys: which of `bam_search.tasks.recipe.TASK_KEYS` it uses; the others may not be
             set.
     """
@@ -287,6 +283,9 @@ class Task(Protocol):
 
     @property
     def inputs(self) -> Inputs: ...
+
+    @property
+    def outputs(self) -> Outputs: ...
 
     @property
     def recipe_keys(self) -> tuple[str, ...]: ...

@@ -20,6 +20,7 @@ from bam_search.score.train import train
 from bam_search.space.search_space import SearchSpace
 from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
+from bam_search.tasks.outputs import OneTensor
 from bam_search.tasks.recipe import Recipe
 
 CPU = choose("cpu")
@@ -91,7 +92,7 @@ def test_a_head_of_training_is_no_site_and_the_study_takes_the_network(form: str
     sites = find_sites(net, (3, 32, 32))
     assert sites.names == ("one", "two")
     assert sites.refused["extra"] == "is not called in a forward pass"
-    check_outputs(net, SearchSpace("mine", Auxiliary, (3, 32, 32), 100))
+    check_outputs(net, SearchSpace("mine", Auxiliary, (3, 32, 32), 100), OneTensor((100,)))
     assert not net.training
 
 
@@ -107,4 +108,4 @@ def test_a_head_of_training_is_no_site_and_the_study_takes_the_network(form: str
 def test_a_network_without_main_logits_is_refused_before_training(form: Form, message: str) -> None:
     space = SearchSpace("mine", Auxiliary, (3, 32, 32), 100)
     with pytest.raises(UserError, match=message):
-        check_outputs(Auxiliary(form), space)
+        check_outputs(Auxiliary(form), space, OneTensor((100,)))

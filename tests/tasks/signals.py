@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from bam_search.model.load import Inputs
 from bam_search.space.search_space import SearchSpace
 from bam_search.tasks.metric import Metric
+from bam_search.tasks.outputs import Model, OneTensor
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
-from bam_search.tasks.task import Dataset, Gallery, Measured, Model, Source, Split
+from bam_search.tasks.task import Dataset, Gallery, Measured, Source, Split
 
 CLASSES = 4
 
@@ -165,6 +166,7 @@ def f1(counts: np.ndarray) -> np.ndarray:
 
 F1 = Metric("F1 of counts", larger_is_better=True, decimals=4)
 INPUTS = Inputs((1, 16, 16), CLASSES)
+LOGITS = OneTensor((CLASSES,))
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ class CountWaves:
     sample: str = "signal"
     metric: Metric = F1
     inputs: Inputs = INPUTS
+    outputs: OneTensor = LOGITS
     recipe_keys: tuple[str, ...] = ()
 
     def locate(self, wanted: str, reading: Reading) -> Source:

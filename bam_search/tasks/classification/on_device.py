@@ -17,9 +17,10 @@ from bam_search.tasks.classification.normalisation import Normalisation
 from bam_search.tasks.classification.ring import Ring, fill, steps_a_window
 from bam_search.tasks.classification.sizing import measured_of
 from bam_search.tasks.metric import binomial
+from bam_search.tasks.outputs import Model
 from bam_search.tasks.pictures.sizes import Size
 from bam_search.tasks.recipe import Recipe
-from bam_search.tasks.task import Measured, Model
+from bam_search.tasks.task import Measured
 
 BATCH = {"cpu": 125, "cuda": 1000}
 """Images of 32x32 that are measured at a time: as many as stay in a core's cache, or fill a GPU.

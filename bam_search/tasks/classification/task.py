@@ -12,6 +12,7 @@ from bam_search.tasks.classification.images import Images, as_measured
 from bam_search.tasks.classification.on_device import TrainingImages
 from bam_search.tasks.classification.stratified import split_stratified
 from bam_search.tasks.metric import Metric
+from bam_search.tasks.outputs import OneTensor
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import TASK_KEYS, Recipe
 from bam_search.tasks.split import SplitSizes
@@ -38,6 +39,11 @@ class Classification:
     sample: str = "image"
     metric: Metric = TOP1_ERROR
     recipe_keys: tuple[str, ...] = TASK_KEYS
+
+    @property
+    def outputs(self) -> OneTensor:
+        """The logits of the classes."""
+        return OneTensor((self.inputs.classes,))
 
     @property
     def _size(self) -> tuple[int, int]:
