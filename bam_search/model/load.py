@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from bam_search.errors import UserError, nearest
+from bam_search.model.detector import for_batches
 from bam_search.model.find_sites import IMAGENET_SHAPE
 from bam_search.model.trace import Shape
 from bam_search.space.model_name import EXAMPLE, ModelName, is_model_name
@@ -23,11 +24,20 @@ from bam_search.space.user_file import function_of
 RESERVED: Mapping[str, str] = {
     "num_classes": "the task says how many classes there are",
     **dict.fromkeys(
-        ("weights", "pretrained", "checkpoint_path"),
+        ("weights", "weights_backbone", "pretrained", "checkpoint_path"),
         "pretrained weights of a study are a file: --weights FILE",
     ),
 }
 """The arguments of a library's models that are not the user's, and why."""
+OTHER_TARGETS = ("mask", "keypoint")
+"""Detectors of torchvision with these in their names learn from more than boxes."""
+DETECTOR_SHAPE: Shape = (3, 800, 1088)
+"""What torchvision's detectors make of a photograph of COCO."""
+FIXED_SHAPES: Mapping[str, Shape] = {
+    "ssd300_vgg16": (3, 300, 300),
+    "ssdlite320_mobilenet_v3_large": (3, 320, 320),
+}
+"""The detectors of torchvision that are for images of one size."""
 CLASSES = ("classes", "num_classes")
 """What the number of classes is called by functions that take it."""
 
@@ -54,7 +64,9 @@ def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
         name: that of a space in `search_spaces/`, a path to a file with `space()`,
             `path/to/file.py:function` for a function or class that gives an nn.Module or a
             SearchSpace, `torchvision:NAME` or `timm:NAME`; the last three with arguments if need
-            be, whose values are literals: `net.py:Net(depth=3)`.
+            be, whose values are literals: `net.py:Net(depth=3)`. torchvision's detectors are
+            among its models; they, and a user's with their interface, take batches of one size as
+            they are (`bam_search.model.detector`).
         inputs: for models, and spaces that ship; a user's space that says what it is for keeps it.
             Without them a model of a library has the images it was made for, and one of the user's
             CIFAR-100's.
@@ -62,6 +74,15 @@ def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
     Raises:
         UserError: there is no such model, file or argument, or it gives something else.
     """
+    space = _loaded(name, inputs)
+    return replace(space, backbone=partial(_for_batches, space.backbone))
+
+
+def _for_batches(create: Callable[[int], nn.Module], classes: int) -> nn.Module:
+    return for_batches(create(classes))
+
+
+def _loaded(name: str, inputs: Inputs | None) -> SearchSpace:
     if not is_model_name(name):
         space = load_space(name)
         is_fixed = name.endswith(".py") and space.states_inputs
@@ -107,20 +128,25 @@ class _Library:
     """How to ask a library for its models.
 
     `names` lists them, `create` makes one by (name, arguments, classes), and `shape` is (C, H, W)
-    of the images that it was made for.
+    of the images that it was made for. `detectors` lists those that are for detection.
     """
 
     names: Callable[[], list[str]]
     create: Callable[[str, Mapping[str, Any], int], nn.Module]
     shape: Callable[[str], Shape]
+    detectors: Callable[[], list[str]] = list
 
 
 def _torchvision(name: str, arguments: Mapping[str, Any], classes: int) -> nn.Module:
     models = _import("torchvision.models")
+    if name in _torchvision_detectors():
+        arguments = {**arguments, "weights_backbone": None}
     return models.get_model(name, weights=None, num_classes=classes, **arguments)
 
 
 def _torchvision_shape(name: str) -> Shape:
+    if name in _torchvision_detectors():
+        return FIXED_SHAPES.get(name, DETECTOR_SHAPE)
     # The last weights: the first of a ViT are for larger images than its default.
     *_, weights = _import("torchvision.models").get_model_weights(name)
     side = weights.transforms().crop_size[0]
@@ -130,6 +156,12 @@ def _torchvision_shape(name: str) -> Shape:
 def _torchvision_names() -> list[str]:
     models = _import("torchvision.models")
     return models.list_models(module=models)
+
+
+def _torchvision_detectors() -> list[str]:
+    models = _import("torchvision.models")
+    found = models.list_models(module=models.detection)
+    return [name for name in found if not name.startswith(OTHER_TARGETS)]
 
 
 def _timm(name: str, arguments: Mapping[str, Any], classes: int) -> nn.Module:
@@ -143,7 +175,9 @@ def _timm_shape(name: str) -> Shape:
 
 
 LIBRARIES: Mapping[str, _Library] = {
-    "torchvision": _Library(_torchvision_names, _torchvision, _torchvision_shape),
+    "torchvision": _Library(
+        _torchvision_names, _torchvision, _torchvision_shape, _torchvision_detectors
+    ),
     "timm": _Library(lambda: _import("timm").list_models(), _timm, _timm_shape),
 }
 
@@ -157,9 +191,9 @@ def _import(module: str) -> Any:
 
 
 def _check_known(library: str, model: str) -> None:
-    known = names(library)
+    known = [*names(library), *LIBRARIES[library].detectors()]
     if model not in known:
-        raise UserError(f"{library} has no classification model {model!r}", nearest(model, known))
+        raise UserError(f"{library} has no model {model!r}", nearest(model, known))
 
 
 def _of_library(model: ModelName, inputs: Inputs | None) -> SearchSpace:

@@ -114,7 +114,7 @@ class TableRow:
 
     about: str
     backbone: str
-    arguments: tuple[int | float, ...] = ()
+    arguments: tuple[Option, ...] = ()
     input_shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 100
     larger: str = ""

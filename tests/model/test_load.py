@@ -161,7 +161,7 @@ def test_arguments_reach_models_of_libraries(
         (":wrong", "returned a int"),
         (":fails", "failed: ZeroDivisionError"),
         (".py:Net", "no file"),
-        ("torchvision:resnet5", "no classification model 'resnet5'"),
+        ("torchvision:resnet5", "no model 'resnet5'"),
         ("torchvisio:resnet50", "cannot read 'torchvisio:resnet50'"),
         ("smal", "there is no 'smal'"),
     ],
