@@ -34,8 +34,8 @@ from bam_search.score.context import TrainingContext
 from bam_search.score.device import choose
 from bam_search.score.measure import measured
 from bam_search.score.train import train
-from bam_search.tasks.classification.plan import SCALE
 from bam_search.tasks.load_task import CLASSIFICATION, task_on
+from bam_search.tasks.pictures.plan import SCALE
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
 from benchmarks.placement_table import agree

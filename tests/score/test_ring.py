@@ -19,11 +19,11 @@ from bam_search.score.device import choose
 from bam_search.score.evaluate import Experiment, Job, Score, evaluate
 from bam_search.score.measure import Meter
 from bam_search.score.step import TrainingStep
-from bam_search.tasks.classification import crops
 from bam_search.tasks.classification.batches import DeviceImages
-from bam_search.tasks.classification.crops import Middles, resize_all
 from bam_search.tasks.classification.images import Images
-from bam_search.tasks.classification.ring import LARGEST, Ring, steps_a_window
+from bam_search.tasks.pictures import crops
+from bam_search.tasks.pictures.crops import Middles, resize_all
+from bam_search.tasks.pictures.ring import LARGEST, Ring, steps_a_window
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Split
 
@@ -150,11 +150,11 @@ def test_the_pixels_of_a_mapped_file_are_not_all_copied(tmp_path: Path) -> None:
     recipe, room = Recipe(augment="resized-crop-flip"), 2_000_000
     tracemalloc.start()
     on_device = DeviceImages.of(images, (64, 64), recipe, "cpu", 16, room)
-    slots = on_device.begin(torch.arange(2992))
-    assert on_device.ring is not None
+    slots = on_device.pixels.begin(torch.arange(2992))
+    assert on_device.pixels.ring is not None
     for step in range(187):
-        on_device.ring.ready(step)
+        on_device.pixels.ring.ready(step)
     assert tracemalloc.get_traced_memory()[1] < 500_000
     tracemalloc.stop()
-    assert on_device.crops.memory.numel() <= room
-    assert int(slots.max()) < on_device.ring.slots < 200
+    assert on_device.pixels.crops.memory.numel() <= room
+    assert int(slots.max()) < on_device.pixels.ring.slots < 200

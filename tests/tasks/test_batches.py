@@ -12,11 +12,12 @@ from bam_search.tasks.classification.batches import (
     ImageBatches,
     LabelledPart,
 )
-from bam_search.tasks.classification.crops import Resized, resize_all, resize_each
-from bam_search.tasks.classification.images import Images, as_measured
-from bam_search.tasks.classification.normalisation import Normalisation
-from bam_search.tasks.classification.plan import ASPECT, SCALE, EpochPlan, Frame
+from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.pictures.crops import Resized, resize_all, resize_each
+from bam_search.tasks.pictures.measured import as_measured
+from bam_search.tasks.pictures.normalisation import Normalisation
+from bam_search.tasks.pictures.plan import ASPECT, SCALE, EpochPlan, Frame
 from bam_search.tasks.recipe import Recipe
 
 CROP = Recipe(augment="crop-flip")

@@ -10,7 +10,7 @@ import torch
 
 from bam_search.errors import UserError
 from bam_search.tasks.classification.images import Images
-from bam_search.tasks.classification.normalisation import Normalisation
+from bam_search.tasks.pictures.normalisation import Normalisation
 from bam_search.tasks.task import Dataset
 
 SHAPE = (12, 10, 3)
@@ -66,7 +66,7 @@ def test_the_digest_is_that_of_the_same_images_in_memory_read_piece_by_piece(
 def test_of_many_images_some_say_how_pixels_enter_a_model(
     pair: tuple[Images, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bam_search.tasks.classification.normalisation.MOST", 10 * 12 * 10 * 3)
+    monkeypatch.setattr("bam_search.tasks.pictures.normalisation.MOST", 10 * 12 * 10 * 3)
     memory, mapped = pair
     few = memory.take(np.linspace(0, 49, 10).round().astype(int))
     found = Normalisation.of(mapped, (1, 1), "cpu")

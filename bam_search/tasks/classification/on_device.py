@@ -1,6 +1,5 @@
 """Training images on their device: batches, the loss of a step, and the error on other images."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +10,12 @@ from torch.nn import functional
 
 from bam_search.model.arguments import main_tensor
 from bam_search.tasks.classification.batches import DeviceImages, ImageBatches, LabelledPart
-from bam_search.tasks.classification.crops import Middles
-from bam_search.tasks.classification.images import Images, as_measured
-from bam_search.tasks.classification.normalisation import Normalisation
-from bam_search.tasks.classification.ring import Ring, fill, steps_a_window
-from bam_search.tasks.classification.sizing import measured_of
+from bam_search.tasks.classification.images import Images
 from bam_search.tasks.metric import binomial
 from bam_search.tasks.outputs import Model
+from bam_search.tasks.pictures.measured import as_measured, measured_of
+from bam_search.tasks.pictures.normalisation import Normalisation
+from bam_search.tasks.pictures.on_device import MeasuredPixels
 from bam_search.tasks.pictures.sizes import Size
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import Measured
@@ -64,7 +62,7 @@ class TrainingImages:
         cls, images: Images, size: Size, recipe: Recipe, device: str, room: int
     ) -> "TrainingImages":
         """The images on `device`."""
-        normalisation = Normalisation.of(images, size, device)
+        normalisation = Normalisation.of(images.pixels, size, device)
         return cls(images, size, normalisation, recipe.for_size(size), device, room)
 
     def __len__(self) -> int:
@@ -127,53 +125,36 @@ class TrainingImages:
 class HeldOutImages:
     """Images as they are measured, in full batches on a device.
 
-    `pixels` is (batches, B, H, W, C) uint8, all of them or, with a `ring`, the next ones; `labels`
-    is (steps, B) int64. `class_samples` is how many images each class has.
+    `labels` is (steps, B) int64; images without a label fill the last batch. `class_samples` is how
+    many images each class has.
     """
 
-    pixels: Tensor
+    pixels: MeasuredPixels
     labels: Tensor
     class_samples: tuple[int, ...]
     normalisation: Normalisation
-    ring: Ring | None
 
     @classmethod
     def of(cls, images: Images, classes: int, training: TrainingImages) -> "HeldOutImages":
-        """The images, to be measured as those of the training are.
-
-        In batches of one shape: images without a label fill the last batch.
-        """
+        """The images, to be measured as those of the training are, in batches of one shape."""
         device, size = training.device, training.size
-        batch, each = batch_of(size, device), Middles.bytes_each(images.shape, size)
-        steps = math.ceil(len(images) / batch)
-        window = steps_a_window(len(images), batch, each, training.room)
-        middles = Middles.of(images.shape, size, (2 * window or steps) * batch, device)
-        ring = Ring(images, middles, batch, window) if window else None
-        if ring is None:
-            fill(middles, images)
-        pixels = middles.memory.unflatten(0, (-1, batch))
-        missing = steps * batch - len(images)
-        labels = functional.pad(torch.from_numpy(images.y), (0, missing), value=NO_LABEL)
-        labels = labels.view(steps, batch).to(device)
+        batch = batch_of(size, device)
+        pixels = MeasuredPixels.of(images.pixels, size, batch, device, training.room)
+        labels = functional.pad(torch.from_numpy(images.y), (0, pixels.missing), value=NO_LABEL)
+        labels = labels.view(pixels.steps, batch).to(device)
         samples = tuple(np.bincount(images.y, minlength=classes).tolist())
-        return cls(pixels, labels, samples, training.normalisation, ring)
+        return cls(pixels, labels, samples, training.normalisation)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def ready(self, step: int) -> None:
         """Have the images of batch number `step` on the device; batch 0 begins again."""
-        if self.ring is None:
-            return
-        if step == 0:
-            self.ring.begin(np.arange(sum(self.class_samples)))
-        self.ring.ready(step)
+        self.pixels.ready(step)
 
     def batch(self, step: Tensor) -> tuple[Tensor, Tensor]:
         """The inputs, (B, C, H, W), and the labels, (B,), of batch number `step`."""
-        place = step % len(self.pixels) if self.ring else step
-        pixels = self.pixels.index_select(0, place)[0]
-        return self.normalisation(pixels), self.labels.index_select(0, step)[0]
+        return self.normalisation(self.pixels.batch(step)), self.labels.index_select(0, step)[0]
 
     def tally(self) -> "Answers":
         """No answers yet."""

@@ -4,14 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bam_search.tasks.pictures.measured import ROOM
 from bam_search.tasks.pictures.sizes import Size, text
 from bam_search.tasks.reading import Reading
 
-ROOM = 8 / 7
-"""How much larger than what is measured an image is: a centre crop leaves out the border.
-
-That is 256 for 224, as usual for ImageNet.
-"""
 ROOMY = 64
 """The working side from which on pictures are stored larger, as crops of them are resized."""
 TIMES = 2
@@ -59,14 +55,6 @@ def stored(working: Size, sizes: np.ndarray) -> Size:
     wanted = max(ROOM, min(TIMES, ENOUGH / min(working)))
     room = min(wanted, max(1.0, available))
     return round(room * working[0]), round(room * working[1])
-
-
-def measured_of(stored: Size, working: Size) -> Size:
-    """The size of the image of which the middle is measured: at most ROOM times that middle."""
-    ratio = max(ROOM * want / have for want, have in zip(working, stored, strict=True))
-    if ratio >= 1:
-        return stored
-    return round(ratio * stored[0]), round(ratio * stored[1])
 
 
 def _chosen(sizes: np.ndarray, largest: int) -> tuple[Size, str]:

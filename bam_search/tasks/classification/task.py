@@ -8,11 +8,12 @@ import torch
 
 from bam_search.errors import UserError
 from bam_search.model.load import Inputs
-from bam_search.tasks.classification.images import Images, as_measured
+from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.on_device import TrainingImages
 from bam_search.tasks.classification.stratified import split_stratified
 from bam_search.tasks.metric import Metric
 from bam_search.tasks.outputs import OneTensor
+from bam_search.tasks.pictures.measured import as_measured
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import TASK_KEYS, Recipe
 from bam_search.tasks.split import SplitSizes

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bam_search.tasks.classification.images import Images
+from bam_search.tasks.pictures.pixels import Pixels
 
 LARGEST = 2**29
 """The most bytes that a ring takes: a larger one is no faster, and takes longer to begin."""
@@ -43,7 +43,7 @@ def steps_a_window(samples: int, batch: int, bytes_each: int, room: int) -> int:
     return max(1, min(room, LARGEST) // (2 * batch * bytes_each))
 
 
-def fill(memory: Memory, images: Images) -> None:
+def fill(memory: Memory, images: Pixels) -> None:
     """Put all images into the slots from the first on, some megabytes at a time."""
     first = 0
     for chunk in images.chunks():
@@ -57,7 +57,7 @@ class Ring:
     The image that is number k of an order lies in slot k modulo `slots` when its step comes.
     """
 
-    def __init__(self, images: Images, memory: Memory, batch: int, steps: int) -> None:
+    def __init__(self, images: Pixels, memory: Memory, batch: int, steps: int) -> None:
         self._images, self._memory = images, memory
         self._steps, self._window = steps, steps * batch
         on_gpu = memory.memory.device.type == "cuda"

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bam_search.tasks.classification.images import as_measured, scaled
-from bam_search.tasks.classification.plan import EpochPlan, Frame
+from bam_search.tasks.pictures.measured import as_measured, scaled
+from bam_search.tasks.pictures.plan import EpochPlan, Frame
 from bam_search.tasks.pictures.sizes import Size
 
 SHARE_PADDED = 1 / 8

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bam_search.tasks.classification.images import Images
+from bam_search.tasks.pictures.pixels import Pixels
 
 MOST = 2**28
 """Of larger data, about so many bytes of pixels are looked at, of images at even distances."""
@@ -24,7 +24,7 @@ class Normalisation:
     std: Tensor
 
     @classmethod
-    def of(cls, images: Images, size: tuple[int, int], device: str) -> "Normalisation":
+    def of(cls, images: Pixels, size: tuple[int, int], device: str) -> "Normalisation":
         """The normalisation for these training images, which enter a model as (H, W) of `size`."""
         # From histograms: exact, and without a float copy of all images.
         histograms = sum(_histograms(chunk) for chunk in _some(images).chunks())
@@ -46,7 +46,7 @@ class Normalisation:
         return x.view(pixels.shape).permute(0, 3, 1, 2)  # without a copy
 
 
-def _some(images: Images) -> Images:
+def _some(images: Pixels) -> Pixels:
     """All images, or of many those at even distances."""
     most = max(1, MOST // int(np.prod(images.shape)))
     if len(images) <= most:
