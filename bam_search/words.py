@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 
 def counted(n: int, noun: str) -> str:
-    """Return a number with its noun: '1 epoch', '1,200 epochs'."""
-    plural = "" if n == 1 else "s"
-    return f"{n:,} {noun}{plural}"
+    """Return a number with its noun: '1 epoch', '1,200 epochs', '2 boxes'."""
+    plural = "es" if noun.endswith(("x", "ss")) else "s"
+    return f"{n:,} {noun}{'' if n == 1 else plural}"
 
 
 def counted_range(counts: Sequence[int], noun: str) -> str:

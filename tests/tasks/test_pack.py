@@ -41,9 +41,9 @@ class Work:
             self.read += 1
             return size_of(content)
 
-        def decoding(content: bytes, height: int, width: int) -> np.ndarray:
+        def decoding(content: bytes, height: int, width: int, whole: bool) -> np.ndarray:
             self.decoded += 1
-            return pixels_of(content, height, width)
+            return pixels_of(content, height, width, whole)
 
         monkeypatch.setattr(encoded, "size_of", reading)
         monkeypatch.setattr(pack, "pixels_of", decoding)
@@ -230,10 +230,10 @@ def test_another_study_may_pack_the_same_meanwhile(
 ) -> None:
     pixels_of, others = pack.pixels_of, [locate(str(photos))]
 
-    def disturbed(content: bytes, height: int, width: int) -> np.ndarray:
+    def disturbed(content: bytes, height: int, width: int, whole: bool) -> np.ndarray:
         if others:
             others.pop().load()
-        return pixels_of(content, height, width)
+        return pixels_of(content, height, width, whole)
 
     monkeypatch.setattr(pack, "pixels_of", disturbed)
     data = locate(str(photos)).load()
@@ -309,9 +309,9 @@ def test_a_pack_made_by_many_threads_is_in_order(
     fill(tmp_path / "many", 40)
     pixels_of = pack.pixels_of
 
-    def uneven(content: bytes, height: int, width: int) -> np.ndarray:
+    def uneven(content: bytes, height: int, width: int, whole: bool) -> np.ndarray:
         time.sleep(0.002 if len(content) % 2 else 0)
-        return pixels_of(content, height, width)
+        return pixels_of(content, height, width, whole)
 
     monkeypatch.setattr(pack, "pixels_of", uneven)
     monkeypatch.setattr(pack, "AT_A_TIME", 3)

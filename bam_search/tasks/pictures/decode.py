@@ -15,9 +15,15 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch.nn import functional
 
 from bam_search.errors import first_line
+from bam_search.tasks.pictures.sizes import whole_sizes
 
 DRAFT = 1.5
 """How many times the wanted size a JPEG is decoded at, at least."""
+PADDING = (124, 116, 104)
+"""The colour beside a picture that is kept whole: ImageNet's mean, which is 0 once normalised.
+
+So torchvision's detectors see the padding as they see their own.
+"""
 TURNED = (5, 6, 7, 8)
 """The orientations of EXIF in which height and width change places."""
 TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -51,13 +57,14 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if _orientation(image) in TURNED else (height, width)
 
 
-def pixels_of(content: bytes, height: int, width: int) -> np.ndarray:
+def pixels_of(content: bytes, height: int, width: int, whole: bool = False) -> np.ndarray:
     """(height, width, 3) uint8: an encoded picture, scaled to cover that and cut to its middle.
 
-    Raises UnreadableImage.
+    With `whole` it is scaled to lie inside, in the upper left. Raises UnreadableImage.
     """
     try:
-        return scaled(_opened(content), height, width)
+        image = _opened(content)
+        return placed(image, height, width) if whole else scaled(image, height, width)
     except Exception as error:  # Pillow raises anything for a broken file
         raise _said(error) from None
 
@@ -69,13 +76,31 @@ def scaled(image: Image.Image, height: int, width: int) -> np.ndarray:
     """
     orientation = _orientation(image)
     side = (width, height) if orientation in TURNED else (height, width)
+    return TURNS[orientation](resized(_decoded(image, side), *side))
+
+
+def placed(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8: a picture, upright and whole, in the upper left; beside it PADDING.
+
+    It has the size that `whole_sizes` says. Raises what Pillow raises if it cannot be decoded.
+    """
+    ((tall, wide),) = whole_sizes(np.array([upright_size(image)]), (height, width)).tolist()
+    orientation = _orientation(image)
+    side = (wide, tall) if orientation in TURNED else (tall, wide)
+    framed = np.empty((height, width, 3), np.uint8)
+    framed[:] = PADDING
+    framed[:tall, :wide] = TURNS[orientation](_interpolated(_decoded(image, side), *side))
+    return framed
+
+
+def _decoded(image: Image.Image, side: tuple[int, int]) -> np.ndarray:
+    """The picture's pixels, (H, W, 3) uint8, as stored: at least DRAFT times (height, width)."""
     given = image.size[::-1]
     cover = DRAFT * max(wanted / have for wanted, have in zip(side, given, strict=True))
     if cover < 1:
         image.draft(None, (math.ceil(cover * image.size[0]), math.ceil(cover * image.size[1])))
     plain = _plain(image)
-    pixels = np.array(plain if plain.mode == "RGB" else plain.convert("RGB"))
-    return TURNS[orientation](resized(pixels, *side))
+    return np.array(plain if plain.mode == "RGB" else plain.convert("RGB"))
 
 
 def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -87,11 +112,15 @@ def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     scale = min(have[0] / height, have[1] / width)
     tall, wide = max(1, round(scale * height)), max(1, round(scale * width))
     top, left = (have[0] - tall) // 2, (have[1] - wide) // 2
-    middle = pixels[top : top + tall, left : left + wide]
-    if middle.shape[:2] == (height, width):
-        return middle
+    return _interpolated(pixels[top : top + tall, left : left + wide], height, width)
+
+
+def _interpolated(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8: all of the pixels (H, W, 3), scaled; themselves at that size."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
     # In this order of axes the kernel for bytes reads and writes pixels as they lie.
-    batch = torch.from_numpy(np.ascontiguousarray(middle))[None].permute(0, 3, 1, 2)
+    batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
     smaller = functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)
     return smaller[0].permute(1, 2, 0).numpy()
 

@@ -42,25 +42,28 @@ class Pack:
     problems: Mapping[int, str]
 
 
-def key_of(hashes: np.ndarray, size: Size) -> str:
+def key_of(hashes: np.ndarray, size: Size, whole: bool = False) -> str:
     """The name of the pack of pictures with these hashes, (N, 32) uint8, at a stored size."""
-    sha = hashlib.sha256(f"{VERSION} {size[0]}x{size[1]} ".encode())
+    sha = hashlib.sha256(f"{VERSION} {size[0]}x{size[1]} {'whole ' if whole else ''}".encode())
     sha.update(np.ascontiguousarray(hashes).data)
     return sha.hexdigest()[:24]
 
 
-def pack(pictures: Pictures, index: np.ndarray, size: Size, progress: Progress) -> Pack:
+def pack(
+    pictures: Pictures, index: np.ndarray, size: Size, progress: Progress, whole: bool = False
+) -> Pack:
     """The pack of the pictures at `index`, at a stored size; it is made if there is none.
 
-    Raises UserError if the disk has no room for it, and OSError if it cannot be written.
+    They are cut to their middle, or kept `whole` with padding beside them. Raises UserError if the
+    disk has no room for it, and OSError if it cannot be written.
     """
     folder = cache_folder()
-    path = folder / f"{key_of(pictures.facts.hashes[index], size)}.npy"
+    path = folder / f"{key_of(pictures.facts.hashes[index], size, whole)}.npy"
     shape = (len(index), *size, 3)
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError):
         return _opened(path, shape)
     check_space(folder, int(np.prod(shape, dtype=np.int64)))
-    _make(path, shape, pictures, index, progress)
+    _make(path, shape, pictures, index, progress, whole)
     return _opened(path, shape)
 
 
@@ -100,14 +103,19 @@ def _list(path: Path) -> Path:
 
 
 def _make(
-    path: Path, shape: tuple[int, ...], pictures: Pictures, index: np.ndarray, progress: Progress
+    path: Path,
+    shape: tuple[int, ...],
+    pictures: Pictures,
+    index: np.ndarray,
+    progress: Progress,
+    whole: bool,
 ) -> None:
     size = (shape[1], shape[2])
     problems: dict[int, str] = {}
     with progress("packing pictures", len(index)) as advance, atomic_write(path) as file:
         _write_header(file, shape)
         first = 0
-        for x, unreadable in _rows(pictures, index, size):
+        for x, unreadable in _rows(pictures, index, size, whole):
             file.write(x.data)
             problems |= {first + row: why for row, why in unreadable.items()}
             first += len(x)
@@ -122,7 +130,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 
 def _rows(
-    pictures: Pictures, index: np.ndarray, size: Size
+    pictures: Pictures, index: np.ndarray, size: Size, whole: bool
 ) -> Iterator[tuple[np.ndarray, dict[int, str]]]:
     """Yield the pixels of some pictures after the other, and which of them are unreadable."""
 
@@ -131,7 +139,7 @@ def _rows(
         unreadable = {}
         for row, number in enumerate(numbers):
             try:
-                x[row] = pixels_of(pictures.read(int(index[number])), *size)
+                x[row] = pixels_of(pictures.read(int(index[number])), *size, whole)
             except (OSError, UnreadableImage) as error:
                 unreadable[row] = str(error)
         return x, unreadable

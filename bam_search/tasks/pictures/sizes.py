@@ -15,6 +15,15 @@ def text(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
+def whole_sizes(sizes: np.ndarray, size: Size) -> np.ndarray:
+    """(N, 2) int64: the height and width of pictures of `sizes`, scaled to lie inside `size`.
+
+    They keep their form; the longer side fills `size`.
+    """
+    scale = (np.array(size) / sizes).min(1, keepdims=True)
+    return np.maximum(1, np.rint(scale * sizes)).astype(np.int64)
+
+
 def sizes_words(sizes: np.ndarray) -> str:
     """A line about the sizes of pictures, (N, 2): height and width."""
     by_area = sizes[np.argsort(sizes.astype(np.int64).prod(1), kind="stable")]

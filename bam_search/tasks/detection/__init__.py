@@ -1,0 +1,1 @@
+"""Detection: boxes around objects and their classes, on pictures of any sizes."""

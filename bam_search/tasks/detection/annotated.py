@@ -1,0 +1,180 @@
+"""What is annotated in pictures, in the pixels of each, whatever form the annotations had.
+
+Boxes are checked here against the pictures. One without width or height is dropped, one that
+reaches over the border is clipped, and both are told. One that lies outside is a mistake.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bam_search.errors import UserError
+from bam_search.tasks.detection.samples import objects_of
+from bam_search.tasks.pictures.sizes import text
+from bam_search.words import counted
+
+ROUNDING = 1.0
+"""Pixels over the border that nobody is told of: tools count pixels from 0 or from 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Annotated:
+    """N pictures, in which M objects are annotated.
+
+    Args:
+        paths: of the pictures, below the data set's folder.
+        places: where each one's annotations are, as a sentence has it.
+        declared: (N, 2) int64: height and width as the annotations say; 0 where they do not.
+        boxes: (M, 4) float64: x1, y1, x2, y2 in the picture's pixels.
+        labels: (M,) int64: the class, from 1.
+        ignore: (M,) bool: a crowd, or difficult.
+        names: what each object is called within its picture, as "object 3".
+        offsets: (N + 1,) int64: the objects of picture i are `offsets[i]` to `offsets[i + 1] - 1`.
+    """
+
+    paths: Sequence[str]
+    places: Sequence[str]
+    declared: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    names: Sequence[str]
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def picture(self) -> np.ndarray:
+        """(M,) int64: the number of the picture of each object."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def place(self, number: int) -> str:
+        """Where the object of this number is annotated."""
+        return f"{self.places[int(self.picture[number])]}, {self.names[number]}"
+
+    def keep(self, kept: np.ndarray) -> "Annotated":
+        """All pictures, with the objects where `kept`, (M,) bool, says so."""
+        counts = np.bincount(self.picture[kept], minlength=len(self))
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            labels=self.labels[kept],
+            ignore=self.ignore[kept],
+            names=[name for name, one in zip(self.names, kept.tolist(), strict=True) if one],
+            offsets=offsets_of(counts),
+        )
+
+    def objects(self, index: np.ndarray) -> np.ndarray:
+        """(m,) int64: the numbers of the objects of the pictures at `index`."""
+        return objects_of(self.offsets, index)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The annotated pictures of a data set.
+
+    The first `train` pictures are the training part, the others the test part, if the data set has
+    one; `parts` says in words what they are. `classes` are the names of the labels, from 1.
+    """
+
+    data: Annotated
+    train: int
+    classes: tuple[str, ...]
+    parts: str
+    notes: tuple[str, ...] = ()
+
+
+def offsets_of(counts: np.ndarray) -> np.ndarray:
+    """(N + 1,) int64: where the objects of each picture begin, of which there are `counts`."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def checked(data: Annotated, sizes: np.ndarray) -> tuple[Annotated, tuple[str, ...]]:
+    """The annotations as they can be used, and notes about what was dropped or clipped.
+
+    `sizes` is (N, 2): the pictures' heights and widths, zeros for those that cannot be read. Raises
+    UserError for a picture of another size than its annotations say, and for a box outside of it.
+    """
+    _check_declared(data, sizes)
+    _check_finite(data)
+    has_area = np.all(data.boxes[:, 2:] > data.boxes[:, :2], axis=1)
+    kept = data.keep(has_area)
+    known = (sizes[kept.picture] > 0).all(1)
+    limits = sizes[kept.picture][:, [1, 0, 1, 0]].astype(np.float64)
+    clipped = np.where(known[:, None], np.clip(kept.boxes, 0, limits), kept.boxes)
+    outside = ~(clipped[:, 2:] > clipped[:, :2]).all(1)
+    if outside.any():
+        raise _outside(kept, sizes, int(outside.argmax()))
+    over = np.abs(clipped - kept.boxes).max(1, initial=0) > ROUNDING
+    notes = (*_dropped(data, ~has_area), *_over(kept, over))
+    return replace(kept, boxes=clipped), notes
+
+
+def _check_declared(data: Annotated, sizes: np.ndarray) -> None:
+    known = (data.declared > 0).all(1) & (sizes > 0).all(1)
+    wrong = known & (data.declared != sizes).any(1)
+    if not wrong.any():
+        return
+    number = int(wrong.argmax())
+    said, found = (_size(some[number]) for some in (data.declared, sizes))
+    is_turned = said == _size(sizes[number, ::-1])
+    turned = "; if its EXIF data turn it, save it upright" if is_turned else ""
+    raise UserError(
+        f"{data.places[number]} says that {data.paths[number]} is {said} px, height x width, "
+        f"and it is {found}",
+        f"its boxes are for a picture of another size: annotate the picture as it is{turned}",
+    )
+
+
+def _check_finite(data: Annotated) -> None:
+    wrong = ~np.isfinite(data.boxes).all(1)
+    if wrong.any():
+        number = int(wrong.argmax())
+        raise UserError(
+            f"{data.place(number)}: its box is {corners(data.boxes[number])}",
+            "corners are numbers of pixels",
+        )
+
+
+def _outside(data: Annotated, sizes: np.ndarray, number: int) -> UserError:
+    picture = int(data.picture[number])
+    return UserError(
+        f"{data.place(number)}: its box {corners(data.boxes[number])} (x1, y1, x2, y2) lies "
+        f"outside of {data.paths[picture]}, which is {_size(sizes[picture])} px, height x width",
+        "mend or remove it; boxes that reach over the border are clipped",
+    )
+
+
+def _dropped(data: Annotated, wrong: np.ndarray) -> Iterator[str]:
+    if wrong.any():
+        verb = "has" if wrong.sum() == 1 else "have"
+        yield (
+            f"dropped: {counted(int(wrong.sum()), 'box')} that {verb} "
+            f"no width or no height{_such(data, wrong)}"
+        )
+
+
+def _over(data: Annotated, over: np.ndarray) -> Iterator[str]:
+    if over.any():
+        verb = "reaches" if over.sum() == 1 else "reach"
+        yield (
+            f"clipped: {counted(int(over.sum()), 'box')} that {verb} "
+            f"over the border of the picture{_such(data, over)}"
+        )
+
+
+def _such(data: Annotated, chosen: np.ndarray) -> str:
+    number = int(chosen.argmax())
+    return f", such as {corners(data.boxes[number])} in {data.place(number)}"
+
+
+def corners(box: np.ndarray) -> str:
+    """'504 337 504 337'."""
+    return " ".join(f"{value:g}" for value in box)
+
+
+def _size(sides: np.ndarray) -> str:
+    height, width = map(int, sides)
+    return text((height, width))
