@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bam_search.space.placement import Placement
     from bam_search.tasks.task import Task
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AdditiveSampler",

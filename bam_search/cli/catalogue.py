@@ -34,6 +34,18 @@ def show() -> None:
         _line(name, str(study.get("question", "")))
 
 
+def show_keys() -> None:
+    """Print every key that a study may have, table by table, with its type and default."""
+    from bam_search.search.study_keys import key_tables  # imports torch
+
+    for table in key_tables():
+        click.echo(f"[{table.name}]" if table.name else "study")
+        click.echo(f"{table.about}\n")
+        for key in table.keys:
+            click.echo(f"  {key.name:28} {key.type}; default: {key.default}")
+        click.echo()
+
+
 def _about_space(name: str) -> str:
     table = space_table()
     if name in table:

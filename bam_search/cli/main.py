@@ -18,6 +18,9 @@ from bam_search.errors import ExplainedError, UserError
 # The same as in score.device and search.executors, which import torch.
 DEVICES = ("auto", "cuda", "cpu")
 EXECUTORS = ("local", "ray")
+BEYOND_REPORTS = ("torch", "torchvision", "optuna", "fvcore", "sqlalchemy", "rich", "PIL")
+"""Packages that an installation for reports alone lacks: requirements-report.txt."""
+WITHOUT = "reports are read, verified and drawn without it; all else is for `pip install .`"
 LONGEST = 1e8
 """Seconds, three years: timers take no more."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -238,11 +241,23 @@ def cli() -> None:
     help="Any key of the study, such as recipe.lr=0.2.",
 )
 @click.option(
+    "--smoke",
+    is_flag=True,
+    help="As small as the study can be, to see that all of it works; what you set stays.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Show the data, the resolved study, its costs and its time; train nothing.",
 )
-def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **flags: Any) -> None:
+def run(
+    device: str,
+    study: str,
+    assignments: tuple[str, ...],
+    smoke: bool,
+    dry_run: bool,
+    **flags: Any,
+) -> None:
     """Run a study, or continue it; write its report."""
     from bam_search.cli.dry_run import print_dry_run
     from bam_search.cli.progress import steps
@@ -251,7 +266,9 @@ def run(device: str, study: str, assignments: tuple[str, ...], dry_run: bool, **
 
     # What is left in `flags` after this are keys of the study.
     options = RunOptions(**{field: flags.pop(field) for field in RunOptions.__dataclass_fields__})
-    request = Request(study, device, assignments, _table(flags), options, progress=steps)
+    request = Request(
+        study, device, assignments, _table(flags), options, progress=steps, smoke=smoke
+    )
     raise SystemExit(print_dry_run(request) if dry_run else execute(request))
 
 
@@ -515,14 +532,15 @@ def report(**asked: Any) -> None:
     show_default=True,
     help="Of a two-column page: one of its columns, or all of it.",
 )
-def figure(path: Path, out: Path, width: str) -> None:
+@click.option("--latex", is_flag=True, help="Print LaTeX that shows it, with the caption.")
+def figure(path: Path, out: Path, width: str, latex: bool) -> None:
     """Draw all that a study tested for a paper, and print the caption.
 
     The metric is drawn against the overhead in parameters and in MACs, with intervals over seeds.
     """
     from bam_search.cli import paper
 
-    paper.write_figure(path, out, width)
+    paper.write_figure(path, out, width, latex)
 
 
 @cli.command()
@@ -588,11 +606,15 @@ def stop(folder: Path) -> None:
 
 
 @cli.command(name="list")
-def show_names() -> None:
+@click.option("--keys", is_flag=True, help="The keys of a study instead, with what they mean.")
+def show_names(keys: bool) -> None:
     """Name the search spaces, attention modules and studies."""
     from bam_search.cli import catalogue
 
-    catalogue.show()
+    if keys:
+        catalogue.show_keys()
+    else:
+        catalogue.show()
 
 
 def _table(flags: dict[str, Any]) -> dict[str, Any]:
@@ -622,6 +644,12 @@ def main() -> None:
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
+    except ModuleNotFoundError as error:
+        if error.name not in BEYOND_REPORTS:
+            raise
+        click.echo(f"error: this needs {error.name}, which is not installed", err=True)
+        click.echo(f"hint: {WITHOUT}", err=True)
+        sys.exit(1)
     # A full disk, a folder that went away: asking for something else would not mend it.
     except OSError as error:
         click.echo(f"error: {error}", err=True)

@@ -11,12 +11,15 @@ from bam_search.analysis.findings import Findings
 from bam_search.errors import UserError, nearest
 from bam_search.report.payload import ReportContext, read
 from bam_search.report.publication.caption import figure_caption
+from bam_search.report.publication.latex import figure_environment
 from bam_search.report.publication.table import FORMS
 from bam_search.report.publish import page_of
 
 
-def write_figure(path: Path, out: Path, width: str) -> None:
+def write_figure(path: Path, out: Path, width: str, latex: bool) -> None:
     """Write the figure to `out`, in the format of its suffix, and print its caption.
+
+    With `latex` print the LaTeX that shows it.
 
     Raises UserError.
     """
@@ -32,7 +35,7 @@ def write_figure(path: Path, out: Path, width: str) -> None:
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}", "try another --out") from None
     click.echo(f"figure: {out}", err=True)
-    click.echo(caption)
+    click.echo(figure_environment(out.name, caption, width) if latex else caption)
 
 
 def print_table(path: Path, form: str, rows: str | None) -> None:

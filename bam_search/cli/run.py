@@ -22,7 +22,7 @@ from bam_search.report.sentences import (
     recommendation_lines,
     verdict_lines,
 )
-from bam_search.running.prepare import Request, ResolvedRun, one_per_space, resolve_run
+from bam_search.running.prepare import Request, ResolvedRun, resolve_all, worth
 from bam_search.running.runner import Interrupted, Outcome, Run, run
 from bam_search.search.loop import OnResult
 from bam_search.tasks.task import Dataset
@@ -53,11 +53,14 @@ def execute(request: Request) -> int:
     Returns the exit code. Raises UserError and RunError.
     """
     _answer_signals(request.options.time_limit)
-    readies = [resolve_run(request_of_space) for request_of_space in one_per_space(request)]
+    readies = resolve_all(request)
     source = readies[0].source
     # What is at hand shows a bar of its own where it takes long.
     with nullcontext() if source.at_hand else Terminal().busy("reading the data"):
         data = source.load()
+    allowed = worth(request, readies[0], data)
+    if allowed != request:
+        request, readies = allowed, resolve_all(allowed)
     folder = request.folder(data)
     if len(readies) == 1:
         return _run(readies[0], data, folder / readies[0].part)

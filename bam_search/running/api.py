@@ -14,7 +14,7 @@ from bam_search.analysis.recommendation import Recommendation
 from bam_search.config import nested, overlay
 from bam_search.errors import UserError
 from bam_search.report.tables import record_frame
-from bam_search.running.prepare import Request, RunOptions, one_per_space, resolve_run
+from bam_search.running.prepare import Request, RunOptions, one_per_space, resolve_run, worth
 from bam_search.running.runner import Run, run
 from bam_search.search.loop import OnResult
 from bam_search.search.study import Study
@@ -60,6 +60,7 @@ def run_study(
     on_result: Callable[[Record], None] | None = None,
     executor: str = "local",
     address: str | None = None,
+    smoke: bool = False,
 ) -> StudyResult:
     """Run a study, or continue the one in its folder, and write its report.
 
@@ -96,6 +97,7 @@ def run_study(
         on_result: called with each finished record, and again with each further training of it.
         executor: who trains: "local", worker processes of this machine, or "ray".
         address: of a Ray cluster, or "local" to start one here; by default the one that runs.
+        smoke: as small as the study can be, to see that it works; `overrides` stay.
 
     Raises:
         UserError: a mistake in the request; nothing was written.
@@ -108,7 +110,7 @@ def run_study(
         flags = overlay(flags, {"data": {"source": str(data)}})
     out = None if out is None else Path(out)
     options = RunOptions(out=out, executor=executor, address=address)
-    request = Request(asked, device, (), flags, options, progress=_steps)
+    request = Request(asked, device, (), flags, options, progress=_steps, smoke=smoke)
     requests = one_per_space(request)
     if len(requests) > 1:
         raise UserError(
@@ -116,7 +118,10 @@ def run_study(
         )
     ready = resolve_run(requests[0])
     dataset = ready.source.load()
-    folder = request.folder(dataset) / ready.part
+    allowed = worth(requests[0], ready, dataset)
+    if allowed != requests[0]:
+        ready = resolve_run(allowed)
+    folder = allowed.folder(dataset) / ready.part
     outcome = run(Run.of(ready, dataset, folder, f"run_study({asked!r})", _Logged(on_result)))
     if outcome.failure is not None:
         raise outcome.failure

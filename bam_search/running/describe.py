@@ -49,9 +49,10 @@ def report_context(
     ready: ResolvedRun, data: Dataset, data_split: Split, folder: Path, about: dict[str, str]
 ) -> ReportContext:
     """Return what the report is about, beside the records."""
-    warning = ""
+    warnings = ["A smoke run, as small as a study can be: its numbers say nothing."]
+    warnings = warnings if ready.smoke else []
     if data.stands_in_for:
-        warning = (
+        warnings.append(
             f"These are {data.name}: {data.origin}. They say nothing about {data.stands_in_for}."
         )
     paper = _paper(ready, data, len(data_split.train))
@@ -60,7 +61,7 @@ def report_context(
         metric=ready.task.metric,
         sample=ready.task.sample,
         objectives=ready.study.objectives,
-        warning=warning,
+        warning=" ".join(warnings),
         about=about,
         choice_space=ready.choice_space,
         recommend_by=ready.study.recommend.by,

@@ -16,14 +16,15 @@ from bam_search.model.attach import fit_to_sites
 from bam_search.model.attention import module_files, origin, use_module_files
 from bam_search.model.build import sites_of, start_of
 from bam_search.model.choice_space import choice_space_of
-from bam_search.model.load import load
+from bam_search.model.load import Inputs, load
 from bam_search.model.start import SCRATCH, Start
-from bam_search.running.fit import fit, size_advice
+from bam_search.running.fit import Fitted, fit, size_advice
+from bam_search.running.smoke import NOTE, in_miniature
 from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device, choose, threads_each
 from bam_search.search.executors import EXECUTORS
 from bam_search.search.storage import StudyStorage
-from bam_search.search.study import Study, load_study, with_overrides
+from bam_search.search.study import AUTO, Study, load_study, with_overrides
 from bam_search.space.modules import ModuleFile, files_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
@@ -65,7 +66,7 @@ class Request:
     `study` is the name of a study, the path of its file, or the study itself, whose `flags` and
     `assignments` then override it.
     `part` is the folder, below the study's, of one of several spaces; it is empty for one space.
-    `progress` is told how far reading the data is.
+    `progress` is told how far reading the data is. `smoke`: as small as a study can be.
     """
 
     study: str | Study
@@ -75,6 +76,7 @@ class Request:
     options: RunOptions = field(default_factory=RunOptions)
     part: str = ""
     progress: Progress = silent
+    smoke: bool = False
 
     @property
     def name(self) -> str:
@@ -85,8 +87,10 @@ class Request:
 
     def folder(self, data: Dataset) -> Path:
         """The study's folder: the one asked for, or that of its name."""
-        default_name = f"{self.name}-generated" if data.stands_in_for else self.name
-        return self.options.out or Path("reports") / default_name
+        words = [self.name]
+        words += ["generated"] if data.stands_in_for else []
+        words += ["smoke"] if self.smoke else []
+        return self.options.out or Path("reports") / "-".join(words)
 
     def study_on(self, device: Device) -> Study:
         """The study, resolved for `device`. Raises UserError, listing every mistake at once."""
@@ -96,8 +100,10 @@ class Request:
 
     def is_set(self, key: str) -> bool:
         """Whether `key`, such as "recipe.epochs", was asked for; in a study of one's own all is."""
-        if self.study not in known("studies", ".toml"):
-            return True
+        return self.study not in known("studies", ".toml") or self.is_asked(key)
+
+    def is_asked(self, key: str) -> bool:
+        """Whether `key` was asked for beside the study."""
         asked = [self.flags, *map(assignment, self.assignments)]
         return any(key in flat(table) for table in asked)
 
@@ -147,6 +153,7 @@ class ResolvedRun:
     notes: tuple[str, ...]
     start: Start = SCRATCH
     fitted: tuple[str, ...] = ()
+    smoke: bool = False
 
     @property
     def first_line(self) -> str:
@@ -165,7 +172,10 @@ class ResolvedRun:
     @property
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
-        recipe, advice = self.study.recipe, [self.start.note] if self.start.note else []
+        recipe = self.study.recipe
+        advice = [NOTE] if self.smoke else []
+        if self.start.note:
+            advice.append(self.start.note)
         if self.fitted:
             advice.append(f"fitted to the data: {'; '.join(self.fitted)}")
         if self.searches and recipe.compile:
@@ -222,7 +232,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     reading = study.data.reading(device.type, request.progress)
     task, source = task_on(study.task, study.data.source, reading)
     study.recipe.check_keys(task.name, task.recipe_keys)
-    fitted = fit(study, source.train, task.inputs, request.is_set)
+    fitted = _sized(study, source.train, task.inputs, request)
     study = fitted.study
     if "augment" in task.recipe_keys:
         study = replace(study, recipe=study.recipe.for_size(task.inputs.shape[1:]))
@@ -257,9 +267,32 @@ def resolve_run(request: Request) -> ResolvedRun:
         notes=notes,
         start=start,
         fitted=fitted.changes,
+        smoke=request.smoke,
     )
     _check_modules(ready.modules)
     return ready
+
+
+def resolve_all(request: Request) -> list[ResolvedRun]:
+    """Resolve and check a request on each of its study's spaces. Raises UserError."""
+    return [resolve_run(of_space) for of_space in one_per_space(request)]
+
+
+def worth(request: Request, ready: ResolvedRun, data: Dataset) -> Request:
+    """Return `request`, or it as a smoke run where other data stand in for those it means.
+
+    They say nothing about those, so they are not worth more time, unless they were asked for.
+    """
+    unasked = ready.study.data.source == AUTO
+    return replace(request, smoke=True) if data.stands_in_for and unasked else request
+
+
+def _sized(study: Study, total: int, inputs: Inputs, request: Request) -> Fitted:
+    """The study fitted to its data, or in miniature for a smoke run."""
+    if not request.smoke:
+        return fit(study, total, inputs, request.is_set)
+    small = in_miniature(study, total, inputs.classes, request.is_asked)
+    return fit(small, total, inputs, lambda key: key != "space" or request.is_set(key))
 
 
 def _check_modules(names: Iterable[str]) -> None:

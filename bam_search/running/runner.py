@@ -24,6 +24,7 @@ from bam_search.running.describe import about_of, identity_of, latency_batch, re
 from bam_search.running.forecast import forecast, sizes, told
 from bam_search.running.prepare import ResolvedRun
 from bam_search.running.refresh import Refresh
+from bam_search.running.smoke import with_few_tests
 from bam_search.score.context import autocast_restored, uses_bf16
 from bam_search.score.cuda_graphs import NotOneGraph
 from bam_search.score.evaluate import Experiment
@@ -165,6 +166,8 @@ def _maximised(ready: ResolvedRun) -> tuple[str, ...]:
 def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
     study = ready.study
     data_split = ready.task.split(data, study.data.sizes(len(data.train)), study.seed)
+    if ready.smoke:
+        data_split = with_few_tests(data_split)
     checkpoints = (folder / CHECKPOINTS).absolute()
     return Experiment(
         study.task,
@@ -201,7 +204,7 @@ def _time_words(the: Run) -> str:
     if is_continued and nothing_left(ready.study, the.context, read_store(the.folder)):
         return "nothing is left to train"
     of_split = ready.study.data.sizes(len(the.data.train))
-    of = sizes(ready, of_split, len(the.data.test))
+    of = sizes(ready, of_split, len(the.experiment.split.test))
     with the.watcher.busy("measuring how fast this device trains"):
         return told(forecast(ready, of, AT_LEAST))
 

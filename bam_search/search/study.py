@@ -30,6 +30,8 @@ VARIANTS = ("cpu", "gpu")
 LARGEST = {"cpu": 64, "cuda": 224}
 """Pixels a side: the largest working size that is chosen for pictures, by the kind of device."""
 Side = Annotated[int, Ge(8), Le(4096)]
+AUTO = "auto"
+"""The `data.source` of a study that names none: the task's own, wherever it is found."""
 
 
 @strict
@@ -47,7 +49,7 @@ class DataPlan:
     samples pass through them ahead of the steps, which changes no result.
     """
 
-    source: str = "auto"
+    source: str = AUTO
     images: Annotated[int, Ge(1)] | Literal["all"] = "all"
     validation: Annotated[float, Gt(0), Lt(1)] | Annotated[int, Ge(1)] = 0.2
     size: Literal["auto"] | Side | tuple[Side, Side] = "auto"

@@ -266,6 +266,26 @@ def test_latex_takes_the_table(tmp_path: Path, is_all: bool) -> None:
     assert "Missing character" not in done.stdout
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_takes_the_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tested = (BASE, studied.PAPER, studied.WINNER)
+    records = [replace(record, rung_epochs=(), rung_metrics=()) for record in tested]
+    page = studied.written(tmp_path, records)
+    words = ("--out", tmp_path / "front.pdf", "--width", "page", "--latex")
+    assert run_command(monkeypatch, "figure", page, *words) == 0
+    text = capsys.readouterr().out
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass[twocolumn]{article}\\usepackage{graphicx}\n"
+        f"\\begin{{document}}\n{text}\n\\end{{document}}\n"
+    )
+    compile_ = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(compile_, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "front.pdf" in done.stdout
+
+
 def test_what_is_cited_is_the_paper_and_this_version() -> None:
     entries = bibtex(context(about=ABOUT))
     assert re.findall(r"@\w+\{(\w+)", entries) == ["park2018bam", "bam_search"]

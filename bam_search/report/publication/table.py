@@ -3,7 +3,6 @@
 The numbers are those of the overview and of the page's table of finalists.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,32 +15,10 @@ from bam_search.errors import UserError
 from bam_search.report.front_figure import best_words
 from bam_search.report.payload import ReportContext
 from bam_search.report.publication.caption import bibtex, table_caption
+from bam_search.report.publication.latex import escaped
 from bam_search.report.tables import further_texts, harmless
 from bam_search.study.record import Record
 
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "±": r"$\pm$",
-        "×": r"$\times$",
-        "–": "--",
-        "−": "$-$",
-        "…": r"\ldots{}",
-        "²": r"\textsuperscript{2}",
-    }
-)
-"""What LaTeX has for characters that it reads otherwise."""
 WIDE, LONGEST = 36, 60
 """If a name is longer than this, names are broken into lines; a longer placement stands by tag."""
 
@@ -51,13 +28,13 @@ def latex(context: ReportContext, findings: Findings, is_all: bool) -> str:
     cells = _cells(findings, is_all)
     is_long = max(len(row[0]) for row in cells) > WIDE
     begin = r"\raggedright " if is_long else ""
-    header, *rows = [begin + " & ".join(map(_latex, row)) + r" \\" for row in cells]
+    header, *rows = [begin + " & ".join(map(escaped, row)) + r" \\" for row in cells]
     columns = (r"p{0.24\linewidth}" if is_long else "l") + "r" * (len(cells[0]) - 1)
     lines = [
         r"% \usepackage{booktabs}",
         r"\begin{table*}[t]",
         r"\centering\footnotesize",
-        rf"\caption{{{_latex(_caption(context, findings, is_all))}}}",
+        rf"\caption{{{escaped(_caption(context, findings, is_all))}}}",
         r"\label{tab:bam-search}",
         r"\setlength{\tabcolsep}{4pt}",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
@@ -240,12 +217,6 @@ def _difference(one: Standing) -> str:
     if difference.low is not None and difference.high is not None:
         interval = f" ({metric.range(difference.low, difference.high)})"
     return metric.signed(difference.mean) + interval
-
-
-def _latex(text: str) -> str:
-    """The text for LaTeX; hyphens before digits are minus signs."""
-    escaped = text.translate(LATEX)
-    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
 
 
 def _markdown(text: str) -> str:

@@ -1,0 +1,103 @@
+"""README and docs: short enough, their links lead somewhere, and what they show runs."""
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from pages import ROOT, blocks, run_page
+
+from bam_search.config import flat
+from bam_search.search.study import Study
+from bam_search.search.study_keys import key_tables
+
+README = ROOT / "README.md"
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+REPORT = ROOT / "reports" / "2026-11-27-placement-cpu"
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+WITHOUT_TORCH = """
+import runpy, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision", "optuna", "fvcore", "sqlalchemy"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+runpy.run_module("bam_search", run_name="__main__")
+"""
+
+
+def test_the_readme_has_at_most_a_thousand_words() -> None:
+    assert len(README.read_text(encoding="utf-8").split()) <= 1000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_inside_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if not link.startswith(("http://", "https://", "#")):
+            assert (page.parent / link.partition("#")[0]).exists(), link
+
+
+def test_the_reference_has_every_key_of_a_study() -> None:
+    study = Study(question="", space="small", references={}).to_dict()
+    listed = {key.name for table in key_tables() for key in table.keys}
+    assert listed >= set(flat(study)) - {"references"}
+    assert {field.name for field in fields(Study)} <= {name.partition(".")[0] for name in listed}
+    assert "- `trials`: the number of candidates" in next(key_tables()).about
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", REPORT, "--verify"],
+        ["report", REPORT / "index.html", "--out", "page.html"],
+        ["figure", REPORT, "--out", "front.pdf"],
+        ["table", REPORT, "--latex"],
+        ["list"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_reports_are_read_without_torch_and_optuna(tmp_path: Path, words: list[object]) -> None:
+    done = _without_torch(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_needs_torch_says_so(tmp_path: Path) -> None:
+    done = _without_torch(tmp_path, "sites", "small")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: this needs torch, which is not installed\n"
+        "hint: reports are read, verified and drawn without it; all else is for `pip install .`\n"
+    )
+
+
+def _without_torch(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, words)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_each_tutorial_has_something_to_run() -> None:
+    without = [page.stem for page in TUTORIALS if not blocks(page)]
+    assert without == ["index"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_runs(page: Path, tmp_path: Path) -> None:
+    assert run_page(page, tmp_path) == len([one for one in blocks(page) if one.kind == "runs"])
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    _draw_photos(ROOT / "docs" / "tutorials" / "your_images.md", tmp_path)
+    shutil.copytree(REPORT, tmp_path / "reports" / "placement")
+    assert run_page(README, tmp_path) == 5
+
+
+def _draw_photos(page: Path, folder: Path) -> None:
+    """Make the tutorial's folder of pictures."""
+    code = next(block.text for block in blocks(page) if block.language == "python")
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
