@@ -91,6 +91,20 @@ def offsets_of(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
+def joined(tables: Sequence[Annotated]) -> Annotated:
+    """Some annotated pictures, and after them the next ones."""
+    return Annotated(
+        [path for table in tables for path in table.paths],
+        [place for table in tables for place in table.places],
+        np.concatenate([table.declared for table in tables]),
+        np.concatenate([table.boxes for table in tables]),
+        np.concatenate([table.labels for table in tables]),
+        np.concatenate([table.ignore for table in tables]),
+        [name for table in tables for name in table.names],
+        offsets_of(np.concatenate([np.diff(table.offsets) for table in tables])),
+    )
+
+
 def checked(data: Annotated, sizes: np.ndarray) -> tuple[Annotated, tuple[str, ...]]:
     """The annotations as they can be used, and notes about what was dropped or clipped.
 

@@ -30,8 +30,7 @@ NAMED = 3
 class _Ready:
     """A data set whose boxes are checked: its pictures, and the numbers of those of each part."""
 
-    name: str
-    root: Path
+    path: Path
     data: Annotated
     pictures: Pictures
     train: np.ndarray
@@ -44,8 +43,8 @@ class _Ready:
         return self.train[fine[self.train]], self.test[fine[self.test]]
 
 
-def annotated_source(root: Path, found: Found, reading: Reading) -> Source:
-    """The source of the pictures of a folder, as annotated.
+def annotated_source(path: Path, root: Path, found: Found, reading: Reading) -> Source:
+    """The source of annotated pictures, which lie below `root`; the user gave `path`.
 
     Raises UserError for boxes that do not belong to their picture, and if no picture can be read.
     """
@@ -56,8 +55,7 @@ def annotated_source(root: Path, found: Found, reading: Reading) -> Source:
     parts = found.parts
     if not len(test):
         train, test, parts = split(data, facts)
-    name = root.absolute().name or root.resolve().name
-    ready = _Ready(name, root, data, pictures, train, test, found.classes)
+    ready = _Ready(path, data, pictures, train, test, found.classes)
     train, test = ready.without(facts.problems)
     if not len(train) or not len(test):
         raise _unreadable(ready, facts.problems)
@@ -66,12 +64,12 @@ def annotated_source(root: Path, found: Found, reading: Reading) -> Source:
     sized = sizing(facts.sizes[train], reading)
     count = f"{counted(len(train), 'image')} to train and {len(test):,} to test"
     return Source(
-        f"{root}: {count} ({parts}), {counted(len(data.labels), 'object')} of "
+        f"{path}: {count} ({parts}), {counted(len(data.labels), 'object')} of "
         f"{counted(len(found.classes), 'class')}, {sized.words}",
         len(train),
         len(test),
         lambda: _load(ready, sized, reading),
-        Inputs((3, *sized.size), len(found.classes)),
+        Inputs((3, *sized.size), len(found.classes) + 1),  # class 0 is the background
         (*found.notes, *notes, *_notes(ready, train, test, sized)),
         at_hand=True,
     )
@@ -93,7 +91,7 @@ def _check_objects(ready: _Ready, index: np.ndarray, part: str) -> None:
     objects = ready.data.objects(index)
     if not (~ready.data.ignore[objects]).any():
         raise UserError(
-            f"{ready.root}: no {part} picture has an object to find",
+            f"{ready.path}: no {part} picture has an object to find",
             f"{counted(len(index), 'picture')}, {counted(len(objects), 'object')}, all of them "
             "difficult or crowds"
             if len(objects)
@@ -103,7 +101,7 @@ def _check_objects(ready: _Ready, index: np.ndarray, part: str) -> None:
 
 def _load(ready: _Ready, sized: Sizing, reading: Reading) -> Dataset:
     """The data set, packed. Raises UserError for unreadable pictures unless they are skipped."""
-    problems = list(ready.pictures.facts.problems)
+    problems, path = list(ready.pictures.facts.problems), ready.path
     packs = []
     for index in ready.without(problems):
         packed = pack(ready.pictures, index, sized.size, reading.progress, whole=True)
@@ -116,8 +114,8 @@ def _load(ready: _Ready, sized: Sizing, reading: Reading) -> Dataset:
     train, test = (_samples(ready, index, packed.x, problems) for index, packed in packs)
     note = f"{_unread(len(skipped))} and left out, such as {_named(ready, problems, skipped[:1])}"
     return Dataset(
-        ready.name,
-        f"{ready.root}, {sized.words}" + (f"; {note}" if skipped else ""),
+        path.stem if path.is_file() else path.absolute().name or path.resolve().name,
+        f"{path}, {sized.words}" + (f"; {note}" if skipped else ""),
         train,
         test,
         classes=ready.classes,

@@ -49,8 +49,9 @@ KINDS: Mapping[str, Kind] = {
 class AveragePrecision:
     """What was found of the objects in some images, in percent.
 
-    `resampled` is (B,), B being RESAMPLES or nearly that: the value, were the images others. `further` are other means, by
-    their titles. `by_class` has None for a class without objects, of which there are `objects`.
+    `resampled` is the value, were the images others: RESAMPLES of them, or nearly that. `further`
+    are other means, by their titles. `by_class` has None for a class without objects, of which
+    there are `objects`.
     """
 
     value: float

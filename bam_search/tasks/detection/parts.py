@@ -33,3 +33,8 @@ def roles(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _first(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """The first part of a kind, or nothing."""
     return tuple(name for one in known for name in names if name.lower() == one)[:1]
+
+
+def part_words(train: Sequence[str], test: Sequence[str]) -> str:
+    """'train.txt + val.txt, test.txt'; nothing where nothing tests."""
+    return f"{' + '.join(train)}, {test[0]}" if test else ""

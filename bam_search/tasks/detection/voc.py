@@ -20,7 +20,7 @@ import numpy as np
 
 from bam_search.errors import UserError, first_line, nearest
 from bam_search.tasks.detection.annotated import Annotated, Found, offsets_of
-from bam_search.tasks.detection.parts import NAMES, roles
+from bam_search.tasks.detection.parts import NAMES, part_words, roles
 from bam_search.tasks.pictures.walk import folders_in, is_picture
 from bam_search.words import counted
 
@@ -126,7 +126,7 @@ def _parts_of_lists(root: Path, above: str) -> _Parts:
         )
     unused = len(set(files) - set(trained) - set(tested))
     notes = (f"not used: {counted(unused, 'annotated picture')} in no list",) if unused else ()
-    words = _words([f"{name}.txt" for name in train], [f"{name}.txt" for name in test])
+    words = part_words([f"{name}.txt" for name in train], [f"{name}.txt" for name in test])
     return _Parts(trained, tested, words, notes)
 
 
@@ -137,15 +137,10 @@ def _parts_of_folders(root: Path, folders: Sequence[str]) -> _Parts:
     trained, tested = (
         [file for name in names for file in _files(root, name)] for names in (train, test)
     )
-    words = _words([f"{name}/" for name in train], [f"{name}/" for name in test])
+    words = part_words([f"{name}/" for name in train], [f"{name}/" for name in test])
     unused = [f"{name}/" for name in folders if name not in (*train, *test)]
     notes = (f"not used: {', '.join(unused)}",) if unused else ()
     return _Parts(trained, tested, words, notes)
-
-
-def _words(train: Sequence[str], test: Sequence[str]) -> str:
-    """'train.txt + val.txt, test.txt'; nothing where nothing tests."""
-    return f"{' + '.join(train)}, {test[0]}" if test else ""
 
 
 def _files(root: Path, folder: str) -> list[str]:
@@ -189,6 +184,8 @@ def _read(root: Path, file: str, known: Mapping[str, Mapping[str, str]]) -> _Pic
         top = ElementTree.parse(root / file).getroot()
     except (ElementTree.ParseError, OSError, ValueError) as error:
         raise UserError(f"{file} is broken XML: {first_line(error)}", MEND) from None
+    if top.tag != "annotation":
+        raise UserError(f"{file} is no annotation, but <{top.tag}>", MEND)
     name = (top.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
     objects = [
         _object(element, f"{file}, object {number}")
