@@ -11,6 +11,7 @@ from bam_search.errors import UserError
 from bam_search.model.attach import fit_to_sites, resolve
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import backbone, build, sites_of
+from bam_search.model.detector import is_detector
 from bam_search.model.load import Inputs, load
 from bam_search.model.trace import Shape
 from bam_search.score.context import uses_bf16
@@ -219,7 +220,10 @@ def _measure(asked: Asked, space: SearchSpace, sites: Sites, placement: Placemen
     model = build(space, sites, placement, seed=0)
     plain = backbone(space, seed=0)
     recipe = Recipe()
-    setting = LatencySetting(device, space.input_shape, asked.batch, uses_bf16(recipe, device))
+    # A detector asks the host how much it has found.
+    graph = not is_detector(plain)
+    bf16 = uses_bf16(recipe, device)
+    setting = LatencySetting(device, space.input_shape, asked.batch, bf16, graph)
     timed = latency(model, plain, setting)
     memory = training_memory(model, setting, recipe)
     plain_memory = training_memory(plain, setting, recipe)

@@ -16,8 +16,10 @@ from bam_search.cli.candidate import find
 from bam_search.cli.train import beside
 from bam_search.errors import UserError
 from bam_search.files import write
+from bam_search.model.arguments import tensors
 from bam_search.model.attach import Init
 from bam_search.model.attention import module_files
+from bam_search.model.detector import is_detector
 from bam_search.model.weights import load_weights
 from bam_search.space.model_name import ModelName, is_model_name
 from bam_search.space.placement import Placement
@@ -38,6 +40,8 @@ CLOSE = 1e-4
 class Exported:
     """A candidate, its model in eval mode, and the `outputs` of that model on some images.
 
+    These are all tensors that it returns.
+
     `name` is the name under which the space is loaded, `init` that of `attach`; `image` is a batch
     (2, C, H, W).
     """
@@ -48,7 +52,7 @@ class Exported:
     init: Init
     net: nn.Module
     image: Tensor
-    outputs: Tensor
+    outputs: Sequence[Tensor]
 
 
 def export(
@@ -66,6 +70,12 @@ def export(
     Raises UserError, and ClickException if a comparison fails.
     """
     candidate = _candidate(folder, tag, weights, modules)
+    if formats and is_detector(candidate.net):
+        raise UserError(
+            f"a detector cannot be written as {' or '.join(formats)}: "
+            "it finds more objects in one image than in another",
+            "leave --format out: model.py builds it in Python",
+        )
     out.mkdir(parents=True, exist_ok=True)
     _write_placement(candidate, out / "placement.json")
     _write_snippet(candidate, out / "model.py")
@@ -95,7 +105,7 @@ def _candidate(
     net.eval()
     image = torch.rand(2, *space.input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        outputs = net(image)
+        outputs = tensors(net(image))
     init = candidate.plan.init
     return Exported(record, candidate.name, space, init, net, image, outputs)
 
@@ -112,7 +122,8 @@ def _write_snippet(candidate: Exported, path: Path) -> None:
     net = run_file(path).model()
     net.load_state_dict(candidate.net.state_dict())
     with torch.no_grad():
-        same = torch.equal(net.eval()(candidate.image), candidate.outputs)
+        outputs = tensors(net.eval()(candidate.image))
+    same = all(map(torch.equal, outputs, candidate.outputs))
     parameters = sum(p.numel() for p in net.parameters())
     _say(path, same, f"builds the same model: {parameters:,} parameters, equal outputs")
 
@@ -133,9 +144,10 @@ def _snippet(candidate: Exported) -> str:
     )
     images = f"(B, {', '.join(map(str, space.input_shape))})"
     what = (
-        f"{images} -> (B, classes), with the attention modules of PLACEMENT; weights are untrained."
+        f"{images} -> {_returned(candidate.net)}, with the attention modules of PLACEMENT; "
+        "weights are untrained."
     )
-    imports, build = _build_lines(candidate.name)
+    imports, build = _build_lines(candidate.name, is_detector(candidate.net))
     init = "" if candidate.init == "random" else f", init={candidate.init!r}"
     registered = _register_lines(record.placement)
     if registered:
@@ -164,6 +176,10 @@ if __name__ == "__main__":
 '''
 
 
+def _returned(net: nn.Module) -> str:
+    return "the objects in each image" if is_detector(net) else "(B, classes)"
+
+
 def _in_docstring(text: str) -> str:
     """Return the text as it is written between three quotes: a record's words are no code."""
     return text.replace("\\", "\\\\").replace('"', '\\"')
@@ -184,14 +200,19 @@ def _absolute(path: str) -> str:
     return str(Path(path).resolve())
 
 
-def _build_lines(name: str) -> tuple[str, str]:
-    """Return the import lines, and the expression that makes the backbone."""
+def _build_lines(name: str, detects: bool) -> tuple[str, str]:
+    """Return the import lines, and the expression that makes the backbone.
+
+    A detector that `detects` is made by `load`, which lets it take batches as they are.
+    """
     if not is_model_name(name):
         # A path must hold from wherever the written file is run.
         return _loaded(_absolute(name) if name.endswith(".py") else name)
     model = ModelName.parse(name)
     if model.is_file:
         return _loaded(replace(model, source=_absolute(model.source)).text)
+    if detects:
+        return _loaded(name)
     function = MAKERS[model.source]
     arguments = "".join(f", {key}={value!r}" for key, value in model.arguments)
     return (
@@ -243,8 +264,9 @@ FORMATS: Mapping[str, Callable[[Exported, Path], None]] = {
 
 
 def _compare(path: Path, outputs: Tensor, candidate: Exported) -> None:
-    difference = float((outputs - candidate.outputs).abs().max())
-    largest = float(candidate.outputs.abs().max())
+    (expected,) = candidate.outputs
+    difference = float((outputs - expected).abs().max())
+    largest = float(expected.abs().max())
     close = difference <= CLOSE * max(1.0, largest)
     _say(path, close, f"loaded again, its outputs differ by at most {difference:.1e}")
 

@@ -61,5 +61,14 @@ def for_batches(net: nn.Module) -> nn.Module:
     return net
 
 
+def example_targets(images: Tensor, label: int = 1) -> list[Target]:
+    """An object of this class in the middle of each of (B, C, H, W) images."""
+    height, width = images.shape[-2:]
+    corners = [[width / 4, height / 4, 3 * width / 4, 3 * height / 4]]
+    boxes = torch.tensor(corners, device=images.device)
+    labels = torch.tensor([label], device=images.device)
+    return [{"boxes": boxes, "labels": labels} for _ in images]
+
+
 def _in_float32(_module: nn.Module, _args: object, output: Any) -> Any:
     return replaced(output, Tensor.float)

@@ -1,8 +1,9 @@
 """Fit a study to its data: what a study that ships leaves open, and what its network loses.
 
-The studies that ship are made for CIFAR-100. A smaller data set trains as a whole, for as many more
-epochs as show a model about as many samples, in batches that leave enough steps; large images get
-the network that has a stem for them. What the user has set stays. Changes settings, reads no data.
+The studies of classification that ship are made for CIFAR-100. A smaller data set trains as a
+whole, for as many more epochs as show a model about as many samples, in batches that leave enough
+steps; large images get the network that has a stem for them. What the user has set stays. Changes
+settings, reads no data.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from bam_search.model.load import Inputs
 from bam_search.search.study import Study
 from bam_search.space.search_space import TableRow, space_table
 from bam_search.space.sites import Site
+from bam_search.tasks.load_task import CLASSIFICATION
 from bam_search.tasks.recipe import Recipe
 from bam_search.words import counted
 
@@ -49,8 +51,10 @@ class Fitted:
 def fit(study: Study, total: int, inputs: Inputs, is_set: IsSet) -> Fitted:
     """`study` for data of `total` training samples that need `inputs`.
 
-    A study that fits stays as it is.
+    A study that fits stays as it is, and so does one of another task than classification.
     """
+    if study.task != CLASSIFICATION:
+        return Fitted(study)
     fitted = _fit_space(Fitted(study), inputs, is_set)
     meant = MADE_FOR if study.data.images == "all" else study.data.images
     if total >= meant or is_set("data.images"):

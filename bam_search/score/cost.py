@@ -83,7 +83,7 @@ class Cost:
     @property
     def macs_conv_fc(self) -> int:
         """The published convention."""
-        return sum(self.by_operator.get(name, 0) for name in PUBLISHED)
+        return _published(self.by_operator)
 
 
 def count(
@@ -130,6 +130,26 @@ def count(
     return _cost(params, operators + ran.registered, uncounted)
 
 
+def macs_of_modules(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+    """MACs of convolutions and linear layers of each submodule, with all in it, by its name.
+
+    Those of the model itself are at "". Raises UserError as `count` does.
+    """
+    example = Example.of(input_shape, None)
+    net = countable(model, example)
+    net.keep_all = True  # a detector's second stage is dropped otherwise
+    with everything_in_sight(), _quietly():
+        analysis = _analysis(net, example, {})
+        found = analysis.by_module_and_operator()
+    whole = found.pop("")  # more than that of "net": functions within it are traced outside
+    inside = {name.removeprefix("net."): _published(each) for name, each in found.items()}
+    return {**inside, "": _published(whole)}
+
+
+def _published(by_operator: Mapping[str, int]) -> int:
+    return int(sum(by_operator.get(name, 0) for name in PUBLISHED))
+
+
 def _cost(params: int, operators: Counter[str], uncounted: Mapping[str, int]) -> Cost:
     by_operator = {name: int(n) for name, n in sorted(operators.items()) if name not in INTERNAL}
     left = {name: n for name, n in uncounted.items() if name not in operators}
@@ -169,9 +189,7 @@ def _traced(
 
     Raises UserError if torch cannot trace the model.
     """
-    analysis = FlopCountAnalysis(net, example.tensors)
-    analysis.set_op_handle(**handles(images=len(example.tensors)), **more)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis = _analysis(net, example, more)
     try:
         counted = Counter(analysis.by_operator())
     except Exception as error:  # as above
@@ -181,6 +199,12 @@ def _traced(
             "functions out",
         ) from error
     return counted, dict(analysis.unsupported_ops())
+
+
+def _analysis(net: Countable, example: Example, more: Mapping[str, Handle]) -> FlopCountAnalysis:
+    analysis = FlopCountAnalysis(net, example.tensors)
+    analysis.set_op_handle(**handles(images=len(example.tensors)), **more)
+    return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
 
 
 def _require_known(ran: "_Ran") -> None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from bam_search.model.arguments import main_tensor
+from bam_search.model.detector import example_targets, is_detector
 from bam_search.score.cuda_graphs import EAGER, cuda_graph, stream
 from bam_search.score.device import Device
-from bam_search.score.optimizers import optimizer
+from bam_search.score.optimizers import MOMENTA, optimizer
 from bam_search.tasks.recipe import Recipe
 
 
@@ -59,6 +60,17 @@ class LatencySetting:
             raise ValueError("the model returns no tensor")
         return output
 
+    def loss(self, net: nn.Module, images: Tensor) -> Tensor:
+        """A loss that keeps one number for each output, as the losses of tasks do.
+
+        A detector has losses of its own; here each image has one object.
+        """
+        if not is_detector(net):
+            return self.forward(net, images).float().square().mean()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            losses: dict[str, Tensor] = net(images, example_targets(images))
+        return torch.stack(list(losses.values())).sum()
+
     def placed(self, net: nn.Module) -> nn.Module:
         """The model on the device, channels-last."""
         moved: nn.Module = net.to(self.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -91,9 +103,9 @@ def training_memory(model: nn.Module, setting: LatencySetting, recipe: Recipe) -
 
     On a GPU the peak that its allocator saw in a second step, for which the first has left the
     optimizer's state. On a CPU, whose allocator tells nothing, the parameters with gradients and
-    momentum and every tensor that the forward pass keeps for the backward pass, each storage once:
-    every optimizer here keeps one momentum (tests/score/test_optimizers.py), and what it needs for
-    a moment is less than the kept tensors, which are gone by then.
+    what the optimizer keeps of each, and every tensor that the forward pass keeps for the backward
+    pass, each storage once: what the optimizer needs for a moment is less than the kept tensors,
+    which are gone by then.
     """
     setting.placed(model).train()
     images = setting.images()
@@ -108,27 +120,23 @@ def training_memory(model: nn.Module, setting: LatencySetting, recipe: Recipe) -
 
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         # The loss holds the saved tensors: while it lives, no two of them share an address.
-        loss = _some_loss(setting.forward(model, images))
+        loss = setting.loss(model, images)
     storages = [parameter.untyped_storage() for parameter in model.parameters()]
     weights = {storage.data_ptr(): storage.nbytes() for storage in storages}
     del loss
     activations = [size for pointer, size in saved.items() if pointer not in weights]
-    return 3 * sum(weights.values()) + sum(activations)
+    kept = 2 + MOMENTA[recipe.optimizer]
+    return kept * sum(weights.values()) + sum(activations)
 
 
 def _peak_on_gpu(model: nn.Module, images: Tensor, setting: LatencySetting, recipe: Recipe) -> int:
     trains = optimizer(model, recipe, images.new_zeros(()), setting.bf16)
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
-        _some_loss(setting.forward(model, images)).backward()
+        setting.loss(model, images).backward()
         trains.step()
         trains.zero_grad()
     return torch.cuda.max_memory_allocated()
-
-
-def _some_loss(output: Tensor) -> Tensor:
-    """A loss that keeps one number for each output, as the losses of tasks do."""
-    return output.float().square().mean()
 
 
 def _timer(net: nn.Module, setting: LatencySetting) -> Callable[[], float]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from bam_search.score.muon import Muon, NothingForMuon, matrices_of
 from bam_search.tasks.recipe import Recipe
 
+SQUARES = 0.999
+"""How much of the mean of squared gradients AdamW keeps in a step."""
 SLOW = "slow "
 """How the names of parts with a learning rate of their own begin."""
 
@@ -105,6 +107,25 @@ def _muon(
     return parts
 
 
+def _adamw(
+    _model: nn.Module, parameters: Parameters, recipe: Recipe, rate: Tensor, _bf16: bool
+) -> Optimizers:
+    """AdamW on all; decay only of what has more than one dimension."""
+    if not parameters:
+        return {}
+    decayed = [parameter for parameter in parameters if parameter.dim() > 1]
+    others = [parameter for parameter in parameters if parameter.dim() <= 1]
+    groups = [(decayed, recipe.weight_decay), (others, 0.0)]
+    adamw = torch.optim.AdamW(
+        [{"params": some, "weight_decay": decay} for some, decay in groups if some],
+        rate,
+        betas=(recipe.momentum, SQUARES),
+        fused=True,
+        capturable=rate.is_cuda,
+    )
+    return {"adamw": adamw}
+
+
 def _sgd_of(parameters: Parameters, recipe: Recipe, rate: Tensor) -> Optimizers:
     """SGD on the parameters; nothing if there are none."""
     if not parameters:
@@ -124,5 +145,9 @@ Maker = Callable[[nn.Module, Parameters, Recipe, Tensor, bool], Optimizers]
 OPTIMIZERS: Mapping[str, Maker] = {
     "sgd": _sgd,
     "muon": _muon,
+    "adamw": _adamw,
 }
 """`recipe.optimizer` -> a function that makes its optimizers for some parameters of a model."""
+
+MOMENTA: Mapping[str, int] = {"sgd": 1, "muon": 1, "adamw": 2}
+"""How many numbers each optimizer keeps for each weight."""

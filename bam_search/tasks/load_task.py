@@ -9,13 +9,17 @@ from bam_search.errors import UserError, nearest
 from bam_search.model.load import Inputs
 from bam_search.space.search_space import made_by
 from bam_search.tasks.classification import sources
+from bam_search.tasks.detection import sources as detection_sources
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.task import Source, Task
 
 CLASSIFICATION = "classification"
 """The task of a study that names none."""
 
-TASKS: Mapping[str, Callable[[], Task]] = {CLASSIFICATION: sources.task}
+TASKS: Mapping[str, Callable[[], Task]] = {
+    CLASSIFICATION: sources.task,
+    "detection": detection_sources.task,
+}
 """The tasks that ship, by name."""
 
 

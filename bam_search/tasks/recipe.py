@@ -20,13 +20,15 @@ LARGE = 64
 @strict
 @dataclass(frozen=True)
 class Recipe:
-    """An optimizer with Nesterov momentum and a triangular learning rate.
+    """An optimizer with momentum and a triangular learning rate.
 
     `optimizer`: "sgd", or "muon", which is Muon for the filters of convolutions and the matrices of
-    linear layers, and SGD for the last layer and all vectors (`bam_search.score.muon`). `lr` and
-    `momentum` are those of both. `weight_decay` times the weight is added to its gradient under
-    SGD; under Muon, where the size of a gradient counts for nothing, the weight shrinks by lr *
-    weight_decay of itself a step.
+    linear layers, and SGD for the last layer and all vectors (`bam_search.score.muon`), or "adamw"
+    (Ilya Loshchilov, Frank Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
+    https://arxiv.org/abs/1711.05101), as is usual for detectors from scratch. `lr` is that of all,
+    and `momentum` too, which AdamW calls its first beta. `weight_decay` times the weight is added
+    to its gradient under SGD; under Muon and AdamW, where the size of a gradient counts for
+    nothing, the weight shrinks by lr * weight_decay of itself a step, under AdamW no vector does.
 
     The learning rate rises linearly over the share `warmup` of all steps, then falls linearly to 0.
     `augment`: "crop-flip" pads by an eighth, crops at random and flips half of the images, as usual
@@ -48,7 +50,7 @@ class Recipe:
 
     epochs: Annotated[int, Ge(1), Le(10_000)] = 10
     batch: Annotated[int, Ge(2), Le(65_536)] = 128
-    optimizer: Literal["sgd", "muon"] = "sgd"
+    optimizer: Literal["sgd", "muon", "adamw"] = "sgd"
     lr: Annotated[float, Gt(0), Le(100)] = 0.1
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     weight_decay: Annotated[float, Ge(0), Le(1)] = 5e-4

@@ -14,10 +14,11 @@ from bam_search.model.backbones.resnet import resnet50
 from bam_search.model.build import backbone, sites_of
 from bam_search.score.cost import Cost, count
 from bam_search.score.cost_table import CostTable, cost_table
-from bam_search.space.search_space import load_space, space_names
+from bam_search.space.search_space import load_space, space_names, space_table
 from bam_search.space.sites import Sites
 
-SPACES = space_names()
+DETECTORS = {name for name, row in space_table().items() if row.backbone.startswith("detectors.")}
+SPACES = [name for name in space_names() if name not in DETECTORS]
 PAPER, CODE = "bam", "bam(combine=product,end_bn=false)"
 
 # Space, placement, parameters, and multiply-adds of convolutions and linear layers in G (None: not

@@ -11,7 +11,11 @@ from torch import nn
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
-from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.fcos import (
+    FCOSClassificationHead,
+    FCOSHead,
+    FCOSRegressionHead,
+)
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from bam_search.model.backbones.resnet import small
@@ -23,6 +27,10 @@ RATIOS = (0.5, 1.0, 2.0)
 """Height of an anchor, divided by its width."""
 SCORE = 0.05
 """The least score of a detection; with a larger one a precision at full recall is not measured."""
+WIDTH = 32
+"""Channels of the small detector's pyramid."""
+STRIDES = (4, 8, 16, 32)
+"""Those of its levels."""
 ALL_STAGES = 5
 """Stages of a ResNet that train, its stem among them."""
 
@@ -85,20 +93,19 @@ def ssdlite320_mobilenet_v3(classes: int) -> nn.Module:
     return create(weights=None, weights_backbone=None, num_classes=classes)
 
 
-WIDTH = 32
-
-
 def fcos_small(classes: int) -> nn.Module:
     """FCOS on the body of `small` (three blocks, 32 to 128 channels) with a pyramid of 32 channels.
 
-    For images of about 160x120: strides 4, 8 and 16 after a pooled stem.
+    For images of about 160x120 on a CPU: strides 4 to 32, and heads of one layer without
+    normalisation, which would cost more than all else.
     """
     body = small(classes, pooled_stem=True)
     levels = {"layer1": "0", "layer2": "1", "layer3": "2"}
     backbone = BackboneWithFPN(body, levels, [32, 64, 128], WIDTH, LastLevelMaxPool())
-    strides = [4, 8, 16, 32]
-    anchors = AnchorGenerator([(stride,) for stride in strides], [(1.0,)] * len(strides))
-    head = FCOSHead(WIDTH, 1, classes, num_convs=2)
+    anchors = AnchorGenerator([(stride,) for stride in STRIDES], [(1.0,)] * len(STRIDES))
+    head = FCOSHead(WIDTH, 1, classes, num_convs=0)
+    head.classification_head = FCOSClassificationHead(WIDTH, 1, classes, 1, norm_layer=_none)
+    head.regression_head = FCOSRegressionHead(WIDTH, 1, 1, norm_layer=_none)
     return detection.FCOS(
         backbone, classes, anchor_generator=anchors, head=head, score_thresh=SCORE
     )
@@ -113,6 +120,10 @@ def _pyramid_3_to_7(resnet: str, norm: str) -> BackboneWithFPN:
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )
+
+
+def _none(_channels: int) -> nn.Module:
+    return nn.Identity()
 
 
 def _anchors(sizes: Sequence[Sequence[int]]) -> AnchorGenerator:

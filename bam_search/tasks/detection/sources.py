@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from bam_search.errors import UserError
+from bam_search.model.load import Inputs
 from bam_search.tasks.detection.annotated_source import annotated_source
 from bam_search.tasks.detection.coco import coco_annotated, json_files
 from bam_search.tasks.detection.matching import check_installed
 from bam_search.tasks.detection.shapes import shapes_source
+from bam_search.tasks.detection.task import Detection
 from bam_search.tasks.detection.voc import is_voc, voc_annotated
 from bam_search.tasks.pictures.walk import folders_in
 from bam_search.tasks.reading import Reading
@@ -19,6 +21,11 @@ FORMS = (
 GENERATED = "generated"
 AS_IT_IS = Reading()
 """How data are read unless a study says otherwise."""
+
+
+def task() -> Detection:
+    """Detection on any annotated pictures, measured as COCO is."""
+    return Detection(Inputs((3, 120, 160), 2), locate, "coco")
 
 
 def locate(wanted: str, reading: Reading = AS_IT_IS) -> Source:
