@@ -15,3 +15,14 @@ def counted_range(counts: Sequence[int], noun: str) -> str:
     if least == most:
         return counted(least, noun)
     return f"{least:,} to {most:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that a person would use: '2.5 hours', '40 min', '12 s'."""
+    for name, unit in (("days", 86_400), ("hours", 3600), ("min", 60)):
+        if seconds >= 10 * unit:
+            return f"{seconds / unit:.0f} {name}"
+        if seconds >= 1.5 * unit:
+            number = f"{seconds / unit:.1f}".removesuffix(".0")
+            return f"{number} {name}"
+    return f"{max(1, round(seconds))} s"

@@ -6,7 +6,7 @@ The score depends on the job alone, the pool finishes in any order, and the stor
 import concurrent.futures
 import math
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,12 @@ from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import EpochResult
 from bam_search.search import finalists as finals_room
 from bam_search.search import loop
-from bam_search.search.finalists import train_ablations, train_finalists
+from bam_search.search.finalists import (
+    NO_LIMIT,
+    FinalsTime,
+    train_ablations,
+    train_finalists,
+)
 from bam_search.search.loop import SearchContext, random_baseline, search
 from bam_search.search.store import Store
 from bam_search.search.study import FinalistPlan, Rungs, Study, load_study
@@ -175,6 +180,8 @@ def train(
     pool: Shuffled,
     about: SearchContext = PLAN,
     with_finals: bool = True,
+    is_over: Callable[[], bool] = lambda: False,
+    time: FinalsTime = NO_LIMIT,
 ) -> dict[int, Record]:
     """Run or continue a study, as the command line does, and return its records.
 
@@ -186,10 +193,10 @@ def train(
         return concurrent.futures.wait(pending, timeout=0, return_when=return_when)
 
     with patch.object(loop, "wait", wait), patch.object(finals_room, "wait", wait):
-        search(context, about, store, pool, lambda _record: None)
+        search(context, about, store, pool, lambda _record: None, is_over)
         if context.random_baseline:
             random_baseline(context, about, store, pool, lambda _record: None)
         if with_finals:
-            train_finalists(context, about, store, pool, lambda _record: None)
+            train_finalists(context, about, store, pool, lambda _record: None, time)
             train_ablations(context, about, store, pool, lambda _record: None)
     return store.records()

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from bam_search.errors import UserError
-from bam_search.running.forecast import duration
 from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.words import duration
 from benchmarks import ladder, usual_loop
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import goals, runner

@@ -6,13 +6,15 @@ nothing of the study.
 
 import click
 
+from bam_search.cli.plan import print_phases
 from bam_search.config import flat
-from bam_search.running.forecast import Forecast, duration, forecast, sizes, told
+from bam_search.running.forecast import Forecast, calibrate, forecast, sizes, told
+from bam_search.running.plan import for_each, plan_lines, planned
 from bam_search.running.prepare import Request, ResolvedRun, one_per_space, resolve_run
 from bam_search.score.cost import UNITS, Cost, overhead
 from bam_search.score.estimate import most_expensive
 from bam_search.search.workload import trainings
-from bam_search.words import counted
+from bam_search.words import counted, duration
 
 AT_LEAST = 1.0
 """Seconds for which each speed is measured."""
@@ -20,13 +22,18 @@ AT_LEAST = 1.0
 
 def print_dry_run(request: Request) -> int:
     """Print the resolved study, the size of its space, the range of costs and a time estimate."""
-    for request_of_space in one_per_space(request):
-        _show(resolve_run(request_of_space))
+    requests = one_per_space(request)
+    for request_of_space in requests:
+        _show(for_each(request_of_space, len(requests)))
     return 0
 
 
-def _show(ready: ResolvedRun) -> None:
+def _show(request: Request) -> None:
+    ready = resolve_run(request)
     data = ready.source.load() if ready.source.at_hand else None
+    train, test = (data.train, data.test) if data else ((), ())
+    total, tested = len(train) or ready.source.train, len(test) or ready.source.test
+    ready, plan = planned(ready, request, total, tested)
     click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
     for line in ready.opening_lines(data):
         click.echo(line, err=True)
@@ -39,8 +46,13 @@ def _show(ready: ResolvedRun) -> None:
         f"{choice_space.size:,} placements"
     )
     _echo_costs(ready)
-    train, test = (data.train, data.test) if data else ((), ())
-    _echo_time(ready, len(train) or ready.source.train, len(test) or ready.source.test)
+    click.echo("")
+    if plan is None:
+        _echo_time(ready, total, tested)
+        return
+    for line in plan_lines(ready, plan, total, tested):
+        click.echo(line)
+    _echo_phases(ready, plan.forecast(ready, total, tested), total)
 
 
 def _echo_costs(ready: ResolvedRun) -> None:
@@ -65,26 +77,23 @@ def _cost_line(name: str, cost: Cost, backbone: Cost) -> str:
     return f"{name:28} " + " ".join(cells)
 
 
-def _echo_time(ready: ResolvedRun, train: int, test: int) -> None:
-    of_split = ready.study.data.sizes(train)
-    of = sizes(ready, of_split, test)
-    expected = forecast(ready, of, AT_LEAST)
-    click.echo("")
-    if isinstance(expected, str):
-        click.echo(told(expected))
+def _echo_time(ready: ResolvedRun, total: int, test: int) -> None:
+    speed = calibrate(ready, AT_LEAST)
+    if isinstance(speed, str):
+        click.echo(told(speed))
         return
-    _echo_phases(ready, expected, of_split.train)
+    expected = forecast(ready.study, sizes(ready, ready.study, total, test), speed)
+    _echo_phases(ready, expected, total)
 
 
-def _echo_phases(ready: ResolvedRun, expected: Forecast, samples: int) -> None:
-    for phase, seconds in expected.phases:
-        click.echo(f"{phase.name:28} {phase.trainings:5,} trainings {duration(seconds):>12}")
-    seen = samples * ready.study.recipe.epochs
-    one_training = [speed.seconds(1, seen) for speed in expected.speeds.of_probes]
+def _echo_phases(ready: ResolvedRun, expected: Forecast, total: int) -> None:
+    print_phases(expected)
+    seen = ready.study.data.sizes(total).train * ready.study.recipe.epochs
+    one_training = [speed.seconds(1, seen) for speed in expected.calibration.speeds]
     least, most = min(one_training), max(one_training)
     click.echo(
         f"one training of {counted(seen, ready.task.sample)}: "
-        f"{duration(least)} to {duration(most)}, measured just now"
+        f"{duration(least)} to {duration(most)}, {expected.calibration.source}"
     )
     total = trainings([phase for phase, _ in expected.phases])
     click.echo(

@@ -140,28 +140,22 @@ def _spaces(_context: click.Context, _parameter: click.Parameter, given: Spaces)
     return given
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(__version__, prog_name="bam_search")
-def cli() -> None:
-    """Where should an attention module go in a CNN, and with which settings?"""
-
-
-@cli.command()
-@click.option(
+# The options that `run` and `plan` share.
+STUDY = click.option(
     "--study",
     required=True,
     callback=_study,
     metavar="NAME|PATH",
     help="A study in studies/, or a path to a TOML file.",
 )
-@click.option(
+SPACE = click.option(
     "--space",
     callback=_spaces,
     metavar="NAME",
     help="Another space than the study's: "
     "one that ships, torchvision:NAME, timm:NAME, file.py:function, 'file.py:Net(depth=3)'.",
 )
-@click.option(
+OWN_MODULES = click.option(
     "--module",
     "modules",
     multiple=True,
@@ -169,26 +163,54 @@ def cli() -> None:
     metavar="NAME=FILE.py:CLASS",
     help="Search an attention module of yours; as --set search.modules.NAME.from=FILE.py:CLASS.",
 )
-@click.option(
-    "--trials", type=int, help="The total of candidates, references and finished ones included."
-)
-@click.option("--epochs", type=int, help="Epochs of each training.")
-@click.option("--seed", type=int, help="Seed of weights, data order, split and search.")
-@click.option(
+WANTED_DEVICE = click.option(
     "--device",
     type=click.Choice(DEVICES),
     default="auto",
     show_default=True,
     help="auto: a GPU if there is one.",
 )
-@click.option("--workers", type=int, help="Trainings at the same time.")
-@click.option(
+DATA = click.option(
     "--data",
     "source",
     metavar="PATH|NAME",
     help="Labelled images: a folder, an .npz, Parquet files, torchvision:NAME, file.py:function, "
     "cifar-100-python/, auto, cifar100, generated; or what a task of yours takes.",
 )
+SET = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any key of the study, such as recipe.lr=0.2.",
+)
+BUDGET = click.option(
+    "--budget",
+    callback=_seconds,
+    metavar="TIME",
+    help="Plan for 10m, 8h, 1d or so many seconds: images, epochs, candidates and seeds that are "
+    "not set.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="bam_search")
+def cli() -> None:
+    """Where should an attention module go in a CNN, and with which settings?"""
+
+
+@cli.command()
+@STUDY
+@SPACE
+@OWN_MODULES
+@click.option(
+    "--trials", type=int, help="The total of candidates, references and finished ones included."
+)
+@click.option("--epochs", type=int, help="Epochs of each training.")
+@click.option("--seed", type=int, help="Seed of weights, data order, split and search.")
+@WANTED_DEVICE
+@click.option("--workers", type=int, help="Trainings at the same time.")
+@DATA
 @click.option(
     "--weights",
     metavar="FILE",
@@ -220,11 +242,12 @@ def cli() -> None:
     help="The Ray cluster: auto is the one of this machine, local starts one here.  "
     "[default: auto]",
 )
+@BUDGET
 @click.option(
     "--time-limit",
     callback=_seconds,
     metavar="TIME",
-    help="End after 90m, 8h, 1d or so many seconds, as Ctrl-C does.",
+    help="End after 90m, 8h, 1d or so many seconds; the search ends in time for the finals.",
 )
 @click.option(
     "--max-failures",
@@ -233,13 +256,7 @@ def cli() -> None:
     help="Give up when N candidates have failed.",
 )
 @click.option("--force-new", is_flag=True, help="Set a study of this name aside, and begin anew.")
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any key of the study, such as recipe.lr=0.2.",
-)
+@SET
 @click.option(
     "--smoke",
     is_flag=True,
@@ -266,10 +283,38 @@ def run(
 
     # What is left in `flags` after this are keys of the study.
     options = RunOptions(**{field: flags.pop(field) for field in RunOptions.__dataclass_fields__})
+    if smoke and options.budget:
+        raise click.UsageError("--smoke is as short as it can be: it takes no --budget.")
     request = Request(
         study, device, assignments, _table(flags), options, progress=steps, smoke=smoke
     )
     raise SystemExit(print_dry_run(request) if dry_run else execute(request))
+
+
+@cli.command()
+@STUDY
+@SPACE
+@OWN_MODULES
+@WANTED_DEVICE
+@DATA
+@BUDGET
+@click.option(
+    "--device-speed",
+    metavar="NAME|IMAGES_PER_S",
+    help="Plan for another machine: h100, rtx4090, ...; or how many images a second the network "
+    "without attention trains on it.  [default: measure this machine]",
+)
+@SET
+def plan(device: str, study: str, assignments: tuple[str, ...], **asked: Any) -> None:
+    """Say what a study does with a budget of time, and what it can tell then; train nothing."""
+    from bam_search.cli import plan as planning
+    from bam_search.cli.progress import steps
+    from bam_search.running.prepare import Request, RunOptions
+
+    speed = asked.pop("device_speed")
+    options = RunOptions(budget=asked.pop("budget"))
+    request = Request(study, device, assignments, _table(asked), options, progress=steps)
+    planning.print_plan(request, speed)
 
 
 @cli.command()

@@ -22,9 +22,10 @@ from rich.progress import (
 from bam_search.analysis.statistics import mean
 from bam_search.errors import last_line
 from bam_search.report.tables import test_text, validation_text
+from bam_search.running.runner import Stage
 from bam_search.search.loop import OnResult
 from bam_search.study.record import Record
-from bam_search.words import counted
+from bam_search.words import counted, duration
 
 Line = Callable[[Record], str]
 OFTEN = 10.0
@@ -58,12 +59,15 @@ def steps(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
-def progress(title: str, done: int, total: int, line: Line) -> Iterator[OnResult]:
-    """Yield a function to call with each finished record.
+def progress(stage: Stage, line: Line) -> Iterator[OnResult]:
+    """Yield a function to call with each finished record of a stage.
 
-    It prints how many of `total` are done and the record's `line`, and moves the bar.
+    It prints how many of it are done, the record's `line` and the time that is left in all, and
+    moves the bar.
     """
     console = Console(stderr=True)
+    if stage.done < stage.total:
+        click.echo(_heading(stage), err=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -72,14 +76,16 @@ def progress(title: str, done: int, total: int, line: Line) -> Iterator[OnResult
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total, completed=done)
-        counter = itertools.count(done + 1)
-        digits = len(str(total))
+        task = bar.add_task(stage.title, total=stage.total, completed=stage.done)
+        counter = itertools.count(stage.done + 1)
+        digits = len(str(stage.total))
 
         def on_result(record: Record) -> None:
-            count = f"[{next(counter):{digits}}/{total}]"
+            done = next(counter)
+            count = f"[{done:{digits}}/{stage.total}]"
+            left = f"{_time_left(stage, done):>13}"
             console.print(
-                f"{count}  #{record.tag:<3} {line(record)}",
+                f"{count} {left}  #{record.tag:<3} {line(record)}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -87,6 +93,22 @@ def progress(title: str, done: int, total: int, line: Line) -> Iterator[OnResult
             bar.advance(task)
 
         yield on_result
+
+
+def _heading(stage: Stage) -> str:
+    """'phase 1 of 2: search, 12 of 40 done; 8 min left in all'."""
+    left = _time_left(stage, stage.done)
+    in_all = f"; {left} in all" if left else ""
+    return (
+        f"phase {stage.number} of {stage.phases}: {stage.title}, "
+        f"{stage.done:,} of {stage.total:,} done{in_all}"
+    )
+
+
+def _time_left(stage: Stage, done: int) -> str:
+    """'8 min left', once so many trainings of a stage are done; empty if that is not known."""
+    seconds = stage.left(done)
+    return "" if seconds is None else f"{duration(seconds)} left"
 
 
 def searched(record: Record) -> str:

@@ -22,8 +22,9 @@ from bam_search.report.sentences import (
     recommendation_lines,
     verdict_lines,
 )
+from bam_search.running.plan import for_each, planned
 from bam_search.running.prepare import Request, ResolvedRun, resolve_all, worth
-from bam_search.running.runner import Interrupted, Outcome, Run, run
+from bam_search.running.runner import Interrupted, Outcome, Run, Stage, run
 from bam_search.search.loop import OnResult
 from bam_search.tasks.task import Dataset
 
@@ -39,12 +40,9 @@ class Terminal:
         """Show `what` as long as the context lasts."""
         return Console(stderr=True).status(what)
 
-    def stage(
-        self, title: str, done: int, total: int, final: bool
-    ) -> AbstractContextManager[OnResult]:
+    def stage(self, stage: Stage) -> AbstractContextManager[OnResult]:
         """Print a line for each finished record of the stage."""
-        line = progress.tested if final else progress.searched
-        return progress.progress(title, done, total, line)
+        return progress.progress(stage, progress.tested if stage.final else progress.searched)
 
 
 def execute(request: Request) -> int:
@@ -63,17 +61,18 @@ def execute(request: Request) -> int:
         request, readies = allowed, resolve_all(allowed)
     folder = request.folder(data)
     if len(readies) == 1:
-        return _run(readies[0], data, folder / readies[0].part)
-    return _run_each(readies, data, folder)
+        return _run(request, readies[0], data, folder / readies[0].part)
+    return _run_each(request, readies, data, folder)
 
 
-def _run_each(readies: list[ResolvedRun], data: Dataset, folder: Path) -> int:
+def _run_each(request: Request, readies: list[ResolvedRun], data: Dataset, folder: Path) -> int:
     """Run the study on each space below `folder`, and compare those that finished."""
     check_free(folder)
+    request = for_each(request, len(readies))
     codes: dict[Path, int] = {}
     for ready in readies:
         below = folder / ready.part
-        codes[below] = _run(ready, data, below)
+        codes[below] = _run(request, ready, data, below)
         if codes[below] == 130:
             return 130
     finished = [below for below, code in codes.items() if code == 0]
@@ -82,11 +81,12 @@ def _run_each(readies: list[ResolvedRun], data: Dataset, folder: Path) -> int:
     return max(codes.values())
 
 
-def _run(ready: ResolvedRun, data: Dataset, folder: Path) -> int:
+def _run(request: Request, ready: ResolvedRun, data: Dataset, folder: Path) -> int:
     """Run or continue the study on one space; return the exit code."""
     terminal = Terminal()
     try:
-        return _close(run(Run.of(ready, data, folder, _command(), terminal)), data)
+        ready, plan = planned(ready, request, len(data.train), len(data.test), folder)
+        return _close(run(Run.of(ready, data, folder, _command(), terminal, plan)), data)
     except Interrupted as interrupt:
         terminal.say(
             f"interrupted by {interrupt}; finished candidates are kept, "

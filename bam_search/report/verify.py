@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,9 @@ def _contradictions(context: ReportContext, record: Record) -> Iterator[str]:
 
 
 def _wrong_metric(context: ReportContext, record: Record) -> Iterator[str]:
-    """A metric that is not the page's; a record does not say which value is chance or the best."""
-    there = replace(context.metric, chance=record.metric.chance, best=record.metric.best)
-    if record.metric != there:
+    """A metric that is not the page's, as far as a record says which it is."""
+    recorded, there = record.metric, context.metric
+    if (recorded.identity, recorded.decimals) != (there.identity, there.decimals):
         yield f"#{record.tag}: it measures {record.metric}, and the page {context.metric}"
 
 

@@ -14,8 +14,9 @@ from bam_search.analysis.recommendation import Recommendation
 from bam_search.config import nested, overlay
 from bam_search.errors import UserError
 from bam_search.report.tables import record_frame
+from bam_search.running.plan import planned
 from bam_search.running.prepare import Request, RunOptions, one_per_space, resolve_run, worth
-from bam_search.running.runner import Run, run
+from bam_search.running.runner import Run, Stage, run
 from bam_search.search.loop import OnResult
 from bam_search.search.study import Study
 from bam_search.study.record import Record
@@ -61,6 +62,7 @@ def run_study(
     executor: str = "local",
     address: str | None = None,
     smoke: bool = False,
+    budget: float | None = None,
 ) -> StudyResult:
     """Run a study, or continue the one in its folder, and write its report.
 
@@ -98,6 +100,8 @@ def run_study(
         executor: who trains: "local", worker processes of this machine, or "ray".
         address: of a Ray cluster, or "local" to start one here; by default the one that runs.
         smoke: as small as the study can be, to see that it works; `overrides` stay.
+        budget: seconds that the study may take; a plan chooses its images, epochs, candidates and
+            seeds, except for those among `overrides`.
 
     Raises:
         UserError: a mistake in the request; nothing was written.
@@ -109,7 +113,7 @@ def run_study(
     if data is not None:
         flags = overlay(flags, {"data": {"source": str(data)}})
     out = None if out is None else Path(out)
-    options = RunOptions(out=out, executor=executor, address=address)
+    options = RunOptions(out=out, executor=executor, address=address, budget=budget)
     request = Request(asked, device, (), flags, options, progress=_steps, smoke=smoke)
     requests = one_per_space(request)
     if len(requests) > 1:
@@ -122,7 +126,9 @@ def run_study(
     if allowed != requests[0]:
         ready = resolve_run(allowed)
     folder = allowed.folder(dataset) / ready.part
-    outcome = run(Run.of(ready, dataset, folder, f"run_study({asked!r})", _Logged(on_result)))
+    ready, plan = planned(ready, allowed, len(dataset.train), len(dataset.test), folder)
+    watcher, command = _Logged(on_result), f"run_study({asked!r})"
+    outcome = run(Run.of(ready, dataset, folder, command, watcher, plan))
     if outcome.failure is not None:
         raise outcome.failure
     return StudyResult(outcome.findings, outcome.page)
@@ -158,9 +164,8 @@ class _Logged:
         yield
 
     @contextlib.contextmanager
-    def stage(self, title: str, done: int, total: int, final: bool) -> Iterator[OnResult]:
-        del final
-        LOGGER.info("%s: %d of %d are done", title, done, total)
+    def stage(self, stage: Stage) -> Iterator[OnResult]:
+        LOGGER.info("%s: %d of %d are done", stage.title, stage.done, stage.total)
         yield self.on_result or _ignore
 
 

@@ -1,42 +1,71 @@
-"""How long a prepared study will take.
+"""How long a study takes: what it trains, at a speed that is measured here or known of a device."""
 
-The time follows from what the study will train, at a speed that is measured here for a moment.
-"""
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 import torch
 
-from bam_search.errors import first_line
+from bam_search.errors import UserError, first_line
 from bam_search.running.prepare import ResolvedRun
-from bam_search.score.estimate import Probe, Speed, Speeds, speeds
-from bam_search.search.workload import Phase, Sizes, workload
+from bam_search.score.device import cores
+from bam_search.score.estimate import Probe, Speed, speeds
+from bam_search.search.study import Study
+from bam_search.search.workload import MEASURED, Phase, Sizes, finalists, workload
 from bam_search.space.placement import Placement
-from bam_search.tasks.split import SplitSizes
+from bam_search.words import duration
+
+LATENCY_SAMPLES = 4 * 35 * 32
+"""Samples that pass forward for the latencies of a finalist: of two models, in two forms."""
+MEASURED_HERE = "measured just now"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How fast trainings of a study run.
+
+    `speeds` are those of the cheapest and of the most expensive reference; `process` is the seconds
+    that the processes take to start, `at_once` how many trainings run at the same time, each at
+    these speeds. `source` says where that comes from.
+    """
+
+    speeds: tuple[Speed, ...]
+    process: float
+    at_once: int
+    source: str = MEASURED_HERE
+
+    @property
+    def typical(self) -> Speed:
+        """The mean speed."""
+        start = mean(speed.start for speed in self.speeds)
+        return Speed(start, mean(speed.per_sample for speed in self.speeds))
+
+    def seconds(self, trainings: float, samples: float) -> float:
+        """Seconds of so many trainings, of `samples` samples together."""
+        return self.typical.seconds(trainings, samples) / self.at_once
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The phases of a study, each with its seconds.
-
-    `speeds` are those of the cheapest and the most expensive reference.
-    """
+    """The phases of a study, each with its seconds; `latency` is that of measuring latencies."""
 
     phases: tuple[tuple[Phase, float], ...]
-    speeds: Speeds
+    latency: float
+    calibration: Calibration
 
     @property
     def seconds(self) -> float:
         """Seconds of all phases together, and of starting the processes that train.
 
-        Reading the data, latency and the report come on top.
+        Reading the data and the report come on top.
         """
-        return self.speeds.process + sum(seconds for _, seconds in self.phases)
+        trained = sum(seconds for _, seconds in self.phases)
+        return self.calibration.process + trained + self.latency
 
 
-def sizes(ready: ResolvedRun, of_split: SplitSizes, test: int) -> Sizes:
-    """Return the sizes of a study with so many test samples."""
+def sizes(ready: ResolvedRun, study: Study, total: int, test: int) -> Sizes:
+    """The sizes of a study with `total` training samples and `test` test samples."""
+    of_split = study.data.sizes(total)
     return Sizes(
         of_split.fit,
         of_split.validation,
@@ -48,50 +77,47 @@ def sizes(ready: ResolvedRun, of_split: SplitSizes, test: int) -> Sizes:
     )
 
 
-def forecast(ready: ResolvedRun, of: Sizes, at_least: float) -> Forecast | str:
-    """Return the forecast, or a line that says why there is none.
+def forecast(study: Study, of: Sizes, calibration: Calibration) -> Forecast:
+    """The forecast of a study of these sizes."""
+    phases = tuple(
+        (phase, calibration.seconds(phase.trainings, phase.samples))
+        for phase in workload(study, of)
+    )
+    passes = MEASURED * LATENCY_SAMPLES * finalists(study, of)
+    return Forecast(phases, calibration.seconds(0, passes), calibration)
 
-    Each speed is measured for `at_least` seconds.
 
-    A study whose references cannot be trained runs all the same: its records say what went wrong.
+def calibrate(ready: ResolvedRun, at_least: float) -> Calibration | str:
+    """Measure the speed of the references, each for `at_least` seconds.
+
+    Returns a line instead that says why it cannot be: a study whose references cannot be trained
+    runs all the same, and its records say what went wrong.
     """
     try:
-        measured = _speeds(ready, at_least)
+        return _measured(ready, at_least)
     except Exception as error:  # whatever the user's model raises, as in `evaluate`
         return f"{type(error).__name__}: {first_line(error)}"
-    start = mean(speed.start for speed in measured.of_probes)
-    per_sample = mean(speed.per_sample for speed in measured.of_probes)
-    typical = Speed(start, per_sample)
-    at_once = _trainings_at_once(ready)
-    phases = tuple(
-        (phase, typical.seconds(phase.trainings, phase.samples) / at_once)
-        for phase in workload(ready.study, of)
-    )
-    return Forecast(phases, measured)
+
+
+def calibrated(ready: ResolvedRun, at_least: float) -> Calibration:
+    """The same. Raises UserError where it cannot be measured."""
+    found = calibrate(ready, at_least)
+    if isinstance(found, str):
+        raise UserError(f"no time can be planned, as the speed cannot be measured: {found}")
+    return found
 
 
 def told(expected: Forecast | str) -> str:
-    """Return the time of the whole study in words."""
+    """The time of the whole study in words; of why it is not known, if it is not."""
     if isinstance(expected, str):
         return f"how long it takes cannot be told ({expected})"
     return f"about {duration(expected.seconds)} in all"
 
 
-def duration(seconds: float) -> str:
-    """Return a time in the unit that a person would use: '2.5 hours', '40 min', '12 s'."""
-    for name, unit in (("days", 86_400), ("hours", 3600), ("min", 60)):
-        if seconds >= 10 * unit:
-            return f"{seconds / unit:.0f} {name}"
-        if seconds >= 1.5 * unit:
-            number = f"{seconds / unit:.1f}".removesuffix(".0")
-            return f"{number} {name}"
-    return f"{max(1, round(seconds))} s"
+def extreme_references(ready: ResolvedRun) -> Sequence[str]:
+    """The placements of the cheapest and the most expensive reference.
 
-
-def _speeds(ready: ResolvedRun, at_least: float) -> Speeds:
-    """Return the speeds of the cheapest and the most expensive reference.
-
-    They are one speed if those are the same, and the backbone's if there are no references.
+    They are one if those are the same, and the backbone alone if there are no references.
     """
 
     def macs(placement: Placement) -> int:
@@ -99,7 +125,10 @@ def _speeds(ready: ResolvedRun, at_least: float) -> Speeds:
 
     by_cost = sorted(ready.references.values(), key=macs)
     extremes = by_cost[:1] + by_cost[-1:]
-    texts = list(dict.fromkeys(placement.text for placement in extremes)) or ["none"]
+    return list(dict.fromkeys(placement.text for placement in extremes)) or ["none"]
+
+
+def _measured(ready: ResolvedRun, at_least: float) -> Calibration:
     study = ready.study
     probes = [
         Probe(
@@ -114,17 +143,19 @@ def _speeds(ready: ResolvedRun, at_least: float) -> Speeds:
             ready.source.inputs,
             ready.start,
         )
-        for text in texts
+        for text in extreme_references(ready)
     ]
-    return speeds(probes, study.workers, ready.threads)
+    found = speeds(probes, study.workers, ready.threads)
+    return Calibration(found.of_probes, found.process, at_once(ready))
 
 
-def _trainings_at_once(ready: ResolvedRun) -> int:
-    """Return how many trainings run at the same time, each at the full speed of one.
+def at_once(ready: ResolvedRun) -> int:
+    """How many trainings run at the same time, each at the full speed of one.
 
-    Workers that share a GPU share its speed, and count as one.
+    Workers that share a GPU, or a core, share its speed, and count as one.
     """
     workers = ready.study.workers
-    if ready.device.type == "cuda" and ready.options.executor == "local":
-        return min(workers, torch.cuda.device_count())
-    return workers
+    if ready.options.executor != "local":
+        return workers
+    here = torch.cuda.device_count() if ready.device.type == "cuda" else cores()
+    return max(1, min(workers, here))

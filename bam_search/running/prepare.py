@@ -32,6 +32,7 @@ from bam_search.space.sites import NoSuchSites, Site, Sites
 from bam_search.tasks.load_task import task_on
 from bam_search.tasks.outputs import Outputs
 from bam_search.tasks.reading import Progress, silent
+from bam_search.tasks.recipe import Augment
 from bam_search.tasks.task import Dataset, Source, Task
 
 COMPILING = (
@@ -46,7 +47,8 @@ class RunOptions:
     """Options that do not change a study's results: where it writes, how long it runs, who trains.
 
     `time_limit` is in seconds. For `time_limit` and `max_failures` None means no limit; for the
-    other options it means the default.
+    other options it means the default. `budget` is the seconds that a plan is made for; see
+    `bam_search.running.plan`.
     """
 
     out: Path | None = None
@@ -55,6 +57,7 @@ class RunOptions:
     executor: str = "local"
     address: str | None = None
     time_limit: float | None = None
+    budget: float | None = None
     max_failures: int | None = None
     force_new: bool = False
 
@@ -64,13 +67,14 @@ class Request:
     """What the command line, or Python, asked for.
 
     `study` is the name of a study, the path of its file, or the study itself, whose `flags` and
-    `assignments` then override it.
+    `assignments` then override it. `device` is one of `score.device.DEVICES`, or a device that is
+    not here, to plan for it.
     `part` is the folder, below the study's, of one of several spaces; it is empty for one space.
     `progress` is told how far reading the data is. `smoke`: as small as a study can be.
     """
 
     study: str | Study
-    device: str
+    device: str | Device
     assignments: tuple[str, ...]
     flags: dict[str, Any]
     options: RunOptions = field(default_factory=RunOptions)
@@ -98,6 +102,11 @@ class Request:
             return load_study(self.study, device, self.flags, self.assignments)
         return with_overrides(self.study, self.flags, self.assignments)
 
+    @property
+    def found_device(self) -> Device:
+        """The device. Raises UserError if it is not here."""
+        return choose(self.device) if isinstance(self.device, str) else self.device
+
     def is_set(self, key: str) -> bool:
         """Whether `key`, such as "recipe.epochs", was asked for; in a study of one's own all is."""
         return self.study not in known("studies", ".toml") or self.is_asked(key)
@@ -113,7 +122,7 @@ def one_per_space(request: Request) -> list[Request]:
 
     Raises UserError.
     """
-    study = request.study_on(choose(request.device))
+    study = request.study_on(request.found_device)
     folders = _folders(study.spaces)
     flags = {key: value for key, value in request.flags.items() if key != "spaces"}
     requests = [
@@ -136,7 +145,10 @@ def _folders(spaces: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """The request, resolved and checked, before data are read and anything is trained."""
+    """The request, resolved and checked, before data are read and anything is trained.
+
+    `augment` is the augmentation as it was asked for; the study has what it means for its data.
+    """
 
     name: str
     part: str
@@ -154,6 +166,11 @@ class ResolvedRun:
     start: Start = SCRATCH
     fitted: tuple[str, ...] = ()
     smoke: bool = False
+    augment: Augment = "auto"
+
+    def with_study(self, study: Study) -> "ResolvedRun":
+        """The same with another length of trainings, and number of candidates and seeds."""
+        return replace(self, study=_with_augment(study, self.task, self.augment))
 
     @property
     def first_line(self) -> str:
@@ -225,7 +242,7 @@ class ResolvedRun:
 
 def resolve_run(request: Request) -> ResolvedRun:
     """Resolve and check a request. Raises UserError."""
-    device = choose(request.device)
+    device = request.found_device
     study = request.study_on(device)
     _check_options(request.options)
     use_module_files(files_of(study.search.sources))
@@ -233,9 +250,8 @@ def resolve_run(request: Request) -> ResolvedRun:
     task, source = task_on(study.task, study.data.source, reading)
     study.recipe.check_keys(task.name, task.recipe_keys)
     fitted = _sized(study, source.train, task.inputs, request)
-    study = fitted.study
-    if "augment" in task.recipe_keys:
-        study = replace(study, recipe=study.recipe.for_size(task.inputs.shape[1:]))
+    augment = fitted.study.recipe.augment
+    study = _with_augment(fitted.study, task, augment)
     space = study.search.of(load(study.space, task.inputs))
     _check_inputs(space, study.space, task)
     sites = sites_of(space)
@@ -268,6 +284,7 @@ def resolve_run(request: Request) -> ResolvedRun:
         start=start,
         fitted=fitted.changes,
         smoke=request.smoke,
+        augment=augment,
     )
     _check_modules(ready.modules)
     return ready
@@ -293,6 +310,14 @@ def _sized(study: Study, total: int, inputs: Inputs, request: Request) -> Fitted
         return fit(study, total, inputs, request.is_set)
     small = in_miniature(study, total, inputs.classes, request.is_asked)
     return fit(small, total, inputs, lambda key: key != "space" or request.is_set(key))
+
+
+def _with_augment(study: Study, task: Task, augment: Augment) -> Study:
+    """The study with the augmentation that was asked for, as it is for its epochs and its data."""
+    if "augment" not in task.recipe_keys:
+        return study
+    recipe = replace(study.recipe, augment=augment)
+    return replace(study, recipe=recipe.for_size(task.inputs.shape[1:]))
 
 
 def _check_modules(names: Iterable[str]) -> None:

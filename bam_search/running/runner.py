@@ -6,6 +6,7 @@ Knows no command line: what happens is told to a `Watcher`.
 import contextlib
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -21,10 +22,12 @@ from bam_search.model.build import build
 from bam_search.report.page import PAGE
 from bam_search.report.publish import publish
 from bam_search.running.describe import about_of, identity_of, latency_batch, report_context
-from bam_search.running.forecast import forecast, sizes, told
+from bam_search.running.forecast import Forecast, calibrate, forecast, sizes, told
+from bam_search.running.plan import Plan, plan_lines
 from bam_search.running.prepare import ResolvedRun
 from bam_search.running.refresh import Refresh
 from bam_search.running.smoke import with_few_tests
+from bam_search.running.timing import Clock, Timing
 from bam_search.score.context import autocast_restored, uses_bf16
 from bam_search.score.cuda_graphs import NotOneGraph
 from bam_search.score.evaluate import Experiment
@@ -50,9 +53,11 @@ from bam_search.search.store import (
     read_store,
 )
 from bam_search.search.study import Study
+from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, SEARCH
 from bam_search.study.record import METRIC, Record, main_records
 from bam_search.tasks.task import Dataset
 
+NOTHING_LEFT = "nothing is left to train"
 AT_LEAST = 0.2
 """Seconds for which a speed is measured before the study."""
 
@@ -72,14 +77,26 @@ class Watcher(Protocol):
         """The context in which the run does `what`, which takes some seconds."""
         ...
 
-    def stage(
-        self, title: str, done: int, total: int, final: bool
-    ) -> AbstractContextManager[OnResult]:
-        """The context of a stage; gives what is called with each finished record.
-
-        `done` of `total` are finished already; `final`: they are final trainings.
-        """
+    def stage(self, stage: "Stage") -> AbstractContextManager[OnResult]:
+        """The context of a stage; gives what is called with each finished record."""
         ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Trainings of one kind: the phase `number` of `phases`.
+
+    `done` of `total` are finished before it begins; `final`: they are final trainings. `left` gives
+    the seconds to the end of the run once so many are done, and None if that is not known.
+    """
+
+    title: str
+    number: int
+    phases: int
+    done: int
+    total: int
+    final: bool
+    left: Callable[[int], float | None]
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,11 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A study on one space, in its folder. `command` is how it was asked for."""
+    """A study on one space, in its folder.
+
+    `command` is how it was asked for; `plan` is that of its budget, if it has one; `began` is the
+    `time.monotonic` at which it did.
+    """
 
     ready: ResolvedRun
     data: Dataset
@@ -104,10 +125,18 @@ class Run:
     experiment: Experiment
     context: SearchContext
     identity: dict[str, Any]
+    plan: Plan | None
+    began: float
 
     @classmethod
     def of(
-        cls, ready: ResolvedRun, data: Dataset, folder: Path, command: str, watcher: Watcher
+        cls,
+        ready: ResolvedRun,
+        data: Dataset,
+        folder: Path,
+        command: str,
+        watcher: Watcher,
+        plan: Plan | None = None,
     ) -> "Run":
         """The run of a resolved request. Raises UserError if there are too few samples."""
         return cls(
@@ -127,7 +156,24 @@ class Run:
                 ready.costs,
             ),
             identity=identity_of(ready, data),
+            plan=plan,
+            began=time.monotonic(),
         )
+
+    @property
+    def clock(self) -> Clock:
+        """When the run should end."""
+        if self.plan:
+            return self.plan.clock(self.began)
+        limit = self.ready.options.time_limit
+        return Clock() if limit is None else Clock(self.began + limit)
+
+    @property
+    def spent_plan(self) -> dict[str, Any] | None:
+        """The plan with the time that this run has had, for study.json; None without one."""
+        if self.plan is None:
+            return None
+        return self.plan.after(time.monotonic() - self.began).to_dict()
 
 
 def run(the: Run) -> Outcome:
@@ -137,10 +183,12 @@ def run(the: Run) -> Outcome:
     """
     ready, options = the.ready, the.ready.options
     data = the.data
-    time = _time_words(the)
-    the.watcher.say(f"{ready.first_line}; data: {_data_words(ready, data)}; {time}")
-    for line in ready.opening_lines(data):
+    expected = _forecast(the)
+    words = NOTHING_LEFT if expected is None else told(expected)
+    the.watcher.say(f"{ready.first_line}; data: {_data_words(ready, data)}; {words}")
+    for line in (*ready.opening_lines(data), *_plan_lines(the)):
         the.watcher.say(line)
+    timing = Timing(the.clock, ready.study, expected if isinstance(expected, Forecast) else None)
     # The executor comes first: if there is no such cluster, nothing has been written.
     with contextlib.ExitStack() as workers:
         workers.enter_context(autocast_restored(ready.device.type))
@@ -155,7 +203,7 @@ def run(the: Run) -> Outcome:
             store = open_store(
                 the.folder, the.identity, ready.study.objectives, the.storage, _maximised(ready)
             )
-            return _drive(the, store, status, status.watched(submit), workers)
+            return _drive(the, store, status, status.watched(submit), workers, timing)
 
 
 def _maximised(ready: ResolvedRun) -> tuple[str, ...]:
@@ -193,24 +241,38 @@ def _data_words(ready: ResolvedRun, data: Dataset) -> str:
     return text if text.startswith(f"{data.name}:") else f"{data.name}, {text}"
 
 
-def _time_words(the: Run) -> str:
-    """Return how long the study will take, from a speed that is measured for a moment.
+def _forecast(the: Run) -> Forecast | str | None:
+    """Return how long the study takes, a line that says why it is not known, or None.
 
-    Nothing is measured where nothing is left to train.
+    The speed is that of the plan, or is measured for a moment; None: nothing is left to train.
     """
-    ready = the.ready
+    ready, total, test = the.ready, len(the.data.train), len(the.experiment.split.test)
     is_same = not ready.options.force_new and has_identity(the.folder, the.identity)
     is_continued = is_same and the.storage.exists()
     if is_continued and nothing_left(ready.study, the.context, read_store(the.folder)):
-        return "nothing is left to train"
-    of_split = ready.study.data.sizes(len(the.data.train))
-    of = sizes(ready, of_split, len(the.experiment.split.test))
+        return None
+    if the.plan:
+        return the.plan.forecast(ready, total, test)
     with the.watcher.busy("measuring how fast this device trains"):
-        return told(forecast(ready, of, AT_LEAST))
+        speed = calibrate(ready, AT_LEAST)
+    if isinstance(speed, str):
+        return speed
+    return forecast(ready.study, sizes(ready, ready.study, total, test), speed)
+
+
+def _plan_lines(the: Run) -> tuple[str, ...]:
+    if the.plan is None:
+        return ()
+    return plan_lines(the.ready, the.plan, len(the.data.train), len(the.data.test))
 
 
 def _drive(
-    the: Run, store: Store, status: StatusFile, submit: Submit, workers: contextlib.ExitStack
+    the: Run,
+    store: Store,
+    status: StatusFile,
+    submit: Submit,
+    workers: contextlib.ExitStack,
+    timing: Timing,
 ) -> Outcome:
     """Train all that the study has left to train, and write its report.
 
@@ -221,7 +283,7 @@ def _drive(
     write_page = partial(_report, the, store, status)
     try:
         write_page()  # `report` can then show the study while it runs
-        _train(the, store, status, submit, Refresh(write_page))
+        _train(the, store, status, submit, Refresh(write_page), timing)
         workers.close()  # they would disturb what is timed now
         status.tell(stage="latency of the finalists", done=0, total=0)
         _time(the.ready, store)
@@ -242,13 +304,19 @@ def _drive(
 
 
 def _train(
-    the: Run, store: Store, status: StatusFile, submit: Submit, refresh: Callable[[], None]
+    the: Run,
+    store: Store,
+    status: StatusFile,
+    submit: Submit,
+    refresh: Callable[[], None],
+    timing: Timing,
 ) -> None:
     """Train every stage; each finished record goes to the watcher, the folder and the limit.
 
     `refresh` is called after each.
     """
     failed: set[int] = set()
+    phases = _phases(the.ready)
 
     @contextlib.contextmanager
     def stage(title: str, done: int, total: int, final: bool = False) -> Iterator[OnResult]:
@@ -257,9 +325,15 @@ def _train(
         It tells the watcher, writes the status of the study, and raises RunError if too many have
         failed.
         """
+
+        def left(now_done: int) -> float | None:
+            return timing.left(title, now_done, total, list(store.records().values()))
+
         status.tell(stage=title, done=done, total=total)
         counter = itertools.count(done + 1)
-        with the.watcher.stage(title, done, total, final) as show:
+        number = phases.index(title) + 1
+        told_stage = Stage(title, number, len(phases), done, total, final, left)
+        with the.watcher.stage(told_stage) as show:
 
             def on_result(record: Record) -> None:
                 show(record)
@@ -269,7 +343,19 @@ def _train(
 
             yield on_result
 
-    _stages(the, store, submit, stage)
+    _stages(the, store, submit, stage, timing)
+
+
+def _phases(ready: ResolvedRun) -> list[str]:
+    """The titles of the stages that a run has, in their order."""
+    study, searches = ready.study, ready.searches
+    has = {
+        SEARCH: True,
+        RANDOM_BASELINE: study.random_baseline and searches,
+        FINALISTS: True,
+        ABLATIONS: study.finalists.leave_one_out,
+    }
+    return [title for title, is_there in has.items() if is_there]
 
 
 def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
@@ -289,7 +375,7 @@ def _check_failures(record: Record, failed: set[int], most: int | None) -> None:
         )
 
 
-class Stage(Protocol):
+class OpenStage(Protocol):
     """What opens a stage of `_train`."""
 
     def __call__(
@@ -297,10 +383,10 @@ class Stage(Protocol):
     ) -> AbstractContextManager[OnResult]: ...
 
 
-def _stages(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
+def _stages(the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Timing) -> None:
     """Search, train the random baseline, and train and test the finalists."""
     study = the.ready.study
-    _search(the, store, submit, stage)
+    _search(the, store, submit, stage, timing)
     candidates = main_records(store.records().values())
     searched = any(record.complete and record.is_searched for record in candidates)
     if the.ready.searches and not searched:
@@ -308,13 +394,13 @@ def _stages(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
     if study.random_baseline and searched:
         drawn = sum(record.is_random for record in store.records().values())
         size = random_size(study, {record.number: record for record in candidates})
-        with stage("random search of the same cost", drawn, size) as on_result:
+        with stage(RANDOM_BASELINE, drawn, size) as on_result:
             random_baseline(study, the.context, store, submit, on_result)
-    _test_finalists(the, store, submit, stage)
+    _test_finalists(the, store, submit, stage, timing)
     _test_ablations(the, store, submit, stage)
 
 
-def _search(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
+def _search(the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Timing) -> None:
     """Train the references and the candidates of the search that are not finished yet."""
     study = the.ready.study
     finished = main_records(store.records().values())
@@ -323,23 +409,33 @@ def _search(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
             f"continuing in {store.folder}: "
             f"{len(finished)} of {study.trials} candidates are finished"
         )
-    with stage("search", len(finished), study.trials) as on_result:
-        search(study, the.context, store, submit, on_result)
+
+    def is_over() -> bool:
+        records = list(store.records().values())
+        finalists = choose_finalists(study, the.context.choice_space, records)
+        return timing.search_is_over(records, len(finalists))
+
+    with stage(SEARCH, len(finished), study.trials) as on_result:
+        search(study, the.context, store, submit, on_result, is_over)
     candidates = main_records(store.records().values())
     if len(candidates) < study.trials:
-        the.watcher.say(
-            "the space has no further placement within the limits: "
-            f"{len(candidates)} candidates instead of {study.trials}"
-        )
+        counts = f"{len(candidates)} candidates instead of {study.trials}"
+        no_time = "the search ends here, in time for the finals"
+        no_more = "the space has no further placement within the limits"
+        the.watcher.say(f"{no_time if is_over() else no_more}: {counts}")
 
 
-def _test_finalists(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
+def _test_finalists(
+    the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Timing
+) -> None:
     """Choose the finalists, train them again with fresh seeds, and test them."""
     study, context = the.ready.study, the.context
     finalists = choose_finalists(study, context.choice_space, list(store.records().values()))
     total = len(finalists) * study.finalists.seeds
     extra = study.finalists.extra
     more = f", and at most {extra:.0%} more where they cannot be told apart" if extra else ""
+    if timing.clock.fills:
+        more = ", and further ones as long as there is time"
     the.watcher.say(
         f"finalists: {len(finalists)}, {total} trainings "
         f"on {len(the.experiment.split.train):,} training {the.ready.task.sample}s "
@@ -347,18 +443,19 @@ def _test_finalists(the: Run, store: Store, submit: Submit, stage: Stage) -> Non
     )
     most = total + round(extra * total)
     done = _final_trainings(store, ablations=False)
-    with stage("finalists", done, most, final=True) as on_result:
-        train_finalists(study, context, store, submit, on_result)
+    allowed = timing.for_finals(lambda: list(store.records().values()))
+    with stage(FINALISTS, done, most, final=True) as on_result:
+        train_finalists(study, context, store, submit, on_result, allowed)
 
 
-def _test_ablations(the: Run, store: Store, submit: Submit, stage: Stage) -> None:
+def _test_ablations(the: Run, store: Store, submit: Submit, stage: OpenStage) -> None:
     """Train and test the recommended placement without each of its sites."""
     study, context = the.ready.study, the.context
     total = len(ablations(study, context, list(store.records().values()))) * study.finalists.seeds
     if not total:
         return
     done = _final_trainings(store, ablations=True)
-    with stage("the recommended placement without each site", done, total, final=True) as on_result:
+    with stage(ABLATIONS, done, total, final=True) as on_result:
         train_ablations(study, context, store, submit, on_result)
 
 
@@ -446,7 +543,7 @@ def _outcome(the: Run, store: Store, status: StatusFile) -> Outcome:
 def _report(the: Run, store: Store, status: StatusFile) -> tuple[Path, Findings]:
     """Write the report of the records so far, and return its page and what was found."""
     about = about_of(the.ready, the.data, the.experiment.split, the.command)
-    store.describe(about, the.ready.study.data.source)
+    store.describe(about, the.ready.study.data.source, the.spent_plan)
     context = report_context(the.ready, the.data, the.experiment.split, store.folder, about)
     context = replace(context, state=state_words(status.status, runs=True))
     return publish(store.folder, context, list(store.records().values()))

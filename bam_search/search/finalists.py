@@ -7,9 +7,9 @@ Last, the recommended placement is trained without each of its sites (ablations)
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,13 +96,33 @@ def expected_front(
     return [in_space[record.number] for record in pareto_front(expected, study.objectives)]
 
 
+@dataclass(frozen=True)
+class FinalsTime:
+    """What the time that a run has allows of further seeds.
+
+    `fits` says whether so many trainings fit into what is left. With `fills`, all finalists get
+    further seeds where the recommendation hangs on none of them, as long as there is time.
+    """
+
+    fits: Callable[[int], bool] = lambda _trainings: True
+    fills: bool = False
+
+
+NO_LIMIT = FinalsTime()
+
+
 def train_finalists(
-    study: Study, context: SearchContext, store: Store, submit: Submit, on_result: OnResult
+    study: Study,
+    context: SearchContext,
+    store: Store,
+    submit: Submit,
+    on_result: OnResult,
+    time: FinalsTime = NO_LIMIT,
 ) -> None:
     """Train the finalists again, except for the trainings that the store has already."""
     members = choose_finalists(study, context.choice_space, list(store.records().values()))
     # Lazy: each round is planned only when the rounds before it are in the store.
-    for trainings in _planned_rounds(study, store, members):
+    for trainings in _planned_rounds(study, store, members, time):
         _train_round(study, store, submit, on_result, trainings)
 
 
@@ -126,7 +146,7 @@ def _with_first_seeds(study: Study, records: Sequence[Record]) -> list[tuple[Rec
 
 
 def _planned_rounds(
-    study: Study, store: Store, members: Sequence[Record]
+    study: Study, store: Store, members: Sequence[Record], time: FinalsTime = NO_LIMIT
 ) -> Iterator[list[tuple[Record, int]]]:
     """Yield the trainings of each round as (record, seed index), also those in the store already.
 
@@ -137,8 +157,10 @@ def _planned_rounds(
     left = round(study.finalists.extra * len(members) * study.finalists.seeds)
     for index in range(study.finalists.seeds, study.finalists.most):
         chosen = still_contending(study, store, members, index)
+        if time.fills and not chosen:
+            chosen = _sound(study, store, members, index)
         left -= len(chosen)
-        if left < 0 or not chosen:
+        if left < 0 or not chosen or not time.fits(len(chosen)):
             return  # further rounds would be as long, or as empty
         yield [(record, index) for record in chosen]
 
@@ -195,14 +217,27 @@ def still_contending(
 
     Only the seeds before `index` count.
     """
-    records = store.records()
-    known = [_before(study, records[record.number], index) for record in members]
-    trained = _trainings_before(study, store, index)
-    # A finalist that failed with one seed would fail again, so it gets no further ones.
-    sound = [record for record in known if len(record.test_metrics) == trained[record.number]]
+    known = _known(study, store, members, index)
+    sound = _sound(study, store, members, index)
     if not sound or max(len(record.test_metrics) for record in sound) < 2:
         return []
     return contenders(sound, FinalMetrics.of(known), study.recommend.by)
+
+
+def _known(study: Study, store: Store, members: Sequence[Record], index: int) -> list[Record]:
+    """The finalists, each with the tests of the seeds before `index` only."""
+    records = store.records()
+    return [_before(study, records[record.number], index) for record in members]
+
+
+def _sound(study: Study, store: Store, members: Sequence[Record], index: int) -> list[Record]:
+    """Those of the finalists that have not failed with a seed before `index`.
+
+    One that failed with one seed would fail again, so it gets no further ones.
+    """
+    trained = _trainings_before(study, store, index)
+    known = _known(study, store, members, index)
+    return [record for record in known if len(record.test_metrics) == trained[record.number]]
 
 
 def _trainings_before(study: Study, store: Store, index: int) -> Counter[int]:

@@ -74,12 +74,17 @@ Pending = dict["Future[Result]", Candidate]
 
 
 def search(
-    study: Study, context: SearchContext, store: Store, submit: Submit, on_result: OnResult
+    study: Study,
+    context: SearchContext,
+    store: Store,
+    submit: Submit,
+    on_result: OnResult,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train the study's candidates up to `study.trials`, except for those in the store.
 
     `on_result` is called with each new record. Ends early if the space has no further placement
-    within the limits.
+    within the limits, and if `is_over`, which is asked before each proposal after the first one.
     """
     generator = candidate_generator(study, context)
     records = _main_records(store)
@@ -95,6 +100,8 @@ def search(
             seen.append(record)
         if number in records:
             continue
+        if number > len(context.references) and is_over():
+            break
         new = _next_record(study, context, generator, number, taken)
         if new is None:
             break

@@ -48,6 +48,8 @@ MODULE_FILES_KEY = "module_files"
 STUDY_FILE = "study.json"
 SOURCE_KEY = "source"
 """The key of study.json with what --data said."""
+PLAN_KEY = "plan"
+"""The key of study.json with the plan for a budget."""
 CHECKPOINTS = "checkpoints"
 HINT = (
     "continue it with its own settings, give this one a --name of its own, "
@@ -190,15 +192,18 @@ class Store:
             )
         self._timed(number, (overhead, *interval))
 
-    def describe(self, about: Mapping[str, str], source: str) -> None:
+    def describe(
+        self, about: Mapping[str, str], source: str, plan: Mapping[str, Any] | None = None
+    ) -> None:
         """Write study.json: the identity, and how the study was run last.
 
-        `source` is what --data said.
+        `source` is what --data said, `plan` what the study does with its budget, if it has one.
         """
         table = {
             "identity": self._identity,
             **_storage_of(self._storage),
             SOURCE_KEY: source,
+            **({PLAN_KEY: plan} if plan else {}),
             "about": about,
         }
         write(self.folder / STUDY_FILE, json.dumps(table, indent=2))
@@ -295,7 +300,7 @@ def read_records(folder: Path) -> list[Record]:
 def has_identity(folder: Path, identity: Mapping[str, Any]) -> bool:
     """Whether there is a study in `folder` with this identity, as study.json says."""
     with _usable(folder):
-        return _read(folder).get("identity") == _as_read_back(identity)
+        return read_described(folder).get("identity") == _as_read_back(identity)
 
 
 def read_store(folder: Path) -> Store:
@@ -303,7 +308,7 @@ def read_store(folder: Path) -> Store:
 
     Raises UserError if there is no study.
     """
-    table = _read(folder).get("storage") or {}
+    table = read_described(folder).get("storage") or {}
     storage = StudyStorage.of(folder, table.get("url"), table.get("name", ""))
     if not storage.exists():
         raise UserError(f"{folder} holds no study.db", "name a study's folder")
@@ -328,7 +333,7 @@ def open_store(
     identity = _as_read_back(identity)
     with _usable(folder), _ours(storage, HINT):
         folder.mkdir(parents=True, exist_ok=True)
-        described = _read(folder)
+        described = read_described(folder)
         if described:
             _check_described(folder, described, identity, storage)
         _create_if_missing(storage, identity, objectives, maximised)
@@ -449,7 +454,7 @@ def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> l
     return moved
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_described(folder: Path) -> dict[str, Any]:
     """The table in study.json, empty without that file. Raises UserError if it is damaged."""
     path = folder / STUDY_FILE
     if not path.exists():

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from bam_search.search.loop import random_count
 from bam_search.search.study import Study
 
-FINALISTS = 0.45
+SEARCH, RANDOM_BASELINE = "search", "random baseline"
+FINALISTS, ABLATIONS = "finalists", "recommended without each site"
+"""The names of the phases."""
+BECOME_FINALISTS = 0.45
 """The share of searched candidates that become finalists.
 
 It was 0.38 to 0.49 in simulated studies of 16 to 100 candidates (LOG.md, 2026-11-27).
@@ -52,20 +55,31 @@ def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
 
     Numbers that the search decides are estimates.
     """
-    searched = max(0, min(study.trials - len(study.references), sizes.placements))
+    searched = _searched(study, sizes)
     baseline = _baseline(study, searched)
-    finalists = sizes.references + math.ceil(FINALISTS * searched) + min(1, baseline)
     of_random = _samples(study.recipe.epochs, sizes.fit, 1, sizes.validation)
     of_final = _samples(study.recipe.epochs, sizes.train, 1, sizes.test)
-    finals = _final_trainings(study, finalists)
+    finals = _final_trainings(study, finalists(study, sizes))
     without = _ablations(study, searched, sizes.sites)
     phases = (
-        Phase("search", sizes.references + searched, _searched_samples(study, sizes, searched)),
-        Phase("random baseline", baseline, baseline * of_random),
-        Phase("finalists", finals, finals * of_final),
-        Phase("recommended without each site", without, without * of_final),
+        Phase(SEARCH, sizes.references + searched, _searched_samples(study, sizes, searched)),
+        Phase(RANDOM_BASELINE, baseline, baseline * of_random),
+        Phase(FINALISTS, finals, finals * of_final),
+        Phase(ABLATIONS, without, without * of_final),
     )
     return tuple(phase for phase in phases if phase.trainings)
+
+
+def finalists(study: Study, sizes: Sizes) -> int:
+    """How many finalists a study is expected to have."""
+    searched = _searched(study, sizes)
+    drawn = min(1, _baseline(study, searched))
+    return sizes.references + math.ceil(BECOME_FINALISTS * searched) + drawn
+
+
+def _searched(study: Study, sizes: Sizes) -> int:
+    """How many candidates a study searches beside its references."""
+    return max(0, min(study.trials - len(study.references), sizes.placements))
 
 
 def _searched_samples(study: Study, sizes: Sizes, searched: int) -> float:

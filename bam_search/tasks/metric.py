@@ -10,6 +10,8 @@ class Metric:
     `unit` follows the number, and is empty where there is none. A mean or a difference is shown
     with so many `decimals`, the value of a single training with one less. `chance` is the value of
     guessing, None where that is not known, and `best` that of a model without a mistake.
+    `sample_sd` is the standard deviation of a sample's own value, at most; None where that is not
+    known.
     """
 
     name: str
@@ -18,6 +20,7 @@ class Metric:
     decimals: int = 2
     chance: float | None = None
     best: float = 0.0
+    sample_sd: float | None = None
 
     def minimised(self, value: float) -> float:
         """What a search minimises. The inverse is the same function."""

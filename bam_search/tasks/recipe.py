@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from bam_search.config import strict
 from bam_search.errors import UserError
 
+Augment = Literal["auto", "resized-crop-flip", "crop-flip", "flip", "none"]
 TASK_KEYS = ("label_smoothing", "augment", "alternate")
 """The keys that a task may have a use for, or not; all others are the training's own."""
 FEW_EPOCHS = 2
@@ -56,7 +57,7 @@ class Recipe:
     weight_decay: Annotated[float, Ge(0), Le(1)] = 5e-4
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.2
-    augment: Literal["auto", "resized-crop-flip", "crop-flip", "flip", "none"] = "auto"
+    augment: Augment = "auto"
     alternate: bool = False
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     cuda_graph: bool = True

@@ -91,6 +91,15 @@ def test_help_and_typos_are_answered_before_anything_heavy_is_imported(
         (["run", "--study", "placement", "--data", "broken.npz"], "'broken.npz' is no .npz"),
         (["run", "--study", "placement", "--time-limit", "soon"], "'soon' is no time above zero"),
         (["run", "--study", "placement", "--time-limit", "-1h"], "'-1h' is no time above zero"),
+        (["run", "--study", "placement", "--budget", "soon"], "'soon' is no time above zero"),
+        (
+            ["plan", "--study", "placement", "--data", "generated", "--budget", "2s"],
+            "2 s is too short: the smallest study of this kind takes about",
+        ),
+        (
+            ["plan", "--study", "placement", "--data", "generated", "--device-speed", "h1000"],
+            "did you mean 'h100'",
+        ),
         (["run", "--study", "placement", "--max-failures", "0"], "0 is not in the range"),
         (["run", "--study", "placement", "--name", "../up"], "'../up': letters, digits"),
         (["run", "--study", "placement", "--executor", "slurm"], "'slurm' is not one of"),
@@ -176,6 +185,36 @@ def test_dry_run_shows_the_study_and_writes_nothing(
         ("finalists", "78"),
     ]
     assert re.search(r"the study: about .+ for 102 trainings, 2 at a time", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+PLAN = ("plan", "--study", "placement", "--device", "cpu", "--data", "generated")
+
+
+def test_a_plan_says_what_a_budget_gives_on_this_machine_or_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(monkeypatch, *PLAN, "--device-speed", "1400") == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("placement: the cpu variant runs on ")
+    budgets = re.findall(r"^the plan for (.*), at the speed of 1400 images a second:$", out, re.M)
+    assert budgets == ["10 min", "60 min", "8 hours"]
+    assert run_command(monkeypatch, *PLAN, "--device-speed", "H100", "--budget", "2h") == 0
+    out, err = capsys.readouterr()
+    assert "the gpu variant runs on H100" in err
+    assert "the plan for 2 hours, at the speed that is estimated for H100:" in out
+    for said in (r"trainings: 50,000 images for \d+ epochs", r"differences of 0\.\d+ points"):
+        assert re.search(said, out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_shows_the_plan_of_a_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = dry_run(monkeypatch, capsys, tmp_path, "--budget", "8h", "--data", "generated")
+    assert "the plan for 8 hours, at the speed measured just now:" in out
+    assert re.search(r"^finalists +\d+ trainings", out, re.M)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -364,7 +403,7 @@ def test_the_time_limit_ends_a_study_like_an_interrupt(
 ) -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     handlers = {number: signal.getsignal(number) for number in numbers}
-    arguments = ("--trials", "20", "--epochs", "10000", "--time-limit", "4")
+    arguments = ("--trials", "20", "--epochs", "10000", "--time-limit", "6")
     try:
         code, out, err = run_study(
             monkeypatch, capsys, tmp_path, small_npz, PLAIN, "False", *arguments, signals=True
@@ -403,7 +442,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_what_was_finished_is_kept(
     assert code == 1, err
     assert "error: the study in reports/tiny cannot be written: " in err
     assert "Traceback" not in err
-    printed = re.findall(r"^\[ *\d+/\d+\]  #(\d+)", err, re.M)
+    printed = re.findall(r"^\[ *\d+/\d+\].*?  #(\d+)", err, re.M)
     assert 0 < len(printed) < 9
     records = read_records(tmp_path / "reports" / "tiny")
     assert [str(record.number) for record in records] == printed

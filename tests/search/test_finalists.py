@@ -16,8 +16,11 @@ from bam_search.analysis.additive import explain
 from bam_search.analysis.pareto import pareto_front
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result, Score
+from bam_search.search.executors import Submit
 from bam_search.search.finalists import (
     FRESH,
+    NO_LIMIT,
+    FinalsTime,
     ablations,
     choose_finalists,
     expected_front,
@@ -99,9 +102,12 @@ class Exact:
         return [job.seed - FRESH for job in self.ran if job.placement == text]
 
 
-def final(context: Study, store: Store, pool: Exact) -> dict[int, Record]:
-    for train_them in (train_finalists, train_ablations):
-        train_them(context, PLAN, store, pool, lambda _record: None)  # type: ignore[arg-type]
+def final(
+    context: Study, store: Store, pool: Exact, time: FinalsTime = NO_LIMIT
+) -> dict[int, Record]:
+    submit: Submit = pool  # type: ignore[assignment]
+    train_finalists(context, PLAN, store, submit, lambda _record: None, time)
+    train_ablations(context, PLAN, store, submit, lambda _record: None)
     return store.records()
 
 
@@ -245,6 +251,24 @@ def test_a_clear_recommendation_takes_no_further_seeds() -> None:
     pool = Exact()
     final(study(finalists=plan), filled(study(), crafted()), pool)
     assert [len(pool.seeds(text)) for text in TEXTS] == [3, 3, 3, 3]
+
+
+def test_a_budget_gives_all_finalists_further_seeds_as_long_as_they_fit() -> None:
+    plan = FinalistPlan(seeds=3, most=9, extra=2.0, leave_one_out=False)
+    fitting = iter([True, True, False])
+    time = FinalsTime(lambda trainings: trainings == 4 and next(fitting), fills=True)
+    pool = Exact()
+    final(study(finalists=plan), filled(study(), crafted()), pool, time)
+    assert [len(pool.seeds(text)) for text in TEXTS] == [5, 5, 5, 5]
+
+
+def test_a_time_limit_ends_further_seeds_and_adds_none() -> None:
+    plan = FinalistPlan(seeds=3, most=9, extra=2.0, leave_one_out=False)
+    for sd, fits in ((1.5, False), (0.0, True)):
+        pool = Exact(sd)
+        time = FinalsTime(lambda _trainings, fits=fits: fits)
+        final(study(finalists=plan), filled(study(), crafted()), pool, time)
+        assert [len(pool.seeds(text)) for text in TEXTS] == [3, 3, 3, 3]
 
 
 @pytest.mark.parametrize(("extra", "rounds"), [(0.0, 0), (0.9, 2), (1.1, 3)])

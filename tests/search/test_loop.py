@@ -70,6 +70,30 @@ def test_references_come_first_and_no_design_twice(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
+def test_a_search_that_is_over_ends_and_its_proposals_are_those_of_the_whole_one(
+    workers: int,
+) -> None:
+    context = study(20, workers)
+    whole = train(context, memory_store(context), Shuffled(), with_finals=False)
+    store = memory_store(context)
+
+    def is_over() -> bool:
+        return len(store.records()) >= 9
+
+    cut = train(context, store, Shuffled(), with_finals=False, is_over=is_over)
+    assert 9 <= len(cut) < 20
+    assert cut == {number: whole[number] for number in cut}
+    # A run with more time goes on with the next proposal.
+    assert train(context, store, Shuffled(), with_finals=False) == whole
+
+
+def test_a_search_has_its_references_and_one_candidate_however_little_time_there_is() -> None:
+    context = study(20)
+    records = train(context, memory_store(context), Shuffled(), is_over=lambda: True)
+    assert [record.origin for record in records.values()] == [REFERENCE] * 4 + [SEARCH]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
 def test_the_order_of_finishing_does_not_matter(workers: int) -> None:
     for context in (study(20, workers), with_everything(20, workers)):
         one, two = (

@@ -19,7 +19,7 @@ from bam_search.tasks.recipe import TASK_KEYS, Recipe
 from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Gallery, Source, Split
 
-TOP1_ERROR = Metric("top-1 error", "%")
+TOP1_ERROR = Metric("top-1 error", "%", sample_sd=50.0)
 
 
 def top1_error(classes: int) -> Metric:

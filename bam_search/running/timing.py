@@ -1,0 +1,114 @@
+"""The time of a run: how much is left of it, for what it is enough, and when the search ends.
+
+A forecast says how long each phase takes at a speed that was measured before; what trainings have
+taken since corrects it. Decides by the clock, so what it decides is kept in the study's folder.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bam_search.running.forecast import Forecast
+from bam_search.search.finalists import FinalsTime
+from bam_search.search.study import Study
+from bam_search.search.workload import FINALISTS, SEARCH
+from bam_search.study.record import Record, main_records
+
+CLOSING = 0.01
+"""The share of a run's time that the page and the end of the processes take."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a run should end, in the seconds of `time.monotonic`; infinite if it need not.
+
+    With `fills` it should not end before, either.
+    """
+
+    ends: float = math.inf
+    fills: bool = False
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self.ends - time.monotonic()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The clock of a run, and the forecast of its study; None where none can be made."""
+
+    clock: Clock
+    study: Study
+    expected: Forecast | None
+
+    def search_is_over(self, records: Sequence[Record], finalists: int) -> bool:
+        """Whether the time that is left is needed for so many finalists' first seeds."""
+        if self.expected is None or self.clock.ends == math.inf:
+            return False
+        trainings = finalists * self.study.finalists.seeds
+        under_way = self._each(SEARCH, records)
+        return self.clock.left < under_way + self.finals(trainings, records) + self.closing
+
+    def finals(self, trainings: int, records: Sequence[Record]) -> float:
+        """Seconds of so many final trainings."""
+        at_once = self.expected.calibration.at_once if self.expected else 1
+        return math.ceil(trainings / at_once) * self._each(FINALISTS, records)
+
+    def for_finals(self, records: Callable[[], Sequence[Record]]) -> FinalsTime:
+        """What the clock allows of further seeds, at the pace of the records so far."""
+
+        def fits(trainings: int) -> bool:
+            return self.finals(trainings, records()) + self.closing <= self.clock.left
+
+        return FinalsTime(fits, self.clock.fills)
+
+    def left(self, phase: str, done: int, total: int, records: Sequence[Record]) -> float | None:
+        """Seconds to the end of the run, after `done` of `total` trainings of a phase.
+
+        None: it is not known. A run that should use all of its time ends with the clock.
+        """
+        if self.clock.fills:
+            return max(0.0, self.clock.left)
+        if self.expected is None:
+            return None
+        names = [of.name for of, _ in self.expected.phases]
+        later = names[names.index(phase) + 1 :] if phase in names else []
+        trained = sum(self._each(name, records) * self._trainings(name) for name in later)
+        trained += self._each(phase, records) * (total - done)
+        left = trained / self.expected.calibration.at_once + self.expected.latency
+        return min(left, max(0.0, self.clock.left))
+
+    @property
+    def closing(self) -> float:
+        """Seconds for all that comes after the last training."""
+        if self.expected is None:
+            return 0.0
+        return self.expected.latency + CLOSING * self.expected.seconds
+
+    def _each(self, phase: str, records: Sequence[Record]) -> float:
+        """Seconds of one training of a phase, at the pace of the records."""
+        return self._forecast_of_one(phase) * self._pace(records)
+
+    def _trainings(self, phase: str) -> int:
+        assert self.expected is not None
+        return sum(of.trainings for of, _ in self.expected.phases if of.name == phase)
+
+    def _forecast_of_one(self, phase: str) -> float:
+        """What the forecast says of one training of a phase; 0 for a phase that it has not."""
+        if self.expected is None:
+            return 0.0
+        at_once = self.expected.calibration.at_once
+        of_one = {of.name: seconds * at_once / of.trainings for of, seconds in self.expected.phases}
+        return of_one.get(phase, 0.0)
+
+    def _pace(self, records: Sequence[Record]) -> float:
+        """How much longer trainings took so far than the forecast said; 1 before any."""
+        searched = [r.seconds for r in main_records(records) if r.complete and r.seconds]
+        tested = [r for r in records if r.is_tested and r.test_seconds]
+        finals = sum(len(r.test_metrics) for r in tested)
+        expected = len(searched) * self._forecast_of_one(SEARCH)
+        expected += finals * self._forecast_of_one(FINALISTS)
+        taken = sum(searched) + sum(r.test_seconds or 0 for r in tested)
+        return taken / expected if taken and expected else 1.0

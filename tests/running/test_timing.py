@@ -1,0 +1,73 @@
+"""The clock: when the search ends for the finals, which seeds fit, and how much time is left."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from conftest import make_record
+
+from bam_search.running.forecast import Calibration, Forecast, forecast
+from bam_search.running.timing import Clock, Timing
+from bam_search.score.device import choose
+from bam_search.score.estimate import Speed
+from bam_search.search.study import load_study
+from bam_search.search.workload import Sizes
+from bam_search.study.record import Record
+
+STUDY = load_study("placement", choose("cpu"), {}, [])
+SIZES = Sizes(10_000, 10_000, 10_000, 10_000, 4, 6, 10_000)
+EXPECTED = forecast(STUDY, SIZES, Calibration((Speed(0.0, 1e-3),), 0.0, at_once=2))
+ONE = 23.4
+"""Seconds of a training here: two epochs of 10,000 samples, and 10,000 that are measured."""
+
+
+def timing(left: float, fills: bool = False, expected: Forecast | None = EXPECTED) -> Timing:
+    return Timing(Clock(time.monotonic() + left, fills), STUDY, expected)
+
+
+def searched(seconds: float, n: int = 3) -> list[Record]:
+    found = make_record(0, 80.0, 0.0, seconds=seconds)
+    return [replace(found, number=number) for number in range(n)]
+
+
+def test_the_search_goes_on_as_long_as_the_finals_have_time() -> None:
+    finals = 10 * STUDY.finalists.seeds / 2 * ONE
+    assert not timing(finals + 100).search_is_over([], 10)
+    assert timing(finals).search_is_over([], 10)
+
+
+def test_trainings_that_take_longer_than_was_forecast_end_it_earlier() -> None:
+    finals = 10 * STUDY.finalists.seeds / 2 * ONE
+    left = timing(1.5 * finals)
+    assert not left.search_is_over(searched(ONE), 10)
+    assert left.search_is_over(searched(2 * ONE), 10)
+
+
+def test_without_a_limit_or_a_forecast_it_is_never_over() -> None:
+    assert not Timing(Clock(), STUDY, EXPECTED).search_is_over([], 1000)
+    assert not timing(1, expected=None).search_is_over([], 1000)
+
+
+def test_further_seeds_must_fit() -> None:
+    allowed = timing(5 * ONE, fills=True).for_finals(lambda: [])
+    assert allowed.fills
+    assert allowed.fits(6)  # three rounds of two
+    assert not allowed.fits(12)
+
+
+def test_the_time_left_is_that_of_all_that_is_to_come() -> None:
+    unlimited = Timing(Clock(), STUDY, EXPECTED)
+    at_first = unlimited.left("search", 0, 24, [])
+    assert at_first == pytest.approx(EXPECTED.seconds, rel=0.02)
+    half = unlimited.left("search", 12, 24, [])
+    assert half is not None
+    assert at_first is not None
+    assert at_first - half == pytest.approx(12 * ONE / 2, rel=0.05)
+    twice = unlimited.left("search", 12, 24, searched(2 * ONE))
+    assert twice == pytest.approx(2 * half, rel=0.05)
+
+
+def test_a_budget_ends_with_its_clock() -> None:
+    left = timing(1000, fills=True).left("search", 0, 24, [])
+    assert left == pytest.approx(1000, abs=5)
+    assert timing(100, expected=None).left("search", 0, 24, []) is None
