@@ -7,6 +7,7 @@ from statistics import mean
 import torch
 
 from bam_search.errors import UserError, first_line
+from bam_search.running.describe import latency_batch
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.device import cores
 from bam_search.score.estimate import Probe, Speed, speeds
@@ -15,8 +16,10 @@ from bam_search.search.workload import MEASURED, Phase, Sizes, finalists, worklo
 from bam_search.space.placement import Placement
 from bam_search.words import duration
 
-LATENCY_SAMPLES = 4 * 35 * 32
-"""Samples that pass forward for the latencies of a finalist: of two models, in two forms."""
+LATENCY_PASSES = 2 * 35
+"""Forward passes for a latency of a finalist: of two models, in turn."""
+ALONE = 4
+"""An image that passes alone takes as long as some of a batch."""
 MEASURED_HERE = "measured just now"
 
 
@@ -74,6 +77,7 @@ def sizes(ready: ResolvedRun, study: Study, total: int, test: int) -> Sizes:
         len(ready.references),
         len(ready.choice_space.sites),
         ready.choice_space.size,
+        LATENCY_PASSES * (latency_batch(ready) + ALONE),
     )
 
 
@@ -83,7 +87,7 @@ def forecast(study: Study, of: Sizes, calibration: Calibration) -> Forecast:
         (phase, calibration.seconds(phase.trainings, phase.samples))
         for phase in workload(study, of)
     )
-    passes = MEASURED * LATENCY_SAMPLES * finalists(study, of)
+    passes = MEASURED * of.timed * finalists(study, of)
     return Forecast(phases, calibration.seconds(0, passes), calibration)
 
 

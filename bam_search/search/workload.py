@@ -26,7 +26,8 @@ class Sizes:
     """The sizes of a study.
 
     `fit`, `validation`, `train` and `test` are numbers of samples, as in a split; `references` are
-    those that fit the space; `sites` and `placements` are of the choice space.
+    those that fit the space; `sites` and `placements` are of the choice space. `timed` samples pass
+    forward for the latencies of each finalist.
     """
 
     fit: int
@@ -36,6 +37,7 @@ class Sizes:
     references: int
     sites: int
     placements: int
+    timed: int = 0
 
 
 @dataclass(frozen=True)
