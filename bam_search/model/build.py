@@ -13,12 +13,16 @@ from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.attach import attach
+from bam_search.model.detector import is_detector
 from bam_search.model.find_sites import find_sites
 from bam_search.model.start import SCRATCH, Start, StartPlan, as_bytes
-from bam_search.model.weights import Fit, fit_weights
+from bam_search.model.weights import Fit, fit_detector, fit_weights
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
+
+NAMED = 8
+"""How many tensors that start anew a line names."""
 
 
 def sites_of(space: SearchSpace) -> Sites:
@@ -62,19 +66,22 @@ def start_of(space: SearchSpace, plan: StartPlan) -> Start:
     net = backbone(space, seed=0)
     head = _head(space, net)
     if plan.weights:
-        fit = fit_weights(net, Path(plan.weights), head)
+        fitting = fit_detector if is_detector(net) else fit_weights
+        fit = fitting(net, Path(plan.weights), head)
         head |= set(fit.new)
         start = replace(
             start, weights=as_bytes(fit.weights), digest=fit.digest, note=_note(plan, fit)
         )
-    if plan.factor == 1:
+    if plan.factor != 1:
+        slow = tuple(name for name, _ in net.named_parameters() if name not in head)
+        start = replace(start, slow=slow)
+    if not plan.keeps_statistics:
         return start
-    slow = tuple(name for name, _ in net.named_parameters() if name not in head)
     of_head = {key.rpartition(".")[0] for key in head}
     norms = tuple(
         name for name, m in net.named_modules() if _is_tracking(m) and name not in of_head
     )
-    return replace(start, slow=slow, norms=norms)
+    return replace(start, norms=norms)
 
 
 def _head(space: SearchSpace, net: nn.Module) -> set[str]:
@@ -98,6 +105,8 @@ def _note(plan: StartPlan, fit: Fit) -> str:
     """What is taken from the file, and what it lacks."""
     part = f" ({fit.source})" if fit.source else ""
     note = f"the backbone starts from {plan.weights}{part}, {len(fit.weights)} tensors"
+    if len(fit.new) > NAMED:
+        return f"{note}; {len(fit.new)} others start anew, from {fit.new[0]} to {fit.new[-1]}"
     return f"{note}; its head starts anew: {', '.join(fit.new)}" if fit.new else note
 
 

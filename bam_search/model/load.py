@@ -29,6 +29,8 @@ RESERVED: Mapping[str, str] = {
     ),
 }
 """The arguments of a library's models that are not the user's, and why."""
+IMAGENET, COCO = 1000, 91
+"""The classes of what a library's classifiers and detectors were made for."""
 OTHER_TARGETS = ("mask", "keypoint")
 """Detectors of torchvision with these in their names learn from more than boxes."""
 DETECTOR_SHAPE: Shape = (3, 800, 1088)
@@ -201,7 +203,8 @@ def _of_library(model: ModelName, inputs: Inputs | None) -> SearchSpace:
     for key, _ in model.arguments:
         if key in RESERVED:
             raise UserError(f"{model.text} cannot have the argument {key!r}", RESERVED[key])
-    inputs = inputs or Inputs(natural_shape(model.text), 1000)
+    detects = model.model in LIBRARIES[model.source].detectors()
+    inputs = inputs or Inputs(natural_shape(model.text), COCO if detects else IMAGENET)
     create = partial(LIBRARIES[model.source].create, model.model, dict(model.arguments))
     return SearchSpace(model.text, create, inputs.shape, inputs.classes)
 

@@ -10,6 +10,7 @@ from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
 from bam_search.config import strict
+from bam_search.errors import UserError
 from bam_search.model.attach import Init
 
 
@@ -32,11 +33,22 @@ class StartPlan:
     mode. A number between 0 and 1 is the backbone's learning rate as a factor of `recipe.lr`, for
     every optimizer. The head is all whose shape depends on the number of classes, the last layer
     where nothing does, and what the file lacks; it trains at the full rate.
+
+    `norms`: "frozen" keeps the statistics of the backbone's batch normalisations, also where it
+    trains. So do detectors that start from pretrained weights, as their batches are small.
     """
 
     weights: str = ""
     insertion: Literal["plain", "identity"] = "plain"
     backbone: Literal["train", "frozen"] | Annotated[float, Gt(0), Lt(1)] = "train"
+    norms: Literal["train", "frozen"] = "train"
+
+    def __post_init__(self) -> None:
+        if self.norms == "frozen" and not self.weights:
+            raise UserError(
+                'start.norms = "frozen" keeps statistics, and there are none without start.weights',
+                "name a file of pretrained weights, or leave it out",
+            )
 
     @property
     def init(self) -> Init:
@@ -49,6 +61,11 @@ class StartPlan:
         factors = {"train": 1.0, "frozen": 0.0}
         return factors[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether the backbone's normalisations keep theirs."""
+        return self.factor == 0 or self.norms == "frozen"
+
 
 @dataclass(frozen=True)
 class Start:
@@ -58,8 +75,8 @@ class Start:
 
     `weights` is a state dict for the backbone, as torch.save writes it; empty where the seed draws
     all weights. `slow` are the names of parameters that train at `factor` times the learning rate:
-    those of the backbone, but its head. Where the factor is 0 they are frozen, and so are the
-    statistics of the normalisations `norms`. `init` is as for `attach`. `digest` identifies the
+    those of the backbone, but its head. Where the factor is 0 they are frozen. The normalisations
+    `norms` keep their statistics. `init` is as for `attach`. `digest` identifies the
     weights, and `note` says what of the backbone they are not.
     """
 
@@ -89,7 +106,7 @@ class Start:
         These normalise with the statistics that they have, and keep them.
         """
         model.train()
-        for name in self.norms if self.factor == 0 else ():
+        for name in self.norms:
             model.get_submodule(name).training = False  # not that of attention in it
 
     def slow_parameters(self, model: nn.Module) -> set[nn.Parameter]:

@@ -28,6 +28,8 @@ NAMES = (
 OTHER = "give the weights of this model, or of this model with another head"
 DEPTH = 3
 """How deep a state dict may be nested."""
+BODIES = ("backbone.body", "backbone")
+"""What the backbone of a detector is called, in the order in which they are tried."""
 COMPILED = "_orig_mod."
 """What torch.compile puts into the keys of a state dict."""
 COUNTER = "num_batches_tracked"
@@ -73,9 +75,45 @@ def load_weights(model: nn.Module, path: Path, head: Collection[str] = ()) -> Fi
     return fit
 
 
+def fit_detector(model: nn.Module, path: Path, head: Collection[str] = ()) -> Fit:
+    """What a file has for a detector: all of it, or the weights of its backbone alone.
+
+    These are those of a classifier, whose last layers are left out; the neck and the heads are
+    `new` then. Raises UserError.
+    """
+    try:
+        return fit_weights(model, path, head)
+    except UserError as error:
+        found = [fit for name in BODIES if (fit := _fit_body(model, name, path))]
+        if not found:
+            raise UserError(f"{error.message}, nor its backbone", error.hint) from None
+        return found[0]
+
+
+def _fit_body(model: nn.Module, name: str, path: Path) -> Fit | None:
+    """The weights of a file for one submodule of a model; None if they do not fit, or it has none."""
+    if name not in dict(model.named_modules()):
+        return None
+    body, prefix = _tensors(model.get_submodule(name)), f"{name}."
+    for source, nested in _nested(_read(path)):
+        for part, weights in _unwrapped(nested, body, source):
+            known = {key: value for key, value in weights.items() if key in body}
+            fit = _compare(body, known, (), part)
+            if isinstance(fit, Fit):
+                mine = {f"{prefix}{key}": value for key, value in fit.weights.items()}
+                new = tuple(key for key in _tensors(model) if not key.startswith(prefix))
+                return Fit(mine, new, fit.source)
+    return None
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a model's state dict."""
+    return {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
 def fit_weights(model: nn.Module, path: Path, head: Collection[str] = ()) -> Fit:
     """What `load_weights` would load. Raises UserError."""
-    state = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    state = _tensors(model)
     closest = _Misfit(-1, "it holds no state dict", LIKE)
     for source, nested in _nested(_read(path)):
         for part, weights in _unwrapped(nested, state, source):

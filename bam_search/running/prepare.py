@@ -40,6 +40,7 @@ COMPILING = (
     "as each site, r and d is code of its own; "
     "that takes up to a minute each, and pays only where a training takes much longer"
 )
+IN_TRAINING = " in training"
 
 
 @dataclass(frozen=True)
@@ -400,23 +401,27 @@ def check_outputs(net: nn.Module, space: SearchSpace, outputs: Outputs) -> None:
     """Raise UserError if the backbone does not return what the task needs, in eval and training."""
     inputs = torch.zeros(2, *space.input_shape)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        evaluated = outputs.returned(net.eval(), inputs, training=False)
+        _check(space, outputs, outputs.returned(net.eval(), inputs, training=False), "")
         try:
             trained = outputs.returned(net.train(), inputs, training=True)
         except Exception as error:  # a user's model can raise anything; the user has to read it
             raise UserError(
                 f"the backbone of {space.name} cannot run in training on 2 samples: "
-                f"{type(error).__name__}: {first_line(error)}"
+                f"{type(error).__name__}: {first_line(error)}",
+                f"a study needs {outputs.text(2, training=True)}",
             ) from error
         finally:
             net.eval()
-    for output, training in ((evaluated, False), (trained, True)):
-        if not outputs.fits(output, 2, training):
-            when = " in training" if training else ""
-            raise UserError(
-                f"the backbone of {space.name} returns {_form(output)} for 2 samples{when}",
-                f"a study needs {outputs.text(2, training)}",
-            )
+    _check(space, outputs, trained, IN_TRAINING)
+
+
+def _check(space: SearchSpace, outputs: Outputs, returned: object, when: str) -> None:
+    training = when == IN_TRAINING
+    if not outputs.fits(returned, 2, training):
+        raise UserError(
+            f"the backbone of {space.name} returns {_form(returned)} for 2 samples{when}",
+            f"a study needs {outputs.text(2, training)}",
+        )
 
 
 def _form(output: object) -> str:

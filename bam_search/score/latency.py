@@ -89,7 +89,9 @@ def latency(model: nn.Module, base: nn.Module, setting: LatencySetting, pairs: i
     Raises NotOneGraph for a model that cannot be one CUDA graph where the setting has that, and
     torch's own errors.
     """
-    with torch.inference_mode(), stream(setting.device.type):
+    # A detector keeps its anchors, and could not be trained with tensors of the inference mode.
+    without = torch.no_grad if is_detector(base) else torch.inference_mode
+    with without(), stream(setting.device.type):
         timers = [_timer(setting.placed(net).eval(), setting) for net in (model, base)]
         times = np.array([[timer() for timer in timers] for _ in range(pairs)])
     ratios = times[:, 0] / times[:, 1]

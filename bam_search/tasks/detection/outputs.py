@@ -39,7 +39,10 @@ class Detections:
     def text(self, samples: int, training: bool) -> str:
         """The interface in words."""
         if training:
-            return "a table of losses, as torchvision's detectors return it"
+            return (
+                "a table of losses, as torchvision's detectors return it, "
+                f"of {self.classes} classes with the background"
+            )
         return (
             f"{samples} tables of boxes (n, 4), scores (n,) and labels (n,), "
             "as torchvision's detectors return them"
