@@ -91,7 +91,7 @@ def fit_detector(model: nn.Module, path: Path, head: Collection[str] = ()) -> Fi
 
 
 def _fit_body(model: nn.Module, name: str, path: Path) -> Fit | None:
-    """The weights of a file for one submodule of a model; None if they do not fit, or it has none."""
+    """The weights of a file for one submodule; None if there is none, or they do not fit."""
     if name not in dict(model.named_modules()):
         return None
     body, prefix = _tensors(model.get_submodule(name)), f"{name}."
