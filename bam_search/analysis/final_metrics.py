@@ -151,7 +151,7 @@ class FinalMetrics:
         The front is of the hierarchical means and `costs`. Where the noise is not known the
         probabilities are 0 or 1, from the plain means.
         """
-        known = [[record.objective(key) for key in costs] for record in records]
+        known = [[record.final_cost(key) for key in costs] for record in records]
         if self.noise is None:
             objectives = [[r.metric.minimised(self.means[r.number].mean)] for r in records]
             draws = np.array(objectives).T

@@ -10,10 +10,13 @@ from bam_search.analysis.believability import Believability, believability
 from bam_search.analysis.by_class import ByClass, recommended_by_class
 from bam_search.analysis.effects import Effect, SiteEffects, site_effects
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
+from bam_search.analysis.latency import Prediction, predictions
 from bam_search.analysis.overview import Overview, overview
 from bam_search.analysis.pareto import nondominated, pareto_front
 from bam_search.analysis.pruning import Stopping, stopping
 from bam_search.analysis.recommendation import (
+    AXES,
+    TIMES,
     Answer,
     Recommendation,
     answers,
@@ -131,6 +134,7 @@ class Findings:
         checks: the sites of the ablated placement, by ablation and by effect.
         overview: all that was tested, on one scale; None if nothing was.
         stopping: what the rungs did; None if there are none.
+        latencies: how well latencies were predicted; empty where the study predicts none.
     """
 
     metric: Metric
@@ -149,6 +153,7 @@ class Findings:
     checks: tuple[SiteCheck, ...]
     overview: Overview | None
     stopping: Stopping | None
+    latencies: tuple[Prediction, ...]
 
     @classmethod
     def of(cls, records: Sequence[Record], context: StudyContext) -> "Findings":
@@ -159,6 +164,7 @@ class Findings:
         near_chance = believable is not None and believable.near_chance
         finals = FinalMetrics.of(records, verdicts=not near_chance)
         by = context.recommend_by
+        axes = _axes(context)
         recommended = None if near_chance else recommend(records, finals, by)
         ablations = _ablations(records, context, finals)
         effects = site_effects(records, context.choice_space)
@@ -174,13 +180,14 @@ class Findings:
             recommendation=recommended,
             ablations=ablations,
             by_class=recommended_by_class(recommended, records, finals.verdicts),
-            answers=() if near_chance else answers(records, finals, by),
+            answers=() if near_chance else answers(records, finals, by, axes),
             effects=effects,
             checks=_checks(ablations, effects),
             overview=overview(
-                records, finals, None if recommended is None else recommended.record, by
+                records, finals, None if recommended is None else recommended.record, by, axes
             ),
             stopping=stopping(main, front),
+            latencies=predictions(records),
         )
 
     @property
@@ -197,6 +204,12 @@ class Findings:
         """The record beside this reference or random candidate; None where it cannot be."""
         compared = self.comparisons.get(record.number, ())
         return next((one for one in compared if one.other is other), None)
+
+
+def _axes(context: StudyContext) -> tuple[str, ...]:
+    """The overheads that answers and figures are about: AXES, and times that the study is about."""
+    asked = (*context.objectives, *context.recommend_by)
+    return (*AXES, *(key for key in TIMES if key in asked))
 
 
 def _comparisons(records: Sequence[Record], finals: FinalMetrics) -> Comparisons:
@@ -257,7 +270,7 @@ def _finalists(
 
 def _cheapest(records: Sequence[Record], costs: Sequence[str]) -> Record | None:
     """The record that costs less than each other in at least one way, and more in none."""
-    known = np.array([[record.objective(key) for key in costs] for record in records])
+    known = np.array([[record.final_cost(key) for key in costs] for record in records])
     on_front = np.flatnonzero(nondominated(known))
     return records[on_front[0]] if len(on_front) == 1 else None
 
@@ -267,4 +280,4 @@ def _order(
 ) -> tuple[list[float], float]:
     """The costs, then the mean to minimise."""
     record = finalist.record
-    return [record.objective(key) for key in costs], finals.objective(record)
+    return [record.final_cost(key) for key in costs], finals.objective(record)

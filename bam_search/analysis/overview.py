@@ -4,11 +4,12 @@ Values are hierarchical means, the same that the recommendation is chosen by and
 are of, so that no two numbers of an overview can contradict each other.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
-from bam_search.analysis.recommendation import AXES, expected_front
+from bam_search.analysis.recommendation import TITLES, expected_front
 from bam_search.study.record import Record
 
 
@@ -44,7 +45,8 @@ class Overview:
         best: the record of best expected value.
         best_beside: the best one beside the recommended one, unless they are the same.
         random_beside: the recommended one beside the best of the random search.
-        fronts: by each of AXES the Pareto front of expected value and this overhead.
+        axes: the two overheads that are drawn.
+        fronts: by each overhead that is known of all, the Pareto front of expected value and it.
     """
 
     standings: tuple[Standing, ...]
@@ -53,6 +55,7 @@ class Overview:
     best: Record
     best_beside: ComparedTo | None
     random_beside: ComparedTo | None
+    axes: tuple[str, ...]
     fronts: Mapping[str, tuple[Record, ...]]
 
     def standing(self, record: Record) -> Standing:
@@ -65,10 +68,12 @@ def overview(
     finals: FinalMetrics,
     recommended: Record | None,
     by: Sequence[str],
+    axes: Sequence[str],
 ) -> Overview | None:
     """The overview of a study's records; None if nothing was tested.
 
-    `by` are the overheads to be cheap in, the first one first.
+    `by` are the overheads to be cheap in, the first one first. Of the overheads `axes` the last two
+    are drawn that are known of all.
     """
     tested = [record for record in records if record.is_tested]
     if not tested:
@@ -76,7 +81,8 @@ def overview(
     baseline, best = _baseline(tested), _best(tested, finals)
     random = [record for record in tested if record.is_random]
     best_random = _best(random, finals) if random else None
-    tested.sort(key=lambda one: ([one.objective(key) for key in by], one.number))
+    tested.sort(key=lambda one: ([one.final_cost(key) for key in by], one.number))
+    known = [axis for axis in TITLES if _is_known(axis, tested)]
     return Overview(
         standings=tuple(
             Standing(record, finals.expected(record), _beside(record, baseline, finals))
@@ -87,8 +93,13 @@ def overview(
         best=best,
         best_beside=_beside(best, recommended, finals),
         random_beside=_beside(recommended, best_random, finals),
-        fronts={axis: tuple(expected_front(tested, finals, (axis,))) for axis in AXES},
+        axes=tuple(axis for axis in axes if axis in known)[-2:],
+        fronts={axis: tuple(expected_front(tested, finals, (axis,))) for axis in known},
     )
+
+
+def _is_known(axis: str, tested: Sequence[Record]) -> bool:
+    return all(math.isfinite(record.final_cost(axis)) for record in tested)
 
 
 def _baseline(tested: Sequence[Record]) -> Record:

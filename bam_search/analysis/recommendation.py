@@ -14,6 +14,8 @@ from bam_search.tasks.metric import Metric
 
 BUDGETS = (0.5, 1.0, 2.0, 5.0, 10.0, float("inf"))
 """Overheads in percent for which a placement is recommended."""
+BUDGETS_OF_TIME = (5.0, 10.0, 20.0, 50.0, 100.0, float("inf"))
+"""Those in time: attention has few operations, and takes long for them."""
 
 RIVALS = 3
 """How many rivals of a recommended placement get further seeds with it."""
@@ -26,6 +28,12 @@ make false ones likely.
 
 AXES = {"params_overhead": "parameters", "macs_conv_fc_overhead": "MACs (conv + fc)"}
 """The overheads that the figures and the answers are about."""
+TIMES = {
+    "latency_overhead": "time as trained",
+    "deployed_latency_overhead": "time as deployed",
+}
+"""The overheads in time, which are measured of what is tested."""
+TITLES = {**AXES, **TIMES}
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,8 @@ class Answer:
     def question(self) -> str:
         """'at most +2 % parameters'."""
         if self.budget == float("inf"):
-            return f"at any {AXES[self.axis]}"
-        return f"at most +{self.budget:g} % {AXES[self.axis]}"
+            return f"at any {TITLES[self.axis]}"
+        return f"at most +{self.budget:g} % {TITLES[self.axis]}"
 
 
 def recommend(
@@ -97,7 +105,7 @@ def expected_front(
     """The cheapest record first, each expected to be better than all before it."""
 
     def costs(record: Record) -> list[float]:
-        return [record.objective(key) for key in by]
+        return [record.final_cost(key) for key in by]
 
     def objective(record: Record) -> float:
         return record.metric.minimised(finals.expected(record))
@@ -154,12 +162,12 @@ def to_ablate(records: Sequence[Record], metric: Metric, by: Sequence[str]) -> R
 
 
 def answers(
-    records: Sequence[Record], finals: FinalMetrics, by: Sequence[str]
+    records: Sequence[Record], finals: FinalMetrics, by: Sequence[str], axes: Sequence[str]
 ) -> tuple[Answer, ...]:
     """For each axis the recommendation within each budget, without budgets that change nothing."""
     return tuple(
         Answer(axis, budget, recommendation)
-        for axis in AXES
+        for axis in axes
         for budget, recommendation in _by_budget(records, finals, axis, by)
     )
 
@@ -169,8 +177,8 @@ def _by_budget(
 ) -> Iterator[tuple[float, Recommendation]]:
     """Each budget whose recommended record is another than that of the budget before."""
     last = None
-    for budget in BUDGETS:
-        within = [record for record in records if record.objective(axis) <= budget]
+    for budget in BUDGETS_OF_TIME if axis in TIMES else BUDGETS:
+        within = [record for record in records if record.final_cost(axis) <= budget]
         found = recommend(within, finals, by)
         if found is not None and found.record is not last:
             yield budget, found

@@ -578,14 +578,22 @@ def report(**asked: Any) -> None:
     help="Of a two-column page: one of its columns, or all of it.",
 )
 @click.option("--latex", is_flag=True, help="Print LaTeX that shows it, with the caption.")
-def figure(path: Path, out: Path, width: str, latex: bool) -> None:
+@click.option(
+    "--cost",
+    "costs",
+    multiple=True,
+    help="An overhead to draw against, such as latency_overhead; give two for two panels. "
+    "[default: those of the page]",
+)
+def figure(path: Path, out: Path, width: str, latex: bool, costs: tuple[str, ...]) -> None:
     """Draw all that a study tested for a paper, and print the caption.
 
-    The metric is drawn against the overhead in parameters and in MACs, with intervals over seeds.
+    The metric is drawn against two overheads, with intervals over seeds: parameters and MACs, or
+    the time that the study searched by.
     """
     from bam_search.cli import paper
 
-    paper.write_figure(path, out, width, latex)
+    paper.write_figure(path, out, width, latex, costs)
 
 
 @cli.command()

@@ -3,6 +3,7 @@
 stdout gets the table or the figure's caption.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,10 +17,11 @@ from bam_search.report.publication.table import FORMS
 from bam_search.report.publish import page_of
 
 
-def write_figure(path: Path, out: Path, width: str, latex: bool) -> None:
+def write_figure(path: Path, out: Path, width: str, latex: bool, costs: Sequence[str]) -> None:
     """Write the figure to `out`, in the format of its suffix, and print its caption.
 
-    With `latex` print the LaTeX that shows it.
+    With `latex` print the LaTeX that shows it. `costs` are the overheads that are drawn, none for
+    those of the page.
 
     Raises UserError.
     """
@@ -29,7 +31,8 @@ def write_figure(path: Path, out: Path, width: str, latex: bool) -> None:
     if out.suffix not in FORMATS:
         raise UserError(f"a figure cannot be written as {out.name!r}", nearest(out.suffix, FORMATS))
     context, findings = _read(path)
-    figure, caption = draw(numbers(findings), width), figure_caption(context, findings)
+    figure = draw(numbers(findings, costs), width)
+    caption = figure_caption(context, findings, costs)
     try:
         save(out, figure, caption)
     except OSError as error:

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.overview import Overview, Standing
+from bam_search.analysis.recommendation import TIMES
 from bam_search.report.forest import WIDTH, Forest, Scale, forest
 from bam_search.report.front_figure import FrontFigure, best_words, front_figure
 from bam_search.report.sentences import (
     believability_lines,
     promising_line,
+    times_words,
     trial_words,
     within,
     within_words,
 )
-from bam_search.report.tables import verdict_text
+from bam_search.report.tables import measured_times, verdict_text
 from bam_search.space.placement import Placement
 from bam_search.study.record import Record
 from bam_search.words import counted, counted_range
@@ -63,7 +65,7 @@ class FirstScreen:
         baseline: what rows are beside: the name of no attention.
         rows: the references, the recommended record and the best one.
         ticks: the numbers of the rows' forest plots, and their pixels, of `width`.
-        has_time: whether the time of a forward pass was measured.
+        costs: the titles of the rows' costs, of the times those that were measured.
     """
 
     advice: Advice
@@ -74,7 +76,7 @@ class FirstScreen:
     rows: tuple[Row, ...]
     ticks: tuple[tuple[float, str], ...]
     width: int
-    has_time: bool
+    costs: tuple[str, ...]
 
 
 def first_screen(findings: Findings, sample: str) -> FirstScreen:
@@ -91,7 +93,7 @@ def first_screen(findings: Findings, sample: str) -> FirstScreen:
         rows=tuple(_row(findings, one, scale) for one in shown),
         ticks=tuple(scale.ticks),
         width=WIDTH,
-        has_time=_has_time(findings),
+        costs=("params, %", "MACs, %", *(f"{TIMES[key]}, %" for key in _times(findings))),
     )
 
 
@@ -198,14 +200,12 @@ def _untold(beside: ComparedTo) -> str:
 
 
 def costs_words(record: Record) -> str:
-    """'+1.55 % parameters, +0.30 % MACs and +26 % forward time'."""
+    """'+1.55 % parameters, +0.30 % MACs, +26 % time as trained and +72 % time as deployed'."""
     words = [
         f"{record.params_overhead:+.2f} % parameters",
         f"{record.macs_conv_fc_overhead:+.2f} % MACs",
     ]
-    if record.latency_overhead is not None:
-        words.append(f"{record.latency_overhead:+.0f} % forward time")
-    return _and(words)
+    return _and([*words, *times_words(record)])
 
 
 def _others(findings: Findings, overview: Overview) -> str:
@@ -258,9 +258,8 @@ def _shown(overview: Overview) -> list[Standing]:
 def _row(findings: Findings, standing: Standing, scale: Scale) -> Row:
     record, beside, metric = standing.record, standing.beside, findings.metric
     costs = [f"{record.params_overhead:+.2f}", f"{record.macs_conv_fc_overhead:+.2f}"]
-    if _has_time(findings):
-        time = record.latency_overhead
-        costs.append("–" if time is None else f"{time:+.0f}")
+    times = [getattr(record, key) for key in _times(findings)]
+    costs += ["–" if time is None else f"{time:+.0f}" for time in times]
     return Row(
         record=record,
         name=record.label if record.is_reference else f"#{record.tag}",
@@ -275,9 +274,9 @@ def _row(findings: Findings, standing: Standing, scale: Scale) -> Row:
     )
 
 
-def _has_time(findings: Findings) -> bool:
-    """Whether the time of any record's forward pass was measured."""
-    return any(record.latency_overhead is not None for record in findings.records)
+def _times(findings: Findings) -> list[str]:
+    """The overheads in time that were measured of any record."""
+    return measured_times(findings.records)
 
 
 def _role(findings: Findings, record: Record) -> str:

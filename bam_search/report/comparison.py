@@ -18,11 +18,13 @@ from plotly.subplots import make_subplots
 
 from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.pareto import nondominated
+from bam_search.analysis.recommendation import TIMES
 from bam_search.config import flat
 from bam_search.errors import UserError
 from bam_search.files import write
 from bam_search.report.render import embedded, render
-from bam_search.report.tables import further_texts, read_records
+from bam_search.report.sentences import times_words
+from bam_search.report.tables import further_texts, measured_times, read_records, time_text
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
 
@@ -232,11 +234,12 @@ def page(comparison: Comparison) -> str:
 def front_table(comparison: Comparison) -> pd.DataFrame:
     """The joint front as text."""
     further = dict.fromkeys(title for p in comparison.front for title in p.record.test_further)
-    return pd.DataFrame([_row(point, list(further)) for point in comparison.front])
+    times = measured_times([point.record for point in comparison.front])
+    return pd.DataFrame([_row(point, list(further), times) for point in comparison.front])
 
 
-def _row(point: Point, further: Sequence[str]) -> dict[str, str]:
-    """A point's row, with what the tasks measure beside the metric, by title."""
+def _row(point: Point, further: Sequence[str], times: Sequence[str]) -> dict[str, str]:
+    """A point's row, with what the tasks measure beside the metric, by title, and these times."""
     record = point.record
     known = further_texts(record)
     return {
@@ -245,6 +248,7 @@ def _row(point: Point, further: Sequence[str]) -> dict[str, str]:
         "placement": record.placement,
         "params": f"{record.params:,}",
         "MACs (conv + fc)": f"{record.macs_conv_fc:,}",
+        **{f"{TIMES[key]}, %": time_text(record, key) for key in times},
         record.metric.title: _value_text(point),
         **{title: known.get(title, "") for title in further},
         "n": str(len(record.test_metrics) or 1),
@@ -364,6 +368,7 @@ def _hover(point: Point) -> str:
         html.escape(f"{record.metric.title} {_value_text(point)}"),
         f"parameters {record.params:,}",
         f"MACs conv + fc {record.macs_conv_fc:,}",
+        *times_words(record),
     )
     return "<br>".join(lines)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.pareto import front_line
-from bam_search.analysis.recommendation import AXES
+from bam_search.analysis.recommendation import AXES, TIMES
 from bam_search.analysis.statistics import Mean
 from bam_search.report.front_figure import looks
 from bam_search.study.record import OBJECTIVES, Record, main_records
@@ -27,9 +27,12 @@ SWITCH = {
     **AXES,
     "macs_overhead": "MACs (all operators)",
     "activations_overhead": "activations",
-    "latency_overhead": "latency (measured, finalists only)",
+    **{key: f"{title} (measured, finalists only)" for key, title in TIMES.items()},
+    **{OBJECTIVES[key]: f"{title} (predicted)" for key, title in TIMES.items()},
 }
-"""The overheads that the figure can be switched to, where any record has them."""
+"""The overheads that the figure can be switched to."""
+TIMED = (*TIMES, *(OBJECTIVES[key] for key in TIMES))
+"""Those that a study may not know of any record."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Candidates:
 def candidates(findings: Findings) -> Candidates:
     """The figure's numbers."""
     records = findings.records
-    axes = [axis for axis in SWITCH if axis in OBJECTIVES or _with_overhead(records, axis)]
+    axes = [axis for axis in SWITCH if axis not in TIMED or _with_overhead(records, axis)]
     tested = [record for record in records if record.is_finalist]
     main = main_records(records)
     first = next((r for r in records if r.is_reference and r.complete), None)

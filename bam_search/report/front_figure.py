@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.overview import Overview, Standing
-from bam_search.analysis.recommendation import AXES
+from bam_search.analysis.recommendation import TITLES
 from bam_search.report.labels import ON_BAR, ON_LINE, ON_MARK, Box, Placed, Wanted, place
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
@@ -87,7 +87,7 @@ def front_figure(findings: Findings) -> FrontFigure | None:
     overview = findings.overview
     if overview is None:
         return None
-    costs = tuple(AXES)
+    costs = overview.axes
     wide = [_panel(findings, overview, cost, 584, 286, i == 0) for i, cost in enumerate(costs)]
     narrow = [_panel(findings, overview, cost, 360, 330, True) for cost in costs]
     title = f"test {findings.metric.title}, to expect"
@@ -145,7 +145,7 @@ def _panel(
 ) -> Panel:
     frame = Box(48 if has_labels else 12, 10, width - 12, height - 46)
     low, high = _range([value for one in overview.standings for value in _ends(one)])
-    least, most = _range([one.record.objective(cost) for one in overview.standings])
+    least, most = _range([one.record.final_cost(cost) for one in overview.standings])
 
     def x(value: float) -> float:
         return frame.left + (value - least) / (most - least) * (frame.right - frame.left)
@@ -155,12 +155,12 @@ def _panel(
 
     marks = _marks(findings, overview, cost, x, y)
     front = [
-        (x(r.objective(cost)), y(overview.standing(r).expected)) for r in overview.fronts[cost]
+        (x(r.final_cost(cost)), y(overview.standing(r).expected)) for r in overview.fronts[cost]
     ]
     baseline = y(overview.standing(overview.baseline).expected)
     x_values, y_values = ticks(least, most, 8), ticks(low, high, 7)
     return Panel(
-        title=f"{AXES[cost]} over the backbone, %",
+        title=f"{TITLES[cost]} over the backbone, %",
         width=width,
         height=height,
         frame=frame,
@@ -209,7 +209,7 @@ def _marks(
             text,
             look,
             shape,
-            x(record.objective(cost)),
+            x(record.final_cost(cost)),
             value,
             low,
             high,

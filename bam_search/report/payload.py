@@ -35,7 +35,7 @@ from bam_search.tasks.metric import Metric
 SCHEMA = 1
 """The version of what a page carries; a page of another one cannot be read.
 
-It changes with the fields of ReportContext and Record.
+It changes with the fields of ReportContext and Record that have no default.
 """
 
 PLOTLY = version("plotly")
@@ -186,6 +186,7 @@ def found(findings: Findings) -> dict[str, Any]:
         "ablations": [_compared_values(ablation) for ablation in findings.ablations],
         "helps": effects and asdict(effects),
         "stopping": stops and asdict(stops),
+        "latencies": [asdict(one) for one in findings.latencies],
     }
 
 

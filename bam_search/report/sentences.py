@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from bam_search.analysis.believability import SEED_DEVIATIONS, Believability
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Findings, Outcomes
+from bam_search.analysis.latency import Prediction
 from bam_search.analysis.pruning import Rung, Stopping
-from bam_search.analysis.recommendation import AXES, Answer, Recommendation
+from bam_search.analysis.recommendation import AXES, TIMES, Answer, Recommendation
 from bam_search.analysis.statistics import Difference
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
@@ -95,10 +96,41 @@ def _recommended(found: Recommendation) -> str:
     record, metric = found.record, found.record.metric
     expected = metric.with_unit(metric.text(found.expected))
     costs = [f"{record.objective(key):+.2f} % {title}" for key, title in AXES.items()]
-    parts = [f"{record.placement} ({_name(record)})", f"test {metric.name} {expected}", *costs]
+    parts = [
+        f"{record.placement} ({_name(record)})",
+        f"test {metric.name} {expected}",
+        *costs,
+        *times_words(record),
+    ]
     if found.baseline is not None:
         parts.append(_verdict_words(found.baseline))
     return ", ".join(parts)
+
+
+def times_words(record: Record) -> list[str]:
+    """['+26 % time as trained', '+72 % time as deployed'], those that were measured."""
+    return [
+        f"{record.final_cost(key):+.0f} % {title}"
+        for key, title in TIMES.items()
+        if getattr(record, key) is not None
+    ]
+
+
+def latency_lines(latencies: Sequence[Prediction]) -> list[str]:
+    """How well the latencies were predicted that the search went by; empty without any."""
+    return [_latency_line(one) for one in latencies]
+
+
+def _latency_line(one: Prediction) -> str:
+    placements, tau = counted(one.n, "placement"), one.agreement
+    rank = ""
+    if tau is not None:
+        rank = f", Kendall's tau {tau.mean:.2f} ({tau.low:.2f} to {tau.high:.2f})"
+    return (
+        f"{TIMES[one.key].capitalize()}, predicted before training: of {placements} half were "
+        f"within {one.error:.1f} points of what was then measured, of {one.typical:+.0f} % in the "
+        f"middle{rank}"
+    )
 
 
 def _name(record: Record) -> str:

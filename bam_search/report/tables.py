@@ -10,10 +10,10 @@ import pandas as pd
 
 from bam_search.analysis.final_metrics import MIN_SEEDS, ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
-from bam_search.analysis.recommendation import AXES
+from bam_search.analysis.recommendation import AXES, TIMES
 from bam_search.analysis.statistics import Mean, mean
 from bam_search.errors import UserError
-from bam_search.study.record import Record
+from bam_search.study.record import LATENCIES, OBJECTIVES, Record
 from bam_search.tasks.metric import Metric
 
 COLUMNS = [field.name for field in fields(Record)]
@@ -124,7 +124,21 @@ def _finalist_row(findings: Findings, finalist: Finalist) -> dict[str, str]:
         "to expect": metric.text(findings.finals.expected(record)),
         "on the front": front_text(finalist),
         **{f"{title}, %": f"{record.objective(key):+.2f}" for key, title in AXES.items()},
+        **{f"{TIMES[key]}, %": time_text(record, key) for key in measured_times(findings.records)},
     }
+
+
+def measured_times(records: Sequence[Record]) -> list[str]:
+    """The overheads in time that were measured of any record: keys of TIMES."""
+    return [key for key in TIMES if any(getattr(record, key) is not None for record in records)]
+
+
+def time_text(record: Record, key: str) -> str:
+    """'+72 (+70 to +75)', an overhead in time with its 95 % interval; a dash without one."""
+    if getattr(record, key) is None:
+        return "–"
+    ends = " to ".join(f"{end:+.0f}" for end in getattr(record, LATENCIES[key]))
+    return f"{record.final_cost(key):+.0f} ({ends})"
 
 
 def further_texts(record: Record) -> dict[str, str]:
@@ -184,6 +198,10 @@ def budget_table(findings: Findings) -> pd.DataFrame:
             "placement": answer.record.label,
             f"test {metric.title}, to expect": metric.text(found.expected),
             **{f"{title}, %": f"{found.record.objective(key):+.2f}" for key, title in AXES.items()},
+            **{
+                f"{TIMES[key]}, %": time_text(found.record, key)
+                for key in measured_times(findings.records)
+            },
             "minus no attention": "" if found.baseline is None else difference_text(found.baseline),
         }
         rows.append(row)
@@ -237,5 +255,12 @@ def _row(metric: Metric, record: Record, test: Mean | None) -> dict[str, str]:
         "MACs conv+fc, M": f"{record.macs_conv_fc / 1e6:.3f}",
         "MACs conv+fc, +%": f"{record.macs_conv_fc_overhead:+.2f}",
         "MACs all, +%": f"{record.macs_overhead:+.2f}",
+        **_predicted(record),
         "seconds": "" if record.seconds is None else f"{record.seconds:.1f}",
     }
+
+
+def _predicted(record: Record) -> dict[str, str]:
+    """The times that were predicted, by title."""
+    known = [(title, getattr(record, OBJECTIVES[key])) for key, title in TIMES.items()]
+    return {f"{title}, predicted +%": f"{t:+.0f}" for title, t in known if t is not None}

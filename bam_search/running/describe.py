@@ -13,10 +13,10 @@ from bam_search.model.start import StartPlan
 from bam_search.report.commands import Origin
 from bam_search.report.paper_table import Paper
 from bam_search.report.payload import ReportContext
+from bam_search.running.latency import as_trained
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
-from bam_search.score.device import samples_for
 from bam_search.search.store import MODULE_FILES_KEY
 from bam_search.search.study import Study
 from bam_search.space.user_file import digest_of_code
@@ -25,10 +25,6 @@ from bam_search.tasks.recipe import TASK_KEYS
 from bam_search.tasks.task import Dataset, Split, Task
 from bam_search.words import counted
 
-LATENCY_BATCH = 32
-"""Samples at once when latency is measured."""
-LATENCY_NUMBERS = LATENCY_BATCH * 3 * 64 * 64
-"""On a CPU as many of them as have so many numbers: 32 images of 64x64."""
 PACKAGES = ("torch", "torchvision", "optuna", "fvcore", "scipy", "plotly", "pandas")
 """The packages whose versions a report names."""
 NOT_IDENTITY = (
@@ -221,19 +217,17 @@ def _search_words(study: Study) -> str:
     )
 
 
-def latency_batch(ready: ResolvedRun) -> int:
-    """Return how many samples are measured at once."""
-    shape = ready.space.input_shape
-    return samples_for(ready.device.type, shape, LATENCY_BATCH, LATENCY_NUMBERS)
-
-
 def _latency_words(ready: ResolvedRun) -> str:
-    has_graph = ready.device.type == "cuda" and ready.study.recipe.cuda_graph
-    graph = ", one CUDA graph timed by the GPU's events" if has_graph else ""
-    batch = counted(latency_batch(ready), ready.task.sample)
+    trained, is_gpu = as_trained(ready), ready.device.type == "cuda"
+    graph = ", one CUDA graph timed by the GPU's events" if is_gpu and trained.cuda_graph else ""
+    threads = "" if is_gpu else f", {counted(trained.threads, 'CPU thread')}"
+    one = "" if is_gpu else ", 1 CPU thread"
+    batch = counted(trained.batch, ready.task.sample)
     return (
-        f"of finalists: forward passes of {batch} on {ready.device.name}, "
-        f"{_precision(ready)}, channels-last{graph}, in turn with the backbone's"
+        f"of what is tested, forward passes in turn with the backbone's on {ready.device.name}"
+        f"{graph}. As trained: {batch}, {_precision(ready)}, channels-last{threads}. "
+        f"As deployed: 1 {ready.task.sample}, fp32{one}, batch normalisations folded into "
+        "convolutions where torch.fx can trace the model"
     )
 
 

@@ -1,37 +1,33 @@
-"""Run or continue a study on one space: search, finalists, latency, report.
+"""Run or continue a study on one space: search, latency, finalists, report.
 
 Knows no command line: what happens is told to a `Watcher`.
 """
 
 import contextlib
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from bam_search.analysis.findings import Findings
-from bam_search.errors import ExplainedError, RunError, first_line, last_line
-from bam_search.model.build import build
+from bam_search.errors import ExplainedError, RunError, last_line
 from bam_search.report.page import PAGE
 from bam_search.report.publish import publish
-from bam_search.running.describe import about_of, identity_of, latency_batch, report_context
+from bam_search.running.describe import about_of, identity_of, report_context
 from bam_search.running.forecast import Forecast, calibrate, forecast, sizes, told
+from bam_search.running.latency import increments, increments_line, measured
 from bam_search.running.plan import Plan, plan_lines
 from bam_search.running.prepare import ResolvedRun
 from bam_search.running.refresh import Refresh
 from bam_search.running.smoke import with_few_tests
 from bam_search.running.timing import Clock, Timing
-from bam_search.score.context import autocast_restored, uses_bf16
-from bam_search.score.cuda_graphs import NotOneGraph
+from bam_search.score.context import autocast_restored
 from bam_search.score.evaluate import Experiment
-from bam_search.score.latency import LatencySetting, latency
+from bam_search.score.latency_table import LatencyTable
 from bam_search.search.executors import EXECUTORS, Submit
 from bam_search.search.finalists import (
     ablations,
@@ -56,6 +52,7 @@ from bam_search.search.study import Study
 from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, SEARCH
 from bam_search.study.record import METRIC, Record, main_records
 from bam_search.tasks.task import Dataset
+from bam_search.words import counted
 
 NOTHING_LEFT = "nothing is left to train"
 AT_LEAST = 0.2
@@ -203,7 +200,26 @@ def run(the: Run) -> Outcome:
             store = open_store(
                 the.folder, the.identity, ready.study.objectives, the.storage, _maximised(ready)
             )
+            the = _with_latencies(the, store)
             return _drive(the, store, status, status.watched(submit), workers, timing)
+
+
+def _with_latencies(the: Run, store: Store) -> Run:
+    """The run with what attention adds to the latency, if it needs to know that before training.
+
+    It is measured once, and kept, so that a continued study proposes what it would have.
+    """
+    if not the.ready.study.latencies:
+        return the
+    known = store.increments()
+    if known is not None:
+        table = LatencyTable(**known)
+    else:
+        with the.watcher.busy("measuring what attention adds to the latency"):
+            table = increments(the.ready)
+        store.add_increments(asdict(table))
+        the.watcher.say(increments_line(table))
+    return replace(the, context=replace(the.context, latencies=table))
 
 
 def _maximised(ready: ResolvedRun) -> tuple[str, ...]:
@@ -284,9 +300,6 @@ def _drive(
     try:
         write_page()  # `report` can then show the study while it runs
         _train(the, store, status, submit, Refresh(write_page), timing)
-        workers.close()  # they would disturb what is timed now
-        status.tell(stage="latency of the finalists", done=0, total=0)
-        _time(the.ready, store)
         return _outcome(the, store, status)
     except KeyboardInterrupt as interrupt:
         workers.close()
@@ -431,6 +444,7 @@ def _test_finalists(
     """Choose the finalists, train them again with fresh seeds, and test them."""
     study, context = the.ready.study, the.context
     finalists = choose_finalists(study, context.choice_space, list(store.records().values()))
+    _time(the, store, finalists)
     total = len(finalists) * study.finalists.seeds
     extra = study.finalists.extra
     more = f", and at most {extra:.0%} more where they cannot be told apart" if extra else ""
@@ -451,53 +465,36 @@ def _test_finalists(
 def _test_ablations(the: Run, store: Store, submit: Submit, stage: OpenStage) -> None:
     """Train and test the recommended placement without each of its sites."""
     study, context = the.ready.study, the.context
-    total = len(ablations(study, context, list(store.records().values()))) * study.finalists.seeds
+    without = ablations(study, context, list(store.records().values()))
+    total = len(without) * study.finalists.seeds
     if not total:
         return
     done = _final_trainings(store, ablations=True)
     with stage(ABLATIONS, done, total, final=True) as on_result:
         train_ablations(study, context, store, submit, on_result)
+    _time(the, store, [store.records()[record.number] for record in without])
+
+
+def _time(the: Run, store: Store, records: Sequence[Record]) -> None:
+    """Measure the latencies of these records that are not known, while no worker trains.
+
+    Finalists come before their trainings: what was measured decides which of them are recommended,
+    and so which get further seeds.
+    """
+    untimed = [record for record in records if record.latency_overhead is None]
+    if not untimed:
+        return
+    with the.watcher.busy(f"measuring the latency of {counted(len(untimed), 'placement')}"):
+        for record, latencies in zip(untimed, measured(the.ready, untimed), strict=True):
+            for key, found in latencies.items():
+                percent = [100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high)]
+                store.add_latency(record.number, key, percent[0], (percent[1], percent[2]))
 
 
 def _final_trainings(store: Store, ablations: bool) -> int:
     """How many final trainings there have been: of ablations, or of finalists."""
     records = store.records()
     return sum(records[number].is_ablation == ablations for number, _ in store.final_seeds())
-
-
-def _time(ready: ResolvedRun, store: Store) -> None:
-    """Measure the latency of the finalists, now that no worker trains."""
-    for record in list(store.records().values()):
-        if record.is_finalist and record.latency_overhead is None:
-            _time_finalist(ready, store, record)
-
-
-def _time_finalist(ready: ResolvedRun, store: Store, record: Record) -> None:
-    net = build(ready.space, ready.sites, record.placement, record.seed, ready.start)
-    backbone = build(ready.space, ready.sites, "none", record.seed)
-    try:
-        measured = latency(net, backbone, _as_trained(ready))
-    except (torch.OutOfMemoryError, torch.AcceleratorError, NotOneGraph) as error:
-        raise RunError(
-            f"the latency of #{record.tag} cannot be measured: {first_line(error)}",
-            "the same command continues",
-        ) from None
-    overhead, low, high = (
-        100 * (ratio - 1) for ratio in (measured.ratio, measured.low, measured.high)
-    )
-    store.add_latency(record.number, overhead, (low, high))
-
-
-def _as_trained(ready: ResolvedRun) -> LatencySetting:
-    """Return the setting of latency: the precision and CUDA graph that training has."""
-    recipe = ready.study.recipe
-    return LatencySetting(
-        ready.device,
-        ready.space.input_shape,
-        latency_batch(ready),
-        uses_bf16(recipe, ready.device),
-        recipe.cuda_graph,
-    )
 
 
 def _why_no_answer(ready: ResolvedRun, records: Sequence[Record], page: Path) -> RunError | None:
@@ -521,13 +518,11 @@ def _all_failed(records: Sequence[Record]) -> bool:
 
 
 def _nothing_within_limits(study: Study) -> RunError:
-    limits = ", ".join(
-        f"{key} {limit:g} %" for key, limit in study.limits.items() if limit < math.inf
-    )
+    limits = ", ".join(f"{key} {limit:g} %" for key, limit in study.limits.items())
     return RunError(
         "there is nothing to search: "
         f"no placement of the space is within the limits ({limits or 'none'})",
-        "raise max_params_overhead or max_macs_overhead, or offer larger r; "
+        "raise max_params_overhead or max_macs_overhead, or a limit of latency, or offer larger r; "
         "`count` shows what placements cost",
     )
 

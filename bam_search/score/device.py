@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,17 @@ def cores() -> int:
 def threads_each(workers: int) -> int:
     """CPU threads of one of `workers` processes: the cores are shared out evenly."""
     return max(1, cores() // workers)
+
+
+@contextlib.contextmanager
+def using_threads(each: int) -> Iterator[None]:
+    """Within the context torch has so many CPU threads for an operator."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(each)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def claim(device: Device, number: int) -> None:

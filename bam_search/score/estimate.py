@@ -3,10 +3,9 @@
 Also the most expensive placement of a choice space, which is what is measured.
 """
 
-import contextlib
 import multiprocessing
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import mean
@@ -20,7 +19,7 @@ from bam_search.model.start import SCRATCH, Start
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
-from bam_search.score.device import Device, cores, samples_for
+from bam_search.score.device import Device, cores, samples_for, using_threads
 from bam_search.score.step import TrainingStep
 from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement
@@ -113,7 +112,7 @@ def speeds(probes: Sequence[Probe], workers: int, threads: int) -> Speeds:
     if probes[0].device.type == "cuda":
         return _in_a_process(probes)
     beside = min(workers, cores())
-    with _threads(threads), ThreadPoolExecutor(beside) as pool:
+    with using_threads(threads), ThreadPoolExecutor(beside) as pool:
         found = [_mean(list(pool.map(measure, [probe] * beside))) for probe in probes]
     return Speeds(tuple(found))
 
@@ -193,13 +192,3 @@ def _mean(measured: Sequence[Speed]) -> Speed:
     start = mean(speed.start for speed in measured)
     per_sample = mean(speed.per_sample for speed in measured)
     return Speed(start, per_sample)
-
-
-@contextlib.contextmanager
-def _threads(each: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(each)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

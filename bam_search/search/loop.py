@@ -20,6 +20,7 @@ from bam_search.model.attach import resolve
 from bam_search.score.cost import COUNTS, UNITS, Cost, overhead, overheads
 from bam_search.score.cost_table import CostTable
 from bam_search.score.evaluate import Job, Result
+from bam_search.score.latency_table import LatencyTable
 from bam_search.search.candidate_pool import CandidatePool
 from bam_search.search.executors import Submit
 from bam_search.search.generator import CandidateGenerator, running_trial
@@ -32,6 +33,7 @@ from bam_search.space.sites import Sites
 from bam_search.study.record import (
     FIRST,
     METRIC,
+    OBJECTIVES,
     RANDOM,
     REFERENCE,
     SEARCH,
@@ -47,7 +49,8 @@ from bam_search.tasks.metric import Metric
 class SearchContext:
     """What the loop needs beside the study.
 
-    `data` is the data's name, `metric` that of the task; `references` are by name.
+    `data` is the data's name, `metric` that of the task; `references` are by name. `latencies` says
+    what attention adds to the backbone's time, where the study needs to know that before training.
     """
 
     data: str
@@ -56,6 +59,14 @@ class SearchContext:
     sites: Sites
     choice_space: ChoiceSpace
     costs: CostTable
+    latencies: LatencyTable | None = None
+
+    def predicted(self, placement: Placement) -> Mapping[str, Any]:
+        """The fields of a record with the latencies that are predicted of a placement."""
+        table, sites = self.latencies, self.sites.by_name
+        if table is None:
+            return {}
+        return {OBJECTIVES[key]: table.overhead(key, placement, sites) for key in table.added}
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,6 +244,7 @@ def new_record(
         seed=study.seed,
         epochs=study.recipe.epochs,
         **_cost_fields(context.costs.base, context.costs.cost(placement)),
+        **context.predicted(placement),
     )
 
 
@@ -248,7 +260,7 @@ def candidate_generator(study: Study, context: SearchContext) -> CandidateGenera
         return resolved
 
     def added(site: str, choice: Choice) -> list[float]:
-        return _added_overheads(context.costs, site, choice, keys)
+        return _added_overheads(context, site, choice, keys)
 
     pool = CandidatePool.of(context.choice_space, added, limits, len(study.costs))
     return CandidateGenerator(
@@ -262,18 +274,22 @@ def candidate_generator(study: Study, context: SearchContext) -> CandidateGenera
 
 
 def _added_overheads(
-    costs: CostTable, site: str, choice: Choice, keys: Sequence[str]
+    context: SearchContext, site: str, choice: Choice, keys: Sequence[str]
 ) -> list[float]:
     """What a choice adds at a site to the overheads `keys`, in percent; infinite if impossible."""
+    base, table = context.costs.base, context.latencies
     try:
-        added = costs.added(site, choice)
+        added = context.costs.added(site, choice)
     except UserError:
         return [math.inf] * len(keys)
     percent = {}
     for count in COUNTS:
-        base = getattr(costs.base, count)
-        with_added = base + getattr(added, count)
-        percent[f"{count}_overhead"] = overhead(with_added, base, UNITS[count])
+        without = getattr(base, count)
+        with_added = without + getattr(added, count)
+        percent[f"{count}_overhead"] = overhead(with_added, without, UNITS[count])
+    if table is not None:
+        at = context.sites.by_name[site]
+        percent |= {key: table.increment(key, at, choice) for key in table.added}
     return [percent[key] for key in keys]
 
 

@@ -35,13 +35,18 @@ from bam_search.config import flat
 from bam_search.errors import RunError, UserError
 from bam_search.files import write
 from bam_search.search.storage import BROKEN, DATABASE, StudyStorage, said
-from bam_search.study.record import METRIC, Record
+from bam_search.study.record import LATENCIES, METRIC, Record
 
 RECORD_KEY = "record"
 CANDIDATE = "candidate"
 PLACEMENT = "placement"
 FINAL_PREFIX = "final:"
-LATENCY_PREFIX = "latency:"
+LATENCY_PREFIXES = {
+    "latency_overhead": "latency:",
+    "deployed_latency_overhead": "deployed_latency:",
+}
+"""The beginning of the attribute that has a candidate's measured latency, by its field."""
+INCREMENTS_KEY = "latency_increments"
 IDENTITY_KEY = "identity"
 MODULE_FILES_KEY = "module_files"
 """The key of the identity with the hash of the file of each attention module of the user's."""
@@ -96,8 +101,9 @@ class Store:
             if key.startswith(FINAL_PREFIX):
                 number, seed = map(int, key.removeprefix(FINAL_PREFIX).split(":"))
                 self._finals.setdefault(number, {})[seed] = json.loads(value)
-            elif key.startswith(LATENCY_PREFIX):
-                self._timed(int(key.removeprefix(LATENCY_PREFIX)), json.loads(value))
+            for field, prefix in LATENCY_PREFIXES.items():
+                if key.startswith(prefix):
+                    self._timed(int(key.removeprefix(prefix)), field, json.loads(value))
         for number in self._finals:
             self._tested(number)
 
@@ -181,16 +187,30 @@ class Store:
         self._finals.setdefault(number, {})[seed] = fields
         self._tested(number)
 
-    def add_latency(self, number: int, overhead: float, interval: tuple[float, float]) -> None:
+    def add_latency(
+        self, number: int, field: str, overhead: float, interval: tuple[float, float]
+    ) -> None:
         """Keep a candidate's measured latency above the backbone's, in percent, with its interval.
+
+        `field` is one of LATENCIES. Raises RunError if the study cannot be written.
+        """
+        with self._writing():
+            key = f"{LATENCY_PREFIXES[field]}{number}"
+            self._study.set_user_attr(key, json.dumps([overhead, *interval]))
+        self._timed(number, field, (overhead, *interval))
+
+    def increments(self) -> dict[str, Any] | None:
+        """The fields of the LatencyTable that was measured when the study began; None without."""
+        text = self._study.user_attrs.get(INCREMENTS_KEY)
+        return None if text is None else dict(json.loads(text))
+
+    def add_increments(self, table: Mapping[str, Any]) -> None:
+        """Keep the fields of a LatencyTable: a continued study then proposes the same.
 
         Raises RunError if the study cannot be written.
         """
         with self._writing():
-            self._study.set_user_attr(
-                f"{LATENCY_PREFIX}{number}", json.dumps([overhead, *interval])
-            )
-        self._timed(number, (overhead, *interval))
+            self._study.set_user_attr(INCREMENTS_KEY, json.dumps(table))
 
     def describe(
         self, about: Mapping[str, str], source: str, plan: Mapping[str, Any] | None = None
@@ -222,12 +242,11 @@ class Store:
         by_seed = dict(sorted(self._finals[number].items()))
         self._records[number] = replace(self._records[number], **_final_fields(by_seed))
 
-    def _timed(self, number: int, latency: Sequence[float]) -> None:
+    def _timed(self, number: int, field: str, latency: Sequence[float]) -> None:
         """Bring a record up to date with its (overhead, low, high)."""
         overhead, *interval = latency
-        self._records[number] = replace(
-            self._records[number], latency_overhead=overhead, latency_interval=tuple(interval)
-        )
+        known: dict[str, Any] = {field: overhead, LATENCIES[field]: tuple(interval)}
+        self._records[number] = replace(self._records[number], **known)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

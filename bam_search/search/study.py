@@ -4,7 +4,6 @@ The table of the device's variant ([cpu] or [gpu]) overrides the common part of 
 command line overrides both.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -21,7 +20,7 @@ from bam_search.space.modules import EXAMPLE
 from bam_search.space.placement import Option
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.published import PublishedFigure
-from bam_search.study.record import METRIC, OBJECTIVES, costs_of
+from bam_search.study.record import LATENCIES, METRIC, OBJECTIVES, costs_of
 from bam_search.tasks.reading import Progress, Reading, silent
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
@@ -177,8 +176,10 @@ class Study:
         claim, paper: what the paper says, for the report.
         trials: the number of candidates, references included.
         startup: the first searched candidates, which are random; the sampler proposes the rest.
-        max_params_overhead, max_macs_overhead: in percent (MACs of conv + fc). Placements above are
-            not trained, except for references.
+        max_params_overhead, max_macs_overhead, max_latency_overhead,
+            max_deployed_latency_overhead: in percent (MACs of conv + fc; time of a forward pass as
+            in training, and of one image as deployed, both as they are predicted). Placements above
+            are not trained, except for references.
         random_baseline: also run a random search of the same training cost, which shares the
             startup.
         workers: how many trainings run at the same time.
@@ -200,6 +201,8 @@ class Study:
     startup: Annotated[int, Ge(0)] = 10
     max_params_overhead: Annotated[float, Ge(0)] | None = None
     max_macs_overhead: Annotated[float, Ge(0)] | None = None
+    max_latency_overhead: Annotated[float, Ge(0)] | None = None
+    max_deployed_latency_overhead: Annotated[float, Ge(0)] | None = None
     random_baseline: bool = True
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     workers: Annotated[int, Ge(1), Le(1024)] = 1
@@ -217,15 +220,19 @@ class Study:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The largest overheads that are trained, by the field of a record.
-
-        Infinite where there is no limit.
-        """
+        """The largest overheads that are trained, by the objective; without those not limited."""
         given = {
             "params_overhead": self.max_params_overhead,
             "macs_conv_fc_overhead": self.max_macs_overhead,
+            "latency_overhead": self.max_latency_overhead,
+            "deployed_latency_overhead": self.max_deployed_latency_overhead,
         }
-        return {key: math.inf if limit is None else limit for key, limit in given.items()}
+        return {key: limit for key, limit in given.items() if limit is not None}
+
+    @property
+    def latencies(self) -> tuple[str, ...]:
+        """The overheads in time that must be known before training: objectives and limits."""
+        return tuple(key for key in LATENCIES if key in self.costs or key in self.limits)
 
     @property
     def budgets(self) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 No torch, no optuna.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -54,8 +55,12 @@ class Record:
             training.
         test_by_class: the metric on the samples of each class, of each final training; None for a
             class without samples. `test_class_samples` is how many each class has.
-        latency_overhead: the measured time of a forward pass above the backbone's, on the study's
-            device, with its 95 % interval (see `bam_search.score.latency`); of finalists only.
+        latency_overhead: the measured time of a forward pass as in training above the backbone's,
+            on the study's device, with its 95 % interval (see `bam_search.score.latency`); of what
+            is tested only.
+        deployed_latency_overhead: the same, for one image at a time, as deployed.
+        predicted_latency_overhead, predicted_deployed_latency_overhead: what these were expected to
+            be before training, where the study needs that.
     """
 
     number: int
@@ -101,6 +106,10 @@ class Record:
     test_failure: str = ""
     latency_overhead: float | None = None
     latency_interval: tuple[float, ...] = ()
+    deployed_latency_overhead: float | None = None
+    deployed_latency_interval: tuple[float, ...] = ()
+    predicted_latency_overhead: float | None = None
+    predicted_deployed_latency_overhead: float | None = None
     val_further: dict[str, float] = field(default_factory=dict)
     test_further: dict[str, tuple[float, ...]] = field(default_factory=dict)
     test_by_class: tuple[tuple[float | None, ...], ...] = ()
@@ -219,6 +228,16 @@ class Record:
         value = self.value(key)
         return self.metric.minimised(value) if key == METRIC else value
 
+    def final_cost(self, key: str) -> float:
+        """The overhead `key` of what is tested: a latency as it was measured, not as predicted.
+
+        One that was not measured counts as infinite: nobody chooses what nobody knows.
+        """
+        if key not in LATENCIES:
+            return self.objective(key)
+        measured: float | None = getattr(self, key)
+        return math.inf if measured is None else measured
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -247,11 +266,19 @@ OBJECTIVES = {
     "macs_conv_fc_overhead": "macs_conv_fc_overhead",
     "macs_overhead": "macs_overhead",
     "activations_overhead": "activations_overhead",
+    "latency_overhead": "predicted_latency_overhead",
+    "deployed_latency_overhead": "predicted_deployed_latency_overhead",
 }
 """What a study may search for -> the record's field that has it.
 
-Costs are minimised, and the metric where smaller is better; else it is maximised.
+Costs are minimised, and the metric where smaller is better; else it is maximised. Latencies are
+those that are predicted: the measured ones are known of finalists only.
 """
+LATENCIES = {
+    "latency_overhead": "latency_interval",
+    "deployed_latency_overhead": "deployed_latency_interval",
+}
+"""The measured overheads in time -> the field of the interval: as trained, and as deployed."""
 
 
 def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def test_a_cheaper_placement_is_beside_the_best_one() -> None:
     rival = replace(RISKY, **measured(72.3, 72.4, 72.6), latency_overhead=11.6)
     said = advice(found([*STUDY, rival]))
     assert said.headline == "Put BAM at layer3"
-    assert said.evidence[0].endswith("% MACs and +12 % forward time.")
+    assert said.evidence[0].endswith("% MACs and +12 % time as trained.")
     assert re.fullmatch(
         r"It is the cheapest that nothing tested is measurably better than: the least top-1 error, "
         r"72\.\d\d % by #2 for \+1\.50 % parameters and \+3\.00 % MACs, cannot be told from it "

@@ -91,7 +91,7 @@ def test_stopped_and_failed_candidates_have_shapes_of_their_own() -> None:
 def test_latency_can_be_switched_to_where_it_was_measured() -> None:
     timed = replace(studied.WINNER, latency_overhead=12.0, latency_interval=(10.0, 14.0))
     figure = candidates(found([studied.BASE, timed, studied.RISKY]))
-    assert figure.axes["latency_overhead"].startswith("latency")
+    assert figure.axes["latency_overhead"].startswith("time as trained")
     assert figure.fronts["latency_overhead"] == ("2",)
     assert "latency_overhead" not in candidates(found(studied.RECORDS)).axes
 

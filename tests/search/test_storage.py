@@ -50,7 +50,7 @@ def test_what_goes_in_comes_out(store: Store, study_storage: StudyStorage, tmp_p
         1000,
         {"metric": 71.0, "standard_error": 1.5, "samples": 100, "seconds": 2.0, "micro_batches": 1},
     )
-    store.add_latency(0, 12.5, (10.0, 15.0))
+    store.add_latency(0, "latency_overhead", 12.5, (10.0, 15.0))
     again = open_store(tmp_path / "study", IDENTITY, OBJECTIVES, study_storage)
     assert again.records() == store.records()
     assert again.final_seeds() == {(0, 1000)}

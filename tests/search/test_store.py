@@ -39,7 +39,7 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
         1000,
         {"metric": 71.0, "standard_error": 1.5, "samples": 100, "seconds": 2.0, "micro_batches": 1},
     )
-    store.add_latency(2, 12.5, (10.0, 15.0))
+    store.add_latency(2, "latency_overhead", 12.5, (10.0, 15.0))
     again = open_store(tmp_path, IDENTITY, OBJECTIVES).records()
     assert list(again) == [0, 1, 2]
     tested = {

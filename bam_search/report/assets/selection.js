@@ -10,7 +10,12 @@ for (const one of document.querySelectorAll("main [data-tag]")) marked.set(one.d
 function facts(record) {
   const ended = record.stopped ? "stopped" : record.failure ? "failed" : "–", n = record.test_metrics.length;
   const finalist = finalists.get(record.tag), mean = finalist ? finalist.test.mean : n && record.test_metrics.reduce((a, b) => a + b) / n;
-  const interval = record.latency_interval.map(signed).join(" to ");
+  const times = [["trained", ""], ["deployed", "deployed_"]].flatMap(([how, form]) => {
+    const time = record[`${form}latency_overhead`], interval = record[`${form}latency_interval`].map(signed).join(" to ");
+    const predicted = record[`predicted_${form}latency_overhead`];
+    const words = [time === null ? null : `${signed(time)} % (${interval})`, predicted === null ? null : `predicted ${signed(predicted)} %`];
+    return words.some(Boolean) ? [[`time as ${how}`, words.filter(Boolean).join(", ")]] : [];
+  });
   return [
     [`validation ${metric.name}`, record.val_metric === null ? ended : measured(record.val_metric, true)],
     [`mean test ${metric.name}`, n ? `${measured(mean)} (n = ${n})` : "not tested"],
@@ -19,7 +24,7 @@ function facts(record) {
     ["MACs, conv + fc", `${record.macs_conv_fc.toLocaleString("en")} (${signed(record.macs_conv_fc_overhead)} %)`],
     ["MACs, all operators", `${record.macs.toLocaleString("en")} (${signed(record.macs_overhead)} %)`],
     ["activations", `${record.activations.toLocaleString("en")} (${signed(record.activations_overhead)} %)`],
-    ...(record.latency_overhead === null ? [] : [["time, forward", `${signed(record.latency_overhead)} % (${interval})`]]),
+    ...times,
   ];
 }
 

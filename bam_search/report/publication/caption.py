@@ -4,12 +4,15 @@ from collections.abc import Iterable, Sequence
 
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.overview import Overview
+from bam_search.analysis.recommendation import TIMES, TITLES
 from bam_search.analysis.statistics import VERDICT_LEVEL
 from bam_search.report.payload import ReportContext
 from bam_search.report.sentences import believability_lines
 from bam_search.study.record import Record
 from bam_search.words import counted_range
 
+WORDS = {"macs_conv_fc_overhead": "MACs"}
+"""What a caption calls an overhead, where that is not its title."""
 BAM = """\
 @inproceedings{park2018bam,
   title     = {{BAM}: Bottleneck Attention Module},
@@ -27,20 +30,20 @@ TOOL = """\
 }"""
 
 
-def figure_caption(context: ReportContext, findings: Findings) -> str:
+def figure_caption(context: ReportContext, findings: Findings, costs: Sequence[str] = ()) -> str:
     """The caption of the figure: what it shows, how it was measured, and on what."""
     overview = _tested(findings)
     return _joined(
         [
             *_warnings(context),
-            f"{_metric(findings)} against the overhead in parameters and in MACs, of "
+            f"{_metric(findings)} against the overhead in {_costs(costs or overview.axes)}, of "
             f"{_what(context, findings)}",
             f"Points are hierarchical means over {_seeds(overview)}; bars are {VERDICT_LEVEL:.0%} "
             f"credible intervals of the difference to {overview.baseline.label} (dashed), paired "
             "by seed; the line is the Pareto front of the means",
             *_ring(overview),
             *tags_words(record for record in (overview.recommended, overview.best) if record),
-            *_how(context, findings),
+            *_how(context, findings, costs or overview.axes),
         ]
     )
 
@@ -57,7 +60,7 @@ def table_caption(context: ReportContext, findings: Findings, by_tag: Sequence[R
             "which draw back what is probably luck, with "
             f"{VERDICT_LEVEL:.0%} credible intervals",
             *tags_words(by_tag),
-            *_how(context, findings),
+            *_how(context, findings, tuple(overview.fronts)),
         ]
     )
 
@@ -117,9 +120,16 @@ def tags_words(records: Iterable[Record]) -> list[str]:
     return [f"#{tag} is {placement}" for tag, placement in named.items()]
 
 
-def _how(context: ReportContext, findings: Findings) -> list[str]:
-    """How the trainings were made, as the page says it."""
+def _costs(costs: Sequence[str]) -> str:
+    """'parameters and in MACs'."""
+    return " and in ".join(WORDS.get(cost, TITLES[cost]) for cost in costs)
+
+
+def _how(context: ReportContext, findings: Findings, costs: Sequence[str]) -> list[str]:
+    """How the trainings were made, and times measured, as the page says it."""
     titles = {"Recipe": "Recipe", "Split": "Data"}
+    if any(cost in TIMES for cost in costs):
+        titles["Latency"] = "Time"
     known = [
         f"{title}: {context.about[key]}" for key, title in titles.items() if key in context.about
     ]

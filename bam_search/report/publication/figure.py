@@ -5,6 +5,7 @@ marks apart without colour; the colours are of Okabe and Ito's palette, which co
 can tell apart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.overview import Overview, Standing
-from bam_search.analysis.recommendation import AXES
+from bam_search.analysis.recommendation import TITLES
 from bam_search.errors import UserError
 from bam_search.files import atomic_write
 from bam_search.report.front_figure import label_of
@@ -66,28 +67,37 @@ class Numbers:
     panels: tuple[Panel, ...]
 
 
-def numbers(findings: Findings) -> Numbers:
-    """The numbers of the figure. Raises UserError if nothing has been tested."""
+def numbers(findings: Findings, costs: Sequence[str] = ()) -> Numbers:
+    """The numbers of the figure over these overheads, keys of TITLES; by default the page's.
+
+    Raises UserError if nothing has been tested, or an overhead is not known of all that was.
+    """
     overview = findings.overview
     if overview is None:
         raise UserError(
             "nothing has been tested yet, so there is nothing to draw",
             "the figure is of final trainings, which come after the search",
         )
+    for cost in costs:
+        if cost not in overview.fronts:
+            raise UserError(
+                f"there is no {cost} of all that was tested",
+                f"known are {', '.join(overview.fronts)}; the study's `run` command measures more",
+            )
     return Numbers(
         title=f"test {findings.metric.title}",
         baseline=overview.standing(overview.baseline).expected,
-        panels=tuple(_panel(findings, overview, cost) for cost in AXES),
+        panels=tuple(_panel(findings, overview, cost) for cost in costs or overview.axes),
     )
 
 
 def _panel(findings: Findings, overview: Overview, cost: str) -> Panel:
     front = [
-        (record.objective(cost), overview.standing(record).expected)
+        (record.final_cost(cost), overview.standing(record).expected)
         for record in overview.fronts[cost]
     ]
     points = tuple(_point(findings, overview, one, cost) for one in overview.standings)
-    return Panel(f"{AXES[cost]}, +%", points, tuple(front))
+    return Panel(f"{TITLES[cost]}, +%", points, tuple(front))
 
 
 def _point(findings: Findings, overview: Overview, one: Standing, cost: str) -> Point:
@@ -97,7 +107,7 @@ def _point(findings: Findings, overview: Overview, one: Standing, cost: str) -> 
     is_recommended = record is overview.recommended
     name = label_of(findings, record)
     return Point(
-        record.objective(cost), one.expected, low, high, name, marker, colour, is_recommended
+        record.final_cost(cost), one.expected, low, high, name, marker, colour, is_recommended
     )
 
 
@@ -147,7 +157,7 @@ def _drawn(shown: Numbers, size: tuple[float, float], has_key: bool) -> Figure:
     figure = Figure(figsize=(size[0], size[1] + 0.14 * rows), dpi=POINTS)
     FigureCanvasAgg(figure)
     height = figure.get_figheight()
-    panels = figure.subplots(1, len(shown.panels), sharey=True)
+    panels = figure.subplots(1, len(shown.panels), sharey=True, squeeze=False)[0]
     figure.subplots_adjust(
         left=0.48 / size[0],
         right=1 - 0.06 / size[0],

@@ -10,13 +10,14 @@ import pandas as pd
 
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.overview import Overview, Standing
+from bam_search.analysis.recommendation import TIMES
 from bam_search.analysis.statistics import mean
 from bam_search.errors import UserError
 from bam_search.report.front_figure import best_words
 from bam_search.report.payload import ReportContext
 from bam_search.report.publication.caption import bibtex, table_caption
 from bam_search.report.publication.latex import escaped
-from bam_search.report.tables import further_texts, harmless
+from bam_search.report.tables import further_texts, harmless, measured_times
 from bam_search.study.record import Record
 
 WIDE, LONGEST = 36, 60
@@ -110,6 +111,7 @@ def _values(findings: Findings, overview: Overview, one: Standing) -> dict[str, 
     further = record.test_further
     difference = beside.difference if beside else None
     latency = record.latency_interval or (None, None)
+    deployed = record.deployed_latency_interval or (None, None)
     return {
         "candidate": record.tag,
         "origin": record.origin,
@@ -140,6 +142,9 @@ def _values(findings: Findings, overview: Overview, one: Standing) -> dict[str, 
         "latency_overhead_percent": record.latency_overhead,
         "latency_low_95": latency[0],
         "latency_high_95": latency[1],
+        "deployed_latency_overhead_percent": record.deployed_latency_overhead,
+        "deployed_latency_low_95": deployed[0],
+        "deployed_latency_high_95": deployed[1],
         "training_seconds": record.test_seconds and record.test_seconds / test.n,
     }
 
@@ -148,12 +153,12 @@ def _cells(findings: Findings, is_all: bool) -> list[list[str]]:
     """The header and the rows as text."""
     overview, metric = _overview(findings), findings.metric
     shown = _shown(overview, is_all)
-    has_time = any(one.record.latency_overhead is not None for one in shown)
+    times = measured_times([one.record for one in shown])
     scale, prefix = (
         (1e9, "G") if max(one.record.macs_conv_fc for one in shown) >= 1e9 else (1e6, "M")
     )
     further = list(dict.fromkeys(title for one in shown for title in one.record.test_further))
-    rows = [_row(findings, overview, one, scale, further) for one in shown]
+    rows = [_row(findings, overview, one, scale, further, times) for one in shown]
     unit = metric.difference_unit
     titles = [
         "placement",
@@ -165,17 +170,26 @@ def _cells(findings: Findings, is_all: bool) -> list[list[str]]:
         "+%",
         f"MACs, {prefix}",
         "+%",
-        "time, +%",
+        *(f"{TIMES[key]}, +%" for key in times),
     ]
-    return [row if has_time else row[:-1] for row in (titles, *rows)]
+    return [titles, *rows]
 
 
 def _row(
-    findings: Findings, overview: Overview, one: Standing, scale: float, further: Sequence[str]
+    findings: Findings,
+    overview: Overview,
+    one: Standing,
+    scale: float,
+    further: Sequence[str],
+    times: Sequence[str],
 ) -> list[str]:
-    """A row as text, `further` being the titles of what tasks measure beside the metric."""
+    """A row as text.
+
+    `further` are the titles of what tasks measure beside the metric, `times` the overheads in time.
+    """
     record, metric = one.record, findings.metric
-    test, time = findings.finals.means[record.number], record.latency_overhead
+    test = findings.finals.means[record.number]
+    measured = [getattr(record, key) for key in times]
     spread = "" if test.sd is None else f" ± {metric.text(test.sd)}"
     return [
         _name(findings, overview, record),
@@ -187,7 +201,7 @@ def _row(
         f"{record.params_overhead:.2f}",
         f"{record.macs_conv_fc / scale:.3f}",
         f"{record.macs_conv_fc_overhead:.2f}",
-        "–" if time is None else f"{time:.0f}",
+        *("–" if time is None else f"{time:.0f}" for time in measured),
     ]
 
 
