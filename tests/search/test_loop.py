@@ -26,9 +26,12 @@ from invented import (
 )
 from optuna.trial import TrialState
 
+from bam_search.model.attention import canonical
 from bam_search.model.choice_space import choice_space_of
 from bam_search.score.evaluate import Job
+from bam_search.score.latency_table import LatencyTable
 from bam_search.search.finalists import FRESH, choose_finalists
+from bam_search.search.loop import SearchContext
 from bam_search.search.pruner import should_stop
 from bam_search.search.store import open_store
 from bam_search.search.study import FinalistPlan, Rungs, Study
@@ -445,3 +448,55 @@ def test_limits_below_everything_leave_the_references() -> None:
     context = study(20, max_params_overhead=1e-4)
     records = train(context, memory_store(context), Shuffled())
     assert [record.origin for record in records.values()] == [REFERENCE] * 4
+
+
+def timed(about: SearchContext, key: str = "latency_overhead") -> SearchContext:
+    """The context with a table in which each choice at the site number i adds i + 1 percent."""
+    space, sites = about.choice_space, about.sites.by_name
+    wanted = {site: space.choices(site) for site in space.sites}
+    for reference in about.references.values():
+        for site, choice in reference.choices:
+            wanted.setdefault(site, []).append(choice)
+    added: dict[str, dict[str, float]] = {}
+    for i, (site, choices) in enumerate(wanted.items()):
+        at = sites[site]
+        written = [canonical(choice, at.channels, at.side, at.dims) for choice in choices]
+        added[site] = {choice.text: i + 1.0 for choice in written}
+    return replace(about, latencies=LatencyTable("a CPU", {key: added}, {key: 1.0}, 1.0))
+
+
+@pytest.mark.parametrize("sampler", ["additive", "tpe"])
+def test_nothing_over_a_limit_of_predicted_time_is_trained(sampler: str) -> None:
+    about = timed(PLAN)
+    limited = replace(with_everything(20), sampler=sampler, max_latency_overhead=4.0)
+    records = train(limited, memory_store(limited), Shuffled(), about)
+    predicted = [record.predicted_latency_overhead for record in of(records, SEARCH)]
+    assert len(predicted) >= 10
+    assert all(time is not None and 1 <= time <= 4 for time in predicted)
+    # Sums of 1, 2 and 3 at three sites: the limit binds.
+    free = replace(limited, max_latency_overhead=None)
+    beyond = of(train(free, memory_store(free), Shuffled(), about, with_finals=False), SEARCH)
+    assert max(record.predicted_latency_overhead or 0 for record in beyond) > 4
+
+
+def test_fronts_and_proposals_can_be_over_predicted_time() -> None:
+    objectives = ("metric", "latency_overhead")
+    timely = study(20, sampler="additive", startup=4, objectives=objectives)
+    store = memory_store(timely)
+    records = train(timely, store, Shuffled(), timed(PLAN))
+    chosen = choose_finalists(timely, PLAN.choice_space, list(records.values()))
+    assert any(record.is_searched for record in chosen)
+    # Another table of times gives other proposals, the same table the same.
+    placements = [record.placement for record in of(records, SEARCH)]
+    again = train(timely, memory_store(timely), Shuffled(order=5), timed(PLAN))
+    assert [record.placement for record in of(again, SEARCH)] == placements
+    table = timed(PLAN).latencies
+    assert table is not None
+    by_site = list(table.added["latency_overhead"].items())
+    turned = {
+        site: dict.fromkeys(texts, float(len(by_site) - i))
+        for i, (site, texts) in enumerate(by_site)
+    }
+    other = replace(PLAN, latencies=replace(table, added={"latency_overhead": turned}))
+    differently = train(timely, memory_store(timely), Shuffled(), other)
+    assert [record.placement for record in of(differently, SEARCH)] != placements

@@ -40,6 +40,7 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
         {"metric": 71.0, "standard_error": 1.5, "samples": 100, "seconds": 2.0, "micro_batches": 1},
     )
     store.add_latency(2, "latency_overhead", 12.5, (10.0, 15.0))
+    store.add_latency(2, "deployed_latency_overhead", 72.0, (70.0, 75.0))
     again = open_store(tmp_path, IDENTITY, OBJECTIVES).records()
     assert list(again) == [0, 1, 2]
     tested = {
@@ -50,12 +51,26 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
         "test_seconds": 2.0,
         "test_micro_batches": 1,
     }
+    times = {
+        "latency_overhead": 12.5,
+        "latency_interval": (10.0, 15.0),
+        "deployed_latency_overhead": 72.0,
+        "deployed_latency_interval": (70.0, 75.0),
+    }
     assert list(again.values()) == [
         early,
         failed,
-        replace(late, **tested, latency_overhead=12.5, latency_interval=(10.0, 15.0)),
+        replace(late, **tested, **times),
     ]
     assert read_records(tmp_path) == list(again.values())
+
+
+def test_increments_of_latency_survive(tmp_path: Path) -> None:
+    store = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    assert store.increments() is None
+    table = {"device": "a CPU", "added": {"latency_overhead": {"layer1": {"se": 2.5}}}}
+    store.add_increments(table)
+    assert open_store(tmp_path, IDENTITY, OBJECTIVES).increments() == table
 
 
 def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
