@@ -7,17 +7,19 @@ from statistics import mean
 import torch
 
 from bam_search.errors import UserError, first_line
-from bam_search.running.describe import latency_batch
+from bam_search.running.latency import as_trained
 from bam_search.running.prepare import ResolvedRun
+from bam_search.score.cuda_graphs import EAGER
 from bam_search.score.device import cores
 from bam_search.score.estimate import Probe, Speed, speeds
+from bam_search.score.latency import DEPLOYED_PAIRS, PAIRS
 from bam_search.search.study import Study
 from bam_search.search.workload import MEASURED, Phase, Sizes, finalists, workload
 from bam_search.space.placement import Placement
 from bam_search.words import duration
 
-LATENCY_PASSES = 2 * 35
-"""Forward passes for a latency of a finalist: of two models, in turn."""
+LATENCY_PASSES, DEPLOYED_PASSES = 2 * (PAIRS + EAGER), 2 * (DEPLOYED_PAIRS + EAGER)
+"""Forward passes for the latencies of a finalist: of two models, of a batch and of one image."""
 ALONE = 4
 """An image that passes alone takes as long as some of a batch."""
 MEASURED_HERE = "measured just now"
@@ -77,7 +79,7 @@ def sizes(ready: ResolvedRun, study: Study, total: int, test: int) -> Sizes:
         len(ready.references),
         len(ready.choice_space.sites),
         ready.choice_space.size,
-        LATENCY_PASSES * (latency_batch(ready) + ALONE),
+        LATENCY_PASSES * as_trained(ready).batch + DEPLOYED_PASSES * ALONE,
     )
 
 
