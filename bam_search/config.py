@@ -7,7 +7,7 @@ module knows no study and no model.
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from functools import reduce
 from pathlib import Path
 from types import NoneType, UnionType
@@ -30,6 +30,8 @@ ValueError stands for its own error, for text that is not UTF-8 and for numbers 
 RecursionError for brackets that are nested too deep.
 """
 
+ALSO = "also"
+"""In the metadata of a field: what others call it."""
 UNIONS = (Union, UnionType)
 """What a type is that stands for several; a type with annotations makes it the first."""
 
@@ -181,16 +183,26 @@ def _sentence(cls: type[Any], details: Sequence[ErrorDetails]) -> str:
     path = _path(cls, detail)
     key = ".".join(path)
     if detail["type"] == "unexpected_keyword_argument":
-        names = _field_names(reduce(_field_type, path[:-1], cls))
-        return f"unknown key {key!r}: {nearest(path[-1], names)}"
+        return f"unknown key {key!r}: {_hint(reduce(_field_type, path[:-1], cls), path[-1])}"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{key!r} is missing"
     messages = [detail["msg"][0].lower() + detail["msg"][1:] for detail in details]
     return f"{key} = {detail['input']!r}: {' or '.join(messages)}"
 
 
-def _field_names(cls: Any) -> list[str]:
-    return [field.name for field in fields(cls)] if is_dataclass(cls) else []
+def also(default: T, *words: str) -> T:
+    """Return the default of a field that others call by these words: a mistake then names it."""
+    found: T = field(default=default, metadata={ALSO: words})
+    return found
+
+
+def _hint(cls: Any, name: str) -> str:
+    """Return what the key `name` of a dataclass is called here, or may have been meant to be."""
+    known_fields = fields(cls) if is_dataclass(cls) else ()
+    for one in known_fields:
+        if name in one.metadata.get(ALSO, ()):
+            return f"it is {one.name!r} here"
+    return nearest(name, [one.name for one in known_fields])
 
 
 def _field_type(cls: Any, name: str) -> Any:

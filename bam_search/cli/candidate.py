@@ -88,6 +88,21 @@ class Setup:
         return TrainingContext.of(self.task, self.device, self.recipe, self.parts.train)
 
 
+def tag_of(folder: Path, name: str) -> str:
+    """Return the tag of a candidate that page and `run` call `name`: 17, #17, or a reference's.
+
+    Raises UserError if there is none.
+    """
+    tags: dict[str, str] = {}
+    for record in read_records(folder):
+        tags |= {record.tag: record.tag, record.name or record.tag: record.tag}
+    tag = tags.get(name.removeprefix("#"))
+    if tag is None:
+        hint = nearest(name, tags) if tags else "it has none"
+        raise UserError(f"{folder} has no candidate {name!r}", hint)
+    return tag
+
+
 def find(folder: Path, tag: str, modules: Mapping[str, str]) -> Candidate:
     """Return the candidate that the report in `folder` calls `tag`: 17, R3 or A5001.
 
@@ -95,9 +110,6 @@ def find(folder: Path, tag: str, modules: Mapping[str, str]) -> Candidate:
     study found them. Raises UserError.
     """
     records = {record.tag: record for record in read_records(folder)}
-    if tag not in records:
-        hint = nearest(tag, records) if records else "it has none"
-        raise UserError(f"{folder} has no candidate {tag}", hint)
     identity = _identity(folder)
     _use_modules(identity, modules)
     name, task = str(identity["space"]), load_task(str(identity["task"]), _inputs(identity))

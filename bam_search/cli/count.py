@@ -1,5 +1,6 @@
 """`count`: what placements cost, without training anything."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -186,11 +187,12 @@ def as_json(rows: list[Row]) -> str:
 
 
 def print_table(rows: Iterator[Row]) -> None:
-    """Print an aligned line for each row, as soon as it is known."""
+    """Print an aligned line for each row, as soon as it is known; no header before a mistake."""
+    first = next(rows)
     heads = " ".join(f"{head:>14} {'+%':>7}" for head in HEADS.values())
     click.echo(f"{'space':24} {'placement':28} {heads}")
     uncounted: set[str] = set()
-    for row in rows:
+    for row in itertools.chain([first], rows):
         overhead = overheads(row.cost, row.base)
         counts = " ".join(f"{getattr(row.cost, key):14,} {overhead[key]:+7.2f}" for key in HEADS)
         click.echo(f"{row.space:24} {row.written:28} {counts}")

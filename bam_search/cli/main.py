@@ -41,11 +41,11 @@ def _definitions(
     return dict(parse_definitions(texts))
 
 
-def _recommended(folder: Path) -> str:
-    """What the report calls the candidate that it recommends."""
-    from bam_search.cli.candidate import recommended
+def _tag(folder: Path, candidate: str | None) -> str:
+    """What the report calls a candidate, by default the one that it recommends."""
+    from bam_search.cli.candidate import recommended, tag_of
 
-    return recommended(folder)
+    return recommended(folder) if candidate is None else tag_of(folder, candidate)
 
 
 # The arguments and options that several commands on a candidate of a finished report share.
@@ -56,7 +56,8 @@ PAGE = click.argument("path", metavar="REPORT_DIR|PAGE", type=click.Path(path_ty
 CANDIDATE = click.option(
     "--candidate",
     metavar="N",
-    help="What the report calls a candidate: 17, R3, A5001.  [default: the recommended one]",
+    help="What the report calls a candidate: 17, R3, A5001, 'SE in every block'.  "
+    "[default: the recommended one]",
 )
 STUDY_DATA = click.option(
     "--data",
@@ -451,7 +452,7 @@ def export(
     """
     from bam_search.cli import export as exporting
 
-    tag = candidate or _recommended(folder)
+    tag = _tag(folder, candidate)
     target = out or folder / f"candidate-{tag}"
     exporting.export(folder, tag, target, weights, formats, modules)
 
@@ -484,7 +485,7 @@ def train(folder: Path, candidate: str | None, out: Path | None, **asked: Any) -
     """
     from bam_search.cli import train as training
 
-    tag = candidate or _recommended(folder)
+    tag = _tag(folder, candidate)
     target = out or folder / f"candidate-{tag}.pt"
     training.train_candidate(folder, tag, out=target, **asked)
 
@@ -519,7 +520,7 @@ def maps(folder: Path, candidate: str | None, out: Path | None, **asked: Any) ->
     """Show where on a sample a trained candidate's attention amplifies, site after site."""
     from bam_search.cli import maps as showing
 
-    tag = candidate or _recommended(folder)
+    tag = _tag(folder, candidate)
     target = out or folder / f"candidate-{tag}-maps.html"
     showing.show(folder, tag, out=target, **asked)
 

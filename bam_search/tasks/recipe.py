@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from bam_search.config import strict
+from bam_search.config import also, strict
 from bam_search.errors import UserError
 
 Augment = Literal["auto", "resized-crop-flip", "crop-flip", "flip", "none"]
@@ -50,11 +50,11 @@ class Recipe:
     """
 
     epochs: Annotated[int, Ge(1), Le(10_000)] = 10
-    batch: Annotated[int, Ge(2), Le(65_536)] = 128
+    batch: Annotated[int, Ge(2), Le(65_536)] = also(128, "batch_size")
     optimizer: Literal["sgd", "muon", "adamw"] = "sgd"
-    lr: Annotated[float, Gt(0), Le(100)] = 0.1
+    lr: Annotated[float, Gt(0), Le(100)] = also(0.1, "learning_rate")
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
-    weight_decay: Annotated[float, Ge(0), Le(1)] = 5e-4
+    weight_decay: Annotated[float, Ge(0), Le(1)] = also(5e-4, "wd", "l2")
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.2
     augment: Augment = "auto"

@@ -250,3 +250,12 @@ def test_a_space_that_says_what_it_takes_is_counted_at_nothing_else(
     assert "takes (3, 48, 48) and has 7 outputs" in err
     path.write_text(path.read_text().replace(", (3, 48, 48), 7", ""))
     assert run(monkeypatch, capsys, *args, "--classes", "10")[0] == 0
+
+
+def test_a_mistake_comes_without_the_table_s_header(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("count", "--space", "small", "--placement", "nowhere=bam")
+    code, out, err = run(monkeypatch, capsys, *words)
+    assert (code, out) == (2, "")
+    assert "no site is named 'nowhere'" in err

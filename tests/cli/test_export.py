@@ -65,10 +65,19 @@ def test_without_a_candidate_the_recommended_one_is_exported(
     assert f"the report in {tmp_path} recommends nothing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["3", "#3", "SE in every block"])
+def test_a_candidate_has_the_name_that_the_page_gives_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(REPORT, tmp_path / "report")
+    assert run_command(monkeypatch, "export", tmp_path / "report", "--candidate", name) == 0
+    assert (tmp_path / "report" / "candidate-3" / "placement.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("folder", "args", "message"),
     [
-        (REPORT, ["--candidate", "99"], "has no candidate 99"),
+        (REPORT, ["--candidate", "99"], "has no candidate '99'"),
         (REPORT.parent, ["--candidate", "0"], "records.csv cannot be read"),
         (
             REPORT,

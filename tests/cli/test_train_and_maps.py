@@ -222,7 +222,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(
             ("train", report, "--candidate", 1, "--data", "generated", "--out", out),
             "is not what the study was run on",
         ),
-        (("train", report, "--candidate", 99, *data), "has no candidate 99"),
+        (("train", report, "--candidate", 99, *data), "has no candidate '99'"),
         (("train", tmp_path, "--candidate", 1, *data), "records.csv cannot be read"),
         (
             ("train", report, "--candidate", 1, *data, "--weights", "nowhere.pt"),

@@ -73,6 +73,7 @@ def test_validation_is_nothing_else(value: str) -> None:
     ("assignment", "message"),
     [
         ("recipe.lrr=1", "unknown key 'recipe.lrr': did you mean 'lr'"),
+        ("recipe.learning_rate=1", "unknown key 'recipe.learning_rate': it is 'lr' here"),
         ("trails=3", "unknown key 'trails': did you mean 'trials'"),
         ("recipe.epochs=0", "recipe.epochs = 0"),
         ("recipe.epochs=two", "recipe.epochs = 'two'"),
