@@ -16,6 +16,7 @@ For use in Python, on any nn.Module:
     run_study("placement", data=PATH)   a whole study, with its records, findings and page
     AdditiveSampler(sites, overheads)   the search's sampler, for a study of Optuna's
     register_attention("coord", Coord)  an attention module of yours
+    TensorTask("my task", ...)          what models are trained for, from a loss and a score
 """
 
 import importlib
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from bam_search.search.study import Study
     from bam_search.space.placement import Placement
     from bam_search.tasks.task import Task
+    from bam_search.tasks.tensors import TensorTask
 
 __version__ = "0.2.0"
 
@@ -41,6 +43,7 @@ __all__ = [
     "Placement",
     "Study",
     "Task",
+    "TensorTask",
     "UserError",
     "attach",
     "attached",
@@ -58,6 +61,7 @@ _HOMES = {
     "Placement": "space.placement",
     "Study": "search.study",
     "Task": "tasks.task",
+    "TensorTask": "tasks.tensors",
     "UserError": "errors",
     "attach": "model.attach",
     "attached": "model.attach",
