@@ -205,7 +205,14 @@ def _backbone_words(ready: ResolvedRun) -> str:
     return (
         f"{ready.space.name}: {cost.params:,} parameters, "
         f"{cost.macs_conv_fc:,} MACs conv + fc, {cost.macs:,} MACs all"
+        f"{_parts_words(ready)}"
     )
+
+
+def _parts_words(ready: ResolvedRun) -> str:
+    """Return what each part of a detector costs, in MACs of conv + fc."""
+    parts = "; ".join(part.text for part in ready.costs.parts)
+    return f"; of these: {parts}" if parts else ""
 
 
 def _search_words(study: Study) -> str:

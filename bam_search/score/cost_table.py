@@ -13,6 +13,7 @@ from torch import nn
 from bam_search.model.attention import create, needs_like
 from bam_search.model.build import backbone
 from bam_search.score.cost import Cost, count
+from bam_search.score.detector_parts import PartCost, detector_parts
 from bam_search.score.increments import increment
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import SearchSpace
@@ -25,12 +26,14 @@ class CostTable:
 
     `base` is the backbone's cost, counted by fvcore once. `net` is the backbone itself: the choice
     `block` repeats a part of it. `gated` says whether attention has the gate of `init="identity"`.
+    `parts` are those of a detector.
     """
 
     net: nn.Module
     sites: dict[str, Site]
     base: Cost
     gated: bool = False
+    parts: tuple[PartCost, ...] = ()
     _traced: dict[tuple[str, Choice, tuple[int, ...]], Cost] = field(default_factory=dict)
 
     def cost(self, placement: Placement) -> Cost:
@@ -90,6 +93,10 @@ def _with_gate(cost: Cost, site: Site) -> Cost:
 
 
 def cost_table(space: SearchSpace, sites: Sites, gated: bool = False) -> CostTable:
-    """The table of a search space: one trace of its backbone. `gated` is as in CostTable."""
+    """The table of a search space: one trace of its backbone, two of a detector.
+
+    `gated` is as in CostTable.
+    """
     net = backbone(space, seed=0)
-    return CostTable(net, sites.by_name, count(net, space.input_shape), gated)
+    shape = space.input_shape
+    return CostTable(net, sites.by_name, count(net, shape), gated, detector_parts(net, shape))

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from bam_search.model.detector import is_detector
 from bam_search.score.cost import macs_of_modules
 
 NECKS = ("backbone.fpn", "backbone.extra")
@@ -46,7 +47,7 @@ def detector_parts(net: nn.Module, input_shape: tuple[int, ...]) -> tuple[PartCo
 
     Nothing for any other model. Raises UserError as `count` does.
     """
-    if not hasattr(net, "backbone"):
+    if not is_detector(net):
         return ()
     return tuple(_parts(net, macs_of_modules(net, input_shape)))
 
