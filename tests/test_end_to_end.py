@@ -182,7 +182,9 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert process.stderr is not None
     lines = [process.stderr.readline() for _ in range(3)]
     assert run_command(monkeypatch, "status", folder) == 0
-    assert f"running as process {process.pid} on " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"running as process {process.pid} on " in said
+    assert re.search(r"^search: \d+ of \d+ done; about .+ left in all$", said, re.M)
     assert run_command(monkeypatch, "stop", folder) == 0
     assert (
         f"stopped process {process.pid}; the same command continues: python -m bam_search run"

@@ -1,6 +1,5 @@
 """`plan`: what a study does with a budget of time, here or on another machine; trains nothing."""
 
-import time
 from dataclasses import replace
 
 import click
@@ -49,8 +48,6 @@ def _print(ready: ResolvedRun, request: Request, budget: float, speed: Calibrati
     for line in plan_lines(ready, plan, total, test):
         click.echo(line)
     print_phases(plan.forecast(ready, total, test))
-    ends = time.strftime("%H:%M", time.localtime(time.time() + budget))
-    click.echo(f"in all {duration(budget)}: begun now, it ends at about {ends}")
 
 
 def print_phases(expected: Forecast) -> None:

@@ -97,7 +97,8 @@ def _running_lines(last: Status) -> list[str]:
         f"{_span(now - last.since)}: {last.command}"
     ]
     if last.stage:
-        lines.append(last.progress)
+        left = f"; about {_span(max(0, last.until - now))} left in all" if last.until else ""
+        lines.append(f"{last.progress}{left}")
     for running in last.running:
         what = "final training" if running.final else counted(running.epochs, "epoch")
         span = _span(now - running.since)

@@ -4,6 +4,7 @@ The plan sets how long trainings are, how many candidates there are and how many
 clock then ends the search in time for the finals, and gives what is left to further seeds.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -171,7 +172,17 @@ def plan_lines(ready: ResolvedRun, plan: Plan, total: int, test: int) -> tuple[s
         f"  finalists: {counted(settings.seeds, 'seed')} each, "
         f"up to {settings.most} for those that the answer hangs on",
         f"  it can tell: {_difference_words(ready, plan, test)}",
+        f"  it ends: {_end(plan)}",
     )
+
+
+def _end(plan: Plan) -> str:
+    """'at about 17:40, if it begins now'; after a part of the budget, what is left of it."""
+    left = max(0.0, plan.budget - plan.spent)
+    ends = time.strftime("%H:%M", time.localtime(time.time() + left))
+    if plan.spent:
+        return f"at about {ends}, as {duration(plan.spent)} are spent"
+    return f"at about {ends}, if it begins now"
 
 
 def _difference_words(ready: ResolvedRun, plan: Plan, test: int) -> str:

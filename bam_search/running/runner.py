@@ -342,7 +342,11 @@ def _train(
         def left(now_done: int) -> float | None:
             return timing.left(title, now_done, total, list(store.records().values()))
 
-        status.tell(stage=title, done=done, total=total)
+        def until(now_done: int) -> float | None:
+            seconds = left(now_done)
+            return None if seconds is None else time.time() + seconds
+
+        status.tell(stage=title, done=done, total=total, until=until(done))
         counter = itertools.count(done + 1)
         number = phases.index(title) + 1
         told_stage = Stage(title, number, len(phases), done, total, final, left)
@@ -350,7 +354,8 @@ def _train(
 
             def on_result(record: Record) -> None:
                 show(record)
-                status.tell(done=next(counter))
+                now_done = next(counter)
+                status.tell(done=now_done, until=until(now_done))
                 refresh()
                 _check_failures(record, failed, the.ready.options.max_failures)
 

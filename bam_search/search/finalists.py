@@ -34,6 +34,7 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import (
     ABLATION,
+    METRIC,
     Record,
     ablation_number,
     best_of,
@@ -153,7 +154,9 @@ def _planned_rounds(
     Train each round before you ask for the next: later rounds depend on the stored results of the
     earlier ones.
     """
-    yield _with_first_seeds(study, members)
+    for index in range(study.finalists.seeds):
+        members = _affordable(study, store, members, index, time)
+        yield [(record, index) for record in members]
     left = round(study.finalists.extra * len(members) * study.finalists.seeds)
     for index in range(study.finalists.seeds, study.finalists.most):
         chosen = still_contending(study, store, members, index)
@@ -163,6 +166,32 @@ def _planned_rounds(
         if left < 0 or not chosen or not time.fits(len(chosen)):
             return  # further rounds would be as long, or as empty
         yield [(record, index) for record in chosen]
+
+
+def _affordable(
+    study: Study, store: Store, members: Sequence[Record], index: int, time: FinalsTime
+) -> list[Record]:
+    """Those of the finalists that can have all first seeds from `index` on in the time.
+
+    Where it is too short for all, as trainings became slower, the least promising get no more, so
+    that the others have the seeds of a verdict; references stay.
+    """
+    rounds = study.finalists.seeds - index
+    records = store.records()
+    promising = sorted(members, key=lambda record: _promise(records[record.number]))
+    least = 1 + sum(record.is_reference for record in members)
+    kept = len(members)
+    while kept > least and not time.fits(kept * rounds):
+        kept -= 1
+    chosen = {record.number for record in promising[:kept]}
+    return [record for record in members if record.number in chosen]
+
+
+def _promise(record: Record) -> tuple[bool, float]:
+    """What to sort finalists by, the most promising first: references, then by their tests."""
+    tests = record.test_objectives
+    tested = sum(tests) / len(tests) if tests else record.objective(METRIC)
+    return not record.is_reference, tested
 
 
 def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:

@@ -40,8 +40,9 @@ class Running:
 class Status:
     """The status of the process that runs a study, or was the last to run it.
 
-    `since` is in seconds since 1970. `done` of `total` trainings of the `stage` are finished.
-    `ended` says how the process ended, once it has.
+    `since` is in seconds since 1970, as is `until`, when it is expected to end, None if that is not
+    known. `done` of `total` trainings of the `stage` are finished. `ended` says how the process
+    ended, once it has.
     """
 
     host: str
@@ -53,6 +54,7 @@ class Status:
     total: int = 0
     running: tuple[Running, ...] = ()
     ended: str = ""
+    until: float | None = None
 
     @property
     def progress(self) -> str:

@@ -3,6 +3,7 @@
 Tests say who they are, which seeds they share, who gets further ones, and what the ablations are.
 """
 
+import itertools
 import random
 from concurrent.futures import Future
 from dataclasses import replace
@@ -255,18 +256,36 @@ def test_a_clear_recommendation_takes_no_further_seeds() -> None:
 
 def test_a_budget_gives_all_finalists_further_seeds_as_long_as_they_fit() -> None:
     plan = FinalistPlan(seeds=3, most=9, extra=2.0, leave_one_out=False)
-    fitting = iter([True, True, False])
-    time = FinalsTime(lambda trainings: trainings == 4 and next(fitting), fills=True)
+    fitting = iter([True] * 3 + [True, True, False])  # the first seeds, and further ones
+    time = FinalsTime(lambda _trainings: next(fitting), fills=True)
     pool = Exact()
     final(study(finalists=plan), filled(study(), crafted()), pool, time)
     assert [len(pool.seeds(text)) for text in TEXTS] == [5, 5, 5, 5]
 
 
+def test_where_time_becomes_short_the_least_promising_get_no_more_seeds() -> None:
+    plan = FinalistPlan(seeds=3, most=3, leave_one_out=False)
+    pool = Exact()
+    # After the first round there is time for three finalists only.
+    time = FinalsTime(lambda trainings: trainings in (12, 6, 3))
+    store = filled(study(), crafted())
+    final(study(finalists=plan), store, pool, time)
+    seeds = [len(pool.seeds(text)) for text in TEXTS]
+    assert sorted(seeds) == [1, 3, 3, 3]
+    tested = [record for record in store.records().values() if record.test_seeds]
+    assert all(len(record.test_seeds) == 3 for record in tested if record.is_reference)
+    worst = max(
+        (record for record in tested if not record.is_reference),
+        key=lambda record: record.test_objectives[0],
+    )
+    assert len(worst.test_metrics) == 1
+
+
 def test_a_time_limit_ends_further_seeds_and_adds_none() -> None:
     plan = FinalistPlan(seeds=3, most=9, extra=2.0, leave_one_out=False)
     for sd, fits in ((1.5, False), (0.0, True)):
-        pool = Exact(sd)
-        time = FinalsTime(lambda _trainings, fits=fits: fits)
+        pool, asked = Exact(sd), itertools.count()
+        time = FinalsTime(lambda _trainings, asked=asked, fits=fits: next(asked) < 3 or fits)
         final(study(finalists=plan), filled(study(), crafted()), pool, time)
         assert [len(pool.seeds(text)) for text in TEXTS] == [3, 3, 3, 3]
 
