@@ -3,7 +3,7 @@
 The smallest study that can find something has its references, twice as many candidates as the space
 has sites, three seeds for each finalist, and trainings as short as the study has them. More time
 goes to longer trainings first, as short ones rank placements otherwise than long ones do (LOG.md);
-once they are long, to seeds, which tell smaller differences. Less time shortens the trainings.
+once they are long, to seeds, which tell smaller differences. Less time takes candidates away.
 Numbers only: nothing is trained or measured here.
 """
 
@@ -34,8 +34,8 @@ SEEDS = 3
 MOST_SEEDS = 30
 LEAST_SEARCHED = 6
 """A search of fewer candidates is none."""
-FEWER_SEARCHED_BELOW = 1 / 2
-"""The scale below which candidates become fewer too."""
+LEAST_LENGTH = 3 / 4
+"""The share of the study's own length below which trainings would say nothing (near chance)."""
 MOST_EPOCHS = 200
 """The longest training that is chosen: about that of the papers, 164 to 300 epochs of CIFAR."""
 FEW_EPOCHS = 2
@@ -144,7 +144,7 @@ def _trials(study: Study, space: Space, scale: float) -> int:
         return study.trials  # it compares its references, and searches nothing
     enough = 2 * (space.sites + 1)
     grown = enough * max(1.0, scale) ** SEARCHED_POWER
-    searched = round(grown * min(1.0, scale / FEWER_SEARCHED_BELOW))
+    searched = round(grown * min(1.0, scale))
     return space.references + min(max(LEAST_SEARCHED, searched), space.placements)
 
 
@@ -152,7 +152,7 @@ def _samples(study: Study, space: Space, scale: float) -> tuple[float, float]:
     """The samples of a training, epoch after epoch, and how far they are beyond a long one."""
     own = study.data.sizes(space.total).fit * study.recipe.epochs
     long = max(own, LONG_EPOCHS * _all_of(study, space))
-    samples = own * scale ** (LENGTH_POWER if scale > 1 else 1.0)
+    samples = own * max(LEAST_LENGTH, scale**LENGTH_POWER)
     if samples <= long:
         return samples, 1.0
     excess = samples / long
