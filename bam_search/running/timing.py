@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bam_search.running.forecast import Forecast
 from bam_search.search.finalists import FinalsTime
 from bam_search.search.study import Study
-from bam_search.search.workload import FINALISTS, SEARCH
+from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, SEARCH
 from bam_search.study.record import Record, main_records
 
 CLOSING = 0.01
@@ -48,8 +48,10 @@ class Timing:
         if self.expected is None or self.clock.ends == math.inf:
             return False
         trainings = finalists * self.study.finalists.seeds
-        under_way = self._each(SEARCH, records)
-        return self.clock.left < under_way + self.finals(trainings, records) + self.closing
+        needed = self._each(SEARCH, records)  # for those that are under way
+        needed += self.finals(trainings, records)
+        needed += self._closing((RANDOM_BASELINE, ABLATIONS), records)
+        return self.clock.left < needed
 
     def finals(self, trainings: int, records: Sequence[Record]) -> float:
         """Seconds of so many final trainings."""
@@ -60,7 +62,8 @@ class Timing:
         """What the clock allows of further seeds, at the pace of the records so far."""
 
         def fits(trainings: int) -> bool:
-            return self.finals(trainings, records()) + self.closing <= self.clock.left
+            needed = self.finals(trainings, records()) + self._closing((ABLATIONS,), records())
+            return needed <= self.clock.left
 
         return FinalsTime(fits, self.clock.fills)
 
@@ -80,12 +83,13 @@ class Timing:
         left = trained / self.expected.calibration.at_once + self.expected.latency
         return min(left, max(0.0, self.clock.left))
 
-    @property
-    def closing(self) -> float:
-        """Seconds for all that comes after the last training."""
+    def _closing(self, phases: Sequence[str], records: Sequence[Record]) -> float:
+        """Seconds for these phases, and for all that comes after the last training."""
         if self.expected is None:
             return 0.0
-        return self.expected.latency + CLOSING * self.expected.seconds
+        trained = sum(self._trainings(name) * self._each(name, records) for name in phases)
+        at_once = self.expected.calibration.at_once
+        return trained / at_once + self.expected.latency + CLOSING * self.expected.seconds
 
     def _each(self, phase: str, records: Sequence[Record]) -> float:
         """Seconds of one training of a phase, at the pace of the records."""

@@ -55,6 +55,23 @@ def test_further_seeds_must_fit() -> None:
     assert not allowed.fits(12)
 
 
+def test_time_is_kept_for_the_ablations_and_the_random_baseline() -> None:
+    finalists = replace(STUDY.finalists, leave_one_out=True)
+    longer = replace(STUDY, random_baseline=True, finalists=finalists)
+    expected = forecast(longer, SIZES, EXPECTED.calibration)
+    seconds = {phase.name: seconds for phase, seconds in expected.phases}
+    ablations, baseline = seconds["recommended without each site"], seconds["random baseline"]
+    finals = 10 * STUDY.finalists.seeds / 2 * ONE
+
+    def left(seconds: float) -> Timing:
+        return Timing(Clock(time.monotonic() + seconds, fills=True), longer, expected)
+
+    assert left(finals + ablations).search_is_over([], 10)
+    assert not left(finals + ablations + baseline + 100).search_is_over([], 10)
+    assert not left(ablations + ONE / 2).for_finals(lambda: []).fits(2)
+    assert left(ablations + 3 * ONE).for_finals(lambda: []).fits(2)
+
+
 def test_the_time_left_is_that_of_all_that_is_to_come() -> None:
     unlimited = Timing(Clock(), STUDY, EXPECTED)
     at_first = unlimited.left("search", 0, 24, [])
