@@ -50,7 +50,7 @@ class Timing:
         trainings = finalists * self.study.finalists.seeds
         needed = self._each(SEARCH, records)  # for those that are under way
         needed += self.finals(trainings, records)
-        needed += self._closing((RANDOM_BASELINE, ABLATIONS), records)
+        needed += self._others((RANDOM_BASELINE, ABLATIONS), records) + self.expected.latency
         return self.clock.left < needed
 
     def finals(self, trainings: int, records: Sequence[Record]) -> float:
@@ -62,7 +62,7 @@ class Timing:
         """What the clock allows of further seeds, at the pace of the records so far."""
 
         def fits(trainings: int) -> bool:
-            needed = self.finals(trainings, records()) + self._closing((ABLATIONS,), records())
+            needed = self.finals(trainings, records()) + self._others((ABLATIONS,), records())
             return needed <= self.clock.left
 
         return FinalsTime(fits, self.clock.fills)
@@ -80,16 +80,17 @@ class Timing:
         later = names[names.index(phase) + 1 :] if phase in names else []
         trained = sum(self._each(name, records) * self._trainings(name) for name in later)
         trained += self._each(phase, records) * (total - done)
-        left = trained / self.expected.calibration.at_once + self.expected.latency
+        left = trained / self.expected.calibration.at_once
+        left += self.expected.latency * (FINALISTS in later)  # it comes before their trainings
         return min(left, max(0.0, self.clock.left))
 
-    def _closing(self, phases: Sequence[str], records: Sequence[Record]) -> float:
-        """Seconds for these phases, and for all that comes after the last training."""
+    def _others(self, phases: Sequence[str], records: Sequence[Record]) -> float:
+        """Seconds for these phases beside the finals, and for the page."""
         if self.expected is None:
             return 0.0
         trained = sum(self._trainings(name) * self._each(name, records) for name in phases)
         at_once = self.expected.calibration.at_once
-        return trained / at_once + self.expected.latency + CLOSING * self.expected.seconds
+        return trained / at_once + CLOSING * self.expected.seconds
 
     def _each(self, phase: str, records: Sequence[Record]) -> float:
         """Seconds of one training of a phase, at the pace of the records."""
