@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from bam_search.errors import UserError
 
 
@@ -49,3 +51,16 @@ class SplitSizes:
                 f"{max(self.fit, 0)} to train in the search and {self.validation} to validate",
                 hint,
             )
+
+
+def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order of the samples in which each run of samples has each class's share of them.
+
+    Of classes of one size, first comes one sample of each, then a second of each, and so on.
+    """
+    order = rng.permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels[order] == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return order[np.argsort(place, kind="stable")]

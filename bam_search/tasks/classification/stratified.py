@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bam_search.errors import UserError
-from bam_search.tasks.split import SplitSizes
+from bam_search.tasks.split import SplitSizes, stratified_order
 from bam_search.tasks.task import Dataset, Split
 from bam_search.words import counted
 
@@ -19,24 +19,11 @@ def split_stratified(data: Dataset, classes: int, sizes: SplitSizes, seed: int) 
     """
     sizes.check(classes, f"each part needs at least {classes} images, one a class")
     labels = data.train.y
-    order = _stratified_order(labels, np.random.default_rng(seed))
+    order = stratified_order(labels, np.random.default_rng(seed))
     parts = _Parts(order, labels, sizes)
     for label in np.unique(labels).tolist():
         parts.complete(label, _name(data, label))
     return Split.of(data, order, sizes, "stratified")
-
-
-def _stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random order of the images in which each run of images has each class's share of them.
-
-    Of classes of one size, first comes one image of each, then a second of each, and so on.
-    """
-    order = rng.permutation(len(labels))
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels[order] == label)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return order[np.argsort(place, kind="stable")]
 
 
 def _name(data: Dataset, label: int) -> str:

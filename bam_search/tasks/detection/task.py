@@ -7,6 +7,7 @@ import numpy as np
 
 from bam_search.model.load import Inputs
 from bam_search.tasks.detection.average_precision import KINDS
+from bam_search.tasks.detection.by_rarest import split_by_rarest
 from bam_search.tasks.detection.drawn import drawn
 from bam_search.tasks.detection.on_device import TrainingPictures
 from bam_search.tasks.detection.outputs import Detections
@@ -53,9 +54,8 @@ class Detection:
         return replace(self, inputs=inputs)
 
     def split(self, data: Dataset, sizes: SplitSizes, seed: int) -> Split:
-        """A random split. Raises UserError if there are too few pictures."""
-        order = np.random.default_rng(seed).permutation(sizes.total)
-        return Split.of(data, order, sizes, "at random")
+        """The split in which rare classes have their share of each part."""
+        return split_by_rarest(data, sizes, seed)
 
     def noise(self, n: int) -> DetectionSamples:
         """`n` pictures of random pixels, with objects of random sizes."""
