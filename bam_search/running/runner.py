@@ -194,7 +194,7 @@ def run(the: Run) -> Outcome:
             executor(the.experiment, ready.study.workers, options.address or "auto")
         )
         with locked(the.folder, the.command) as status, the.storage.reserved():
-            if options.force_new:
+            if _begins_anew(the):
                 for name in archive(the.folder, the.storage, but=(LOCK, STATUS)):
                     the.watcher.say(f"the study that was there is now {name}")
             store = open_store(
@@ -202,6 +202,13 @@ def run(the: Run) -> Outcome:
             )
             the = _with_latencies(the, store)
             return _drive(the, store, status, status.watched(submit), workers, timing)
+
+
+def _begins_anew(the: Run) -> bool:
+    """Whether what is in the folder is set aside: if asked to, and where smoke runs lie."""
+    options = the.ready.options
+    is_other = not has_identity(the.folder, the.identity)
+    return options.force_new or (the.ready.smoke and options.out is None and is_other)
 
 
 def _with_latencies(the: Run, store: Store) -> Run:
@@ -263,7 +270,7 @@ def _forecast(the: Run) -> Forecast | str | None:
     The speed is that of the plan, or is measured for a moment; None: nothing is left to train.
     """
     ready, total, test = the.ready, len(the.data.train), len(the.experiment.split.test)
-    is_same = not ready.options.force_new and has_identity(the.folder, the.identity)
+    is_same = has_identity(the.folder, the.identity) and not ready.options.force_new
     is_continued = is_same and the.storage.exists()
     if is_continued and nothing_left(ready.study, the.context, read_store(the.folder)):
         return None

@@ -6,11 +6,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_command
 
 from bam_search.running.prepare import Request, resolve_run, worth
 from bam_search.running.smoke import TESTED, with_few_tests
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.task import Dataset, Split
+
+
+TINY = """
+from torch import nn
+def net(classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(8, classes),
+    )
+"""
+STUDY = """
+question = "Does it help?"
+space = "nets.py:net"
+trials = 2
+references = { "no attention" = "none", "SE" = "1=se(r=2)" }
+search = { sites = ["1"], modules.se.r = [2] }
+[cpu]
+[gpu]
+"""
 
 
 def request(study: str, source: Path | str, **flags: Any) -> Request:
@@ -64,3 +84,23 @@ def test_few_samples_test_at_even_distances() -> None:
     assert with_few_tests(split).test.y.tolist() == list(range(0, 2 * TESTED, 2))
     few = replace(split, test=samples.first(10))
     assert with_few_tests(few) is few
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--out", "there"), 2)])
+def test_another_smoke_run_sets_the_one_before_aside(
+    small_npz: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(TINY)
+    study = tmp_path / "tiny.toml"
+    study.write_text(STUDY)
+    command = ("run", "--study", study, "--smoke", "--device", "cpu", "--data", small_npz, *words)
+    assert run_command(monkeypatch, *command) == 0
+    assert run_command(monkeypatch, *command, "--set", "recipe.lr=0.05") == code
+    said = capsys.readouterr().err
+    assert ("the study that was there is now" in said) == (code == 0)
