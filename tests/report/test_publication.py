@@ -208,7 +208,7 @@ def test_what_is_measured_beside_the_metric_has_a_column() -> None:
     assert " | – | " in second
     row = next(csv.DictReader(io.StringIO(table_of("csv", findings, True))))
     assert float(row[f"mean {title}"]) == 41.0
-    assert r"test top-5 error, \%" in table_of("latex", findings)
+    assert r"{test top-5\\error, \%}" in table_of("latex", findings)
 
 
 def test_what_is_published_is_on_the_page() -> None:
@@ -252,7 +252,7 @@ def test_latex_takes_the_table(tmp_path: Path, is_all: bool) -> None:
     findings = hostile()
     text = table_of("latex", findings, is_all)
     (tmp_path / "t.tex").write_text(
-        "\\documentclass[twocolumn]{article}\\usepackage{booktabs}\n"
+        "\\documentclass[twocolumn]{article}\\usepackage{booktabs,graphicx}\n"
         f"\\begin{{document}}\n{text}\n\\end{{document}}\n"
     )
     done = subprocess.run(
@@ -264,6 +264,7 @@ def test_latex_takes_the_table(tmp_path: Path, is_all: bool) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Missing character" not in done.stdout
+    assert "Overfull" not in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
@@ -284,6 +285,7 @@ def test_latex_takes_the_figure(
     done = subprocess.run(compile_, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
     assert "front.pdf" in done.stdout
+    assert "Overfull" not in done.stdout
 
 
 def test_what_is_cited_is_the_paper_and_this_version() -> None:

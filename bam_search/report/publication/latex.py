@@ -1,6 +1,7 @@
 """Text for LaTeX, and the environment of a figure."""
 
 import re
+import textwrap
 
 LATEX = str.maketrans(
     {
@@ -25,6 +26,10 @@ LATEX = str.maketrans(
     }
 )
 """What LaTeX has for characters that it reads otherwise."""
+AT_MOST_A_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+"""What makes a box as wide as the line if it is wider; it needs the package graphicx."""
+HEAD = 12
+"""About how many characters a line of a column's head has."""
 ENVIRONMENTS = {"column": "figure", "page": "figure*"}
 """The environment of a figure, by its width."""
 
@@ -34,6 +39,13 @@ def escaped(text: str) -> str:
     return re.sub(r"(?<![\w.])-(?=\d)", "$-$", text.translate(LATEX))
 
 
+def stacked(head: str) -> str:
+    """The head of a column of numbers, in several lines."""
+    lines = textwrap.wrap(head, HEAD, break_long_words=False)
+    text = r"\\".join(map(escaped, lines))
+    return rf"\shortstack[r]{{{text}}}"
+
+
 def figure_environment(name: str, caption: str, width: str) -> str:
     """The figure in the file `name`, with its caption; `width` is one of ENVIRONMENTS."""
     environment = ENVIRONMENTS[width]
@@ -41,7 +53,7 @@ def figure_environment(name: str, caption: str, width: str) -> str:
         r"% \usepackage{graphicx}",
         rf"\begin{{{environment}}}[t]",
         r"\centering",
-        rf"\includegraphics{{{name}}}",
+        rf"\includegraphics[width=\linewidth]{{{name}}}",
         rf"\caption{{{escaped(caption)}}}",
         r"\label{fig:bam-search}",
         rf"\end{{{environment}}}",

@@ -16,7 +16,7 @@ from bam_search.errors import UserError
 from bam_search.report.front_figure import best_words
 from bam_search.report.payload import ReportContext
 from bam_search.report.publication.caption import bibtex, table_caption
-from bam_search.report.publication.latex import escaped
+from bam_search.report.publication.latex import AT_MOST_A_LINE, escaped, stacked
 from bam_search.report.tables import further_texts, harmless, measured_times
 from bam_search.study.record import Record
 
@@ -25,26 +25,28 @@ WIDE, LONGEST = 36, 60
 
 
 def latex(context: ReportContext, findings: Findings, is_all: bool) -> str:
-    """The table with rules of the package booktabs."""
-    cells = _cells(findings, is_all)
+    """The table with rules of the package booktabs, made smaller where it is wider than the page."""
+    heads, *body = cells = _cells(findings, is_all)
     is_long = max(len(row[0]) for row in cells) > WIDE
     begin = r"\raggedright " if is_long else ""
-    header, *rows = [begin + " & ".join(map(escaped, row)) + r" \\" for row in cells]
+    lines_of_cells = [[escaped(heads[0]), *map(stacked, heads[1:])]]
+    lines_of_cells += [list(map(escaped, row)) for row in body]
+    header, *rows = [begin + " & ".join(row) + r" \\" for row in lines_of_cells]
     columns = (r"p{0.24\linewidth}" if is_long else "l") + "r" * (len(cells[0]) - 1)
     lines = [
-        r"% \usepackage{booktabs}",
+        r"% \usepackage{booktabs,graphicx}",
         r"\begin{table*}[t]",
         r"\centering\footnotesize",
         rf"\caption{{{escaped(_caption(context, findings, is_all))}}}",
         r"\label{tab:bam-search}",
         r"\setlength{\tabcolsep}{4pt}",
-        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+        rf"{AT_MOST_A_LINE}{{\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"\toprule",
         header,
         r"\midrule",
         *rows,
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table*}",
     ]
     return "\n".join(lines)
