@@ -13,7 +13,6 @@ from bam_search.running.smoke import TESTED, with_few_tests
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.task import Dataset, Split
 
-
 TINY = """
 from torch import nn
 def net(classes):

@@ -25,7 +25,7 @@ WIDE, LONGEST = 36, 60
 
 
 def latex(context: ReportContext, findings: Findings, is_all: bool) -> str:
-    """The table with rules of the package booktabs, made smaller where it is wider than the page."""
+    """The table with rules of the package booktabs, made smaller where it is too wide."""
     heads, *body = cells = _cells(findings, is_all)
     is_long = max(len(row[0]) for row in cells) > WIDE
     begin = r"\raggedright " if is_long else ""
