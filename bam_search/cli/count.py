@@ -85,13 +85,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """The latency and training memory of a placement, for `batch` images on `device`.
+    """The latencies and training memory of a placement, for `batch` images on `device`.
 
-    `latency` compares with the backbone; `memory` is that of one training step, in bytes, and
-    `base_memory` the backbone's.
+    `latency` compares with the backbone as trained, `deployed` one image as deployed; `memory` is
+    that of one training step, in bytes, and `base_memory` the backbone's.
     """
 
     latency: Latency
+    deployed: Latency
     memory: int
     base_memory: int
     batch: int
@@ -212,6 +213,7 @@ def _object(row: Row) -> dict[str, Any]:
     if row.measured:
         measured = row.measured
         table["latency"] = asdict(measured.latency)
+        table["deployed_latency"] = asdict(measured.deployed)
         table["training_memory"] = {"bytes": measured.memory, "base": measured.base_memory}
         table["measured_on"] = {"device": measured.device, "batch": measured.batch}
     return table
@@ -226,22 +228,26 @@ def _measure(asked: Asked, space: SearchSpace, sites: Sites, placement: Placemen
     graph = not is_detector(plain)
     bf16 = uses_bf16(recipe, device)
     setting = LatencySetting(device, space.input_shape, asked.batch, bf16, graph)
-    timed = latency(model, plain, setting)
+    timed, deployed = (latency(model, plain, one) for one in (setting, setting.deployed))
     memory = training_memory(model, setting, recipe)
     plain_memory = training_memory(plain, setting, recipe)
-    return Measured(timed, memory, plain_memory, asked.batch, device.name)
+    return Measured(timed, deployed, memory, plain_memory, asked.batch, device.name)
 
 
 def _measured_line(measured: Measured) -> str:
-    timed = measured.latency
     memory = measured.memory / 2**20
     memory_without = measured.base_memory / 2**20
     return (
-        f"time x {timed.ratio:.3f} "
-        f"(95 % {timed.low:.3f} to {timed.high:.3f}, {timed.pairs} pairs), "
-        f"training memory {memory:,.0f} MiB ({memory_without:,.0f} without), "
-        f"{measured.batch} images on {measured.device}"
+        f"on {measured.device}: time as trained, {measured.batch} images, "
+        f"{_overhead(measured.latency)}; as deployed, 1 image, {_overhead(measured.deployed)}; "
+        f"training memory {memory:,.0f} MiB ({memory_without:,.0f} without)"
     )
+
+
+def _overhead(timed: Latency) -> str:
+    """'+72.1 % (95 % interval +70.0 to +75.2)'."""
+    over, low, high = (100 * (ratio - 1) for ratio in (timed.ratio, timed.low, timed.high))
+    return f"{over:+.1f} % (95 % interval {low:+.1f} to {high:+.1f})"
 
 
 def _audit(space: SearchSpace, sites: Sites, placement: Placement, cost: Cost) -> None:

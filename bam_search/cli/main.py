@@ -366,7 +366,8 @@ def plan(device: str, study: str, assignments: tuple[str, ...], **asked: Any) ->
 @click.option(
     "--latency",
     is_flag=True,
-    help="Measure the time beside the backbone's, and the memory of a training step.",
+    help="Measure the time beside the backbone's, as trained and as deployed, and the memory of a "
+    "training step.",
 )
 @click.option(
     "--device",

@@ -83,8 +83,9 @@ def test_latency_is_a_ratio_with_an_interval(
     code, out, _ = run(monkeypatch, capsys, *args.split())
     assert code == 0
     row = json.loads(out)
-    latency = row["latency"]
-    assert latency["low"] <= latency["ratio"] <= latency["high"]
+    for key in ("latency", "deployed_latency"):
+        assert row[key]["low"] <= row[key]["ratio"] <= row[key]["high"]
+    assert (row["latency"]["batch"], row["deployed_latency"]["batch"]) == (8, 1)
     memory = row["training_memory"]
     weights_gradients_and_momentum = 3 * 4 * row["base"]["params"]  # of 4 bytes each
     assert memory["bytes"] > memory["base"] > weights_gradients_and_momentum
