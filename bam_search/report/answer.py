@@ -93,7 +93,7 @@ def first_screen(findings: Findings, sample: str) -> FirstScreen:
         rows=tuple(_row(findings, one, scale) for one in shown),
         ticks=tuple(scale.ticks),
         width=WIDTH,
-        costs=("params, %", "MACs, %", *(f"{TIMES[key]}, %" for key in _times(findings))),
+        costs=("params, %", "MACs, %", *_time_title(findings)),
     )
 
 
@@ -258,8 +258,9 @@ def _shown(overview: Overview) -> list[Standing]:
 def _row(findings: Findings, standing: Standing, scale: Scale) -> Row:
     record, beside, metric = standing.record, standing.beside, findings.metric
     costs = [f"{record.params_overhead:+.2f}", f"{record.macs_conv_fc_overhead:+.2f}"]
-    times = [getattr(record, key) for key in _times(findings)]
-    costs += ["–" if time is None else f"{time:+.0f}" for time in times]
+    times = [getattr(record, key) for key in measured_times(findings.records)]
+    if times:
+        costs.append(" · ".join("–" if time is None else f"{time:+.0f}" for time in times))
     return Row(
         record=record,
         name=record.label if record.is_reference else f"#{record.tag}",
@@ -274,9 +275,11 @@ def _row(findings: Findings, standing: Standing, scale: Scale) -> Row:
     )
 
 
-def _times(findings: Findings) -> list[str]:
-    """The overheads in time that were measured of any record."""
-    return measured_times(findings.records)
+def _time_title(findings: Findings) -> tuple[str, ...]:
+    """The title of the one column with times, 'time as trained · as deployed, %'; () without it."""
+    titles = [TIMES[key] for key in measured_times(findings.records)]
+    words = " · ".join([*titles[:1], *(title.removeprefix("time ") for title in titles[1:])])
+    return (f"{words}, %",) if titles else ()
 
 
 def _role(findings: Findings, record: Record) -> str:

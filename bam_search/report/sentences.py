@@ -127,8 +127,8 @@ def _latency_line(one: Prediction) -> str:
     if tau is not None:
         rank = f", Kendall's tau {tau.mean:.2f} ({tau.low:.2f} to {tau.high:.2f})"
     return (
-        f"{TIMES[one.key].capitalize()}, predicted before training: of {placements} half were "
-        f"within {one.error:.1f} points of what was then measured, of {one.typical:+.0f} % in the "
+        f"{TIMES[one.key].capitalize()}, predicted before training: for half of {placements} "
+        f"within {one.error:.1f} points of what was then measured, {one.typical:+.0f} % in the "
         f"middle{rank}"
     )
 

@@ -9,6 +9,7 @@ from studied import found
 
 from bam_search.analysis.latency import predictions
 from bam_search.analysis.recommendation import TIMES
+from bam_search.report.answer import first_screen
 from bam_search.report.publication.figure import numbers
 from bam_search.report.sentences import latency_lines, recommendation_lines, times_words
 from bam_search.report.tables import finalist_table, time_text
@@ -28,8 +29,8 @@ def test_the_median_error_and_the_rank_agreement_are_told() -> None:
     assert one.agreement.mean == 1
     (line,) = latency_lines([one])
     assert line == (
-        "Time as trained, predicted before training: of 7 placements half were within 1.0 points "
-        "of what was then measured, of +41 % in the middle, Kendall's tau 1.00 (1.00 to 1.00)"
+        "Time as trained, predicted before training: for half of 7 placements within 1.0 points "
+        "of what was then measured, +41 % in the middle, Kendall's tau 1.00 (1.00 to 1.00)"
     )
 
 
@@ -100,3 +101,10 @@ def test_times_stand_wherever_costs_do() -> None:
 @pytest.mark.parametrize("key", TIMES)
 def test_a_record_keeps_its_times(key: str) -> None:
     assert getattr(Record.from_dict(TIMED[2].to_dict()), key) == getattr(TIMED[2], key)
+
+
+def test_the_first_screen_has_one_column_of_times() -> None:
+    screen = first_screen(found(TIMED), "image")
+    assert screen.costs == ("params, %", "MACs, %", "time as trained · as deployed, %")
+    assert {row.record.tag: row.costs[2] for row in screen.rows}["1"] == "+10 · +90"
+    assert first_screen(found(studied.RECORDS), "image").costs == ("params, %", "MACs, %")
