@@ -50,7 +50,7 @@ from bam_search.search.store import (
 )
 from bam_search.search.study import Study
 from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, SEARCH
-from bam_search.study.record import METRIC, Record, main_records
+from bam_search.study.record import LATENCIES, METRIC, Record, main_records
 from bam_search.tasks.task import Dataset
 from bam_search.words import counted
 
@@ -493,7 +493,7 @@ def _time(the: Run, store: Store, records: Sequence[Record]) -> None:
     Finalists come before their trainings: what was measured decides which of them are recommended,
     and so which get further seeds.
     """
-    untimed = [record for record in records if record.latency_overhead is None]
+    untimed = [r for r in records if any(getattr(r, key) is None for key in LATENCIES)]
     if not untimed:
         return
     with the.watcher.busy(f"measuring the latency of {counted(len(untimed), 'placement')}"):
