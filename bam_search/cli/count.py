@@ -18,6 +18,7 @@ from bam_search.model.trace import Shape
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS, Cost, count, overheads
 from bam_search.score.cost_table import cost_table
+from bam_search.score.detector_parts import PartCost
 from bam_search.score.device import choose
 from bam_search.score.latency import Latency, LatencySetting, latency, training_memory
 from bam_search.space.modules import files_of, is_definition, parse_definitions
@@ -73,7 +74,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Row:
-    """One placement of one space: `written` as the user wrote it, `placement` canonical."""
+    """One placement of one space: `written` as the user wrote it, `placement` canonical.
+
+    `parts` are those of the backbone, if that is a detector.
+    """
 
     space: str
     written: str
@@ -81,6 +85,7 @@ class Row:
     cost: Cost
     base: Cost
     measured: "Measured | None"
+    parts: tuple[PartCost, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def rows(asked: Asked) -> Iterator[Row]:
             if asked.audit:
                 _audit(space, sites, placement, cost)
             measured = _measure(asked, space, sites, placement) if asked.latency else None
-            yield Row(space.name, text, placement, cost, costs.base, measured)
+            yield Row(space.name, text, placement, cost, costs.base, measured, costs.parts)
 
 
 def _fitted(space: str, text: str, sites: Sites) -> Placement:
@@ -193,7 +198,12 @@ def print_table(rows: Iterator[Row]) -> None:
     heads = " ".join(f"{head:>14} {'+%':>7}" for head in HEADS.values())
     click.echo(f"{'space':24} {'placement':28} {heads}")
     uncounted: set[str] = set()
+    told = ""
     for row in itertools.chain([first], rows):
+        if row.space != told:
+            told = row.space
+            for part in row.parts:
+                click.echo(f"{row.space:24} {part.text} conv+fc")
         overhead = overheads(row.cost, row.base)
         counts = " ".join(f"{getattr(row.cost, key):14,} {overhead[key]:+7.2f}" for key in HEADS)
         click.echo(f"{row.space:24} {row.written:28} {counts}")
@@ -210,6 +220,8 @@ def _object(row: Row) -> dict[str, Any]:
     table["base"] = {key: getattr(row.base, key) for key in COUNTS}
     table["overhead"] = overheads(row.cost, row.base)
     table["uncounted"] = sorted(row.cost.uncounted)
+    if row.parts:
+        table["parts"] = [asdict(part) for part in row.parts]
     if row.measured:
         measured = row.measured
         table["latency"] = asdict(measured.latency)

@@ -18,6 +18,7 @@ from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Gallery, Source, Split
+from bam_search.words import counted
 
 OF_NOISE = 8
 """Objects in a random picture."""
@@ -87,7 +88,7 @@ class Detection:
     def gallery(self, samples: DetectionSamples) -> Gallery:
         """The pictures with the boxes of their objects, and how many these are."""
         counts = np.diff(samples.offsets).tolist()
-        return Gallery(drawn(samples), [f"{count} objects" for count in counts])
+        return Gallery(drawn(samples), [counted(count, "object") for count in counts])
 
     def from_pictures(self, pixels: np.ndarray) -> DetectionSamples:
         """The pictures, in which nothing is annotated."""
