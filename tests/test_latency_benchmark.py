@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,28 +11,34 @@ from bam_search.space.search_space import load_space
 from bam_search.study.record import LATENCIES
 from benchmarks.latency import settings_on, summary
 
-FOUND = json.loads(Path("benchmarks/results/latency-cpu.json").read_text(encoding="utf-8"))
+DEVICES = {"cpu": 20, "gpu": 10}
+"""How many placements were measured on each."""
+
+
+def found_on(device: str) -> dict[str, Any]:
+    path = Path(f"benchmarks/results/latency-{device}.json")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 @pytest.mark.parametrize("key", LATENCIES)
-def test_the_summary_follows_from_the_placements(key: str) -> None:
-    assert FOUND[key] == pytest.approx(summary(FOUND["placements"], key))
-    assert FOUND[key]["n"] == len(FOUND["placements"]) == 20
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_summary_follows_from_the_placements(device: str, key: str) -> None:
+    found = found_on(device)
+    assert found[key] == pytest.approx(summary(found["placements"], key))
+    assert found[key]["n"] == len(found["placements"]) == DEVICES[device]
 
 
 @pytest.mark.parametrize("key", LATENCIES)
-def test_increments_rank_better_than_any_count(key: str) -> None:
-    counts = [
-        FOUND[key][name] for name in FOUND[key] if name.startswith("tau_of_") and "rep" not in name
-    ]
+@pytest.mark.parametrize("device", DEVICES)
+def test_increments_rank_better_than_any_count(device: str, key: str) -> None:
+    of_key = found_on(device)[key]
+    counts = [of_key[name] for name in of_key if name.startswith("tau_of_") and "rep" not in name]
     assert len(counts) == 4
-    assert FOUND[key]["tau"] > max(counts) + 0.2
+    assert of_key["tau"] > max(counts) + 0.2
 
 
 def test_what_is_measured_is_what_a_study_measures() -> None:
     settings = settings_on(choose("cpu"), load_space("small"))
     assert set(settings) == set(LATENCIES)
-    assert (settings["latency_overhead"].batch, settings["deployed_latency_overhead"].batch) == (
-        32,
-        1,
-    )
+    assert [setting.batch for setting in settings.values()] == [32, 1]

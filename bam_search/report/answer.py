@@ -260,7 +260,7 @@ def _row(findings: Findings, standing: Standing, scale: Scale) -> Row:
     costs = [f"{record.params_overhead:+.2f}", f"{record.macs_conv_fc_overhead:+.2f}"]
     times = [getattr(record, key) for key in measured_times(findings.records)]
     if times:
-        costs.append(" · ".join("–" if time is None else f"{time:+.0f}" for time in times))
+        costs.append(" · ".join("–" if time is None else f"{round(time):+}" for time in times))
     return Row(
         record=record,
         name=record.label if record.is_reference else f"#{record.tag}",

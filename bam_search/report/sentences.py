@@ -110,7 +110,7 @@ def _recommended(found: Recommendation) -> str:
 def times_words(record: Record) -> list[str]:
     """['+26 % time as trained', '+72 % time as deployed'], those that were measured."""
     return [
-        f"{record.final_cost(key):+.0f} % {title}"
+        f"{round(record.final_cost(key)):+} % {title}"
         for key, title in TIMES.items()
         if getattr(record, key) is not None
     ]

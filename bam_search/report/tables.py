@@ -137,8 +137,8 @@ def time_text(record: Record, key: str) -> str:
     """'+72 (+70 to +75)', an overhead in time with its 95 % interval; a dash without one."""
     if getattr(record, key) is None:
         return "–"
-    ends = " to ".join(f"{end:+.0f}" for end in getattr(record, LATENCIES[key]))
-    return f"{record.final_cost(key):+.0f} ({ends})"
+    ends = " to ".join(f"{round(end):+}" for end in getattr(record, LATENCIES[key]))
+    return f"{round(record.final_cost(key)):+} ({ends})"
 
 
 def further_texts(record: Record) -> dict[str, str]:
@@ -263,4 +263,4 @@ def _row(metric: Metric, record: Record, test: Mean | None) -> dict[str, str]:
 def _predicted(record: Record) -> dict[str, str]:
     """The times that were predicted, by title."""
     known = [(title, getattr(record, OBJECTIVES[key])) for key, title in TIMES.items()]
-    return {f"{title}, predicted +%": f"{t:+.0f}" for title, t in known if t is not None}
+    return {f"{title}, predicted +%": f"{round(t):+}" for title, t in known if t is not None}

@@ -19,7 +19,7 @@ from bam_search.model.load import Inputs, load
 from bam_search.model.start import Start
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.context import uses_bf16
-from bam_search.score.cuda_graphs import NotOneGraph
+from bam_search.score.cuda_graphs import NotOneGraph, settle
 from bam_search.score.device import Device, samples_for
 from bam_search.score.latency import Latency, LatencySetting, latency
 from bam_search.score.latency_table import LatencyTable, Network, measure
@@ -167,7 +167,8 @@ def _apart(
     try:
         if device.type != "cuda":
             return function(*args, **kwargs)
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context, initializer=settle) as pool:
             return pool.submit(function, *args, **kwargs).result()
     except BROKEN as error:
         raise RunError(

@@ -203,7 +203,7 @@ def _row(
         f"{record.params_overhead:.2f}",
         f"{record.macs_conv_fc / scale:.3f}",
         f"{record.macs_conv_fc_overhead:.2f}",
-        *("–" if time is None else f"{time:.0f}" for time in measured),
+        *("–" if time is None else str(round(time)) for time in measured),
     ]
 
 
