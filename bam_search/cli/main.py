@@ -50,9 +50,9 @@ def _tag(folder: Path, candidate: str | None) -> str:
 
 # The arguments and options that several commands on a candidate of a finished report share.
 REPORT = click.argument(
-    "folder", metavar="REPORT_DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+    "folder", metavar="STUDY_DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-PAGE = click.argument("path", metavar="REPORT_DIR|PAGE", type=click.Path(path_type=Path))
+PAGE = click.argument("path", metavar="STUDY_DIR|PAGE", type=click.Path(path_type=Path))
 CANDIDATE = click.option(
     "--candidate",
     metavar="N",
@@ -424,7 +424,7 @@ def sites(model: str, shape: tuple[int, ...] | None, target: str | None, as_json
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Where to write.  [default: REPORT_DIR/candidate-N]",
+    help="Where to write.  [default: STUDY_DIR/candidate-N]",
 )
 @click.option(
     "--weights",
@@ -447,7 +447,7 @@ def export(
     formats: tuple[str, ...],
     modules: dict[str, str],
 ) -> None:
-    """Write a candidate of a report as placement.json and a Python file.
+    """Write a candidate of a study as placement.json and a Python file.
 
     All that is written is loaded again and compared with the candidate.
     """
@@ -477,10 +477,10 @@ def export(
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Where to write the weights.  [default: REPORT_DIR/candidate-N.pt]",
+    help="Where to write the weights.  [default: STUDY_DIR/candidate-N.pt]",
 )
 def train(folder: Path, candidate: str | None, out: Path | None, **asked: Any) -> None:
-    """Train a candidate of a report again, test it, and keep its weights.
+    """Train a candidate of a study again, test it, and keep its weights.
 
     It is trained as the study trains its finalists.
     """
@@ -515,7 +515,7 @@ def train(folder: Path, candidate: str | None, out: Path | None, **asked: Any) -
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Where to write.  [default: REPORT_DIR/candidate-N-maps.html]",
+    help="Where to write.  [default: STUDY_DIR/candidate-N-maps.html]",
 )
 def maps(folder: Path, candidate: str | None, out: Path | None, **asked: Any) -> None:
     """Show where on a sample a trained candidate's attention amplifies, site after site."""
@@ -619,7 +619,7 @@ def table(path: Path, form: str, rows: str | None) -> None:
 
 @cli.command()
 @click.argument(
-    "folders", metavar="REPORT_DIR REPORT_DIR ...", nargs=-1, type=click.Path(path_type=Path)
+    "folders", metavar="STUDY_DIR STUDY_DIR ...", nargs=-1, type=click.Path(path_type=Path)
 )
 @click.option(
     "--out",

@@ -301,8 +301,9 @@ def worth(request: Request, ready: ResolvedRun, data: Dataset) -> Request:
 
     They say nothing about those, so they are not worth more time, unless they were asked for.
     """
-    unasked = ready.study.data.source == AUTO
-    return replace(request, smoke=True) if data.stands_in_for and unasked else request
+    if not data.stands_in_for or ready.study.data.source != AUTO:
+        return request
+    return replace(request, smoke=True, options=replace(request.options, budget=None))
 
 
 def _sized(study: Study, total: int, inputs: Inputs, request: Request) -> Fitted:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import run_command
 
-from bam_search.running.prepare import Request, resolve_run, worth
+from bam_search.running.prepare import Request, RunOptions, resolve_run, worth
 from bam_search.running.smoke import TESTED, with_few_tests
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.task import Dataset, Split
@@ -63,13 +63,14 @@ def test_a_comparison_trains_its_references_only(small_npz: Path) -> None:
 def test_data_that_stand_in_unasked_are_worth_a_smoke_run(
     small_npz: Path, source: str, stands_in_for: str, smoke: bool
 ) -> None:
-    whole = replace(request("placement", small_npz), smoke=False)
+    options = RunOptions(budget=3600)
+    whole = replace(request("placement", small_npz), smoke=False, options=options)
     ready = resolve_run(whole)
     plan = replace(ready.study.data, source=source)
     ready = replace(ready, study=replace(ready.study, data=plan))
     data = Dataset("some", "", None, None, stands_in_for=stands_in_for)
     allowed = worth(whole, ready, data)
-    assert allowed.smoke is smoke
+    assert (allowed.smoke, allowed.options.budget) == (smoke, None if smoke else 3600)
     names = {True: "placement-generated-smoke", False: "placement"}
     assert (
         allowed.folder(replace(data, stands_in_for="CIFAR-100" if smoke else "")).name
