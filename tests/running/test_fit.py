@@ -37,6 +37,12 @@ def test_on_cifar100_every_study_stays_as_it_is(name: str, variant: str) -> None
     assert fit(study, 50_000, CIFAR, nothing).changes == ()
 
 
+@pytest.mark.parametrize("variant", DEVICES)
+def test_a_study_of_detectors_keeps_its_epochs_on_few_photographs(variant: str) -> None:
+    study = shipped("detection", variant)
+    assert fit(study, 292, Inputs((3, 120, 160), 4), nothing).study == study
+
+
 def test_a_small_set_trains_as_a_whole_and_sees_as_many_images() -> None:
     fitted = fit(shipped(), 2500, CIFAR, nothing)
     study = fitted.study

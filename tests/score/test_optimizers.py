@@ -240,6 +240,22 @@ def test_a_loaded_state_goes_on_bit_for_bit_and_hears_of_the_rate(name: str) -> 
     assert all(torch.equal(one, two) for one, two in pairs)
 
 
+def test_adamw_is_torchs_and_shrinks_no_vector() -> None:
+    ours, theirs = Net(), Net()
+    recipe = Recipe(optimizer="adamw", lr=0.01, momentum=0.8, weight_decay=0.1)
+    one = made(ours, recipe)
+    matrices = [p for p in theirs.parameters() if p.dim() > 1]
+    vectors = [p for p in theirs.parameters() if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    other = torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.999))
+    for seed in range(3):
+        for net, step in ((ours, one.step), (theirs, other.step)):
+            give_gradients(net, seed)
+            step()
+    for mine, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_each_optimizer_keeps_as_many_numbers_a_weight_as_the_table_says(name: str) -> None:
     """As `training_memory` counts."""

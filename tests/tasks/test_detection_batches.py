@@ -43,9 +43,9 @@ def samples(
     )
 
 
-def on_device(some: DetectionSamples, augment: str = "flip") -> TrainingPictures:
+def on_device(some: DetectionSamples, augment: str = "flip", room: int = ROOM) -> TrainingPictures:
     recipe = Recipe(augment=augment, precision="fp32")  # type: ignore[arg-type]
-    return TrainingPictures.of(some, recipe, "cpu", ROOM, 3, "coco")
+    return TrainingPictures.of(some, recipe, "cpu", room, 3, "coco")
 
 
 def loaded(data: TrainingPictures, batch: int, epoch: int = 0) -> AnnotatedBatches:
@@ -92,6 +92,22 @@ def test_parts_of_a_batch_are_the_batch() -> None:
     assert [len(part) for part in halves] == [4, 4]
     assert torch.equal(whole.inputs, torch.cat([part.inputs for part in halves]))
     assert torch.equal(whole.objects.boxes, torch.cat([part.objects.boxes for part in halves]))
+
+
+@pytest.mark.parametrize("augment", ["flip", "resized-crop-flip"])
+def test_pictures_that_pass_through_a_small_memory_are_the_same_batches(augment: str) -> None:
+    some = shapes(24, 0)
+    for epoch in (0, 1):
+        all_there = loaded(on_device(some, augment), 4, epoch)
+        passing = loaded(on_device(some, augment, room=1), 4, epoch)
+        assert passing.pixels.ring is not None
+        for step in range(6):
+            passing.ready(step)
+            (one,), (other,) = (
+                batches.parts(torch.tensor([step]), 1) for batches in (all_there, passing)
+            )
+            assert torch.equal(one.inputs, other.inputs)
+            assert torch.equal(one.objects.boxes, other.objects.boxes)
 
 
 def test_a_crop_has_the_objects_whose_middle_it_shows() -> None:
