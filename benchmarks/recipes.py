@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     dataset, device = locate(asked.data).load(), choose("cpu")
-    agree(asked.out.with_suffix(".json"), _about(dataset, device))
+    agree(asked.out.with_suffix(".json"), about(dataset, device))
     experiment = _experiment(asked, dataset, device)
     done = rows_done(asked.out, COLUMNS, CONDITIONS)
     for condition in _conditions(asked, experiment):
@@ -63,7 +63,7 @@ def main() -> None:
             append_row(asked.out, (*condition, *_measured(experiment, condition)))
 
 
-def _about(dataset: Dataset, device: Device) -> dict[str, object]:
+def about(dataset: Dataset, device: Device) -> dict[str, object]:
     """What all trainings of the table have in common."""
     usual = asdict(load_study("placement", device, {}, []).recipe.for_size(SIZE))
     del usual["epochs"]

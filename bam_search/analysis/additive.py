@@ -21,7 +21,7 @@ import numpy as np
 
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import ChoiceSpace
-from bam_search.study.record import METRIC, Record
+from bam_search.study.record import Record
 
 MIN_RECORDS = 6
 """With fewer records `explain` says nothing about where attention helps."""
@@ -210,7 +210,7 @@ def fit(
 
 
 def explain(records: Iterable[Record], choice_space: ChoiceSpace) -> AdditiveModel | None:
-    """The model of the validation objective.
+    """The model of what the search minimises.
 
     It is fitted to all complete records in the choice space, each placement once. None if these are
     fewer than MIN_RECORDS.
@@ -222,7 +222,7 @@ def explain(records: Iterable[Record], choice_space: ChoiceSpace) -> AdditiveMod
         vector = encoder.vector(record.parsed_placement)
         if vector is not None:
             vectors.append(vector)
-            values.append(record.objective(METRIC))
+            values.append(record.score)
     if len(vectors) < MIN_RECORDS:
         return None
     return fit(encoder, np.array(vectors), np.array(values))

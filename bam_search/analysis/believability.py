@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bam_search.study.record import Record, main_records
+from bam_search.study.record import WARM_START, Record, main_records
 from bam_search.tasks.metric import Metric
 
 NEAR_CHANCE = 0.9
@@ -58,7 +58,12 @@ def believability(records: Sequence[Record], metric: Metric) -> Believability | 
 
 
 def _last_gain(record: Record, metric: Metric) -> float | None:
-    """What the last epoch gained; after one epoch, what it gained over chance."""
+    """What the last epoch gained; after one epoch, what it gained over chance.
+
+    None of a training that started from a trained backbone: finalists train otherwise.
+    """
+    if record.scoring == WARM_START:
+        return None
     values = record.epoch_metrics
     if len(values) > 1:
         return metric.minimised(values[-2]) - metric.minimised(values[-1])

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -80,7 +80,7 @@ class Start:
     weights, and `note` says what of the backbone they are not.
     """
 
-    weights: bytes = b""
+    weights: bytes = field(default=b"", repr=False)
     slow: tuple[str, ...] = ()
     norms: tuple[str, ...] = ()
     factor: float = 1.0
@@ -122,5 +122,5 @@ def as_bytes(weights: Mapping[str, Tensor]) -> bytes:
     """The weights as `Start.weights` has them."""
     file = io.BytesIO()
     # Cloned: of a part of a larger tensor, all would be written.
-    torch.save({key: value.clone() for key, value in weights.items()}, file)
+    torch.save({key: value.cpu().clone() for key, value in weights.items()}, file)
     return file.getvalue()

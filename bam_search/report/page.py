@@ -89,7 +89,10 @@ def _subtitle(context: ReportContext, records: Sequence[Record]) -> str:
     backbone = context.about.get("Backbone", "").partition(":")[0]
     data, epochs = "", ""
     if records:
-        data, epochs = records[0].data, counted(records[0].epochs, "epoch")
+        data, epochs = (
+            records[0].data,
+            counted(records[0].final_epochs or records[0].epochs, "epoch"),
+        )
     return " · ".join(filter(None, (backbone, data, epochs)))
 
 

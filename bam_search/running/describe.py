@@ -19,8 +19,10 @@ from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
 from bam_search.search.store import MODULE_FILES_KEY
 from bam_search.search.study import Study
+from bam_search.search.warm_start import Backbone
 from bam_search.space.user_file import digest_of_code
 from bam_search.study.published import ERROR
+from bam_search.study.record import SCRATCH
 from bam_search.tasks.recipe import TASK_KEYS
 from bam_search.tasks.task import Dataset, Split, Task
 from bam_search.words import counted
@@ -138,13 +140,18 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
         del table["start"]
     else:
         table["start"]["weights"] = ready.start.digest
+    # Nor was there a way of scoring then.
+    if table["scoring"] == SCRATCH:
+        del table["scoring"]
     # So may the files of a user's attention modules.
     digests = {name: file.digest for name, file in ready.module_files.items()}
     return {**identity, **({MODULE_FILES_KEY: digests} if digests else {}), **table}
 
 
-def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str) -> dict[str, str]:
-    """Return the facts about the study that its report lists, by their headings."""
+def about_of(
+    ready: ResolvedRun, data: Dataset, data_split: Split, command: str, folder: Path
+) -> dict[str, str]:
+    """Return the facts about the study in `folder` that its report lists, by their headings."""
     study = ready.study
     device = ready.device
     date = datetime.datetime.now().astimezone()
@@ -162,6 +169,7 @@ def about_of(ready: ResolvedRun, data: Dataset, data_split: Split, command: str)
         "Backbone": _backbone_words(ready),
         "Space": f"{len(ready.choice_space.sites)} sites, {ready.choice_space.size:,} placements",
         "Search": _search_words(study),
+        "Scoring": _scoring_words(study, folder),
         "References": "; ".join(ready.notes) or "as the study writes them",
         "Start": _start_words(ready),
         "Recipe": _recipe_words(ready),
@@ -221,6 +229,22 @@ def _search_words(study: Study) -> str:
         f"the first {study.startup} searched ones at random, "
         f"seed {study.seed}, {study.workers} at a time; "
         f"objectives: {', '.join(study.objectives)}"
+    )
+
+
+def _scoring_words(study: Study, folder: Path) -> str:
+    """How candidates are scored, and what the backbone that they start from has cost so far."""
+    epochs, final = (counted(n, "epoch") for n in (study.search_epochs, study.recipe.epochs))
+    if not study.backbone_epochs:
+        return f"{study.scoring}: by the metric after {epochs}, as long as finalists train"
+    backbone = Backbone.read(folder)
+    cost = f" in {backbone.seconds:,.0f} s, beside the training time below" if backbone else ""
+    return (
+        f"{study.scoring}: the backbone trains once for "
+        f"{counted(study.backbone_epochs, 'epoch')}{cost}; each candidate starts from it, trains "
+        f"for {epochs}, and the loss on the validation samples decides what is proposed and who is "
+        f"a finalist; the validation metrics shown are of these trainings, and cannot be compared "
+        f"with those of finalists, which train without it for {final}"
     )
 
 

@@ -49,6 +49,7 @@ from bam_search.search.store import (
     read_store,
 )
 from bam_search.search.study import Study
+from bam_search.search.warm_start import Backbone
 from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, SEARCH
 from bam_search.study.record import LATENCIES, METRIC, Record, main_records
 from bam_search.tasks.task import Dataset
@@ -411,6 +412,7 @@ class OpenStage(Protocol):
 def _stages(the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Timing) -> None:
     """Search, train the random baseline, and train and test the finalists."""
     study = the.ready.study
+    the = _warmed(the, store, submit)
     _search(the, store, submit, stage, timing)
     candidates = main_records(store.records().values())
     searched = any(record.complete and record.is_searched for record in candidates)
@@ -423,6 +425,20 @@ def _stages(the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Ti
             random_baseline(study, the.context, store, submit, on_result)
     _test_finalists(the, store, submit, stage, timing)
     _test_ablations(the, store, submit, stage)
+
+
+def _warmed(the: Run, store: Store, submit: Submit) -> Run:
+    """The run with the trained backbone that its candidates start from, where they have one."""
+    study, ready = the.ready.study, the.ready
+    if not study.backbone_epochs or nothing_left(study, the.context, store):
+        return the
+    backbone = Backbone.read(store.folder)
+    if backbone is None:
+        epochs = counted(study.backbone_epochs, "epoch")
+        with the.watcher.busy(f"training the backbone that candidates start from, for {epochs}"):
+            backbone = Backbone.trained(study, submit)
+        backbone.write(store.folder)
+    return replace(the, context=replace(the.context, start=backbone.start(ready.start)))
 
 
 def _search(the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Timing) -> None:
@@ -549,7 +565,7 @@ def _outcome(the: Run, store: Store, status: StatusFile) -> Outcome:
 
 def _report(the: Run, store: Store, status: StatusFile) -> tuple[Path, Findings]:
     """Write the report of the records so far, and return its page and what was found."""
-    about = about_of(the.ready, the.data, the.experiment.split, the.command)
+    about = about_of(the.ready, the.data, the.experiment.split, the.command, store.folder)
     store.describe(about, the.ready.study.data.source, the.spent_plan)
     context = report_context(the.ready, the.data, the.experiment.split, store.folder, about)
     context = replace(context, state=state_words(status.status, runs=True))

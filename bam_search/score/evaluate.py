@@ -21,7 +21,7 @@ from torch import nn
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
 from bam_search.model.load import Inputs, load
-from bam_search.model.start import SCRATCH, Start
+from bam_search.model.start import SCRATCH, Start, as_bytes
 from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.context import TrainingContext
@@ -72,7 +72,8 @@ class Job:
     """One training of so many epochs, with a learning-rate decay of its own.
 
     `final` trains on the split's `train` and is measured on `test`, else on `fit` and `validation`:
-    once, at the end, and with `each_epoch` after every epoch, for a training curve.
+    once, at the end, and with `each_epoch` after every epoch, for a training curve. `start` is what
+    it starts from, None for the experiment's own. With `keep_weights` its score has the weights.
     """
 
     placement: str
@@ -80,6 +81,8 @@ class Job:
     epochs: int
     final: bool = False
     each_epoch: bool = False
+    start: Start | None = None
+    keep_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Score:
     `seconds` is the wall time of training and measuring. `micro_batches` is 2 where the memory was
     too small for whole batches: normalisations then saw halves. `loss` is the mean loss on the
     samples that were measured. `further`, `by_class` and `class_samples` are those of `Measured`.
+    `weights` are those of the model, as `Start.weights`, if the job was to keep them.
     """
 
     value: float
@@ -103,6 +107,7 @@ class Score:
     further: Mapping[str, float] = field(default_factory=dict)
     by_class: tuple[float | None, ...] = ()
     class_samples: tuple[int, ...] = ()
+    weights: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ def _attempt(experiment: Experiment, job: Job, micro_batches: int) -> Result | N
     """The result; None if the device's memory is too small."""
     checkpoint = _checkpoint(experiment, job, micro_batches)
     try:
-        space, start = _space(experiment), experiment.start
+        space, start = _space(experiment), job.start or experiment.start
         model = build(space, experiment.sites, job.placement, job.seed, start)
         result = Result(_score(experiment, job, model, micro_batches, checkpoint))
     except torch.OutOfMemoryError:
@@ -239,7 +244,7 @@ def _score(
             micro_batches,
             saved,
             keep,
-            experiment.start,
+            job.start or experiment.start,
         )
     last = meter.measured() if job.each_epoch else measure()
     seconds = time.perf_counter() - started
@@ -254,6 +259,7 @@ def _score(
         last.further,
         last.by_class,
         last.class_samples,
+        as_bytes(model.state_dict()) if job.keep_weights else b"",
     )
 
 

@@ -54,11 +54,11 @@ def choose_finalists(
     """The candidates to train again, each once.
 
     First the references, then the searched members of the front and of the expected front, then the
-    random candidate of best validation.
+    random candidate of best score.
     """
     main = main_records(records)
     references = [record for record in main if record.is_reference and record.complete]
-    measured = pareto_front(main, study.objectives)
+    measured = pareto_front(main, study.search_objectives)
     expected = expected_front(study, choice_space, records)
     searched = [record for record in (*measured, *expected) if record.is_searched]
     finalists = list({record.number: record for record in (*references, *searched)}.values())
@@ -91,10 +91,9 @@ def expected_front(
         return []
     minimised = model.predict(model.encoder.features(np.array(vectors))).tolist()
     expected = [
-        replace(record, val_metric=record.metric.minimised(value))
-        for record, value in zip(in_space.values(), minimised, strict=True)
+        record.with_score(value) for record, value in zip(in_space.values(), minimised, strict=True)
     ]
-    return [in_space[record.number] for record in pareto_front(expected, study.objectives)]
+    return [in_space[record.number] for record in pareto_front(expected, study.search_objectives)]
 
 
 @dataclass(frozen=True)
@@ -305,7 +304,7 @@ def _train_round(
             continue
         if len(pending) == max_in_flight(study):
             _collect(store, pending, on_result)
-        job = Job(record.placement, seed, record.epochs, final=True)
+        job = Job(record.placement, seed, record.final_epochs or record.epochs, final=True)
         pending[submit(job)] = (record, seed)
     while pending:
         _collect(store, pending, on_result)

@@ -17,6 +17,7 @@ from typing import Any
 
 from bam_search.errors import UserError
 from bam_search.model.attach import resolve
+from bam_search.model.start import Start
 from bam_search.score.cost import COUNTS, UNITS, Cost, overhead, overheads
 from bam_search.score.cost_table import CostTable
 from bam_search.score.evaluate import Job, Result
@@ -32,11 +33,11 @@ from bam_search.space.search_space import ChoiceSpace
 from bam_search.space.sites import Sites
 from bam_search.study.record import (
     FIRST,
-    METRIC,
     OBJECTIVES,
     RANDOM,
     REFERENCE,
     SEARCH,
+    WARM_START,
     Record,
     main_records,
     search_epochs,
@@ -51,6 +52,7 @@ class SearchContext:
 
     `data` is the data's name, `metric` that of the task; `references` are by name. `latencies` says
     what attention adds to the backbone's time, where the study needs to know that before training.
+    `start` is what candidates start from; None is what the study's finalists start from.
     """
 
     data: str
@@ -60,6 +62,7 @@ class SearchContext:
     choice_space: ChoiceSpace
     costs: CostTable
     latencies: LatencyTable | None = None
+    start: Start | None = None
 
     def predicted(self, placement: Placement) -> Mapping[str, Any]:
         """The fields of a record with the latencies that are predicted of a placement."""
@@ -215,7 +218,7 @@ def random_size(study: Study, main: Mapping[int, Record]) -> int:
 
 def random_count(study: Study, epochs: int, startup: int) -> int:
     """How many random candidates cost as much, with the `startup` ones, as so many epochs."""
-    return max(0, math.ceil(epochs / study.recipe.epochs) - startup)
+    return max(0, math.ceil(epochs / study.search_epochs) - startup)
 
 
 def max_in_flight(study: Study) -> int:
@@ -242,7 +245,9 @@ def new_record(
         larger_is_better=context.metric.larger_is_better,
         decimals=context.metric.decimals,
         seed=study.seed,
-        epochs=study.recipe.epochs,
+        epochs=study.search_epochs,
+        final_epochs=study.recipe.epochs,
+        scoring=study.scoring,
         **_cost_fields(context.costs.base, context.costs.cost(placement)),
         **context.predicted(placement),
     )
@@ -312,8 +317,8 @@ def _submit(
         _begin(context, store, record)
     epochs = _epochs(study, record)
     # The curves of the references tell whether trainings are long enough; others take time only.
-    has_curve = record.is_reference and epochs == study.recipe.epochs
-    job = Job(record.placement, study.seed, epochs, each_epoch=has_curve)
+    has_curve = record.is_reference and epochs == study.search_epochs
+    job = Job(record.placement, study.seed, epochs, each_epoch=has_curve, start=context.start)
     pending[submit(job)] = candidate
 
 
@@ -327,7 +332,7 @@ def _begin(context: SearchContext, store: Store, record: Record) -> None:
 def _epochs(study: Study, record: Record) -> int:
     """The epochs of a record's next training; the random baseline has the full training only."""
     if record.is_random:
-        return study.recipe.epochs
+        return study.search_epochs
     return study.budgets[len(record.rung_metrics)]
 
 
@@ -344,7 +349,7 @@ def _collect(
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
         candidate, result = pending.pop(future), future.result()
         record = _trained(study, candidate.record, result)
-        if result.score is not None and not record.complete:
+        if not record.complete and not record.failure:
             record = _judged(study, record, candidate.seen)
             if not record.stopped:
                 _submit(study, context, store, submit, pending, Candidate(record, candidate.seen))
@@ -362,17 +367,21 @@ def _trained(study: Study, record: Record, result: Result) -> Record:
         return replace(record, failure=result.failure)
     seconds = (record.seconds or 0) + score.seconds
     epochs = _epochs(study, record)
-    if epochs < study.recipe.epochs:
+    if epochs < study.search_epochs:
         return replace(
             record,
             rung_epochs=(*record.rung_epochs, epochs),
             rung_metrics=(*record.rung_metrics, score.value),
             seconds=seconds,
         )
+    loss = score.loss if math.isfinite(score.loss) else None
+    if loss is None and record.scoring == WARM_START:
+        return replace(record, failure=f"NoLoss: the loss on validation samples is {score.loss}")
     return replace(
         record,
         val_metric=score.value,
         val_standard_error=score.standard_error,
+        val_loss=loss,
         val_samples=score.samples,
         val_further=dict(score.further),
         epoch_metrics=tuple(epoch.value for epoch in score.per_epoch if epoch.value is not None),
@@ -417,7 +426,7 @@ def _teach(
     placement = record.parsed_placement
     costs = [record.objective(key) for key in study.costs]
     if record.complete:
-        generator.tell(placement, record.objective(METRIC), costs)
+        generator.tell(placement, record.score, costs)
     elif record.stopped:
         epochs = record.rung_epochs[-1]
         predicted = forecast(before, epochs)

@@ -15,12 +15,13 @@ from bam_search.errors import UserError, nearest
 from bam_search.model.start import StartPlan
 from bam_search.score.device import Device
 from bam_search.search.generator import SAMPLERS
+from bam_search.search.scoring import SCORINGS
 from bam_search.space.model_name import canonical_name
 from bam_search.space.modules import EXAMPLE
 from bam_search.space.placement import Option
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.published import PublishedFigure
-from bam_search.study.record import LATENCIES, METRIC, OBJECTIVES, costs_of
+from bam_search.study.record import LATENCIES, METRIC, OBJECTIVES, SCORE, WARM_START, costs_of
 from bam_search.tasks.reading import Progress, Reading, silent
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
@@ -183,6 +184,9 @@ class Study:
         random_baseline: also run a random search of the same training cost, which shares the
             startup.
         workers: how many trainings run at the same time.
+        scoring: how the search scores a candidate: "scratch", by the metric after a training as
+            long as a finalist's, or "warm_start", by the loss after a training half as long, that
+            starts from a backbone which is trained once.
         start: what trainings start from: pretrained weights, how attention is inserted, and whether
             the backbone trains.
     """
@@ -208,6 +212,7 @@ class Study:
     workers: Annotated[int, Ge(1), Le(1024)] = 1
     data: DataPlan = field(default_factory=DataPlan)
     recipe: Recipe = field(default_factory=Recipe)
+    scoring: str = next(iter(SCORINGS))
     start: StartPlan = field(default_factory=StartPlan)
     rungs: Rungs = field(default_factory=Rungs)
     finalists: FinalistPlan = field(default_factory=FinalistPlan)
@@ -235,9 +240,24 @@ class Study:
         return tuple(key for key in LATENCIES if key in self.costs or key in self.limits)
 
     @property
+    def search_epochs(self) -> int:
+        """The epochs of a candidate's full training in the search."""
+        return SCORINGS[self.scoring].epochs(self.recipe.epochs)
+
+    @property
+    def backbone_epochs(self) -> int:
+        """The epochs of the backbone that candidates start from; 0 if there is none."""
+        return SCORINGS[self.scoring].backbone * self.recipe.epochs
+
+    @property
+    def search_objectives(self) -> tuple[str, ...]:
+        """The objectives with what the search minimises in place of the metric."""
+        return tuple(SCORE if key == METRIC else key for key in self.objectives)
+
+    @property
     def budgets(self) -> tuple[int, ...]:
         """The epochs of a candidate's trainings, in order; the last is the full one."""
-        return (*self.rungs.epochs, self.recipe.epochs)
+        return (*self.rungs.epochs, self.search_epochs)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -309,6 +329,7 @@ def _check(study: Study) -> None:
     _check_recommend(study.recommend)
     if study.sampler not in SAMPLERS:
         raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
+    _check_scoring(study)
     _check_amounts(study)
     if study.recipe.fuse and study.start.backbone == "frozen":
         raise UserError(
@@ -353,6 +374,24 @@ def _check_recommend(plan: RecommendPlan) -> None:
         raise UserError(
             f"recommend.by = {list(plan.by)}",
             f"name the overheads to be cheap in, each once: {', '.join(overheads)}",
+        )
+
+
+def _check_scoring(study: Study) -> None:
+    """Raise UserError for an unknown scoring, or one that does not fit the other settings."""
+    if study.scoring not in SCORINGS:
+        raise UserError(f"there is no scoring {study.scoring!r}", nearest(study.scoring, SCORINGS))
+    if study.scoring != WARM_START:
+        return
+    if study.rungs.epochs:
+        raise UserError(
+            f"rungs.epochs = {list(study.rungs.epochs)} with scoring = {WARM_START!r}",
+            "rungs forecast the metric of a training from scratch; leave one of the two out",
+        )
+    if study.start.insertion == "identity":
+        raise UserError(
+            f'start.insertion = "identity" with scoring = {WARM_START!r}',
+            "a short training hardly opens a gate that starts at 0, and all placements score alike",
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bam_search.search.loop import random_count
 from bam_search.search.study import Study
 
+BACKBONE = "backbone of the candidates"
 SEARCH, RANDOM_BASELINE = "search", "random baseline"
 FINALISTS, ABLATIONS = "finalists", "recommended without each site"
 """The names of the phases."""
@@ -59,11 +60,13 @@ def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
     """
     searched = _searched(study, sizes)
     baseline = _baseline(study, searched)
-    of_random = _samples(study.recipe.epochs, sizes.fit, 1, sizes.validation)
+    of_random = _samples(study.search_epochs, sizes.fit, 1, sizes.validation)
     of_final = _samples(study.recipe.epochs, sizes.train, 1, sizes.test)
     finals = _final_trainings(study, finalists(study, sizes))
     without = _ablations(study, searched, sizes.sites)
+    of_backbone = _samples(study.backbone_epochs, sizes.fit, 1, sizes.validation)
     phases = (
+        Phase(BACKBONE, min(1, study.backbone_epochs), of_backbone),
         Phase(SEARCH, sizes.references + searched, _searched_samples(study, sizes, searched)),
         Phase(RANDOM_BASELINE, baseline, baseline * of_random),
         Phase(FINALISTS, finals, finals * of_final),
@@ -91,7 +94,7 @@ def _searched_samples(study: Study, sizes: Sizes, searched: int) -> float:
     """
     epochs, trainings = sum(study.budgets), len(study.budgets)
     candidate = _samples(epochs, sizes.fit, trainings, sizes.validation)
-    more = MEASURED * (study.recipe.epochs - 1) * sizes.validation
+    more = MEASURED * (study.search_epochs - 1) * sizes.validation
     return searched * candidate + sizes.references * (candidate + more)
 
 

@@ -5,7 +5,7 @@ No torch, no optuna.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -45,7 +45,12 @@ class Record:
         control: whether it would have been stopped, and was trained to the end for control.
         rung_metrics: after shorter trainings of `rung_epochs` epochs, each with a learning-rate
             decay of its own.
-        val_metric: after `epochs` epochs, on `val_samples` samples held out of training.
+        epochs: of its training in the search; `final_epochs` are those of its final trainings,
+            None for as many.
+        scoring: how the search scored it: SCRATCH, by the metric, or WARM_START, by the loss of a
+            short training from a trained backbone.
+        val_metric: after `epochs` epochs, on `val_samples` samples held out of training; `val_loss`
+            is the mean loss on these, None where the task measures none.
         epoch_metrics: after each of these epochs; of references only.
         micro_batches: 2 where the device's memory was too small for whole batches
             (`test_micro_batches`: in a final training).
@@ -92,6 +97,7 @@ class Record:
     rung_metrics: tuple[float, ...] = ()
     val_metric: float | None = None
     val_standard_error: float | None = None
+    val_loss: float | None = None
     val_samples: int | None = None
     epoch_metrics: tuple[float, ...] = ()
     train_losses: tuple[float, ...] = ()
@@ -114,6 +120,8 @@ class Record:
     test_further: dict[str, tuple[float, ...]] = field(default_factory=dict)
     test_by_class: tuple[tuple[float | None, ...], ...] = ()
     test_class_samples: tuple[int, ...] = ()
+    final_epochs: int | None = None
+    scoring: str = "scratch"
 
     @property
     def complete(self) -> bool:
@@ -189,6 +197,20 @@ class Record:
         return Metric(self.metric_name, self.unit, self.larger_is_better, self.decimals)
 
     @property
+    def score(self) -> float:
+        """What the search minimises of a complete record."""
+        if self.scoring == SCRATCH:
+            return self.objective(METRIC)
+        assert self.val_loss is not None  # else the record has failed
+        return self.val_loss
+
+    def with_score(self, score: float) -> "Record":
+        """The record as if the search had scored it so."""
+        if self.scoring == SCRATCH:
+            return replace(self, val_metric=self.metric.minimised(score))
+        return replace(self, val_loss=score)
+
+    @property
     def rung_objectives(self) -> dict[int, float]:
         """What to minimise after each short training, by its epochs."""
         values = map(self.metric.minimised, self.rung_metrics)
@@ -224,7 +246,9 @@ class Record:
         return float(value)
 
     def objective(self, key: str) -> float:
-        """The same as a value to minimise."""
+        """The same as a value to minimise; of SCORE, that which the search minimises."""
+        if key == SCORE:
+            return self.score
         value = self.value(key)
         return self.metric.minimised(value) if key == METRIC else value
 
@@ -260,6 +284,10 @@ def _with_tuples(value: Any) -> Any:
 
 METRIC = "metric"
 """The objective that is measured; the others are costs."""
+SCRATCH = "scratch"
+WARM_START = "warm_start"
+SCORE = "score"
+"""In place of METRIC in a front of what the search has scored."""
 OBJECTIVES = {
     METRIC: "val_metric",
     "params_overhead": "params_overhead",
@@ -283,7 +311,7 @@ LATENCIES = {
 
 def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
     """The objectives beside the metric."""
-    return tuple(key for key in objectives if key != METRIC)
+    return tuple(key for key in objectives if key not in (METRIC, SCORE))
 
 
 def ablation_number(number: int, index: int) -> int:
@@ -314,6 +342,6 @@ def trained_after_rung(records: Iterable[Record], epochs: int) -> list[Record]:
 
 
 def best_of(records: Iterable[Record]) -> Record | None:
-    """The complete record of best validation, the first of equals; None if there is none."""
+    """The complete record of best score, the first of equals; None if there is none."""
     complete = [record for record in records if record.complete]
-    return min(complete, key=lambda r: (r.objective(METRIC), r.number), default=None)
+    return min(complete, key=lambda r: (r.score, r.number), default=None)
