@@ -480,8 +480,10 @@ def test_goals_are_reached_missed_or_not_measured(tmp_path: Path) -> None:
         "took_of_estimate": 0.8,
         "took_of_plan": 1.5,
     }
+    detectors = {goals.DETECTOR: {"images_per_s": 400.0}}
     lines = [
-        goal.line(known() | {"study": {"study": study}}) for goal in goals.goals("NVIDIA H200")
+        goal.line(known() | {"study": {"study": study}, "detectors": detectors})
+        for goal in goals.goals("NVIDIA H200")
     ]
     assert [line.split("   ")[-1].strip() for line in lines] == [
         "60,000  reached",
@@ -492,6 +494,7 @@ def test_goals_are_reached_missed_or_not_measured(tmp_path: Path) -> None:
         "20  reached  (6.7 min for 8.3)",
         "50  MISSED",
         "38.5  reached",
+        "2.5  reached",
     ]
     assert "24,000" in lines[2]
     assert "18,000" in goals.goals("NVIDIA H100")[2].line({})

@@ -15,6 +15,8 @@ form of the engine.
 """
 SAME_BATCH = "batch 128"
 """Of the usual loop, and of the engine where the two are compared."""
+DETECTOR, SHORT_TRAINING = "fcos_resnet50_gn", 5_000 * 12
+"""The detector of the study of detection, and the images of a short training of it."""
 RESNET50, RESNET50_H200 = 18_000, 24_000
 """Images a second on an H100, and where the memory is as fast as an H200's."""
 
@@ -81,6 +83,7 @@ def goals(device: str) -> list[Goal]:
             form=".0f",
         ),
         Goal("40 candidates of ResNet-18 with finals, min (dry run)", forty, most=40, form=".1f"),
+        Goal("a detector on 5,000 images, 12 epochs, min", detector, most=3, form=".1f"),
     ]
 
 
@@ -90,6 +93,12 @@ def best(known: Known, stage: str) -> float | None:
     return max(
         (found["images_per_s"] for name, found in parts if AS_IT_IS.fullmatch(name)), default=None
     )
+
+
+def detector(known: Known) -> float | None:
+    """The minutes of a short training of the study's detector."""
+    found = known.get("detectors", {}).get(DETECTOR)
+    return SHORT_TRAINING / found["images_per_s"] / 60 if found else None
 
 
 def usual(known: Known, stage: str) -> float | None:

@@ -72,6 +72,7 @@ STAGES = (
         "benchmarks.gpu.speeds:resnet50",
         share=0.1,
     ),
+    Stage("detectors", "how fast do detectors train?", 130, "benchmarks.gpu.detectors:parts"),
 )
 
 
