@@ -4,9 +4,10 @@ Also the most expensive placement of a choice space, which is what is measured.
 """
 
 import multiprocessing
+import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from statistics import mean
 
@@ -19,7 +20,7 @@ from bam_search.model.start import SCRATCH, Start
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
-from bam_search.score.device import Device, cores, samples_for, using_threads
+from bam_search.score.device import MEMORY, Device, cores, samples_for, using_threads
 from bam_search.score.step import TrainingStep
 from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement
@@ -36,7 +37,7 @@ MOST_SAMPLES = {"cpu": 64, "cuda": 65_536}
 On a CPU a whole batch of a large net takes minutes, and a sample's forward and backward pass takes
 as long.
 """
-MOST_NUMBERS = 64 * 3 * 32 * 32
+MOST_NUMBERS = 64 * 3 * 64 * 64
 """On a CPU a batch of larger samples has at most so many numbers, and LEAST_SAMPLES."""
 LEAST_SAMPLES = 4
 OPTIMIZER_STEPS = 3
@@ -61,10 +62,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Speeds:
-    """The speed of each probe, and the seconds that a process takes to start on the device.
-
-    On a CPU that is not measured, and 0: a training takes much longer there.
-    """
+    """The speed of each probe, and the seconds that a process takes to start; 0 without one."""
 
     of_probes: tuple[Speed, ...]
     process: float = 0.0
@@ -106,28 +104,37 @@ def speeds(probes: Sequence[Probe], workers: int, threads: int) -> Speeds:
     """The speed of each probe on random samples, with `workers` trainings at a time.
 
     Each training has `threads` CPU threads. A GPU is used from a process of its own, which gives
-    all of its memory back. On a CPU as many trainings run at the same time as workers would, for
-    they share the memory's bandwidth. Raises what the training raises.
+    all of its memory back. On a CPU as many processes train at the same time as workers would, for
+    they share the memory's bandwidth; threads would also wait for one another in Python, which is
+    most of the time where maps are small. One worker is this process. Raises what the training
+    raises.
     """
-    if probes[0].device.type == "cuda":
-        return _in_a_process(probes)
-    beside = min(workers, cores())
-    with using_threads(threads), ThreadPoolExecutor(beside) as pool:
-        found = [_mean(list(pool.map(measure, [probe] * beside))) for probe in probes]
-    return Speeds(tuple(found))
+    is_gpu = probes[0].device.type == "cuda"
+    beside = 1 if is_gpu else min(workers, cores())
+    if is_gpu or beside > 1:
+        return _in_processes(probes, beside, threads)
+    with using_threads(threads):
+        return Speeds(tuple(measure(probe) for probe in probes))
 
 
-def _in_a_process(probes: Sequence[Probe]) -> Speeds:
+def _in_processes(probes: Sequence[Probe], beside: int, threads: int) -> Speeds:
+    for name, value in MEMORY.items():  # as workers have it
+        os.environ.setdefault(name, value)
     began = time.perf_counter()
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found, seconds = pool.submit(_one_after_another, probes).result()
+    with ProcessPoolExecutor(beside, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(_one_after_another, probes, threads) for _ in range(beside)]
+        found = [job.result() for job in jobs]
         whole = time.perf_counter() - began
-    return Speeds(tuple(found), whole - seconds)
+    of_probes = tuple(map(_mean, zip(*(speeds for speeds, _ in found), strict=True)))
+    return Speeds(of_probes, max(0.0, whole - max(seconds for _, seconds in found)))
 
 
-def _one_after_another(probes: Sequence[Probe]) -> tuple[list[Speed], float]:
+def _one_after_another(probes: Sequence[Probe], threads: int) -> tuple[list[Speed], float]:
     """The speeds, and the seconds that they took once the libraries were loaded."""
-    settle()
+    if probes[0].device.type == "cuda":
+        settle()
+    else:
+        torch.set_num_threads(threads)
     measure(probes[0])  # loads libraries, which a worker does once
     began = time.perf_counter()
     return [measure(probe) for probe in probes], time.perf_counter() - began

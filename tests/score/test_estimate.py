@@ -1,6 +1,5 @@
 """How fast a device trains, measured for a moment."""
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -26,27 +25,34 @@ def test_a_speed_adds_what_each_training_takes_to_begin_and_what_each_image_take
     assert Speed(start=2.0, per_sample=0.001).seconds(10, 50_000) == pytest.approx(70)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_each_worker_trains_beside_the_others_and_threads_are_as_before(
-    workers: int, monkeypatch: pytest.MonkeyPatch
+def test_one_worker_is_this_process_whose_threads_are_as_before(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    taken: dict[int, int] = {}
+    taken: list[int] = []
     take = TrainingStep.step
 
     def counted(step: TrainingStep) -> None:
-        taken[threading.get_ident()] = torch.get_num_threads()
+        taken.append(torch.get_num_threads())
         take(step)
 
     monkeypatch.setattr(TrainingStep, "step", counted)
-    monkeypatch.setattr("bam_search.score.estimate.cores", lambda: 2)
     before = torch.get_num_threads()
     probes = [probe(text, Recipe(batch=16), 0.1) for text in ("none", "bottleneck=bam")]
-    found = speeds(probes, workers, threads=1).of_probes
-    assert len(found) == 2
-    assert all(speed.per_sample > 0 and speed.start >= 0 for speed in found)
-    assert len(taken) == workers
-    assert set(taken.values()) == {1}
+    found = speeds(probes, workers=1, threads=1)
+    assert len(found.of_probes) == 2
+    assert all(speed.per_sample > 0 and speed.start >= 0 for speed in found.of_probes)
+    assert found.process == 0
+    assert set(taken) == {1}
     assert torch.get_num_threads() == before
+
+
+def test_workers_train_beside_one_another_in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bam_search.score.estimate.cores", lambda: 2)
+    probes = [probe(text, Recipe(batch=16), 0.1) for text in ("none", "bottleneck=bam")]
+    found = speeds(probes, workers=3, threads=1)
+    assert len(found.of_probes) == 2
+    assert all(speed.per_sample > 0 and speed.start >= 0 for speed in found.of_probes)
+    assert found.process > 0
 
 
 def test_a_batch_of_a_large_recipe_is_small_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +140,7 @@ def test_a_placement_that_cannot_be_built_is_its_own_error() -> None:
 
 def test_fewer_large_samples_are_measured_on_a_cpu() -> None:
     assert _most_samples("cpu", (3, 32, 32)) == _most_samples("cpu", (1, 400)) == 64
-    assert _most_samples("cpu", (3, 64, 64)) == 16
-    assert _most_samples("cpu", (3, 224, 224)) == 4
+    assert _most_samples("cpu", (3, 128, 128)) == 16
+    assert _most_samples("cpu", (3, 224, 224)) == 5
+    assert _most_samples("cpu", (3, 512, 512)) == 4
     assert _most_samples("cuda", (3, 224, 224)) == 65_536
