@@ -84,22 +84,25 @@ class _Measured:
 
     `values` is (n,) to minimise, `vectors` is (n, sites) choice numbers, `levels` is (n, 1 + seeds)
     with a 1 at the validation's level or the seed's, and `validated` is (n,) whether it is one.
+    `levels` has no column of a level that nothing has.
     """
 
     values: np.ndarray
     vectors: np.ndarray
     levels: np.ndarray
-
-    @property
-    def validated(self) -> np.ndarray:
-        return self.levels[:, 0] == 1
+    validated: np.ndarray
 
 
 def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEffects | None:
-    """The effects on the metric; None if fewer than MIN_RECORDS placements have a validation."""
+    """The effects on the metric; None if fewer than MIN_RECORDS placements were measured.
+
+    The validations of warm starts are left out: the differences between these are smaller than
+    those between finalists (0.6 times, `benchmarks/results/rungs.csv`).
+    """
     encoder = PlacementEncoder.of(choice_space)
     vectors = _vectors(encoder, records)
-    trained = {record.id for record in records if record.complete and record.number in vectors}
+    counted = [record for record in records if record.is_validated or record.is_finalist]
+    trained = {record.id for record in counted if record.number in vectors}
     if len(trained) < MIN_RECORDS:
         return None
     measured = _measured(records, vectors)
@@ -123,7 +126,7 @@ def _vectors(encoder: PlacementEncoder, records: Sequence[Record]) -> dict[int, 
     """The choice numbers of each measured record whose placement is in the choice space."""
     vectors = {}
     for record in records:
-        if record.complete or record.is_tested:
+        if record.is_validated or record.is_tested:
             placement = record.readable_placement
             vector = None if placement is None else encoder.vector(placement)
             if vector is not None:
@@ -133,23 +136,29 @@ def _vectors(encoder: PlacementEncoder, records: Sequence[Record]) -> dict[int, 
 
 def _measured(records: Sequence[Record], vectors: dict[int, np.ndarray]) -> _Measured:
     """The validation of each placement, once, and all final trainings."""
-    validated = list({r.id: r for r in records if r.complete and r.number in vectors}.values())
-    finals = TwoWay.of([r for r in records if r.is_tested and r.number in vectors])
+    in_space = [record for record in records if record.number in vectors]
+    validated = list({record.id: record for record in in_space if record.is_validated}.values())
+    finals = TwoWay.of([record for record in in_space if record.is_tested])
     tested = [finals.records[i] for i in finals.placement]
     values = [record.objective(METRIC) for record in validated]
     levels = np.zeros((len(validated) + len(tested), 1 + len(finals.seeds)))
     levels[: len(validated), 0] = 1
     levels[len(validated) :, 1:] = finals.of_seeds
     rows = [vectors[record.number] for record in (*validated, *tested)]
-    return _Measured(np.concatenate([values, finals.values]), np.array(rows), levels)
+    return _Measured(
+        np.concatenate([values, finals.values]),
+        np.array(rows),
+        levels[:, levels.any(axis=0)],
+        levels[:, 0] == 1,
+    )
 
 
 def _posterior(encoder: PlacementEncoder, measured: _Measured) -> Posterior | None:
     """The posterior of all effects, with the likeliest noise of validation."""
     groups = _groups(encoder, measured.vectors)
     validated = measured.validated
-    # Without final trainings there is but one noise.
-    ratios = (1.0,) if validated.all() else VALIDATION_NOISE
+    # Without final trainings, or without validations, there is but one noise.
+    ratios = (1.0,) if len(set(validated.tolist())) == 1 else VALIDATION_NOISE
     best, most = None, -np.inf
     for ratio in ratios:
         weights = np.where(validated, 1 / ratio, 1.0)

@@ -129,6 +129,11 @@ class Record:
         return self.val_metric is not None
 
     @property
+    def is_validated(self) -> bool:
+        """Whether its validation is of a training from what finalists start from."""
+        return self.complete and self.scoring == SCRATCH
+
+    @property
     def is_reference(self) -> bool:
         """Whether the study pinned it."""
         return self.origin == REFERENCE

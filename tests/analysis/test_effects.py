@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import make_record
 from bam_search.analysis.additive import PlacementEncoder
 from bam_search.analysis.effects import Effect, SiteEffects, site_effects
 from bam_search.space.search_space import ChoiceSpace
-from bam_search.study.record import Record
+from bam_search.study.record import WARM_START, Record
 
 CHOICE_SPACE = ChoiceSpace(
     {f"layer{i}": {"bam": {"r": (4, 16), "d": (1, 4)}} for i in range(1, 4)},
@@ -213,3 +214,17 @@ def test_an_effect_is_told_where_its_interval_has_no_zero() -> None:
     assert not Effect("layer1=bam", -1.0, -2.0, 0.1, 3).is_told
     assert Effect("a=b=bam", 1.0, 0.5, 2.0, 3).place == ("a=b", "bam")
     assert Effect("bam(r=4)", 1.0, 0.5, 2.0, 3).is_of_option
+
+
+def test_validations_of_warm_starts_do_not_count() -> None:
+    rng = np.random.default_rng(0)
+    truth = drawn_truth(rng, 2.0)
+    records = study(truth, vectors(10, rng), rng, 0.1, 0.1, 3)
+    warm = [replace(record, scoring=WARM_START) for record in records]
+    luckier = [replace(record, val_metric=50.0 + record.number) for record in warm]
+    found = site_effects(warm, CHOICE_SPACE)
+    assert found == site_effects(luckier, CHOICE_SPACE)
+    assert found is not None
+    # Six placements have finals, of three seeds each.
+    assert (found.records, found.trainings) == (6, 18)
+    assert site_effects(warm[6:], CHOICE_SPACE) is None
