@@ -24,7 +24,7 @@ class Metric:
 
     def minimised(self, value: float) -> float:
         """What a search minimises. The inverse is the same function."""
-        return -value if self.larger_is_better else value
+        return 0.0 - value if self.larger_is_better else value  # -0.0 would be shown as "-0.00"
 
     def skill(self, value: float) -> float:
         """How far a value is on the way from chance (0) to the best (1); 1 where chance is unknown.

@@ -35,6 +35,7 @@ def test_numbers_have_the_decimals_of_the_metric_and_one_less_for_one_training()
 def test_what_is_minimised_is_its_own_inverse() -> None:
     assert (ERROR.minimised(3.0), F1.minimised(3.0)) == (3.0, -3.0)
     assert F1.minimised(F1.minimised(0.5)) == 0.5
+    assert F1.text(F1.minimised(F1.minimised(0.0))) == "0.0000"
 
 
 def test_how_it_is_shown_makes_no_other_metric() -> None:

@@ -123,7 +123,9 @@ def _check(path: Path, part: str, found: Found) -> None:
     if empty:
         raise UserError(
             f"the folder {where / empty[0]} of a class has no images",
-            "put images into it, or remove it",
+            "for boxes around objects there is --study detection"
+            if empty[0].lower() == "annotations"
+            else "put images into it, or remove it",
         )
 
 
