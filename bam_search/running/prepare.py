@@ -16,6 +16,7 @@ from bam_search.model.attach import fit_to_sites
 from bam_search.model.attention import module_files, origin, use_module_files
 from bam_search.model.build import sites_of, start_of
 from bam_search.model.choice_space import choice_space_of
+from bam_search.model.detector import is_detector
 from bam_search.model.load import Inputs, load
 from bam_search.model.start import SCRATCH, Start
 from bam_search.running.fit import Fitted, fit, size_advice
@@ -41,6 +42,10 @@ COMPILING = (
     "that takes up to a minute each, and pays only where a training takes much longer"
 )
 IN_TRAINING = " in training"
+NO_GRAPH = (
+    "a detector's steps are no CUDA graph: "
+    "it finds more in one image than in another, and asks the host how much"
+)
 
 
 @dataclass(frozen=True)
@@ -196,6 +201,8 @@ class ResolvedRun:
             advice.append(self.start.note)
         if self.fitted:
             advice.append(f"fitted to the data: {'; '.join(self.fitted)}")
+        if self.device.type == "cuda" and is_detector(self.costs.net):
+            advice.append(NO_GRAPH)
         if self.searches and recipe.compile:
             advice.append(COMPILING)
         if recipe.compile or recipe.fuse:
@@ -260,6 +267,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     choice_space = choice_space_of(space, sites)
     costs = cost_table(space, sites, gated=study.start.insertion == "identity")
     check_outputs(costs.net, space, task.outputs)
+    study = _without_graph(study, costs.net)
     references, notes = _references(study, sites, costs)
     only_compares = study.trials == len(study.references)
     if only_compares:
@@ -289,6 +297,12 @@ def resolve_run(request: Request) -> ResolvedRun:
     )
     _check_modules(ready.modules)
     return ready
+
+
+def _without_graph(study: Study, net: nn.Module) -> Study:
+    """The study; of a detector without CUDA graphs, see NO_GRAPH."""
+    graph = study.recipe.cuda_graph and not is_detector(net)
+    return replace(study, recipe=replace(study.recipe, cuda_graph=graph))
 
 
 def resolve_all(request: Request) -> list[ResolvedRun]:

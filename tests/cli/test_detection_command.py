@@ -24,7 +24,6 @@ batch = 8
 optimizer = "adamw"
 lr = 2e-3
 weight_decay = 0.01
-cuda_graph = false
 
 [references]
 "no attention" = "none"
@@ -56,7 +55,9 @@ def test_a_study_of_detectors_speaks_of_precision(folder: Path) -> None:
     assert "neck" in page
     assert "mean test mAP, %" in page
     assert "mean test top-1" not in page
-    assert json.loads((folder / "study.json").read_text())["identity"]["task"] == "detection"
+    identity = json.loads((folder / "study.json").read_text())["identity"]
+    assert identity["task"] == "detection"
+    assert not identity["recipe"]["cuda_graph"]
 
 
 @pytest.mark.slow
