@@ -72,3 +72,9 @@ def test_a_module_of_ones_own_is_counted(
     assert command
     assert run_command(monkeypatch, *command[1].split()) == 0
     assert f"bottleneck={name}" in capsys.readouterr().out
+
+
+def test_attention_is_still_there_after_conversion(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks(HOW_TO / "distributed.md")
+    exec(block.text, {})
+    assert "layer1=bam" in capsys.readouterr().out
