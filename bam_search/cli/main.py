@@ -624,7 +624,7 @@ def table(path: Path, form: str, rows: str | None) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("reports/compare"),
+    default="reports/compare",
     show_default=True,
     help="Where to write the page.",
 )

@@ -29,6 +29,8 @@ LEAST_SIDE = 4
 """On maps of fewer positions than this squared there is little to attend to."""
 MUCH_LARGER = 4
 """Images of so many times the pixels that a network is made for are worth a line."""
+BAM = "bam"
+"""The module that the questions of the studies that ship are about."""
 NAMED = 4
 """How many sites a line names."""
 
@@ -55,11 +57,21 @@ def fit(study: Study, total: int, inputs: Inputs, is_set: IsSet) -> Fitted:
     """
     if study.task != CLASSIFICATION:
         return Fitted(study)
-    fitted = _fit_space(Fitted(study), inputs, is_set)
+    fitted = _fit_space(Fitted(_with_question(study, is_set)), inputs, is_set)
     meant = MADE_FOR if study.data.images == "all" else study.data.images
     if total >= meant or is_set("data.images"):
         return fitted
     return _fit_batch(_fit_amount(fitted, total, meant, is_set), total, is_set)
+
+
+def _with_question(study: Study, is_set: IsSet) -> Study:
+    """`study`, whose question names the attention modules that the user searches."""
+    modules = list(study.search.modules)
+    searches = study.trials > len(study.references)
+    if not searches or is_set("question") or modules in ([], [BAM]):
+        return study
+    names = " or ".join(modules)
+    return replace(study, question=f"Where should {names} go, with which options at each site?")
 
 
 def _fit_space(fitted: Fitted, inputs: Inputs, is_set: IsSet) -> Fitted:

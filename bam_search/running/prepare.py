@@ -47,6 +47,9 @@ NO_GRAPH = (
     "it finds more in one image than in another, and asks the host how much"
 )
 
+OPEN = ("space", "question")
+"""What of a smoke run is fitted to its data, where the user has not set it."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -325,7 +328,7 @@ def _sized(study: Study, total: int, inputs: Inputs, request: Request) -> Fitted
     if not request.smoke:
         return fit(study, total, inputs, request.is_set)
     small = in_miniature(study, total, inputs.classes, request.is_asked)
-    return fit(small, total, inputs, lambda key: key != "space" or request.is_set(key))
+    return fit(small, total, inputs, lambda key: key not in OPEN or request.is_set(key))
 
 
 def _with_augment(study: Study, task: Task, augment: Augment) -> Study:

@@ -43,6 +43,16 @@ def test_a_study_of_detectors_keeps_its_epochs_on_few_photographs(variant: str) 
     assert fit(study, 292, Inputs((3, 120, 160), 4), nothing).study == study
 
 
+def test_the_question_names_the_modules_that_the_user_searches() -> None:
+    study = shipped()
+    plan = replace(study.search, modules={"gate": {}, "bam": {}})
+    question = "Where should gate or bam go, with which options at each site?"
+    fitted = fit(replace(study, search=plan), 50_000, CIFAR, nothing).study
+    assert fitted.question == question
+    asked = fit(replace(study, search=plan), 50_000, CIFAR, lambda key: key == "question").study
+    assert asked.question == study.question
+
+
 def test_a_small_set_trains_as_a_whole_and_sees_as_many_images() -> None:
     fitted = fit(shipped(), 2500, CIFAR, nothing)
     study = fitted.study
