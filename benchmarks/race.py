@@ -133,10 +133,12 @@ def figures(path: Path) -> dict[str, dict[str, float]]:
     found = {}
     for arm in ARMS:
         if arm != USUAL:
-            ratios = [_ratio(rows, arm, some) for some in drawn]
-            # "lower": an infinite one is not interpolated.
-            low, high = np.quantile(ratios[1:], [0.05, 0.95], method="lower")
-            found[arm] = {"ratio": ratios[0], "low": float(low), "high": float(high)}
+            first, *ratios = [_ratio(rows, arm, some) for some in drawn]
+            found[arm] = {"ratio": first, "seeds": len(seeds)}
+            if len(seeds) > 1:
+                # "lower": an infinite one is not interpolated.
+                low, high = np.quantile(ratios, [0.05, 0.95], method="lower")
+                found[arm] |= {"low": float(low), "high": float(high)}
     return {**found, USUAL: _mean_of(rows, USUAL, seeds)}
 
 
