@@ -9,8 +9,8 @@ time to the usual loop's error is interpolated between these, linearly in the lo
 seconds. Both are measured on the same 5,000 other images, the usual loop after each epoch, as such
 loops do. One row a training, in turn; CPU seconds of training and measuring, without the start of
 the process. Rows are appended, and those that are there are not trained again; FILE.json has the
-figures: the engine's seconds beside the usual loop's, the median and the range of 90 % of bootstrap
-samples of seeds, with the default recipe, and with Muon (`recipe.optimizer=muon`).
+figures: the engine's seconds beside the usual loop's, with the default recipe and with Muon
+(`recipe.optimizer=muon`), and of several seeds the range of 90 % of bootstrap samples of them.
 """
 
 import argparse
