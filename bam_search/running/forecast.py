@@ -45,9 +45,10 @@ class Calibration:
         start = mean(speed.start for speed in self.speeds)
         return Speed(start, mean(speed.per_sample for speed in self.speeds))
 
-    def seconds(self, trainings: float, samples: float) -> float:
-        """Seconds of so many trainings, of `samples` samples together."""
-        return self.typical.seconds(trainings, samples) / self.at_once
+    def seconds(self, trainings: int, samples: float) -> float:
+        """Seconds of so many trainings, of `samples` samples together; of passes alone for 0."""
+        beside = min(self.at_once, trainings) or self.at_once
+        return self.typical.seconds(trainings, samples) / beside
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,13 @@ def test_further_seeds_must_fit() -> None:
     assert not allowed.fits(12)
 
 
+def test_a_single_training_has_no_other_beside_it() -> None:
+    calibration = EXPECTED.calibration
+    assert calibration.seconds(1, 1000) == pytest.approx(1.0)
+    assert calibration.seconds(8, 8000) == pytest.approx(4.0)
+    assert calibration.seconds(0, 1000) == pytest.approx(0.5)
+
+
 def test_time_is_kept_for_the_ablations_and_the_random_baseline() -> None:
     finalists = replace(STUDY.finalists, leave_one_out=True)
     longer = replace(STUDY, random_baseline=True, finalists=finalists)
