@@ -155,9 +155,9 @@ def with_plan(ready: ResolvedRun, plan: Plan, request: Request) -> tuple[Resolve
     }
     plan = replace(plan, settings=replace(plan.settings, **asked))
     applied = plan.settings.applied(study)
-    if request.is_asked("finalists.extra"):
-        extra = study.finalists.extra
-        applied = replace(applied, finalists=replace(applied.finalists, extra=extra))
+    limits = {key: getattr(study.finalists, key) for key in ("most", "extra")}
+    asked = {key: value for key, value in limits.items() if request.is_asked(f"finalists.{key}")}
+    applied = replace(applied, finalists=replace(applied.finalists, **asked))
     return ready.with_study(applied), plan
 
 

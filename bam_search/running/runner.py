@@ -483,8 +483,10 @@ def _test_finalists(
         f"on {len(the.experiment.split.train):,} training {the.ready.task.sample}s "
         f"with fresh seeds{more}; each is tested once"
     )
-    most = total + round(extra * total)
     done = _final_trainings(store, ablations=False)
+    most = total + round(extra * total)
+    if timing.clock.fills:
+        most = max(total, done + timing.fitting(list(store.records().values())))
     allowed = timing.for_finals(lambda: list(store.records().values()))
     with stage(FINALISTS, done, most, final=True) as on_result:
         train_finalists(study, context, store, submit, on_result, allowed)

@@ -58,6 +58,14 @@ class Timing:
         at_once = self.expected.calibration.at_once if self.expected else 1
         return math.ceil(trainings / at_once) * self._each(FINALISTS, records)
 
+    def fitting(self, records: Sequence[Record]) -> int:
+        """How many final trainings fit into the time that is left."""
+        each = self.finals(1, records)
+        if not each or self.expected is None:
+            return 0
+        left = max(0.0, self.clock.left - self._others((ABLATIONS,), records))
+        return int(left / each) * self.expected.calibration.at_once
+
     def for_finals(self, records: Callable[[], Sequence[Record]]) -> FinalsTime:
         """What the clock allows of further seeds, at the pace of the records so far."""
 

@@ -91,6 +91,12 @@ def test_the_time_left_is_that_of_all_that_is_to_come() -> None:
     assert twice == pytest.approx(2 * half, rel=0.05)
 
 
+def test_as_many_finals_fit_as_the_time_is_for() -> None:
+    assert timing(10.5 * ONE, fills=True).fitting([]) in (18, 20)  # less what the page takes
+    assert timing(0, fills=True).fitting([]) == 0
+    assert timing(100, expected=None).fitting([]) == 0
+
+
 def test_a_budget_ends_with_its_clock() -> None:
     left = timing(1000, fills=True).left("search", 0, 24, [])
     assert left == pytest.approx(1000, abs=5)

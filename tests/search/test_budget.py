@@ -6,7 +6,14 @@ import pytest
 
 from bam_search.errors import UserError
 from bam_search.score.device import choose
-from bam_search.search.budget import LONG_EPOCHS, MOST_EPOCHS, Settings, Space, settings_for
+from bam_search.search.budget import (
+    LONG_EPOCHS,
+    MOST_EPOCHS,
+    MOST_SEEDS,
+    Settings,
+    Space,
+    settings_for,
+)
 from bam_search.search.study import Study, load_study
 from bam_search.search.workload import Sizes, workload
 
@@ -81,7 +88,7 @@ def test_too_little_time_is_a_sentence_with_what_would_be_enough() -> None:
 def test_the_settings_leave_further_seeds_to_the_clock() -> None:
     settings = Settings(images=9000, epochs=2, trials=20, seeds=3, most=6)
     applied, expected = settings.applied(study()), settings.expected(study())
-    assert applied.finalists.extra >= 1  # all of the finalists could have all six
-    assert expected.finalists.extra == 0.5
+    assert applied.finalists.most == MOST_SEEDS
+    assert applied.finalists.extra >= MOST_SEEDS / 3 - 1  # for all of the finalists
+    assert (expected.finalists.most, expected.finalists.extra) == (6, 0.5)
     assert (applied.data.images, applied.recipe.epochs, applied.trials) == (9000, 2, 20)
-    assert applied.finalists.most == 6
