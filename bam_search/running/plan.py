@@ -170,7 +170,7 @@ def plan_lines(ready: ResolvedRun, plan: Plan, total: int, test: int) -> tuple[s
         f"  trainings: {counted(images, sample)} for {counted(settings.epochs, 'epoch')} each",
         f"  candidates: {settings.trials:,}, with {counted(len(ready.references), 'reference')}",
         f"  finalists: {counted(settings.seeds, 'seed')} each, "
-        f"up to {settings.most} for those that the answer hangs on",
+        f"about {settings.most} for those that the answer hangs on",
         f"  it can tell: {_difference_words(ready, plan, test)}",
         f"  it ends: {_end(plan)}",
     )
