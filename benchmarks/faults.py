@@ -295,13 +295,21 @@ def _left(pids: Sequence[int], seconds: float = 10.0) -> int:
     return left
 
 
+def timeless(record: Record) -> Record:
+    """The record without what a clock measured."""
+    return replace(
+        record,
+        seconds=None,
+        test_seconds=None,
+        latency_overhead=None,
+        latency_interval=(),
+        deployed_latency_overhead=None,
+        deployed_latency_interval=(),
+    )
+
+
 def _equal(one: Sequence[Record], other: Sequence[Record]) -> bool:
     """Whether all records are the same, and so the fronts, but for what a clock measured."""
-
-    def timeless(record: Record) -> Record:
-        return replace(
-            record, seconds=None, test_seconds=None, latency_overhead=None, latency_interval=()
-        )
 
     fronts = [
         [

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from held import held_space
 
 from bam_search.search.storage import StudyStorage
 from bam_search.search.store import read_records
-from bam_search.study.record import Record
 from benchmarks import faults
 
 TRIALS = 6
@@ -30,13 +28,6 @@ BRIEFLY = (
     "--epochs",
     "1",
 )
-
-
-def timeless(records: list[Record]) -> list[Record]:
-    """The records without what a clock measured."""
-    clocks = {"seconds": None, "test_seconds": None}
-    latency = {"latency_overhead": None, "latency_interval": ()}
-    return [replace(record, **clocks, **latency) for record in records]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +72,9 @@ def test_a_study_whose_driver_is_killed_goes_on_and_ends_as_if_nothing_had_been(
     after = faults.seen(folder, place)
     assert before.items() <= after.items()  # the same seconds, too: none was trained again
     assert after["twice"] == (0,)
-    assert timeless(read_records(folder)) == timeless(read_records(whole))
+    assert list(map(faults.timeless, read_records(folder))) == [
+        faults.timeless(record) for record in read_records(whole)
+    ]
     assert len(trained_by) == (workers if workers > 1 else 0)
     assert not any(Path(f"/proc/{pid}").exists() for pid in trained_by)
 
