@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     done = rows_done(asked.out, COLUMNS, ("budget_s",))
-    for budget in (None, *(60 * minutes for minutes in asked.minutes)):
+    for budget in (*(60 * minutes for minutes in asked.minutes), None):
         if (str(budget or ""),) not in done:
             say(f"a budget of {budget} s" if budget else "a study of set size")
             append_row(asked.out, tuple(_run(asked.data, asked.reports, budget).row()))
