@@ -1,7 +1,7 @@
 """The time of a run: how much is left of it, for what it is enough, and when the search ends.
 
 A forecast says how long each phase takes at a speed that was measured before; what trainings have
-taken since corrects it. Decides by the clock, so what it decides is kept in the study's folder.
+taken since corrects it. The clock decides how many trainings there are, never which.
 """
 
 import math

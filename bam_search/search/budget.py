@@ -58,7 +58,7 @@ Seconds = Callable[[Study], float]
 class Settings:
     """What a plan sets of a study.
 
-    Each finalist has `seeds`, and those that the answer hangs on up to `most`.
+    Each finalist has `seeds`; those that the answer hangs on are expected to have `most`.
     """
 
     images: int | Literal["all"]
