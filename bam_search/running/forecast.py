@@ -46,7 +46,10 @@ class Calibration:
         return Speed(start, mean(speed.per_sample for speed in self.speeds))
 
     def seconds(self, trainings: int, samples: float) -> float:
-        """Seconds of so many trainings, of `samples` samples together; of passes alone for 0."""
+        """Seconds of so many trainings, of `samples` samples together; of passes alone for 0.
+
+        No more trainings run at the same time than there are.
+        """
         beside = min(self.at_once, trainings) or self.at_once
         return self.typical.seconds(trainings, samples) / beside
 
@@ -86,15 +89,12 @@ def sizes(ready: ResolvedRun, study: Study, total: int, test: int) -> Sizes:
 
 def forecast(study: Study, of: Sizes, calibration: Calibration) -> Forecast:
     """The forecast of a study of these sizes."""
-    phases = tuple((phase, _seconds(phase, calibration)) for phase in workload(study, of))
+    phases = tuple(
+        (phase, calibration.seconds(phase.trainings, phase.samples))
+        for phase in workload(study, of)
+    )
     passes = MEASURED * of.timed * finalists(study, of)
     return Forecast(phases, calibration.seconds(0, passes), calibration)
-
-
-def _seconds(phase: Phase, calibration: Calibration) -> float:
-    """Seconds of a phase, of which no more trainings run at the same time than it has."""
-    alone = max(1.0, calibration.at_once / phase.trainings)
-    return alone * calibration.seconds(phase.trainings, phase.samples)
 
 
 def calibrate(ready: ResolvedRun, at_least: float) -> Calibration | str:
