@@ -6,7 +6,7 @@ import click
 
 from bam_search.running.devices import DeviceSpeed
 from bam_search.running.forecast import Calibration, Forecast, at_once, calibrated
-from bam_search.running.plan import AT_LEAST, make_plan, plan_lines, with_plan
+from bam_search.running.plan import AT_LEAST, for_each, make_plan, plan_lines, with_plan
 from bam_search.running.prepare import Request, ResolvedRun, one_per_space, resolve_run
 from bam_search.words import duration
 
@@ -24,8 +24,8 @@ def print_plan(request: Request, speed_text: str | None) -> None:
     if speed:
         request = replace(request, device=speed.device(request.device))
     requests = one_per_space(request)
-    given = request.options.budget
-    budgets = (given / len(requests),) if given else BUDGETS
+    share = for_each(request, len(requests)).options.budget
+    budgets = (share,) if share else BUDGETS
     for request_of_space in requests:
         ready = resolve_run(request_of_space)
         calibration = _calibration(ready, speed)

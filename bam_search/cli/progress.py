@@ -81,9 +81,8 @@ def progress(stage: Stage, line: Line) -> Iterator[OnResult]:
         digits = len(str(stage.total))
 
         def on_result(record: Record) -> None:
-            done = next(counter)
-            count = f"[{done:{digits}}/{stage.total}]"
-            left = f"{_time_left(stage, done):>13}"
+            count = f"[{next(counter):{digits}}/{stage.total}]"
+            left = f"{_time_left(stage):>13}"
             console.print(
                 f"{count} {left}  #{record.tag:<3} {line(record)}",
                 markup=False,
@@ -97,7 +96,7 @@ def progress(stage: Stage, line: Line) -> Iterator[OnResult]:
 
 def _heading(stage: Stage) -> str:
     """'phase 1 of 2: search, 12 of 40 done; 8 min left in all'."""
-    left = _time_left(stage, stage.done)
+    left = _time_left(stage)
     in_all = f"; {left} in all" if left else ""
     return (
         f"phase {stage.number} of {stage.phases}: {stage.title}, "
@@ -105,9 +104,9 @@ def _heading(stage: Stage) -> str:
     )
 
 
-def _time_left(stage: Stage, done: int) -> str:
-    """'8 min left', once so many trainings of a stage are done; empty if that is not known."""
-    seconds = stage.left(done)
+def _time_left(stage: Stage) -> str:
+    """'8 min left'; empty if that is not known."""
+    seconds = stage.left()
     return "" if seconds is None else f"{duration(seconds)} left"
 
 

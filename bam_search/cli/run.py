@@ -23,7 +23,7 @@ from bam_search.report.sentences import (
     recommendation_lines,
     verdict_lines,
 )
-from bam_search.running.plan import for_each, planned
+from bam_search.running.plan import for_each
 from bam_search.running.prepare import Request, ResolvedRun, resolve_all, worth
 from bam_search.running.runner import Interrupted, Outcome, Run, Stage, run
 from bam_search.search.loop import OnResult
@@ -86,8 +86,7 @@ def _run(request: Request, ready: ResolvedRun, data: Dataset, folder: Path) -> i
     """Run or continue the study on one space; return the exit code."""
     terminal = Terminal()
     try:
-        ready, plan = planned(ready, request, len(data.train), len(data.test), folder)
-        return _close(run(Run.of(ready, data, folder, _command(), terminal, plan)), data)
+        return _close(run(Run.of(ready, request, data, folder, _command(), terminal)), data)
     except Interrupted as interrupt:
         terminal.say(
             f"interrupted by {interrupt}; finished candidates are kept, "

@@ -14,7 +14,6 @@ from bam_search.analysis.recommendation import Recommendation
 from bam_search.config import nested, overlay
 from bam_search.errors import UserError
 from bam_search.report.tables import record_frame
-from bam_search.running.plan import planned
 from bam_search.running.prepare import Request, RunOptions, one_per_space, resolve_run, worth
 from bam_search.running.runner import Run, Stage, run
 from bam_search.search.loop import OnResult
@@ -126,9 +125,8 @@ def run_study(
     if allowed != requests[0]:
         ready = resolve_run(allowed)
     folder = allowed.folder(dataset) / ready.part
-    ready, plan = planned(ready, allowed, len(dataset.train), len(dataset.test), folder)
     watcher, command = _Logged(on_result), f"run_study({asked!r})"
-    outcome = run(Run.of(ready, dataset, folder, command, watcher, plan))
+    outcome = run(Run.of(ready, allowed, dataset, folder, command, watcher))
     if outcome.failure is not None:
         raise outcome.failure
     return StudyResult(outcome.findings, outcome.page)

@@ -104,8 +104,7 @@ class DeviceSpeed:
         base = ready.costs.base
         batch = ready.study.recipe.batch
         if self.known:
-            cost = (base.activations, base.macs_conv_fc, batch)
-            bare = self.known.seconds_per_image(*cost)
+            bare = self.known.seconds_per_image(base.activations, base.macs_conv_fc, batch)
             kind = "that fits measurements" if self.known.measured else "that is estimated"
             source = f"{kind} for {self.text}"
         else:

@@ -108,10 +108,13 @@ def increments_line(table: LatencyTable) -> str:
     )
 
 
-def _settings(ready: ResolvedRun) -> dict[str, LatencySetting]:
+def settings_of(trained: LatencySetting) -> dict[str, LatencySetting]:
     """Return each setting by the field of a record that has what is measured in it."""
-    trained = as_trained(ready)
     return {"latency_overhead": trained, "deployed_latency_overhead": trained.deployed}
+
+
+def _settings(ready: ResolvedRun) -> dict[str, LatencySetting]:
+    return settings_of(as_trained(ready))
 
 
 def _models(ready: ResolvedRun) -> Models:

@@ -20,8 +20,8 @@ from bam_search.report.publish import publish
 from bam_search.running.describe import about_of, identity_of, report_context
 from bam_search.running.forecast import Forecast, calibrate, forecast, sizes, told
 from bam_search.running.latency import increments, increments_line, measured
-from bam_search.running.plan import Plan, plan_lines
-from bam_search.running.prepare import ResolvedRun
+from bam_search.running.plan import Plan, plan_lines, planned
+from bam_search.running.prepare import Request, ResolvedRun
 from bam_search.running.refresh import Refresh
 from bam_search.running.smoke import with_few_tests
 from bam_search.running.timing import Clock, Timing
@@ -85,7 +85,7 @@ class Stage:
     """Trainings of one kind: the phase `number` of `phases`.
 
     `done` of `total` are finished before it begins; `final`: they are final trainings. `left` gives
-    the seconds to the end of the run once so many are done, and None if that is not known.
+    the seconds to the end of the run, and None if that is not known.
     """
 
     title: str
@@ -94,7 +94,7 @@ class Stage:
     done: int
     total: int
     final: bool
-    left: Callable[[int], float | None]
+    left: Callable[[], float | None]
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,17 @@ class Run:
     def of(
         cls,
         ready: ResolvedRun,
+        request: Request,
         data: Dataset,
         folder: Path,
         command: str,
         watcher: Watcher,
-        plan: Plan | None = None,
     ) -> "Run":
-        """The run of a resolved request. Raises UserError if there are too few samples."""
+        """The run of a resolved request, with the plan for its budget.
+
+        Raises UserError if there are too few samples, or as `planned` does.
+        """
+        ready, plan = planned(ready, request, len(data.train), len(data.test), folder)
         return cls(
             ready=ready,
             data=data,
@@ -347,23 +351,21 @@ def _train(
         failed.
         """
 
-        def left(now_done: int) -> float | None:
-            return timing.left(title, now_done, total, list(store.records().values()))
-
         def until(now_done: int) -> float | None:
-            seconds = left(now_done)
+            records = list(store.records().values())
+            seconds = timing.left(title, now_done, total, records)
             return None if seconds is None else time.time() + seconds
 
         status.tell(stage=title, done=done, total=total, until=until(done))
         counter = itertools.count(done + 1)
         number = phases.index(title) + 1
-        told_stage = Stage(title, number, len(phases), done, total, final, left)
+        told_stage = Stage(title, number, len(phases), done, total, final, status.left)
         with the.watcher.stage(told_stage) as show:
 
             def on_result(record: Record) -> None:
-                show(record)
                 now_done = next(counter)
                 status.tell(done=now_done, until=until(now_done))
+                show(record)
                 refresh()
                 _check_failures(record, failed, the.ready.options.max_failures)
 
@@ -453,8 +455,8 @@ def _search(the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Ti
 
     def is_over() -> bool:
         records = list(store.records().values())
-        finalists = choose_finalists(study, the.context.choice_space, records)
-        return timing.search_is_over(records, len(finalists))
+        finalists = partial(choose_finalists, study, the.context.choice_space, records)
+        return timing.search_is_over(records, finalists)
 
     with stage(SEARCH, len(finished), study.trials) as on_result:
         search(study, the.context, store, submit, on_result, is_over)

@@ -43,11 +43,17 @@ class Timing:
     study: Study
     expected: Forecast | None
 
-    def search_is_over(self, records: Sequence[Record], finalists: int) -> bool:
-        """Whether the time that is left is needed for so many finalists' first seeds."""
+    def search_is_over(
+        self, records: Sequence[Record], finalists: Callable[[], Sequence[Record]]
+    ) -> bool:
+        """Whether the time that is left is needed for the first seeds of the finalists.
+
+        `finalists` gives those that there would be now. It fits a model, so it is called only
+        where there is a clock.
+        """
         if self.expected is None or self.clock.ends == math.inf:
             return False
-        trainings = finalists * self.study.finalists.seeds
+        trainings = len(finalists()) * self.study.finalists.seeds
         needed = self._each(SEARCH, records)  # for those that are under way
         needed += self.finals(trainings, records)
         needed += self._others((RANDOM_BASELINE, ABLATIONS), records) + self.expected.latency

@@ -160,7 +160,7 @@ def _planned_rounds(
     for index in range(study.finalists.seeds, study.finalists.most):
         chosen = still_contending(study, store, members, index)
         if time.fills and not chosen:
-            chosen = _sound(study, store, members, index)
+            chosen = _sound(study, store, _known(study, store, members, index), index)
         left -= len(chosen)
         if left < 0 or not chosen or not time.fits(len(chosen)):
             return  # further rounds would be as long, or as empty
@@ -246,7 +246,7 @@ def still_contending(
     Only the seeds before `index` count.
     """
     known = _known(study, store, members, index)
-    sound = _sound(study, store, members, index)
+    sound = _sound(study, store, known, index)
     if not sound or max(len(record.test_metrics) for record in sound) < 2:
         return []
     return contenders(sound, FinalMetrics.of(known), study.recommend.by)
@@ -258,13 +258,12 @@ def _known(study: Study, store: Store, members: Sequence[Record], index: int) ->
     return [_before(study, records[record.number], index) for record in members]
 
 
-def _sound(study: Study, store: Store, members: Sequence[Record], index: int) -> list[Record]:
-    """Those of the finalists that have not failed with a seed before `index`.
+def _sound(study: Study, store: Store, known: Sequence[Record], index: int) -> list[Record]:
+    """Those of the known finalists that have not failed with a seed before `index`.
 
     One that failed with one seed would fail again, so it gets no further ones.
     """
     trained = _trainings_before(study, store, index)
-    known = _known(study, store, members, index)
     return [record for record in known if len(record.test_metrics) == trained[record.number]]
 
 

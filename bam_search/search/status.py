@@ -78,6 +78,11 @@ class StatusFile:
         """What was told last."""
         return self._status
 
+    def left(self) -> float | None:
+        """Seconds until the process is expected to end; None if that is not known."""
+        until = self._status.until
+        return None if until is None else max(0.0, until - time.time())
+
     def tell(self, **changed: Any) -> None:
         """Change these fields of the status, and write it."""
         with self._writing:

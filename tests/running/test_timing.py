@@ -17,6 +17,7 @@ from bam_search.study.record import Record
 STUDY = load_study("placement", choose("cpu"), {}, [])
 SIZES = Sizes(10_000, 10_000, 10_000, 10_000, 4, 6, 10_000)
 EXPECTED = forecast(STUDY, SIZES, Calibration((Speed(0.0, 1e-3),), 0.0, at_once=2))
+FINALISTS = [make_record(number, 80.0, 0.0) for number in range(10)]
 ONE = 23.4
 """Seconds of a training here: two epochs of 10,000 samples, and 10,000 that are measured."""
 
@@ -32,20 +33,20 @@ def searched(seconds: float, n: int = 3) -> list[Record]:
 
 def test_the_search_goes_on_as_long_as_the_finals_have_time() -> None:
     finals = 10 * STUDY.finalists.seeds / 2 * ONE
-    assert not timing(finals + 100).search_is_over([], 10)
-    assert timing(finals).search_is_over([], 10)
+    assert not timing(finals + 100).search_is_over([], lambda: FINALISTS)
+    assert timing(finals).search_is_over([], lambda: FINALISTS)
 
 
 def test_trainings_that_take_longer_than_was_forecast_end_it_earlier() -> None:
     finals = 10 * STUDY.finalists.seeds / 2 * ONE
     left = timing(1.5 * finals)
-    assert not left.search_is_over(searched(ONE), 10)
-    assert left.search_is_over(searched(2 * ONE), 10)
+    assert not left.search_is_over(searched(ONE), lambda: FINALISTS)
+    assert left.search_is_over(searched(2 * ONE), lambda: FINALISTS)
 
 
 def test_without_a_limit_or_a_forecast_it_is_never_over() -> None:
-    assert not Timing(Clock(), STUDY, EXPECTED).search_is_over([], 1000)
-    assert not timing(1, expected=None).search_is_over([], 1000)
+    assert not Timing(Clock(), STUDY, EXPECTED).search_is_over([], lambda: 100 * FINALISTS)
+    assert not timing(1, expected=None).search_is_over([], lambda: 100 * FINALISTS)
 
 
 def test_further_seeds_must_fit() -> None:
@@ -73,8 +74,8 @@ def test_time_is_kept_for_the_ablations_and_the_random_baseline() -> None:
     def left(seconds: float) -> Timing:
         return Timing(Clock(time.monotonic() + seconds, fills=True), longer, expected)
 
-    assert left(finals + ablations).search_is_over([], 10)
-    assert not left(finals + ablations + baseline + 100).search_is_over([], 10)
+    assert left(finals + ablations).search_is_over([], lambda: FINALISTS)
+    assert not left(finals + ablations + baseline + 100).search_is_over([], lambda: FINALISTS)
     assert not left(ablations + ONE / 2).for_finals(lambda: []).fits(2)
     assert left(ablations + 3 * ONE).for_finals(lambda: []).fits(2)
 
