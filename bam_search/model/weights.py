@@ -84,18 +84,19 @@ def fit_detector(model: nn.Module, path: Path, head: Collection[str] = ()) -> Fi
     try:
         return fit_weights(model, path, head)
     except UserError as error:
-        found = [fit for name in BODIES if (fit := _fit_body(model, name, path))]
-        if not found:
+        bodies = [name for name in BODIES if name in dict(model.named_modules())]
+        content = _read(path) if bodies else None
+        fits = (_fit_body(model, name, content) for name in bodies)
+        found = next(filter(None, fits), None)
+        if found is None:
             raise UserError(f"{error.message}, nor its backbone", error.hint) from None
-        return found[0]
+        return found
 
 
-def _fit_body(model: nn.Module, name: str, path: Path) -> Fit | None:
-    """The weights of a file for one submodule; None if there is none, or they do not fit."""
-    if name not in dict(model.named_modules()):
-        return None
+def _fit_body(model: nn.Module, name: str, content: object) -> Fit | None:
+    """The weights of a file's content for one submodule; None if they do not fit."""
     body, prefix = _tensors(model.get_submodule(name)), f"{name}."
-    for source, nested in _nested(_read(path)):
+    for source, nested in _nested(content):
         for part, weights in _unwrapped(nested, body, source):
             known = {key: value for key, value in weights.items() if key in body}
             fit = _compare(body, known, (), part)

@@ -3,6 +3,7 @@
 A placement costs what the backbone costs plus, for each site, what the attention there adds.
 """
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,15 +27,20 @@ class CostTable:
 
     `base` is the backbone's cost, counted by fvcore once. `net` is the backbone itself: the choice
     `block` repeats a part of it. `gated` says whether attention has the gate of `init="identity"`.
-    `parts` are those of a detector.
+    `input_shape` is that of an image.
     """
 
     net: nn.Module
+    input_shape: tuple[int, ...]
     sites: dict[str, Site]
     base: Cost
     gated: bool = False
-    parts: tuple[PartCost, ...] = ()
     _traced: dict[tuple[str, Choice, tuple[int, ...]], Cost] = field(default_factory=dict)
+
+    @functools.cached_property
+    def parts(self) -> tuple[PartCost, ...]:
+        """Those of a detector, and none of another backbone; traced when first asked for."""
+        return detector_parts(self.net, self.input_shape)
 
     def cost(self, placement: Placement) -> Cost:
         """The cost of the backbone with a canonical placement.
@@ -93,10 +99,10 @@ def _with_gate(cost: Cost, site: Site) -> Cost:
 
 
 def cost_table(space: SearchSpace, sites: Sites, gated: bool = False) -> CostTable:
-    """The table of a search space: one trace of its backbone, two of a detector.
+    """The table of a search space: one trace of its backbone.
 
     `gated` is as in CostTable.
     """
     net = backbone(space, seed=0)
     shape = space.input_shape
-    return CostTable(net, sites.by_name, count(net, shape), gated, detector_parts(net, shape))
+    return CostTable(net, shape, sites.by_name, count(net, shape), gated)

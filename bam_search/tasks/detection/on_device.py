@@ -1,7 +1,7 @@
 """Annotated pictures on their device: batches, the loss of a step, and what is found in others."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,7 @@ class TrainingPictures:
     room: int
     classes: int
     kind: str
+    _made: dict[int, CroppedPixels] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -70,12 +71,18 @@ class TrainingPictures:
 
     def batches(self, batch: int) -> AnnotatedBatches:
         """Empty batches of `batch` pictures each."""
-        pixels = CroppedPixels.of(
-            self.samples.pixels, self.size, self.recipe, self.device, batch, self.room
-        )
+        pixels = self._on_device(batch)
         return AnnotatedBatches.of(
             pixels, self._objects, self.size, self.normalisation, self.recipe, batch
         )
+
+    def _on_device(self, batch: int) -> CroppedPixels:
+        """The pictures on the device, which trainings share; what only measures needs none."""
+        if batch not in self._made:
+            self._made[batch] = CroppedPixels.of(
+                self.samples.pixels, self.size, self.recipe, self.device, batch, self.room
+            )
+        return self._made[batch]
 
     @cached_property
     def _objects(self) -> Objects:
