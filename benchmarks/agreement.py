@@ -11,10 +11,10 @@ standard deviation are known, values are drawn from the normal distribution that
 """
 
 import argparse
-import csv
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -24,22 +24,16 @@ from bam_search.model.build import sites_of
 from bam_search.model.load import load
 from bam_search.space.sites import Sites
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
+from benchmarks.results import Rows, rows_of
 
 SAMPLES = 4000
-Rows = list[dict[str, str]]
 
 
-def rows_of(path: Path) -> Rows:
-    """The rows of a table."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def short_values(rows: Rows, column: str) -> dict[str, dict[str, float]]:
+def short_values(rows: Iterable[Mapping[Any, Any]], column: str) -> dict[str, dict[str, float]]:
     """The values of a column by placement and seed."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
-        found[row["placement"]][row["seed"]] = float(row[column])
+        found[str(row["placement"])][str(row["seed"])] = float(row[column])
     return found
 
 

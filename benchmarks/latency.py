@@ -22,7 +22,7 @@ from scipy import stats
 from bam_search.model.attach import resolve
 from bam_search.model.build import backbone, build, sites_of
 from bam_search.model.choice_space import choice_space_of
-from bam_search.running.latency import BATCH, NUMBERS
+from bam_search.running.latency import BATCH, NUMBERS, settings_of
 from bam_search.score.cost import COUNTS
 from bam_search.score.cost_table import cost_table
 from bam_search.score.cuda_graphs import settle
@@ -41,7 +41,7 @@ def settings_on(device: Device, space: SearchSpace) -> dict[str, LatencySetting]
     """How a study with one CPU thread a training measures, by the field of a record."""
     batch = samples_for(device.type, space.input_shape, BATCH, NUMBERS)
     trained = LatencySetting(device, space.input_shape, batch, device.bf16, threads=1)
-    return {"latency_overhead": trained, "deployed_latency_overhead": trained.deployed}
+    return settings_of(trained)
 
 
 def compared(space: SearchSpace, number: int, device: Device) -> dict[str, Any]:

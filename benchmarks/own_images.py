@@ -12,7 +12,6 @@ their difference are told at the end. A training of 2,500 pictures takes four mi
 """
 
 import argparse
-import csv
 import itertools
 import platform
 import statistics
@@ -39,7 +38,7 @@ from bam_search.tasks.pictures.plan import SCALE
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe
 from benchmarks.placement_table import agree
-from benchmarks.results import append_row, rows_done
+from benchmarks.results import append_row, rows_done, rows_of
 
 SPACE = "imagenet_small"
 SIDE, STORED = 128, 146
@@ -159,8 +158,7 @@ WHO: Mapping[str, Callable[[Path, int], float]] = {"engine": engine, "loop": loo
 
 def _said(out: Path) -> str:
     """The mean error of each, and their difference with its standard error."""
-    with out.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(out)
     errors = {who: [float(row["error"]) for row in rows if row["who"] == who] for who in WHO}
     means = {who: statistics.mean(values) for who, values in errors.items()}
     told = ", ".join(f"{who} {mean:.2f} %" for who, mean in means.items())

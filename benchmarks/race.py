@@ -14,7 +14,6 @@ figures: the engine's seconds beside the usual loop's, with the default recipe a
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ from bam_search.tasks.task import Split
 from benchmarks import usual_loop
 from benchmarks.placement_table import held_apart
 from benchmarks.recipes import HELD_OUT, SIZE
-from benchmarks.results import append_row, deliver, rows_done
+from benchmarks.results import append_row, deliver, rows_done, rows_of
 
 CONDITIONS = ("arm", "images", "seed")
 COLUMNS = (*CONDITIONS, "error", "cpu_seconds")
@@ -125,8 +124,7 @@ def _row(
 
 def figures(path: Path) -> dict[str, dict[str, float]]:
     """By arm of the engine, its seconds to the usual loop's error, beside the usual loop's."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(path)
     seeds = sorted({row["seed"] for row in rows})
     rng = np.random.default_rng(0)
     drawn = [seeds, *rng.choice(seeds, (SAMPLES, len(seeds))).tolist()]
@@ -139,12 +137,8 @@ def figures(path: Path) -> dict[str, dict[str, float]]:
                 # "lower": an infinite one is not interpolated.
                 low, high = np.quantile(ratios, [0.05, 0.95], method="lower")
                 found[arm] |= {"low": float(low), "high": float(high)}
-    return {**found, USUAL: _mean_of(rows, USUAL, seeds)}
-
-
-def _mean_of(rows: list[dict[str, str]], arm: str, seeds: list[str]) -> dict[str, float]:
-    error, seconds = _curve(rows, arm, seeds)[0]
-    return {"error": error, "cpu_seconds": seconds}
+    error, seconds = _curve(rows, USUAL, seeds)[0]
+    return {**found, USUAL: {"error": error, "cpu_seconds": seconds}}
 
 
 def _ratio(rows: list[dict[str, str]], arm: str, seeds: list[str]) -> float:

@@ -10,6 +10,8 @@ from typing import Any
 
 from bam_search.files import write
 
+Rows = list[dict[str, str]]
+
 
 def deliver(found: Mapping[str, Any], out: Path | None) -> None:
     """Print the figures as JSON, and write them to `out` if there is one."""
@@ -23,14 +25,19 @@ def keep(found: Mapping[str, Any], out: Path | None) -> None:
         write(out, json.dumps(found, indent=2) + "\n")
 
 
+def rows_of(path: Path) -> Rows:
+    """The rows of a table."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def rows_done(
     path: Path, columns: Sequence[str], conditions: Sequence[str]
 ) -> set[tuple[str, ...]]:
     """The values of `conditions` in the rows of a table; a new table gets its header."""
     if not path.exists():
         append_row(path, columns)
-    with path.open(newline="") as file:
-        return {tuple(row[name] for name in conditions) for row in csv.DictReader(file)}
+    return {tuple(row[name] for name in conditions) for row in rows_of(path)}
 
 
 def append_row(path: Path, row: Sequence[object]) -> None:

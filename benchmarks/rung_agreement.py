@@ -32,8 +32,8 @@ from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
-from benchmarks.agreement import long_draws, rows_of, short_draws
-from benchmarks.results import deliver
+from benchmarks.agreement import long_draws, short_draws, short_values
+from benchmarks.results import deliver, rows_of
 from benchmarks.rungs import ALL, SHARED
 
 CANDIDATES = 24
@@ -123,14 +123,6 @@ def cpu_seconds(rows: pd.DataFrame, rung: str) -> float:
     return round(float(own + sum(shared) / CANDIDATES), 2)
 
 
-def _seeds(rows: pd.DataFrame) -> Mapping[str, Mapping[str, float]]:
-    """The values of a score by placement and seed."""
-    table: dict[str, dict[str, float]] = {}
-    for row in rows.itertuples():
-        table.setdefault(str(row.placement), {})[str(row.seed)] = float(str(row.value))
-    return table
-
-
 def compare(
     rows: pd.DataFrame, long: Mapping[str, np.ndarray], space: SearchSpace, sites: Sites
 ) -> dict[str, Any]:
@@ -140,7 +132,7 @@ def compare(
     parameters = np.broadcast_to(_parameters(placements, space, sites), truth.shape)
     rng = np.random.default_rng(0)
     scores = rows[rows.placement.isin(placements)].groupby(["rung", "predictor"])
-    seen = {name: _seeds(of) for name, of in scores}
+    seen = {name: short_values(of.to_dict("records"), "value") for name, of in scores}
     drawn = {name: short_draws(values, placements, rng) for name, values in seen.items()}
     # More parameters are predicted to be better.
     drawn["parameters", "fewer"] = -parameters

@@ -54,10 +54,9 @@ from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 from bam_search.tasks.classification.on_device import NO_LABEL
 from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.recipe import Recipe
-from benchmarks.agreement import rows_of
 from benchmarks.placement_table import agree, held_apart
 from benchmarks.recipes import HELD_OUT, SIZE, about
-from benchmarks.results import append_row, rows_done
+from benchmarks.results import append_row, rows_done, rows_of
 
 CONDITIONS = ("space", "rung", "placement", "seed")
 COLUMNS = (*CONDITIONS, "predictor", "value", "cpu_seconds")

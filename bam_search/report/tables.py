@@ -104,10 +104,11 @@ def validation_text(record: Record) -> str:
 
 def finalist_table(findings: Findings) -> pd.DataFrame:
     """The finalists as text, the cheapest first."""
-    return pd.DataFrame([_finalist_row(findings, finalist) for finalist in findings.finalists])
+    times = measured_times(findings.records)
+    return pd.DataFrame([_finalist_row(findings, one, times) for one in findings.finalists])
 
 
-def _finalist_row(findings: Findings, finalist: Finalist) -> dict[str, str]:
+def _finalist_row(findings: Findings, finalist: Finalist, times: Sequence[str]) -> dict[str, str]:
     record, test, metric = finalist.record, finalist.test, finalist.record.metric
     interval = ""
     if test.low is not None and test.high is not None:
@@ -123,9 +124,14 @@ def _finalist_row(findings: Findings, finalist: Finalist) -> dict[str, str]:
         **{f"mean test {title}": text for title, text in further_texts(record).items()},
         "to expect": metric.text(findings.finals.expected(record)),
         "on the front": front_text(finalist),
-        **{f"{title}, %": f"{record.objective(key):+.2f}" for key, title in AXES.items()},
-        **{f"{TIMES[key]}, %": time_text(record, key) for key in measured_times(findings.records)},
+        **_cost_texts(record, times),
     }
+
+
+def _cost_texts(record: Record, times: Sequence[str]) -> dict[str, str]:
+    """A record's overheads by title, and those of its times that were measured of any."""
+    counts = {f"{title}, %": f"{record.objective(key):+.2f}" for key, title in AXES.items()}
+    return {**counts, **{f"{TIMES[key]}, %": time_text(record, key) for key in times}}
 
 
 def measured_times(records: Sequence[Record]) -> list[str]:
@@ -189,7 +195,7 @@ def ablation_table(findings: Findings) -> pd.DataFrame:
 
 def budget_table(findings: Findings) -> pd.DataFrame:
     """What is recommended within each overhead budget."""
-    rows = []
+    rows, times = [], measured_times(findings.records)
     for answer in findings.answers:
         found, metric = answer.recommendation, answer.record.metric
         row = {
@@ -197,11 +203,7 @@ def budget_table(findings: Findings) -> pd.DataFrame:
             "overhead": answer.question,
             "placement": answer.record.label,
             f"test {metric.title}, to expect": metric.text(found.expected),
-            **{f"{title}, %": f"{found.record.objective(key):+.2f}" for key, title in AXES.items()},
-            **{
-                f"{TIMES[key]}, %": time_text(found.record, key)
-                for key in measured_times(findings.records)
-            },
+            **_cost_texts(found.record, times),
             "minus no attention": "" if found.baseline is None else difference_text(found.baseline),
         }
         rows.append(row)

@@ -24,6 +24,15 @@ Memory comes in large pages, and stays with the process for the next step.
 """
 
 
+def set_for_children(**more: str) -> None:
+    """Give processes that this one starts the environment of MEMORY, and `more`.
+
+    It is read as a process starts, so it reaches these alone. What is set already stays.
+    """
+    for name, value in {**MEMORY, **more}.items():
+        os.environ.setdefault(name, value)
+
+
 @dataclass(frozen=True)
 class Device:
     """Where candidates train.

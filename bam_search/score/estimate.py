@@ -4,7 +4,6 @@ Also the most expensive placement of a choice space, which is what is measured.
 """
 
 import multiprocessing
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +19,7 @@ from bam_search.model.start import SCRATCH, Start
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
-from bam_search.score.device import MEMORY, Device, cores, samples_for, using_threads
+from bam_search.score.device import Device, cores, samples_for, set_for_children, using_threads
 from bam_search.score.step import TrainingStep
 from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement
@@ -118,8 +117,7 @@ def speeds(probes: Sequence[Probe], workers: int, threads: int) -> Speeds:
 
 
 def _in_processes(probes: Sequence[Probe], beside: int, threads: int) -> Speeds:
-    for name, value in MEMORY.items():  # as workers have it
-        os.environ.setdefault(name, value)
+    set_for_children()  # as workers have it
     began = time.perf_counter()
     with ProcessPoolExecutor(beside, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(_one_after_another, probes, threads) for _ in range(beside)]

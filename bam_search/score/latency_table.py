@@ -51,7 +51,7 @@ class LatencyTable:
 
     def overhead(self, key: str, placement: Placement, sites: Mapping[str, Site]) -> float:
         """What a placement adds, in percent: the sum over its sites."""
-        return sum(self.increment(key, sites[name], choice) for name, choice in placement.choices)
+        return _sum(self.added[key], placement, sites)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,10 +178,13 @@ def _scale(network: Network, setting: LatencySetting, alone: Alone) -> float:
     for placement in _placements(network.choices):
         found = latency(network.make(placement), network.base, setting, setting.pairs // 2)
         taken += 100 * (found.ratio - 1)
-        expected += sum(
-            alone[name][_text(network.sites[name], choice)] for name, choice in placement.choices
-        )
+        expected += _sum(alone, placement, network.sites)
     return taken / expected if taken > 0 and expected > 0 else 1.0
+
+
+def _sum(added: Alone, placement: Placement, sites: Mapping[str, Site]) -> float:
+    """What a placement adds, as the sum over its sites."""
+    return sum(added[name][_text(sites[name], choice)] for name, choice in placement.choices)
 
 
 def _placements(choices: Mapping[str, Sequence[Choice]]) -> Iterable[Placement]:

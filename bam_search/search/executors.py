@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from bam_search.errors import RunError, last_line
-from bam_search.score.device import MEMORY, claim, trainings_beside
+from bam_search.score.device import claim, set_for_children, trainings_beside
 from bam_search.score.evaluate import (
     ATTEMPTS,
     Experiment,
@@ -96,10 +96,7 @@ class _Pool:
         # Otherwise the first worker's start would start it in that worker's thread, and unblock
         # the signals there.
         multiprocessing.resource_tracker.ensure_running()
-        # Read as a process starts, so these reach the workers alone.
-        compiling = {"TORCHINDUCTOR_COMPILE_THREADS": str(experiment.threads)}
-        for name, value in {**MEMORY, **compiling}.items():
-            os.environ.setdefault(name, value)
+        set_for_children(TORCHINDUCTOR_COMPILE_THREADS=str(experiment.threads))
         self._threads = [
             threading.Thread(target=self._serve, args=(number,), daemon=True)
             for number in range(workers)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bam_search.errors import UserError
 from bam_search.model.load import Inputs
+from bam_search.tasks.bootstrap import resamples
 from bam_search.tasks.metric import Metric
 from bam_search.tasks.outputs import Model, Outputs
 from bam_search.tasks.reading import Reading
@@ -23,7 +24,6 @@ from bam_search.tasks.task import Dataset, Gallery, Measured, Source, Split
 
 MEASURED = 128
 """Samples that are measured at a time, at most."""
-RESAMPLES = 200
 
 PerSample = Callable[[Tensor, Tensor], Tensor]
 """Of the outputs (B, ...) in float32 and the targets (B, ...): a number, or numbers, a sample."""
@@ -311,6 +311,5 @@ class SampleTally:
         """The value of all samples, with a standard error by bootstrap."""
         table, value = self.table.double().cpu().numpy(), self.samples.task.value
         n, scores = len(table), table[:, 1:]
-        drawn = np.random.default_rng(n).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-        spread = value(drawn @ scores / n).std(ddof=1)
+        spread = value(resamples(n) @ scores / n).std(ddof=1)
         return Measured(float(value(scores.mean(0))), float(table[:, 0].mean()), float(spread))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bam_search.errors import UserError
+from bam_search.tasks.bootstrap import RESAMPLES
 from bam_search.tasks.detection import matching
 from bam_search.tasks.detection.average_precision import (
     KINDS,
-    RESAMPLES,
     average_precision,
     precisions,
 )

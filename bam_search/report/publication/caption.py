@@ -33,17 +33,18 @@ TOOL = """\
 def figure_caption(context: ReportContext, findings: Findings, costs: Sequence[str] = ()) -> str:
     """The caption of the figure: what it shows, how it was measured, and on what."""
     overview = _tested(findings)
+    costs = costs or overview.axes
     return _joined(
         [
             *_warnings(context),
-            f"{_metric(findings)} against the overhead in {_costs(costs or overview.axes)}, of "
+            f"{_metric(findings)} against the overhead in {_costs(costs)}, of "
             f"{_what(context, findings)}",
             f"Points are hierarchical means over {_seeds(overview)}; bars are {VERDICT_LEVEL:.0%} "
             f"credible intervals of the difference to {overview.baseline.label} (dashed), paired "
             "by seed; the line is the Pareto front of the means",
             *_ring(overview),
             *tags_words(record for record in (overview.recommended, overview.best) if record),
-            *_how(context, findings, costs or overview.axes),
+            *_how(context, findings, costs),
         ]
     )
 

@@ -178,11 +178,10 @@ def _first(pictures: Pictures, problems: Sequence[str]) -> str:
 def _notes(data: Labelled) -> tuple[str, ...]:
     """Lines about the pictures' sizes, their classes, and pictures in both parts."""
     facts, names = data.pictures.facts, data.pictures.names
-    both = np.concatenate([data.train.index, data.test.index])
-    trained = {row.tobytes() for row in facts.hashes[data.train.index]}
-    twice = [names[i] for i in data.test.index if facts.hashes[i].tobytes() in trained]
+    train, test = data.train.index, data.test.index
+    both = np.concatenate([train, test])
     return (
         sizes_words(facts.sizes[both]),
         *class_notes(data.train.y, data.test.y, data.classes),
-        *twice_notes(twice),
+        *twice_notes(facts.hashes, names, train, test),
     )

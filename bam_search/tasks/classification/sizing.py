@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bam_search.tasks.pictures.measured import ROOM
-from bam_search.tasks.pictures.sizes import Size, text
+from bam_search.tasks.pictures.sizes import Size, size_of, text
 from bam_search.tasks.reading import Reading
 
 ROOMY = 64
@@ -58,7 +58,7 @@ def stored(working: Size, sizes: np.ndarray) -> Size:
 
 
 def _chosen(sizes: np.ndarray, largest: int) -> tuple[Size, str]:
-    first, median = _size(sizes[0]), round(float(np.median(sizes.min(1))))
+    first, median = size_of(sizes[0]), round(float(np.median(sizes.min(1))))
     same = bool((sizes == sizes[0]).all())
     if same and max(first) <= largest:
         return first, "the pictures' own size"
@@ -66,8 +66,3 @@ def _chosen(sizes: np.ndarray, largest: int) -> tuple[Size, str]:
     if median <= largest:
         return (median, median), shorter
     return (largest, largest), f'{shorter}, and data.size = "auto" takes at most {largest} here'
-
-
-def _size(sides: np.ndarray) -> Size:
-    height, width = map(int, sides)
-    return height, width

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bam_search.errors import UserError
-from bam_search.tasks.detection.samples import objects_of
-from bam_search.tasks.pictures.sizes import text
+from bam_search.tasks.detection.samples import objects_of, offsets_of, pictures_of
+from bam_search.tasks.pictures.sizes import size_of, text
 from bam_search.words import counted
 
+NO_AREA = "no width or no height"
+OVER = "over the border of the picture"
 ROUNDING = 1.0
 """Pixels over the border that nobody is told of: tools count pixels from 0 or from 1."""
 
@@ -48,7 +50,7 @@ class Annotated:
     @property
     def picture(self) -> np.ndarray:
         """(M,) int64: the number of the picture of each object."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        return pictures_of(self.offsets)
 
     def place(self, number: int) -> str:
         """Where the object of this number is annotated."""
@@ -86,11 +88,6 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def offsets_of(counts: np.ndarray) -> np.ndarray:
-    """(N + 1,) int64: where the objects of each picture begin, of which there are `counts`."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
 def joined(tables: Sequence[Annotated]) -> Annotated:
     """Some annotated pictures, and after them the next ones."""
     return Annotated(
@@ -122,7 +119,10 @@ def checked(data: Annotated, sizes: np.ndarray) -> tuple[Annotated, tuple[str, .
     if outside.any():
         raise _outside(kept, sizes, int(outside.argmax()))
     over = np.abs(clipped - kept.boxes).max(1, initial=0) > ROUNDING
-    notes = (*_dropped(data, ~has_area), *_over(kept, over))
+    notes = (
+        *_told(data, ~has_area, "dropped", f"has {NO_AREA}", f"have {NO_AREA}"),
+        *_told(kept, over, "clipped", f"reaches {OVER}", f"reach {OVER}"),
+    )
     return replace(kept, boxes=clipped), notes
 
 
@@ -132,8 +132,8 @@ def _check_declared(data: Annotated, sizes: np.ndarray) -> None:
     if not wrong.any():
         return
     number = int(wrong.argmax())
-    said, found = (_size(some[number]) for some in (data.declared, sizes))
-    is_turned = said == _size(sizes[number, ::-1])
+    said, found = (text(size_of(some[number])) for some in (data.declared, sizes))
+    is_turned = said == text(size_of(sizes[number, ::-1]))
     turned = "; if its EXIF data turn it, save it upright" if is_turned else ""
     raise UserError(
         f"{data.places[number]} says that {data.paths[number]} is {said} px, height x width, "
@@ -154,41 +154,28 @@ def _check_finite(data: Annotated) -> None:
 
 def _outside(data: Annotated, sizes: np.ndarray, number: int) -> UserError:
     picture = int(data.picture[number])
+    size = text(size_of(sizes[picture]))
     return UserError(
         f"{data.place(number)}: its box {corners(data.boxes[number])} (x1, y1, x2, y2) lies "
-        f"outside of {data.paths[picture]}, which is {_size(sizes[picture])} px, height x width",
+        f"outside of {data.paths[picture]}, which is {size} px, height x width",
         "mend or remove it; boxes that reach over the border are clipped",
     )
 
 
-def _dropped(data: Annotated, wrong: np.ndarray) -> Iterator[str]:
-    if wrong.any():
-        verb = "has" if wrong.sum() == 1 else "have"
+def _told(data: Annotated, chosen: np.ndarray, what: str, one: str, several: str) -> Iterator[str]:
+    """Yield a line about the `chosen` boxes, if there are any: `what` was done with them, and why.
+
+    `one` and `several` say why of a single box, and of more.
+    """
+    n = int(chosen.sum())
+    if n:
+        number = int(chosen.argmax())
         yield (
-            f"dropped: {counted(int(wrong.sum()), 'box')} that {verb} "
-            f"no width or no height{_such(data, wrong)}"
+            f"{what}: {counted(n, 'box')} that {one if n == 1 else several}, "
+            f"such as {corners(data.boxes[number])} in {data.place(number)}"
         )
-
-
-def _over(data: Annotated, over: np.ndarray) -> Iterator[str]:
-    if over.any():
-        verb = "reaches" if over.sum() == 1 else "reach"
-        yield (
-            f"clipped: {counted(int(over.sum()), 'box')} that {verb} "
-            f"over the border of the picture{_such(data, over)}"
-        )
-
-
-def _such(data: Annotated, chosen: np.ndarray) -> str:
-    number = int(chosen.argmax())
-    return f", such as {corners(data.boxes[number])} in {data.place(number)}"
 
 
 def corners(box: np.ndarray) -> str:
     """'504 337 504 337'."""
     return " ".join(f"{value:g}" for value in box)
-
-
-def _size(sides: np.ndarray) -> str:
-    height, width = map(int, sides)
-    return text((height, width))

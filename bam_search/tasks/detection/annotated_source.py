@@ -184,5 +184,4 @@ def _notes(ready: _Ready, train: np.ndarray, test: np.ndarray, sized: Sizing) ->
     yield sizes_words(facts.sizes[both])
     yield from object_notes(data, train, test, ready.classes)
     yield from scale_notes(data, facts.sizes.astype(np.int64), both, sized.size)
-    trained = {row.tobytes() for row in facts.hashes[train]}
-    yield from twice_notes([data.paths[i] for i in test if facts.hashes[i].tobytes() in trained])
+    yield from twice_notes(facts.hashes, data.paths, train, test)

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bam_search.errors import UserError
+from bam_search.tasks.bootstrap import resamples
 from bam_search.tasks.detection.matching import OVERLAPS, Detections, Matches, match
 from bam_search.tasks.detection.samples import DetectionSamples
 from bam_search.tasks.task import Measured
 
-RESAMPLES = 200
-"""Of the images: their standard deviation is known to 5 %."""
 AT_A_TIME = 2_000_000
 """Weights of detections that are in memory at a time."""
 
@@ -89,11 +88,11 @@ def average_precision(
     once = np.ones((1, len(samples)))
     values = precisions(matches, once, wanted.recalls)[0]
     weights = _resamples(matches.objects.sum(0))
-    resamples = precisions(matches, weights, wanted.recalls)[:, : wanted.overlaps]
+    resampled = precisions(matches, weights, wanted.recalls)[:, : wanted.overlaps]
     of_class = values[: wanted.overlaps].mean(0)
     return AveragePrecision(
         _mean(values[: wanted.overlaps]),
-        100 * np.nanmean(resamples, axis=(1, 2)),
+        100 * np.nanmean(resampled, axis=(1, 2)),
         dict(_further(matches, wanted)),
         tuple(None if np.isnan(value) else 100 * float(value) for value in of_class),
         tuple(matches.objects.sum(1).tolist()),
@@ -105,8 +104,7 @@ def _resamples(objects: np.ndarray) -> np.ndarray:
 
     `objects` are how many each has; a resample without any has no value and is left out.
     """
-    n = len(objects)
-    drawn = np.random.default_rng(n).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    drawn = resamples(len(objects))
     return drawn[drawn @ objects > 0].astype(float)
 
 

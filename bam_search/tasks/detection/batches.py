@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bam_search.model.detector import Target
-from bam_search.tasks.detection.samples import DetectionSamples
+from bam_search.tasks.detection.samples import DetectionSamples, pictures_of
 from bam_search.tasks.pictures.normalisation import Normalisation
 from bam_search.tasks.pictures.on_device import CroppedPixels
 from bam_search.tasks.pictures.plan import EpochPlan, Frame
@@ -36,7 +36,7 @@ class Objects:
     def of(cls, samples: DetectionSamples, device: str) -> "Objects":
         """The objects of all pictures, on the device."""
         n, kept = len(samples), ~samples.ignore
-        picture = np.repeat(np.arange(n), np.diff(samples.offsets))[kept]
+        picture = pictures_of(samples.offsets)[kept]
         counts = np.bincount(picture, minlength=n)
         place = np.arange(len(picture)) - np.repeat(np.cumsum(counts) - counts, counts)
         most = max(1, int(counts.max()))

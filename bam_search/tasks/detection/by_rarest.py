@@ -3,7 +3,7 @@
 import numpy as np
 
 from bam_search.errors import UserError
-from bam_search.tasks.detection.samples import DetectionSamples
+from bam_search.tasks.detection.samples import DetectionSamples, pictures_of
 from bam_search.tasks.split import SplitSizes, stratified_order
 from bam_search.tasks.task import Dataset, Split
 from bam_search.words import counted
@@ -31,7 +31,7 @@ def rarest_classes(samples: DetectionSamples) -> np.ndarray:
     Objects to ignore do not count.
     """
     wanted = ~samples.ignore
-    picture = np.repeat(np.arange(len(samples)), np.diff(samples.offsets))[wanted]
+    picture = pictures_of(samples.offsets)[wanted]
     labels = samples.labels[wanted]
     has = np.zeros((len(samples), int(labels.max(initial=0)) + 1), bool)
     has[picture, labels] = True

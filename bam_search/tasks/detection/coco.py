@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from bam_search.errors import UserError, first_line, nearest
-from bam_search.tasks.detection.annotated import Annotated, Found, joined, offsets_of
+from bam_search.tasks.detection.annotated import Annotated, Found, joined
 from bam_search.tasks.detection.parts import NAMES, part_words, roles
+from bam_search.tasks.detection.samples import offsets_of
 from bam_search.tasks.pictures.walk import folders_in
 
 ANNOTATIONS = "annotations"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bam_search.errors import UserError
-from bam_search.tasks.detection.samples import DetectionSamples
+from bam_search.tasks.detection.samples import DetectionSamples, pictures_of
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 """The intersections over unions at which COCO matches: 0.5, 0.55, ..., 0.95."""
@@ -75,7 +75,7 @@ def match(
     labels = found.labels[rows, columns]
     boxes = found.boxes[rows, columns].astype(np.float64)
     scores = found.scores[rows, columns].astype(np.float64)
-    image = np.repeat(np.arange(len(samples)), np.diff(samples.offsets))
+    image = pictures_of(samples.offsets)
     truth = _dataset(len(samples), classes, image, samples.boxes, samples.labels)
     for one, ignore in zip(truth["annotations"], samples.ignore.tolist(), strict=True):
         one["iscrowd"] = int(ignore)

@@ -82,9 +82,19 @@ class DetectionSamples:
         return DetectionSamples(pixels, boxes, labels, ignore, offsets, sizes)
 
 
+def pictures_of(offsets: np.ndarray) -> np.ndarray:
+    """(M,) int64: the number of the picture of each object."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def offsets_of(counts: np.ndarray) -> np.ndarray:
+    """(N + 1,) int64: where the objects of each picture begin, of which there are `counts`."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
 def objects_of(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The objects of the pictures at `index`, (m,) int64, and the offsets of these pictures."""
     counts = np.diff(offsets)[index]
-    taken = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    taken = offsets_of(counts)
     # Within each picture's run the objects follow one another.
     return np.repeat(offsets[:-1][index] - taken[:-1], counts) + np.arange(taken[-1]), taken

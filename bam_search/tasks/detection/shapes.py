@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from bam_search.model.load import Inputs
-from bam_search.tasks.detection.annotated import offsets_of
-from bam_search.tasks.detection.samples import DetectionSamples
+from bam_search.tasks.detection.samples import DetectionSamples, offsets_of
 from bam_search.tasks.pictures.pixels import Pixels
 from bam_search.tasks.task import Dataset, Source
 

@@ -19,8 +19,9 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from bam_search.errors import UserError, first_line, nearest
-from bam_search.tasks.detection.annotated import Annotated, Found, offsets_of
+from bam_search.tasks.detection.annotated import Annotated, Found
 from bam_search.tasks.detection.parts import NAMES, part_words, roles
+from bam_search.tasks.detection.samples import offsets_of
 from bam_search.tasks.pictures.walk import folders_in, is_picture
 from bam_search.words import counted
 

@@ -15,6 +15,12 @@ def text(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
+def size_of(sides: np.ndarray) -> Size:
+    """(H, W) of a row of sizes."""
+    height, width = map(int, sides)
+    return height, width
+
+
 def whole_sizes(sizes: np.ndarray, size: Size) -> np.ndarray:
     """(N, 2) int64: the height and width of pictures of `sizes`, scaled to lie inside `size`.
 
@@ -27,16 +33,24 @@ def whole_sizes(sizes: np.ndarray, size: Size) -> np.ndarray:
 def sizes_words(sizes: np.ndarray) -> str:
     """A line about the sizes of pictures, (N, 2): height and width."""
     by_area = sizes[np.argsort(sizes.astype(np.int64).prod(1), kind="stable")]
-    least, most = (text((int(h), int(w))) for h, w in (by_area[0], by_area[-1]))
+    least, most = (text(size_of(sides)) for sides in (by_area[0], by_area[-1]))
     if (sizes == sizes[0]).all():
         return f"all pictures are {least} px"
-    middle = text((int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))))
+    middle = text(size_of(np.median(sizes, 0)))
     return f"pictures are {least} to {most} px, height x width; the median is {middle}"
 
 
-def twice_notes(names: Sequence[str]) -> Iterator[str]:
-    """Yield a line about the test pictures of these names, which are training pictures too."""
-    if names:
-        verb = "is a training picture" if len(names) == 1 else "are training pictures"
-        pictures = counted(len(names), "test picture")
-        yield f"{pictures} {verb} too, byte for byte, such as {names[0]}"
+def twice_notes(
+    hashes: np.ndarray, names: Sequence[str], train: np.ndarray, test: np.ndarray
+) -> Iterator[str]:
+    """Yield a line about the pictures that train and test, if there are any.
+
+    `hashes` are of the contents of all pictures, `names` their names; `train` and `test` the
+    numbers of those in each part.
+    """
+    trained = {row.tobytes() for row in hashes[train]}
+    twice = [names[i] for i in test if hashes[i].tobytes() in trained]
+    if twice:
+        verb = "is a training picture" if len(twice) == 1 else "are training pictures"
+        pictures = counted(len(twice), "test picture")
+        yield f"{pictures} {verb} too, byte for byte, such as {twice[0]}"
