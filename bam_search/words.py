@@ -17,6 +17,12 @@ def counted_range(counts: Sequence[int], noun: str) -> str:
     return f"{least:,} to {most:,} {noun}s"
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first of some names, and how many more there are: 'a, b and 3 more'."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def duration(seconds: float) -> str:
     """Return a time in the unit that a person would use: '2.5 hours', '40 min', '12 s'."""
     for name, unit in (("days", 86_400), ("hours", 3600), ("min", 60)):

@@ -130,9 +130,10 @@ def test_a_model_of_the_users_own_is_searched_without_touching_the_package(
     (tmp_path / "elsewhere" / "mine.py").write_text(MINE)
     words = command(small_npz, "--space", "elsewhere/mine.py:MyNet", "--trials", 6, "--workers", 1)
     _, err = here(words, monkeypatch, capsys)
-    assert re.fullmatch(
-        r"placement: the \w+ variant runs on .*; about [\d.]+ (s|min) in all", err.splitlines()[0]
-    )
+    first, second, third = err.splitlines()[:3]
+    assert re.fullmatch(r"placement: the \w+ variant runs on .*; data: .*", first)
+    assert second == "measuring how fast this device trains ..."
+    assert re.fullmatch(r"about [\d.]+ (s|min) in all", third)
     records = table(tmp_path / "reports" / "placement")
     assert list(records["placement"][:4]) == [
         "none",

@@ -23,7 +23,7 @@ from bam_search.analysis.recommendation import (
     recommend,
     to_ablate,
 )
-from bam_search.analysis.statistics import Mean
+from bam_search.analysis.statistics import Mean, rank_correlation
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import Record, costs_of, main_records
 from bam_search.tasks.metric import Metric
@@ -135,6 +135,8 @@ class Findings:
         overview: all that was tested, on one scale; None if nothing was.
         stopping: what the rungs did; None if there are none.
         latencies: how well latencies were predicted; empty where the study predicts none.
+        foresight: Kendall's tau of what the search saw of the finalists and what they were tested
+            with; None of too few.
     """
 
     metric: Metric
@@ -154,6 +156,7 @@ class Findings:
     overview: Overview | None
     stopping: Stopping | None
     latencies: tuple[Prediction, ...]
+    foresight: Mean | None
 
     @classmethod
     def of(cls, records: Sequence[Record], context: StudyContext) -> "Findings":
@@ -188,6 +191,7 @@ class Findings:
             ),
             stopping=stopping(main, front),
             latencies=predictions(records),
+            foresight=_foresight(records, finals),
         )
 
     @property
@@ -250,6 +254,13 @@ def _checks(ablations: Sequence[ComparedTo], effects: SiteEffects | None) -> tup
             effect = by_place.get((site, whole[site].module))
             checks.append(SiteCheck(site, ablation, effect))
     return tuple(checks)
+
+
+def _foresight(records: Sequence[Record], finals: FinalMetrics) -> Mean | None:
+    """How the search's scores rank the finalists that it has trained, beside their tests."""
+    both = [record for record in records if record.complete and record.is_tested]
+    tests = [record.metric.minimised(finals.means[record.number].mean) for record in both]
+    return rank_correlation([record.score for record in both], tests)
 
 
 def _finalists(

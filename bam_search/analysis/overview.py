@@ -6,7 +6,7 @@ are of, so that no two numbers of an overview can contradict each other.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
 from bam_search.analysis.recommendation import TITLES, expected_front
@@ -62,6 +62,11 @@ class Overview:
         """The standing of a tested record."""
         return next(one for one in self.standings if one.record is record)
 
+    def compared_to(self, baseline: Record, finals: FinalMetrics) -> "Overview":
+        """The same with differences to another tested record."""
+        records = [one.record for one in self.standings]
+        return replace(self, baseline=baseline, standings=_standings(records, baseline, finals))
+
 
 def overview(
     records: Sequence[Record],
@@ -84,10 +89,7 @@ def overview(
     tested.sort(key=lambda one: ([one.final_cost(key) for key in by], one.number))
     known = [axis for axis in TITLES if _is_known(axis, tested)]
     return Overview(
-        standings=tuple(
-            Standing(record, finals.expected(record), _beside(record, baseline, finals))
-            for record in tested
-        ),
+        standings=_standings(tested, baseline, finals),
         baseline=baseline,
         recommended=recommended,
         best=best,
@@ -95,6 +97,15 @@ def overview(
         random_beside=_beside(recommended, best_random, finals),
         axes=tuple(axis for axis in axes if axis in known)[-2:],
         fronts={axis: tuple(expected_front(tested, finals, (axis,))) for axis in known},
+    )
+
+
+def _standings(
+    records: Sequence[Record], baseline: Record, finals: FinalMetrics
+) -> tuple[Standing, ...]:
+    return tuple(
+        Standing(record, finals.expected(record), _beside(record, baseline, finals))
+        for record in records
     )
 
 

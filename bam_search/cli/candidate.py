@@ -13,14 +13,14 @@ import click
 from torch import nn
 
 from bam_search.cli.progress import steps
-from bam_search.errors import UserError, nearest
+from bam_search.errors import UserError
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import build, sites_of, start_of
 from bam_search.model.load import Inputs, load
 from bam_search.model.start import SCRATCH, Start, StartPlan
 from bam_search.report.page import PAGE
 from bam_search.report.payload import read
-from bam_search.report.tables import read_records
+from bam_search.report.tables import called, read_records
 from bam_search.score.context import TrainingContext
 from bam_search.score.device import Device, choose
 from bam_search.search.store import MODULE_FILES_KEY, SOURCE_KEY, STUDY_FILE
@@ -93,14 +93,7 @@ def tag_of(folder: Path, name: str) -> str:
 
     Raises UserError if there is none.
     """
-    tags: dict[str, str] = {}
-    for record in read_records(folder):
-        tags |= {record.tag: record.tag, record.name or record.tag: record.tag}
-    tag = tags.get(name.removeprefix("#"))
-    if tag is None:
-        hint = nearest(name, tags) if tags else "it has none"
-        raise UserError(f"{folder} has no candidate {name!r}", hint)
-    return tag
+    return called(read_records(folder), name, folder).tag
 
 
 def find(folder: Path, tag: str, modules: Mapping[str, str]) -> Candidate:

@@ -16,7 +16,7 @@ from bam_search.model.detector import is_detector
 from bam_search.model.load import Inputs, load
 from bam_search.model.trace import Shape
 from bam_search.score.context import uses_bf16
-from bam_search.score.cost import COUNTS, Cost, count, overheads
+from bam_search.score.cost import COUNTS, UNCOUNTED, Cost, count, overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.detector_parts import PartCost
 from bam_search.score.device import choose
@@ -205,12 +205,12 @@ def print_table(rows: Iterator[Row]) -> None:
             for part in row.parts:
                 click.echo(f"{row.space:24} {part.text} conv+fc")
         overhead = overheads(row.cost, row.base)
-        counts = " ".join(f"{getattr(row.cost, key):14,} {overhead[key]:+7.2f}" for key in HEADS)
+        counts = " ".join(f"{getattr(row.cost, key):14,} {overhead[key]:+z7.2f}" for key in HEADS)
         click.echo(f"{row.space:24} {row.written:28} {counts}")
         if row.measured:
             click.echo(f"{'':24} {_measured_line(row.measured)}")
         uncounted |= set(row.cost.uncounted)
-    click.echo(f"not counted: {', '.join(sorted(uncounted)) or 'nothing'}")
+    click.echo(f"{UNCOUNTED}: {', '.join(sorted(uncounted)) or 'none'}")
 
 
 def _object(row: Row) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def _measured_line(measured: Measured) -> str:
 def _overhead(timed: Latency) -> str:
     """'+72.1 % (95 % interval +70.0 to +75.2)'."""
     over, low, high = (100 * (ratio - 1) for ratio in (timed.ratio, timed.low, timed.high))
-    return f"{over:+.1f} % (95 % interval {low:+.1f} to {high:+.1f})"
+    return f"{over:+z.1f} % (95 % interval {low:+z.1f} to {high:+z.1f})"
 
 
 def _audit(space: SearchSpace, sites: Sites, placement: Placement, cost: Cost) -> None:

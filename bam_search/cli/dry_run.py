@@ -11,13 +11,15 @@ from bam_search.config import flat
 from bam_search.running.forecast import Forecast, calibrate, forecast, sizes, told
 from bam_search.running.plan import for_each, plan_lines, planned
 from bam_search.running.prepare import Request, ResolvedRun, one_per_space, resolve_run
-from bam_search.score.cost import UNITS, Cost, overhead
+from bam_search.score.cost import UNCOUNTED, UNITS, Cost, overhead
 from bam_search.score.estimate import most_expensive
 from bam_search.search.workload import trainings
-from bam_search.words import counted, duration
+from bam_search.words import counted, duration, listed
 
 AT_LEAST = 1.0
 """Seconds for which each speed is measured."""
+MOST_SITES = 24
+"""More sites than these are not named."""
 
 
 def print_dry_run(request: Request) -> int:
@@ -45,6 +47,7 @@ def _show(request: Request) -> None:
         f"\nspace {ready.space.name}: {len(choice_space.sites)} sites, "
         f"{choice_space.size:,} placements"
     )
+    click.echo(f"searched sites: {listed(list(choice_space.sites), MOST_SITES)}")
     _echo_costs(ready)
     click.echo("")
     if plan is None:
@@ -59,22 +62,23 @@ def _echo_costs(ready: ResolvedRun) -> None:
     backbone = ready.costs.base
     rows = dict(ready.references)
     rows["every site at its most expensive"] = most_expensive(ready.choice_space, ready.costs)
+    width = max(map(len, rows))
     click.echo(
-        f"\n{'':28} {'params':>12} {'overhead':>9} "
+        f"\n{'':{width}} {'params':>12} {'overhead':>9} "
         f"{'MACs conv+fc':>15} {'overhead':>9} {'MACs all':>15} {'overhead':>9}"
     )
     for name, placement in rows.items():
-        click.echo(_cost_line(name, ready.costs.cost(placement), backbone))
+        click.echo(f"{name:{width}} {_counts(ready.costs.cost(placement), backbone)}")
     if backbone.uncounted:
-        click.echo(f"not counted: {', '.join(backbone.uncounted)}")
+        click.echo(f"{UNCOUNTED}: {', '.join(backbone.uncounted)}")
 
 
-def _cost_line(name: str, cost: Cost, backbone: Cost) -> str:
+def _counts(cost: Cost, backbone: Cost) -> str:
     cells = []
     for key, width in (("params", 12), ("macs_conv_fc", 15), ("macs", 15)):
         count, without = getattr(cost, key), getattr(backbone, key)
-        cells.append(f"{count:{width},} {overhead(count, without, UNITS[key]):+7.2f} %")
-    return f"{name:28} " + " ".join(cells)
+        cells.append(f"{count:{width},} {overhead(count, without, UNITS[key]):+z7.2f} %")
+    return " ".join(cells)
 
 
 def _echo_time(ready: ResolvedRun, total: int, test: int) -> None:

@@ -136,7 +136,7 @@ def _snippet(candidate: Exported) -> str:
         value = f"{metric.with_unit(metric.text(record.val_metric))} validation {metric.name}"
     summary = (
         f"Candidate {record.tag} of a placement search on {space.name}: "
-        f"{value}, {record.params_overhead:+.2f} % parameters."
+        f"{value}, {record.params_overhead:+z.2f} % parameters."
     )
     written_by = (
         f"Written by bam_search {__version__}, which it needs. "

@@ -284,8 +284,6 @@ def run(
 
     # What is left in `flags` after this are keys of the study.
     options = RunOptions(**{field: flags.pop(field) for field in RunOptions.__dataclass_fields__})
-    if smoke and options.budget:
-        raise click.UsageError("--smoke is as short as it can be: it takes no --budget.")
     request = Request(
         study, device, assignments, _table(flags), options, progress=steps, smoke=smoke
     )
@@ -610,11 +608,17 @@ def figure(path: Path, out: Path, width: str, latex: bool, costs: tuple[str, ...
     help="main: the references, the recommended and the best one; tested: all that was tested.  "
     "[default: main; tested for --csv]",
 )
-def table(path: Path, form: str, rows: str | None) -> None:
+@click.option(
+    "--beside",
+    metavar="N",
+    help="The candidate that differences are to: 17, R3, 'SE in every block'.  "
+    "[default: no attention]",
+)
+def table(path: Path, form: str, rows: str | None, beside: str | None) -> None:
     """Print a study's table for a paper, with a caption."""
     from bam_search.cli import paper
 
-    paper.print_table(path, form, rows)
+    paper.print_table(path, form, rows, beside)
 
 
 @cli.command()

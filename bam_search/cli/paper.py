@@ -4,6 +4,7 @@ stdout gets the table or the figure's caption.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from bam_search.report.publication.caption import figure_caption
 from bam_search.report.publication.latex import figure_environment
 from bam_search.report.publication.table import FORMS
 from bam_search.report.publish import page_of
+from bam_search.report.tables import called
 
 
 def write_figure(path: Path, out: Path, width: str, latex: bool, costs: Sequence[str]) -> None:
@@ -41,13 +43,31 @@ def write_figure(path: Path, out: Path, width: str, latex: bool, costs: Sequence
     click.echo(figure_environment(out.name, caption, width) if latex else caption)
 
 
-def print_table(path: Path, form: str, rows: str | None) -> None:
-    """Print the table in one of FORMS. Raises UserError."""
-    if form == "bibtex" and rows is not None:
-        raise UserError("--rows goes with a table, and --bibtex prints none", "leave one away")
+def print_table(path: Path, form: str, rows: str | None, beside: str | None) -> None:
+    """Print the table in one of FORMS, with differences to the candidate `beside`.
+
+    None is no attention. Raises UserError.
+    """
+    for option, value in {"--rows": rows, "--beside": beside}.items():
+        if form == "bibtex" and value is not None:
+            raise UserError(f"{option} goes with a table, --bibtex prints none", "leave one away")
     context, findings = _read(path)
+    if beside is not None:
+        findings = _compared_to(findings, beside, path)
     is_all = form == "csv" if rows is None else rows == "tested"
     click.echo(FORMS[form](context, findings, is_all))
+
+
+def _compared_to(findings: Findings, name: str, path: Path) -> Findings:
+    """The findings with differences to the candidate of this name. Raises UserError."""
+    record = called(findings.records, name, path)
+    if findings.overview is None or not record.is_tested:
+        raise UserError(
+            f"--beside {name!r}: it was not tested, so there are no differences to it",
+            "only references and finalists are; `table --rows tested` lists them",
+        )
+    overview = findings.overview.compared_to(record, findings.finals)
+    return replace(findings, overview=overview)
 
 
 def _read(path: Path) -> tuple[ReportContext, Findings]:

@@ -142,7 +142,8 @@ def _test_text(record: Record) -> str:
 
 
 def _costs(record: Record) -> str:
-    return f"  params {record.params_overhead:+6.2f} %  MACs {record.macs_conv_fc_overhead:+6.2f} %"
+    params, macs = record.params_overhead, record.macs_conv_fc_overhead
+    return f"  params {params:+z6.2f} %  MACs {macs:+z6.2f} %"
 
 
 def _seconds(seconds: float | None) -> str:

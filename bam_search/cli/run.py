@@ -31,15 +31,19 @@ from bam_search.tasks.task import Dataset
 
 
 class Terminal:
-    """Tells a run on stderr; a bar and a moving status are shown on a terminal only."""
+    """Tells a run on stderr; on a terminal, with a bar and a moving status."""
 
     def say(self, line: str) -> None:
         """Print a line."""
         click.echo(line, err=True)
 
     def busy(self, what: str) -> AbstractContextManager[object]:
-        """Show `what` as long as the context lasts."""
-        return Console(stderr=True).status(what)
+        """Show `what` as long as the context lasts; without a terminal, say it once."""
+        console = Console(stderr=True)
+        if console.is_terminal:
+            return console.status(what)
+        self.say(f"{what} ...")
+        return nullcontext()
 
     def stage(self, stage: Stage) -> AbstractContextManager[OnResult]:
         """Print a line for each finished record of the stage."""

@@ -202,8 +202,8 @@ def _untold(beside: ComparedTo) -> str:
 def costs_words(record: Record) -> str:
     """'+1.55 % parameters, +0.30 % MACs, +26 % time as trained and +72 % time as deployed'."""
     words = [
-        f"{record.params_overhead:+.2f} % parameters",
-        f"{record.macs_conv_fc_overhead:+.2f} % MACs",
+        f"{record.params_overhead:+z.2f} % parameters",
+        f"{record.macs_conv_fc_overhead:+z.2f} % MACs",
     ]
     return _and([*words, *times_words(record)])
 
@@ -257,7 +257,7 @@ def _shown(overview: Overview) -> list[Standing]:
 
 def _row(findings: Findings, standing: Standing, scale: Scale) -> Row:
     record, beside, metric = standing.record, standing.beside, findings.metric
-    costs = [f"{record.params_overhead:+.2f}", f"{record.macs_conv_fc_overhead:+.2f}"]
+    costs = [f"{record.params_overhead:+z.2f}", f"{record.macs_conv_fc_overhead:+z.2f}"]
     times = [getattr(record, key) for key in measured_times(findings.records)]
     if times:
         costs.append(" · ".join("–" if time is None else f"{round(time):+}" for time in times))

@@ -13,7 +13,13 @@ from bam_search.report.class_table import class_table
 from bam_search.report.paper_table import paper_table
 from bam_search.report.payload import ReportContext, payload
 from bam_search.report.render import asset, render
-from bam_search.report.sentences import latency_lines, outcomes_line, stopped_lines, stopping_lines
+from bam_search.report.sentences import (
+    foresight_lines,
+    latency_lines,
+    outcomes_line,
+    stopped_lines,
+    stopping_lines,
+)
 from bam_search.report.tables import (
     ablation_table,
     budget_table,
@@ -75,7 +81,7 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
         defaults=_defaults(context.choice_space),
         has_curves=_has_curves(findings.records),
         stopping=stopping_lines(findings.stopping),
-        latencies=latency_lines(findings.latencies),
+        predicted=[*foresight_lines(findings.foresight), *latency_lines(findings.latencies)],
         stopped=stopped_lines(findings.records),
         failures=_failures(findings.records),
         about={**context.about, **_totals(findings)},

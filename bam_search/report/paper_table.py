@@ -114,4 +114,4 @@ def _our_difference(record: Record | None, first: Record | None, findings: Findi
         return f"{difference_text(compared)} on test"
     if record.val_metric is None or first.val_metric is None:
         return ""
-    return f"{record.val_metric - first.val_metric:+.1f} on validation"
+    return f"{record.val_metric - first.val_metric:+z.1f} on validation"

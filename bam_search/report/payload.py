@@ -187,6 +187,7 @@ def found(findings: Findings) -> dict[str, Any]:
         "helps": effects and asdict(effects),
         "stopping": stops and asdict(stops),
         "latencies": [asdict(one) for one in findings.latencies],
+        "foresight": findings.foresight and asdict(findings.foresight),
     }
 
 

@@ -9,7 +9,7 @@ from bam_search.analysis.findings import Findings, Outcomes
 from bam_search.analysis.latency import Prediction
 from bam_search.analysis.pruning import Rung, Stopping
 from bam_search.analysis.recommendation import AXES, TIMES, Answer, Recommendation
-from bam_search.analysis.statistics import Difference
+from bam_search.analysis.statistics import Difference, Mean
 from bam_search.study.record import Record
 from bam_search.tasks.metric import Metric
 from bam_search.words import counted
@@ -95,7 +95,7 @@ def _recommended(found: Recommendation) -> str:
     """The placement, what to expect of it, and what it is beside no attention."""
     record, metric = found.record, found.record.metric
     expected = metric.with_unit(metric.text(found.expected))
-    costs = [f"{record.objective(key):+.2f} % {title}" for key, title in AXES.items()]
+    costs = [f"{record.objective(key):+z.2f} % {title}" for key, title in AXES.items()]
     parts = [
         f"{record.placement} ({_name(record)})",
         f"test {metric.name} {expected}",
@@ -121,6 +121,16 @@ def latency_lines(latencies: Sequence[Prediction]) -> list[str]:
     return [_latency_line(one) for one in latencies]
 
 
+def foresight_lines(tau: Mean | None) -> list[str]:
+    """How well the search foresaw the tests of the finalists; empty where that is not known."""
+    if tau is None:
+        return []
+    return [
+        f"The search ranked these {tau.n} as their tests do with Kendall's tau {tau.mean:.2f} "
+        f"({tau.low:.2f} to {tau.high:.2f}); 1 is the same order, 0 is chance"
+    ]
+
+
 def _latency_line(one: Prediction) -> str:
     placements, tau = counted(one.n, "placement"), one.agreement
     rank = ""
@@ -128,7 +138,7 @@ def _latency_line(one: Prediction) -> str:
         rank = f", Kendall's tau {tau.mean:.2f} ({tau.low:.2f} to {tau.high:.2f})"
     return (
         f"{TIMES[one.key].capitalize()}, predicted before training: for half of {placements} "
-        f"within {one.error:.1f} points of what was then measured, {one.typical:+.0f} % in the "
+        f"within {one.error:.1f} points of what was then measured, {one.typical:+z.0f} % in the "
         f"middle{rank}"
     )
 

@@ -1,7 +1,7 @@
 """Tables from records: the CSV files, and what the page and the closing lines say."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from bam_search.analysis.final_metrics import MIN_SEEDS, ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.analysis.recommendation import AXES, TIMES
 from bam_search.analysis.statistics import Mean, mean
-from bam_search.errors import UserError
+from bam_search.errors import UserError, nearest
 from bam_search.study.record import LATENCIES, OBJECTIVES, Record
 from bam_search.tasks.metric import Metric
 
@@ -55,6 +55,19 @@ def harmless(text: str) -> str:
     So is a text that begins with one, so that `_parsed` can tell.
     """
     return f"'{text}" if text.startswith((*FORMULA, "'")) else text
+
+
+def called(records: Iterable[Record], name: str, where: Path) -> Record:
+    """Return the record that page and `run` call `name`: 17, #17, or a reference's name.
+
+    Raises UserError if there is none, in `where`.
+    """
+    named = {key: record for record in records for key in (record.tag, record.name) if key}
+    found = named.get(name.removeprefix("#"))
+    if found is None:
+        hint = nearest(name, named) if named else "it has none"
+        raise UserError(f"{where} has no candidate {name!r}", hint)
+    return found
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -130,7 +143,7 @@ def _finalist_row(findings: Findings, finalist: Finalist, times: Sequence[str]) 
 
 def _cost_texts(record: Record, times: Sequence[str]) -> dict[str, str]:
     """A record's overheads by title, and those of its times that were measured of any."""
-    counts = {f"{title}, %": f"{record.objective(key):+.2f}" for key, title in AXES.items()}
+    counts = {f"{title}, %": f"{record.objective(key):+z.2f}" for key, title in AXES.items()}
     return {**counts, **{f"{TIMES[key]}, %": time_text(record, key) for key in times}}
 
 
@@ -253,10 +266,10 @@ def _row(metric: Metric, record: Record, test: Mean | None) -> dict[str, str]:
         },
         f"test {metric.title} (n)": test_text(metric, test),
         "params, M": f"{record.params / 1e6:.3f}",
-        "params, +%": f"{record.params_overhead:+.2f}",
+        "params, +%": f"{record.params_overhead:+z.2f}",
         "MACs conv+fc, M": f"{record.macs_conv_fc / 1e6:.3f}",
-        "MACs conv+fc, +%": f"{record.macs_conv_fc_overhead:+.2f}",
-        "MACs all, +%": f"{record.macs_overhead:+.2f}",
+        "MACs conv+fc, +%": f"{record.macs_conv_fc_overhead:+z.2f}",
+        "MACs all, +%": f"{record.macs_overhead:+z.2f}",
         **_predicted(record),
         "seconds": "" if record.seconds is None else f"{record.seconds:.1f}",
     }

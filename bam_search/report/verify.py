@@ -84,8 +84,8 @@ def _wrong_overheads(context: ReportContext, record: Record) -> Iterator[str]:
         overhead = 100 * (count - backbone) / backbone
         if not math.isclose(overhead, stated, rel_tol=1e-6, abs_tol=1e-6):
             yield (
-                f"#{record.tag}: {key} of {count:,} are {overhead:+.4f} % "
-                f"over the backbone's, not {stated:+.4f} %"
+                f"#{record.tag}: {key} of {count:,} are {overhead:+z.4f} % "
+                f"over the backbone's, not {stated:+z.4f} %"
             )
 
 

@@ -100,7 +100,7 @@ def run_study(
         address: of a Ray cluster, or "local" to start one here; by default the one that runs.
         smoke: as small as the study can be, to see that it works; `overrides` stay.
         budget: seconds that the study may take; a plan chooses its images, epochs, candidates and
-            seeds, except for those among `overrides`.
+            seeds, except for those among `overrides`. A smoke run takes none.
 
     Raises:
         UserError: a mistake in the request; nothing was written.

@@ -23,6 +23,8 @@ LATENCY_PASSES, DEPLOYED_PASSES = 2 * (PAIRS + EAGER), 2 * (DEPLOYED_PAIRS + EAG
 ALONE = 4
 """An image that passes alone takes as long as some of a batch."""
 MEASURED_HERE = "measured just now"
+MEASURING = "measuring how fast this device trains"
+"""What is said while it is."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ clock then ends the search in time for the finals, and gives what is left to fur
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from bam_search.analysis.statistics import Noise
 from bam_search.errors import UserError
 from bam_search.running.forecast import (
+    MEASURING,
     Calibration,
     Forecast,
     calibrated,
@@ -96,21 +98,25 @@ def stored_plan(folder: Path) -> Plan | None:
 
 
 def planned(
-    ready: ResolvedRun, request: Request, total: int, test: int, folder: Path | None = None
+    ready: ResolvedRun,
+    request: Request,
+    total: int,
+    test: int,
+    folder: Path | None = None,
+    busy: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[ResolvedRun, Plan | None]:
     """The run with the settings of its plan, and the plan; without a budget, as it was.
 
-    A smoke run is as small as it can be, whatever the budget.
-
-    The plan is that of the study in `folder`, if it has one, else a new one. Raises UserError if
-    the budget is too short, or no speed can be measured.
+    The plan is that of the study in `folder`, if it has one, else a new one, made in the context
+    that `busy` gives. Raises UserError if the budget is too short, or no speed can be measured.
     """
     options = request.options
-    if options.budget is None or request.smoke:
+    if options.budget is None:
         return ready, None
     plan = stored_plan(folder) if folder and not options.force_new else None
     if plan is None:
-        speed = calibrated(ready, AT_LEAST)
+        with busy(MEASURING):
+            speed = calibrated(ready, AT_LEAST)
         plan = make_plan(ready, request, options.budget, total, test, speed)
     return with_plan(ready, replace(plan, budget=options.budget), request)
 

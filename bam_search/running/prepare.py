@@ -35,6 +35,7 @@ from bam_search.tasks.outputs import Outputs
 from bam_search.tasks.reading import Progress, silent
 from bam_search.tasks.recipe import Augment
 from bam_search.tasks.task import Dataset, Source, Task
+from bam_search.words import duration
 
 COMPILING = (
     "recipe.compile: nearly every candidate of a search compiles anew, "
@@ -90,6 +91,14 @@ class Request:
     part: str = ""
     progress: Progress = silent
     smoke: bool = False
+
+    def __post_init__(self) -> None:
+        if self.smoke and self.options.budget:
+            raise UserError(
+                f"a smoke run is as short as it can be, and has a budget of "
+                f"{duration(self.options.budget)}",
+                "leave one of the two out",
+            )
 
     @property
     def name(self) -> str:
@@ -271,6 +280,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     costs = cost_table(space, sites, gated=study.start.insertion == "identity")
     check_outputs(costs.net, space, task.outputs)
     study = _without_graph(study, costs.net)
+    study = study.with_references_of_modules()
     references, notes = _references(study, sites, costs)
     only_compares = study.trials == len(study.references)
     if only_compares:

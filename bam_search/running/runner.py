@@ -18,7 +18,7 @@ from bam_search.errors import ExplainedError, RunError, last_line
 from bam_search.report.page import PAGE
 from bam_search.report.publish import publish
 from bam_search.running.describe import about_of, identity_of, report_context
-from bam_search.running.forecast import Forecast, calibrate, forecast, sizes, told
+from bam_search.running.forecast import MEASURING, Forecast, calibrate, forecast, sizes, told
 from bam_search.running.latency import increments, increments_line, measured
 from bam_search.running.plan import Plan, plan_lines, planned
 from bam_search.running.prepare import Request, ResolvedRun
@@ -140,7 +140,9 @@ class Run:
 
         Raises UserError if there are too few samples, or as `planned` does.
         """
-        ready, plan = planned(ready, request, len(data.train), len(data.test), folder)
+        watcher.say(f"{ready.first_line}; data: {_data_words(ready, data)}")
+        sizes = len(data.train), len(data.test)
+        ready, plan = planned(ready, request, *sizes, folder, watcher.busy)
         return cls(
             ready=ready,
             data=data,
@@ -186,8 +188,7 @@ def run(the: Run) -> Outcome:
     ready, options = the.ready, the.ready.options
     data = the.data
     expected = _forecast(the)
-    words = NOTHING_LEFT if expected is None else told(expected)
-    the.watcher.say(f"{ready.first_line}; data: {_data_words(ready, data)}; {words}")
+    the.watcher.say(NOTHING_LEFT if expected is None else told(expected))
     for line in (*ready.opening_lines(data), *_plan_lines(the)):
         the.watcher.say(line)
     timing = Timing(the.clock, ready.study, expected if isinstance(expected, Forecast) else None)
@@ -281,7 +282,7 @@ def _forecast(the: Run) -> Forecast | str | None:
         return None
     if the.plan:
         return the.plan.forecast(ready, total, test)
-    with the.watcher.busy("measuring how fast this device trains"):
+    with the.watcher.busy(MEASURING):
         speed = calibrate(ready, AT_LEAST)
     if isinstance(speed, str):
         return speed

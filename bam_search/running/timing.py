@@ -123,11 +123,17 @@ class Timing:
         return of_one.get(phase, 0.0)
 
     def _pace(self, records: Sequence[Record]) -> float:
-        """How much longer trainings took so far than the forecast said; 1 before any."""
+        """How much longer trainings took so far than the forecast said; 1 before any.
+
+        Where more train at the same time than the device has the speed for, each takes as much
+        longer, and all of them together no longer.
+        """
         searched = [r.seconds for r in main_records(records) if r.complete and r.seconds]
         tested = [r for r in records if r.is_tested and r.test_seconds]
         finals = sum(len(r.test_metrics) for r in tested)
         expected = len(searched) * self._forecast_of_one(SEARCH)
         expected += finals * self._forecast_of_one(FINALISTS)
         taken = sum(searched) + sum(r.test_seconds or 0 for r in tested)
+        if self.expected is not None:
+            taken *= self.expected.calibration.at_once / self.study.workers
         return taken / expected if taken and expected else 1.0

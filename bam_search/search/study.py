@@ -259,6 +259,18 @@ class Study:
         """The epochs of a candidate's trainings, in order; the last is the full one."""
         return (*self.rungs.epochs, self.search_epochs)
 
+    def with_references_of_modules(self) -> "Study":
+        """The study with each module of the user's in every block as a reference.
+
+        A module that a reference has already gets none, nor does any where the study has no trials
+        to search with beside its references.
+        """
+        texts = " ".join(self.references.values())
+        new = [name for name in self.search.sources if f"={name}" not in texts]
+        references = {f"{name} in every block": f"every-block={name}" for name in new}
+        references = {**self.references, **references}
+        return replace(self, references=references) if self.trials > len(references) else self
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)

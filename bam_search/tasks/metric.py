@@ -69,7 +69,7 @@ class Metric:
 
     def signed(self, value: float) -> str:
         """A difference: '-0.61'."""
-        return f"{value:+.{self.decimals}f}"
+        return f"{value:+z.{self.decimals}f}"
 
     def range(self, low: float, high: float) -> str:
         """The ends of a difference's interval: '-1.02 to -0.20'."""

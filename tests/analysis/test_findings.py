@@ -25,7 +25,8 @@ from studied import (
 )
 
 from bam_search.analysis.effects import Effect, site_effects
-from bam_search.study.record import FIRST, RANDOM
+from bam_search.report.sentences import foresight_lines
+from bam_search.study.record import FIRST, RANDOM, Record
 
 
 def test_finalists_are_the_tested_ones_the_cheapest_first() -> None:
@@ -186,3 +187,20 @@ def test_ablations_and_effects_agree_or_not(mean: float | None, agreement: str) 
     assert (check.site, check.ablation.verdict) == ("layer1", "worse")
     effect = None if mean is None else Effect("layer1=bam", mean, mean - 0.5, mean + 0.5, 3)
     assert replace(check, effect=effect).agreement == agreement
+
+
+def test_the_search_is_judged_by_how_it_ranks_the_finalists() -> None:
+    def tested(number: int, seen: float, test: float) -> Record:
+        return make_record(
+            number, seen, number, test_metrics=(test - 0.1, test, test + 0.1), test_seeds=(1, 2, 3)
+        )
+
+    seen, tests = [80.0, 79.0, 78.0, 77.0, 76.0], [70.0, 69.0, 68.0, 66.0, 67.0]
+    records = [tested(i, a, b) for i, (a, b) in enumerate(zip(seen, tests, strict=True))]
+    tau = found(records).foresight
+    assert tau is not None
+    assert tau.mean == pytest.approx(stats.kendalltau(seen, tests).statistic)
+    (line,) = foresight_lines(tau)
+    assert line.startswith("The search ranked these 5 as their tests do with Kendall's tau 0.80 (")
+    assert found(records[:3]).foresight is None
+    assert foresight_lines(None) == []

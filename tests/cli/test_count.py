@@ -53,7 +53,7 @@ def test_the_table_shows_the_papers_four_and_the_audit_holds(
         "every-block=bam",
         "every-block=se",
         "322,140",
-        "not counted: nothing",
+        "operators without a count, taken as 0 MACs: none",
     ):
         assert part in out
 

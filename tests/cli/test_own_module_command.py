@@ -11,7 +11,9 @@ import pytest
 from conftest import run_command
 
 from bam_search.model.attention import registry
+from bam_search.score.device import choose
 from bam_search.search.store import read_records
+from bam_search.search.study import load_study
 
 OWN = Path(__file__).parents[1] / "own_module.py"
 STUDY = """
@@ -50,6 +52,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_REGISTERED", {})
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("trials", "added"), [("24", {"coord in every block": "every-block=coord"}), ("5", {})]
+)
+def test_a_module_that_no_reference_has_is_one_in_every_block(
+    trials: str, added: dict[str, str]
+) -> None:
+    flags = {"search": {"modules": {"coord": {"from": f"{OWN}:CoordAttention"}}}}
+    study = load_study("placement", choose("cpu"), flags, [f"trials={trials}"])
+    with_its_own = study.with_references_of_modules()
+    assert with_its_own.references == {**study.references, **added}
+    assert with_its_own.with_references_of_modules() == with_its_own
 
 
 @pytest.mark.filterwarnings(

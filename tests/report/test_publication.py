@@ -234,6 +234,30 @@ def test_the_main_rows_are_the_references_and_the_recommended_one() -> None:
     assert table_of("markdown", whole(), is_all=True).count("\n") > len(lines)
 
 
+def test_differences_are_to_the_candidate_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    studied.written(tmp_path, RECORDS)
+
+    def rows(*words: str) -> dict[str, dict[str, str]]:
+        assert run_command(monkeypatch, "table", tmp_path, "--csv", *words) == 0
+        return {
+            row["candidate"]: row for row in csv.DictReader(capsys.readouterr().out.split("\n"))
+        }
+
+    to_nothing, to_paper = rows(), rows("--beside", studied.PAPER.name)
+    tag = studied.PAPER.tag
+    assert to_paper[tag]["difference"] == ""
+    assert {row["beside"] for row in to_paper.values()} == {"", studied.PAPER.name}
+    there, back = to_nothing[tag], to_paper[BASE.tag]
+    for key, other in (("difference", "difference"), ("difference_low_95", "difference_high_95")):
+        assert float(back[key]) == pytest.approx(-float(there[other]), abs=1e-9)
+
+    untested = next(record for record in RECORDS if not record.is_tested)
+    assert run_command(monkeypatch, "table", tmp_path, "--beside", untested.tag) == 2
+    assert "was not tested" in capsys.readouterr().err
+
+
 def test_no_cell_of_csv_is_a_formula_and_no_name_breaks_a_table() -> None:
     findings = hostile()
     row = next(csv.DictReader(io.StringIO(table_of("csv", findings, True))))
@@ -322,6 +346,8 @@ def test_a_folder_or_a_page_is_enough(
         (("figure", page, "--out", tmp_path / "no" / "x.pdf"), "cannot be written"),
         (("table", tmp_path / "nowhere"), "cannot be read"),
         (("table", page, "--bibtex", "--rows", "main"), "--rows goes with a table"),
+        (("table", page, "--bibtex", "--beside", "0"), "--beside goes with a table"),
+        (("table", page, "--beside", "nobody"), "has no candidate 'nobody'"),
     ):
         assert run_command(monkeypatch, *words) == 2
         assert said in capsys.readouterr().err

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import run_command
 
+from bam_search.errors import UserError
 from bam_search.running.prepare import Request, RunOptions, resolve_run, worth
 from bam_search.running.smoke import TESTED, with_few_tests
 from bam_search.tasks.classification.images import Images
@@ -76,6 +77,11 @@ def test_data_that_stand_in_unasked_are_worth_a_smoke_run(
         allowed.folder(replace(data, stands_in_for="CIFAR-100" if smoke else "")).name
         == (names[smoke])
     )
+
+
+def test_a_smoke_run_takes_no_budget(small_npz: Path) -> None:
+    with pytest.raises(UserError, match="has a budget of 60 min"):
+        replace(request("placement", small_npz), smoke=True, options=RunOptions(budget=3600))
 
 
 def test_few_samples_test_at_even_distances() -> None:

@@ -92,6 +92,14 @@ def test_the_time_left_is_that_of_all_that_is_to_come() -> None:
     assert twice == pytest.approx(2 * half, rel=0.05)
 
 
+def test_workers_that_share_a_device_take_longer_and_all_together_do_not() -> None:
+    shared = replace(STUDY, workers=14)
+    alone = forecast(shared, SIZES, Calibration((Speed(0.0, 1e-3),), 0.0, at_once=1))
+    unlimited = Timing(Clock(), shared, alone)
+    before = unlimited.left("search", 12, 24, [])
+    assert unlimited.left("search", 12, 24, searched(14 * ONE)) == pytest.approx(before, rel=0.05)
+
+
 def test_as_many_finals_fit_as_the_time_is_for() -> None:
     assert timing(10.5 * ONE, fills=True).fitting([]) in (18, 20)  # less what the page takes
     assert timing(0, fills=True).fitting([]) == 0

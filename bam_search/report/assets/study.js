@@ -21,8 +21,10 @@ function button(text, act, attributes = {}) {
   return made;
 }
 
-const fixed = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
-const signed = (value) => (value < 0 ? "" : "+") + value.toFixed(2);
+// `+ 0` makes 0 of -0, which would be shown as "-0.00".
+const fixed = (value, digits = 2) =>
+  value === null || value === undefined ? "–" : (Number(value.toFixed(digits)) + 0).toFixed(digits);
+const signed = (value) => (Number(value.toFixed(2)) < 0 ? "" : "+") + fixed(value);
 
 // A value of the metric: of a mean or a final training, or with `once` of a single training in the search.
 function measured(value, once = false) {
