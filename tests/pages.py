@@ -1,6 +1,7 @@
 """Runs the marked blocks of a page as a reader would: in order, in one folder.
 
 `<!-- runs -->` before a block runs it, `<!-- runs: PACKAGE -->` where that package is installed,
+`<!-- here -->` runs it in the clone,
 and `<!-- file: NAME -->` writes it to a file. `python tests/pages.py PAGE` does so in an empty
 folder.
 """
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"<!-- (runs|file)(?:: (\S+))? -->\n```(\w+)\n(.*?)\n```", re.DOTALL)
+BLOCK = re.compile(r"<!-- (runs|here|file)(?:: (\S+))? -->\n```(\w+)\n(.*?)\n```", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A marked block: `kind` is runs or file, `name` the file's or that of a package, if any."""
+    """A marked block of a `kind` as above; `name` is the file's or that of a package, if any."""
 
     kind: str
     name: str
@@ -57,7 +58,8 @@ def _run(block: Block, folder: Path) -> None:
         "PATH": os.pathsep.join(folders),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
-    subprocess.run([*command, script.name], cwd=folder, env=environment, check=True)
+    where = ROOT if block.kind == "here" else folder
+    subprocess.run([*command, script], cwd=where, env=environment, check=True)
 
 
 if __name__ == "__main__":

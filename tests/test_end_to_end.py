@@ -239,7 +239,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     assert second.splitlines()[-2].endswith(": run --study it")
     _, again = here(whole, monkeypatch, capsys)
     assert not re.search(r"^\[", again, re.M)
-    assert "; nothing is left to train\n" in again
+    assert "\nnothing is left to train\n" in again
     assert table(folder).equals(after)
     assert run_command(monkeypatch, "status", folder, "--json") == 0
     status = json.loads(capsys.readouterr().out)
@@ -354,7 +354,7 @@ def test_generated_images_are_said_to_be_no_cifar(
         capsys,
     )
     folder = Path("reports/plain-generated")
-    assert "NOT CIFAR-100" in err.splitlines()[0]
+    assert "NOT CIFAR-100" in err.splitlines()[1]
     assert "NOT CIFAR-100" in out
     assert "NOT CIFAR-100" in (folder / "index.html").read_text().split("The answer")[0]
     assert set(table(folder)["data"]) == {"generated images, NOT CIFAR-100"}

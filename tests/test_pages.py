@@ -1,5 +1,7 @@
 """README and docs: short enough, their links lead somewhere, and what they show runs."""
 
+import json
+import math
 import re
 import shutil
 import subprocess
@@ -8,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from conftest import run_command
 from pages import ROOT, blocks, run_page
 
 from bam_search.config import flat
@@ -18,6 +21,13 @@ README = ROOT / "README.md"
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 REPORT = ROOT / "reports" / "2026-11-27-placement-cpu"
+TABLE = re.compile(r"<!-- table: (.*) -->\n((?:\|.*\n)+)")
+"""The words of a `table` command, and rows of what it prints."""
+METHODS = {
+    "ours (`additive`, recommends finalists)": "ours",
+    "NSGA-II in our loop": "nsga2 in our loop",
+}
+"""What `benchmarks.search` calls them."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 WITHOUT_TORCH = """
 import runpy, sys
@@ -72,6 +82,49 @@ def test_what_needs_torch_says_so(tmp_path: Path) -> None:
         "error: this needs torch, which is not installed\n"
         "hint: reports are read, verified and drawn without it; all else is for `pip install .`\n"
     )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_are_those_of_the_committed_pages(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, written in TABLE.findall(page.read_text(encoding="utf-8")):
+        monkeypatch.chdir(ROOT)
+        assert run_command(monkeypatch, "table", *words.split()) == 0
+        made = {row["placement"]: row for row in rows(capsys.readouterr().out)}
+        shown = rows(written)
+        assert shown
+        for row in shown:
+            assert row.items() <= made[row["placement"]].items()
+
+
+def test_the_placement_table_is_loaded_as_its_page_says_and_has_its_baselines(
+    tmp_path: Path,
+) -> None:
+    page = ROOT / "docs" / "reference" / "placement_table.md"
+    assert run_page(page, tmp_path) == 1
+    measured = json.loads((ROOT / "benchmarks" / "results" / "search.json").read_text())["table"]
+    arms = {name.lower(): arm for name, arm in measured["arms"].items()}
+    baselines = rows(page.read_text().partition("## Baselines")[2])
+    assert len(baselines) == len(arms)
+    for row in baselines:
+        arm = arms[METHODS.get(row["method"], row["method"].lower())]
+        reached = arm["epochs_to_target"]
+        assert row["epochs"] == ("never" if math.isinf(reached) else str(round(reached)))
+        volume = arm["volume_at_share_of_cost"]["1.0"]["median"]
+        assert row["hypervolume at equal cost"] == f"{volume:.3f}"
+
+
+def rows(table: str) -> list[dict[str, str]]:
+    """The rows of a Markdown table; a column "+%" is named after the one before it."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line[:1] == "|"]
+    titles, _, *cells = lines
+    before = [title.partition(",")[0] for title in ["", *titles]]
+    named = [
+        f"{last}, +%" if title == "+%" else title
+        for last, title in zip(before, titles, strict=False)
+    ]
+    return [dict(zip(named, row, strict=True)) for row in cells]
 
 
 def _without_torch(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:

@@ -153,6 +153,7 @@ def with_plan(ready: ResolvedRun, plan: Plan, request: Request) -> tuple[Resolve
         "images": ("data.images", study.data.images),
         "epochs": ("recipe.epochs", study.recipe.epochs),
         "trials": ("trials", study.trials),
+        "scoring": ("scoring", study.scoring),
         "seeds": ("finalists.seeds", study.finalists.seeds),
         "most": ("finalists.most", study.finalists.most),
     }
@@ -174,12 +175,21 @@ def plan_lines(ready: ResolvedRun, plan: Plan, total: int, test: int) -> tuple[s
     return (
         f"the plan for {duration(plan.budget)}, at the speed {plan.calibration.source}:",
         f"  trainings: {counted(images, sample)} for {counted(settings.epochs, 'epoch')} each",
-        f"  candidates: {settings.trials:,}, with {counted(len(ready.references), 'reference')}",
+        f"  candidates: {settings.trials:,}, with {counted(len(ready.references), 'reference')}"
+        f"{_scoring_words(study)}",
         f"  finalists: {counted(settings.seeds, 'seed')} each, "
         f"about {settings.most} for those that the answer hangs on",
         f"  it can tell: {_difference_words(ready, plan, test)}",
         f"  it ends: {_end(plan)}",
     )
+
+
+def _scoring_words(study: Study) -> str:
+    """', each trained for 3 epochs from a backbone that is trained once for 12'."""
+    if not study.backbone_epochs:
+        return ""
+    candidate, backbone = counted(study.search_epochs, "epoch"), study.backbone_epochs
+    return f", each trained for {candidate} from a backbone that is trained once for {backbone}"
 
 
 def _end(plan: Plan) -> str:

@@ -4,6 +4,7 @@ The smallest study that can find something has its references, twice as many can
 has sites, three seeds for each finalist, and trainings as short as the study has them. More time
 goes to longer trainings first, as short ones rank placements otherwise than long ones do (LOG.md);
 once they are long, to seeds, which tell smaller differences. Less time takes candidates away.
+Candidates start from a backbone that is trained once, which ranks them best for its cost.
 Numbers only: nothing is trained or measured here.
 """
 
@@ -14,6 +15,8 @@ from typing import Literal
 
 from bam_search.errors import UserError
 from bam_search.search.study import Study
+from bam_search.study.record import SCRATCH, WARM_START
+from bam_search.tasks.load_task import CLASSIFICATION
 from bam_search.words import duration
 
 LENGTH_POWER, SEEDS_POWER, SEARCHED_POWER = 3 / 4, 1 / 6, 1 / 6
@@ -66,6 +69,7 @@ class Settings:
     trials: int
     seeds: int
     most: int
+    scoring: str = SCRATCH
 
     def applied(self, study: Study) -> Study:
         """The study with these settings, whose time is all that limits further seeds."""
@@ -82,6 +86,7 @@ class Settings:
         return replace(
             study,
             trials=self.trials,
+            scoring=self.scoring,
             data=replace(study.data, images=self.images),
             recipe=replace(study.recipe, epochs=self.epochs),
             finalists=finalists,
@@ -138,7 +143,20 @@ def _scaled(study: Study, space: Space, scale: float, is_set: IsSet) -> Settings
     if is_set("finalists.most"):
         most = study.finalists.most
     trials = study.trials if is_set("trials") else _trials(study, space, scale)
-    return Settings(images, epochs, trials, seeds, max(seeds, min(most, MOST_SEEDS)))
+    most = max(seeds, min(most, MOST_SEEDS))
+    return Settings(images, epochs, trials, seeds, most, _scoring(study, space, is_set))
+
+
+def _scoring(study: Study, space: Space, is_set: IsSet) -> str:
+    """How candidates are scored: from a trained backbone, where that is known to rank them best.
+
+    That is classification from scratch (LOG.md: on two small networks).
+    """
+    start, searches = study.start, study.trials > space.references
+    is_known = study.task == CLASSIFICATION and not start.weights and start.insertion == "plain"
+    if is_set("scoring") or study.rungs.epochs or not (searches and is_known):
+        return study.scoring
+    return WARM_START
 
 
 def _trials(study: Study, space: Space, scale: float) -> int:

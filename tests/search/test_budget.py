@@ -76,6 +76,20 @@ def test_a_comparison_of_references_gets_no_candidates() -> None:
     assert plan(HOUR, of=only).trials == 4
 
 
+def test_candidates_start_from_a_trained_backbone_where_that_is_known_to_rank_best() -> None:
+    assert plan(HOUR).applied(study()).scoring == "warm_start"
+    assert plan(HOUR, ("scoring",)).scoring == "scratch"
+    whole = study()
+    others = (
+        replace(whole, trials=4),
+        replace(whole, task="detection"),
+        replace(whole, start=replace(whole.start, insertion="identity")),
+        replace(whole, start=replace(whole.start, weights="pretrained.pt")),
+        replace(whole, rungs=replace(whole.rungs, epochs=(1,))),
+    )
+    assert {plan(HOUR, of=other).scoring for other in others} == {"scratch"}
+
+
 def test_no_training_is_longer_than_the_longest() -> None:
     assert plan(1e6 * HOUR).epochs <= MOST_EPOCHS
 
