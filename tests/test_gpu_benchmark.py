@@ -30,7 +30,7 @@ from benchmarks.gpu.parts import Absent, Part, Work
 from benchmarks.gpu.plan import SLACK, TWO_PROCESSES, estimated, plan, rates
 from benchmarks.gpu.runner import Outcome, run
 from benchmarks.gpu.stages import STAGES, Stage, allowed
-from benchmarks.gpu.studies import told_seconds
+from benchmarks.gpu.studies import own_estimate, told_seconds
 from benchmarks.gpu.suite import results
 from benchmarks.gpu.summary import text
 
@@ -465,7 +465,13 @@ def test_what_a_dry_run_says_is_read() -> None:
         "the study: about 38.5 min for 40 candidates and some 17 finalists",
     ]
     assert told_seconds(said) == 38.5 * 60
-    assert told_seconds([f"...; about {duration(7000)} in all"]) == pytest.approx(7000, rel=0.05)
+    run = [
+        "placement: the gpu variant runs on a GPU",
+        f"about {duration(7000)} in all",
+        "phase 1 of 2: search",
+    ]
+    assert own_estimate(run) == pytest.approx(7000, rel=0.05)
+    assert own_estimate(run[:1]) is None
     with pytest.raises(ValueError, match="is not told"):
         told_seconds(said[:1])
 

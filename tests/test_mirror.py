@@ -87,6 +87,7 @@ def decisions(findings: Findings) -> dict[str, Any]:
     recommended, believable = findings.recommendation, findings.believability
     return {
         "outcomes": findings.outcomes,
+        "foresight": findings.foresight,
         "front": [record.tag for record in findings.front],
         "panels": [[r.tag for r in front_line(findings.records, axis)] for axis in COSTS],
         "recommended": recommended and recommended.record.tag,

@@ -191,7 +191,7 @@ class Findings:
             ),
             stopping=stopping(main, front),
             latencies=predictions(records),
-            foresight=_foresight(records, finals),
+            foresight=None if near_chance else _foresight(records, finals),
         )
 
     @property
@@ -258,7 +258,7 @@ def _checks(ablations: Sequence[ComparedTo], effects: SiteEffects | None) -> tup
 
 def _foresight(records: Sequence[Record], finals: FinalMetrics) -> Mean | None:
     """How the search's scores rank the finalists that it has trained, beside their tests."""
-    both = [record for record in records if record.complete and record.is_tested]
+    both = [record for record in records if record.is_finalist]
     tests = [record.metric.minimised(finals.means[record.number].mean) for record in both]
     return rank_correlation([record.score for record in both], tests)
 

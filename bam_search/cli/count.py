@@ -16,7 +16,7 @@ from bam_search.model.detector import is_detector
 from bam_search.model.load import Inputs, load
 from bam_search.model.trace import Shape
 from bam_search.score.context import uses_bf16
-from bam_search.score.cost import COUNTS, UNCOUNTED, Cost, count, overheads
+from bam_search.score.cost import COUNTS, Cost, count, overheads
 from bam_search.score.cost_table import cost_table
 from bam_search.score.detector_parts import PartCost
 from bam_search.score.device import choose
@@ -25,6 +25,7 @@ from bam_search.space.modules import files_of, is_definition, parse_definitions
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import SearchSpace, load_space, space_names
 from bam_search.space.sites import Sites
+from bam_search.study.record import UNCOUNTED
 from bam_search.tasks.load_task import CLASSIFICATION, load_task
 from bam_search.tasks.recipe import Recipe
 

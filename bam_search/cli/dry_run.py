@@ -11,9 +11,10 @@ from bam_search.config import flat
 from bam_search.running.forecast import Forecast, calibrate, forecast, sizes, told
 from bam_search.running.plan import for_each, plan_lines, planned
 from bam_search.running.prepare import Request, ResolvedRun, one_per_space, resolve_run
-from bam_search.score.cost import UNCOUNTED, UNITS, Cost, overhead
+from bam_search.score.cost import UNITS, Cost, overhead
 from bam_search.score.estimate import most_expensive
 from bam_search.search.workload import trainings
+from bam_search.study.record import UNCOUNTED
 from bam_search.words import counted, duration, listed
 
 AT_LEAST = 1.0
@@ -47,7 +48,8 @@ def _show(request: Request) -> None:
         f"\nspace {ready.space.name}: {len(choice_space.sites)} sites, "
         f"{choice_space.size:,} placements"
     )
-    click.echo(f"searched sites: {listed(list(choice_space.sites), MOST_SITES)}")
+    if ready.searches:
+        click.echo(f"searched sites: {listed(list(choice_space.sites), MOST_SITES)}")
     _echo_costs(ready)
     click.echo("")
     if plan is None:

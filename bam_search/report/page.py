@@ -31,7 +31,7 @@ from bam_search.report.tables import (
 from bam_search.report.where import where
 from bam_search.space.placement import Choice
 from bam_search.space.search_space import ChoiceSpace
-from bam_search.study.record import Record, main_records
+from bam_search.study.record import UNCOUNTED, Record, main_records
 from bam_search.words import counted
 
 SCRIPTS = (
@@ -144,7 +144,7 @@ def _totals(findings: Findings) -> Mapping[str, str]:
     return {
         "Candidates": outcomes_line(findings.outcomes),
         "Training time": f"{_seconds(findings.records):,.0f} s, summed over all trainings",
-        "Operators not counted": ", ".join(uncounted) or "none",
+        UNCOUNTED[:1].upper() + UNCOUNTED[1:]: ", ".join(uncounted) or "none",
     }
 
 

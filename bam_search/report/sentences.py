@@ -127,7 +127,7 @@ def foresight_lines(tau: Mean | None) -> list[str]:
         return []
     return [
         f"The search ranked these {tau.n} as their tests do with Kendall's tau {tau.mean:.2f} "
-        f"({tau.low:.2f} to {tau.high:.2f}); 1 is the same order, 0 is chance"
+        f"(90 % interval {tau.low:.2f} to {tau.high:.2f}); 1 is the same order, 0 is chance"
     ]
 
 

@@ -23,7 +23,7 @@ from bam_search.search.warm_start import Backbone
 from bam_search.space.user_file import digest_of_code
 from bam_search.study.published import ERROR
 from bam_search.study.record import SCRATCH
-from bam_search.tasks.recipe import TASK_KEYS, Recipe
+from bam_search.tasks.recipe import TASK_KEYS
 from bam_search.tasks.task import Dataset, Split, Task
 from bam_search.words import counted
 
@@ -185,14 +185,13 @@ def _task_words(task: Task) -> str:
 def _recipe_words(ready: ResolvedRun) -> str:
     unused = set(TASK_KEYS).difference(ready.task.recipe_keys)
     recipe = ready.study.to_dict()["recipe"].items()
-    known = [item for item in recipe if item[0] not in unused and not _is_usual(*item)]
+    known = [
+        (key, value)
+        for key, value in recipe
+        if key not in unused and value is not None and value is not False
+    ]
     keys = ", ".join(f"{key} {value}" for key, value in known)
     return f"{keys}, which is {_precision(ready)} here"
-
-
-def _is_usual(key: str, value: Any) -> bool:
-    """Whether a key of the recipe is a switch, or a limit, that is as it is in most studies."""
-    return value == getattr(Recipe(), key) and (value is None or isinstance(value, bool))
 
 
 def _start_words(ready: ResolvedRun) -> str:

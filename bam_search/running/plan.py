@@ -24,7 +24,7 @@ from bam_search.running.forecast import (
 from bam_search.running.prepare import Request, ResolvedRun
 from bam_search.running.timing import Clock
 from bam_search.score.estimate import Speed
-from bam_search.search.budget import Settings, Space, settings_for
+from bam_search.search.budget import Settings, Space, scored, settings_for
 from bam_search.search.store import PLAN_KEY, read_described
 from bam_search.search.study import Study
 from bam_search.tasks.metric import Metric
@@ -136,14 +136,16 @@ def make_plan(
 
     Raises UserError if the budget is too short.
     """
-    choice_space = ready.choice_space
+    study, choice_space = ready.study, ready.choice_space
+    if not request.is_set("scoring"):
+        study = scored(study, len(ready.references))
     space = Space(total, len(ready.references), len(choice_space.sites), choice_space.size)
 
-    def seconds(study: Study) -> float:
-        return forecast(study, sizes(ready, study, total, test), of).seconds
+    def seconds(sized: Study) -> float:
+        return forecast(sized, sizes(ready, sized, total, test), of).seconds
 
     usable = budget * (1 - MARGIN)
-    return Plan(budget, settings_for(ready.study, space, usable, seconds, request.is_asked), of)
+    return Plan(budget, settings_for(study, space, usable, seconds, request.is_asked), of)
 
 
 def with_plan(ready: ResolvedRun, plan: Plan, request: Request) -> tuple[ResolvedRun, Plan]:

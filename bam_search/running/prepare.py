@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -269,6 +269,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     reading = study.data.reading(device.type, request.progress)
     task, source = task_on(study.task, study.data.source, reading)
     study.recipe.check_keys(task.name, task.recipe_keys)
+    asked, study = study.references, study.with_references_of_modules()
     fitted = _sized(study, source.train, task.inputs, request)
     augment = fitted.study.recipe.augment
     study = _with_augment(fitted.study, task, augment)
@@ -280,8 +281,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     costs = cost_table(space, sites, gated=study.start.insertion == "identity")
     check_outputs(costs.net, space, task.outputs)
     study = _without_graph(study, costs.net)
-    study = study.with_references_of_modules()
-    references, notes = _references(study, sites, costs)
+    references, notes = _references(study, asked, sites, costs)
     only_compares = study.trials == len(study.references)
     if only_compares:
         if not references:
@@ -393,11 +393,11 @@ def _check_inputs(space: SearchSpace, name: str, task: Task) -> None:
 
 
 def _references(
-    study: Study, sites: Sites, costs: CostTable
+    study: Study, asked: Collection[str], sites: Sites, costs: CostTable
 ) -> tuple[dict[str, Placement], tuple[str, ...]]:
     """Return the references as they fit this network, and notes on what was changed or left out.
 
-    Raises UserError.
+    One that does not fit is an error if it was `asked` for by its name. Raises UserError.
     """
     references: dict[str, Placement] = {}
     notes: list[str] = []
@@ -409,7 +409,9 @@ def _references(
         except NoSuchSites as error:
             changes = (f"{error.message}; left out",)
         except UserError as error:
-            raise UserError(f"reference {name!r}: {error.message}", error.hint) from None
+            if name in asked:
+                raise UserError(f"reference {name!r}: {error.message}", error.hint) from None
+            changes = (f"{error.message}; left out",)
         notes += [f"reference {name!r}: {change}" for change in changes]
     return references, (*notes, *_equal(references))
 

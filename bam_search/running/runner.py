@@ -141,8 +141,8 @@ class Run:
         Raises UserError if there are too few samples, or as `planned` does.
         """
         watcher.say(f"{ready.first_line}; data: {_data_words(ready, data)}")
-        sizes = len(data.train), len(data.test)
-        ready, plan = planned(ready, request, *sizes, folder, watcher.busy)
+        total, test = len(data.train), len(data.test)
+        ready, plan = planned(ready, request, total, test, folder, watcher.busy)
         return cls(
             ready=ready,
             data=data,

@@ -54,7 +54,7 @@ class Timing:
         if self.expected is None or self.clock.ends == math.inf:
             return False
         trainings = len(finalists()) * self.study.finalists.seeds
-        needed = self._each(SEARCH, records)  # for those that are under way
+        needed = self._each(SEARCH, records) * self._stretch(SEARCH)  # those that are under way
         needed += self.finals(trainings, records)
         needed += self._others((RANDOM_BASELINE, ABLATIONS), records) + self.expected.latency
         return self.clock.left < needed
@@ -122,18 +122,23 @@ class Timing:
         of_one = {of.name: seconds * at_once / of.trainings for of, seconds in self.expected.phases}
         return of_one.get(phase, 0.0)
 
-    def _pace(self, records: Sequence[Record]) -> float:
-        """How much longer trainings took so far than the forecast said; 1 before any.
+    def _stretch(self, phase: str) -> float:
+        """How much longer one training takes by the clock as others share its device.
 
-        Where more train at the same time than the device has the speed for, each takes as much
-        longer, and all of them together no longer.
+        All of a phase together take no longer for it.
         """
+        if self.expected is None:
+            return 1.0
+        beside = min(self.study.workers, self._trainings(phase))
+        return max(1.0, beside / self.expected.calibration.at_once)
+
+    def _pace(self, records: Sequence[Record]) -> float:
+        """How much longer trainings took so far than the forecast said; 1 before any."""
         searched = [r.seconds for r in main_records(records) if r.complete and r.seconds]
         tested = [r for r in records if r.is_tested and r.test_seconds]
         finals = sum(len(r.test_metrics) for r in tested)
         expected = len(searched) * self._forecast_of_one(SEARCH)
         expected += finals * self._forecast_of_one(FINALISTS)
-        taken = sum(searched) + sum(r.test_seconds or 0 for r in tested)
-        if self.expected is not None:
-            taken *= self.expected.calibration.at_once / self.study.workers
+        taken = sum(searched) / self._stretch(SEARCH)
+        taken += sum(r.test_seconds or 0 for r in tested) / self._stretch(FINALISTS)
         return taken / expected if taken and expected else 1.0

@@ -55,8 +55,6 @@ UNITS = {
     "activations": "activations",
 }
 """What each count of a cost is a number of."""
-UNCOUNTED = "operators without a count, taken as 0 MACs"
-"""What is said of the operators that are not counted."""
 COUNTS = tuple(UNITS)
 """The counts of a cost that are compared with the backbone's."""
 INTERNAL = (PRODUCTS, OUTPUTS)

@@ -4,7 +4,7 @@ The smallest study that can find something has its references, twice as many can
 has sites, three seeds for each finalist, and trainings as short as the study has them. More time
 goes to longer trainings first, as short ones rank placements otherwise than long ones do (LOG.md);
 once they are long, to seeds, which tell smaller differences. Less time takes candidates away.
-Candidates start from a backbone that is trained once, which ranks them best for its cost.
+Candidates start from a backbone that is trained once (`scored`).
 Numbers only: nothing is trained or measured here.
 """
 
@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bam_search.errors import UserError
+from bam_search.model.start import StartPlan
 from bam_search.search.study import Study
-from bam_search.study.record import SCRATCH, WARM_START
+from bam_search.study.record import WARM_START
 from bam_search.tasks.load_task import CLASSIFICATION
 from bam_search.words import duration
 
@@ -69,7 +70,7 @@ class Settings:
     trials: int
     seeds: int
     most: int
-    scoring: str = SCRATCH
+    scoring: str
 
     def applied(self, study: Study) -> Study:
         """The study with these settings, whose time is all that limits further seeds."""
@@ -144,19 +145,20 @@ def _scaled(study: Study, space: Space, scale: float, is_set: IsSet) -> Settings
         most = study.finalists.most
     trials = study.trials if is_set("trials") else _trials(study, space, scale)
     most = max(seeds, min(most, MOST_SEEDS))
-    return Settings(images, epochs, trials, seeds, most, _scoring(study, space, is_set))
+    return Settings(images, epochs, trials, seeds, most, study.scoring)
 
 
-def _scoring(study: Study, space: Space, is_set: IsSet) -> str:
-    """How candidates are scored: from a trained backbone, where that is known to rank them best.
+def scored(study: Study, references: int) -> Study:
+    """The study whose candidates start from a trained backbone, where that was seen to rank best.
 
-    That is classification from scratch (LOG.md: on two small networks).
+    That is classification from scratch (LOG.md: on two small networks), in trainings that can be
+    halved.
     """
-    start, searches = study.start, study.trials > space.references
-    is_known = study.task == CLASSIFICATION and not start.weights and start.insertion == "plain"
-    if is_set("scoring") or study.rungs.epochs or not (searches and is_known):
-        return study.scoring
-    return WARM_START
+    searches, can_be_halved = study.trials > references, study.recipe.epochs > 1
+    is_known = study.task == CLASSIFICATION and study.start == StartPlan()
+    if not (searches and can_be_halved and is_known) or study.rungs.epochs:
+        return study
+    return replace(study, scoring=WARM_START)
 
 
 def _trials(study: Study, space: Space, scale: float) -> int:

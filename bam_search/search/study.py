@@ -18,7 +18,7 @@ from bam_search.search.generator import SAMPLERS
 from bam_search.search.scoring import SCORINGS
 from bam_search.space.model_name import canonical_name
 from bam_search.space.modules import EXAMPLE
-from bam_search.space.placement import Option
+from bam_search.space.placement import Option, Placement
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.published import PublishedFigure
 from bam_search.study.record import LATENCIES, METRIC, OBJECTIVES, SCORE, WARM_START, costs_of
@@ -265,8 +265,11 @@ class Study:
         A module that a reference has already gets none, nor does any where the study has no trials
         to search with beside its references.
         """
-        texts = " ".join(self.references.values())
-        new = [name for name in self.search.sources if f"={name}" not in texts]
+        if not self.search.sources:
+            return self
+        placements = map(Placement.parse, self.references.values())
+        had = {choice.module for placement in placements for _, choice in placement.choices}
+        new = [name for name in self.search.sources if name not in had]
         references = {f"{name} in every block": f"every-block={name}" for name in new}
         references = {**self.references, **references}
         return replace(self, references=references) if self.trials > len(references) else self

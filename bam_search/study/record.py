@@ -291,6 +291,8 @@ METRIC = "metric"
 """The objective that is measured; the others are costs."""
 SCRATCH = "scratch"
 WARM_START = "warm_start"
+UNCOUNTED = "operators without a count, taken as 0 MACs"
+"""What is said of what is in `Record.uncounted`."""
 SCORE = "score"
 """In place of METRIC in a front of what the search has scored."""
 OBJECTIVES = {

@@ -185,10 +185,10 @@ def told_seconds(said: list[str]) -> float:
     return float(number.replace(",", "")) * UNIT[unit]
 
 
-def _own_estimate(said: list[str]) -> float | None:
-    """The seconds that a study tells in its first line; None if it cannot tell."""
+def own_estimate(said: list[str]) -> float | None:
+    """The seconds that a study says it takes in all; None if it cannot tell."""
     try:
-        return told_seconds(said[:1])
+        return told_seconds([line for line in said if line.startswith("about ")])
     except ValueError:
         return None
 
@@ -239,7 +239,7 @@ def long(work: Work, made: dict[str, Any]) -> Iterator[dict[str, Any]]:
     found = _ran(words(work, folder, more, max(5.0, work.seconds - ENDING)))
     found["seconds"] += before
     found |= {"planned_s": made["seconds"], "took_of_plan": found["seconds"] / made["seconds"]}
-    own = work.found(STUDY, "study").get("estimated_s") or _own_estimate(found["said"])
+    own = work.found(STUDY, "study").get("estimated_s") or own_estimate(found["said"])
     found |= {"estimated_s": own, "took_of_estimate": found["seconds"] / own} if own else {}
     yield found | _left(folder)
     if found["exit_code"] == INTERRUPTED:

@@ -201,6 +201,8 @@ def test_the_search_is_judged_by_how_it_ranks_the_finalists() -> None:
     assert tau is not None
     assert tau.mean == pytest.approx(stats.kendalltau(seen, tests).statistic)
     (line,) = foresight_lines(tau)
-    assert line.startswith("The search ranked these 5 as their tests do with Kendall's tau 0.80 (")
+    assert line.startswith(
+        "The search ranked these 5 as their tests do with Kendall's tau 0.80 (90 %"
+    )
     assert found(records[:3]).foresight is None
     assert foresight_lines(None) == []

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import run_command
 
+from bam_search.errors import UserError
 from bam_search.model.attention import registry
+from bam_search.running.prepare import Request, resolve_run
 from bam_search.score.device import choose
 from bam_search.search.store import read_records
 from bam_search.search.study import load_study
@@ -65,6 +67,35 @@ def test_a_module_that_no_reference_has_is_one_in_every_block(
     with_its_own = study.with_references_of_modules()
     assert with_its_own.references == {**study.references, **added}
     assert with_its_own.with_references_of_modules() == with_its_own
+
+
+ILLEGAL = """
+from torch import nn
+
+class Wide(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        if channels < 64:
+            raise ValueError(f"needs 64 channels, not {channels}")
+
+    def forward(self, x):
+        return x
+"""
+
+
+def test_one_that_is_legal_at_some_blocks_only_is_no_reference_and_is_searched(
+    tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    (tmp_path / "wide.py").write_text(ILLEGAL)
+    sources = {"ba": {"from": f"{tmp_path / 'wide.py'}:Wide"}}  # begins as bam does
+    flags = {"data": {"source": str(small_npz)}, "search": {"modules": sources}}
+    ready = resolve_run(Request("placement", "cpu", (), flags))
+    assert "ba in every block" not in ready.references
+    assert any("needs 64 channels" in note and "left out" in note for note in ready.notes)
+    assert set(ready.choice_space.sites) < {site.name for site in ready.sites}
+    with pytest.raises(UserError, match="reference 'mine'"):
+        resolve_run(Request("placement", "cpu", ("references.mine='every-block=ba'",), flags))
 
 
 @pytest.mark.filterwarnings(

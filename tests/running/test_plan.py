@@ -20,7 +20,7 @@ from bam_search.tasks.classification.task import TOP1_ERROR
 from bam_search.tasks.metric import Metric
 
 SPEED = Calibration((Speed(0.1, 1e-3), Speed(0.2, 2e-3)), 1.0, at_once=2)
-SETTINGS = Settings(images=9000, epochs=2, trials=20, seeds=3, most=6)
+SETTINGS = Settings(images=9000, epochs=2, trials=20, seeds=3, most=6, scoring="scratch")
 PLAN = Plan(3600.0, SETTINGS, SPEED, spent=100.0)
 
 

@@ -92,12 +92,22 @@ def test_the_time_left_is_that_of_all_that_is_to_come() -> None:
     assert twice == pytest.approx(2 * half, rel=0.05)
 
 
-def test_workers_that_share_a_device_take_longer_and_all_together_do_not() -> None:
-    shared = replace(STUDY, workers=14)
+@pytest.mark.parametrize("workers", [14, 100])
+def test_workers_that_share_a_device_take_longer_and_all_together_do_not(workers: int) -> None:
+    shared = replace(STUDY, workers=workers)
     alone = forecast(shared, SIZES, Calibration((Speed(0.0, 1e-3),), 0.0, at_once=1))
+    beside = min(workers, STUDY.trials)  # no more train at once than there are
+    records = searched(beside * ONE)
     unlimited = Timing(Clock(), shared, alone)
     before = unlimited.left("search", 12, 24, [])
-    assert unlimited.left("search", 12, 24, searched(14 * ONE)) == pytest.approx(before, rel=0.05)
+    assert unlimited.left("search", 12, 24, records) == pytest.approx(before, rel=0.05)
+
+    # What is under way ends only when it has had its share of the device.
+    finals = 10 * STUDY.finalists.seeds * ONE
+    enough = Timing(Clock(time.monotonic() + finals + (beside + 4) * ONE), shared, alone)
+    short = Timing(Clock(time.monotonic() + finals + (beside - 4) * ONE), shared, alone)
+    assert not enough.search_is_over(records, lambda: FINALISTS)
+    assert short.search_is_over(records, lambda: FINALISTS)
 
 
 def test_as_many_finals_fit_as_the_time_is_for() -> None:

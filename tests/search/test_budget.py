@@ -12,6 +12,7 @@ from bam_search.search.budget import (
     MOST_SEEDS,
     Settings,
     Space,
+    scored,
     settings_for,
 )
 from bam_search.search.study import Study, load_study
@@ -77,17 +78,19 @@ def test_a_comparison_of_references_gets_no_candidates() -> None:
 
 
 def test_candidates_start_from_a_trained_backbone_where_that_is_known_to_rank_best() -> None:
-    assert plan(HOUR).applied(study()).scoring == "warm_start"
-    assert plan(HOUR, ("scoring",)).scoring == "scratch"
     whole = study()
+    warm = scored(whole, references=4)
+    assert warm == replace(whole, scoring="warm_start")
+    assert plan(HOUR, of=warm).applied(whole).scoring == "warm_start"
     others = (
         replace(whole, trials=4),
         replace(whole, task="detection"),
         replace(whole, start=replace(whole.start, insertion="identity")),
-        replace(whole, start=replace(whole.start, weights="pretrained.pt")),
+        replace(whole, start=replace(whole.start, backbone="frozen")),
         replace(whole, rungs=replace(whole.rungs, epochs=(1,))),
+        study(epochs=1),
     )
-    assert {plan(HOUR, of=other).scoring for other in others} == {"scratch"}
+    assert {scored(other, references=4).scoring for other in others} == {"scratch"}
 
 
 def test_no_training_is_longer_than_the_longest() -> None:
@@ -100,7 +103,7 @@ def test_too_little_time_is_a_sentence_with_what_would_be_enough() -> None:
 
 
 def test_the_settings_leave_further_seeds_to_the_clock() -> None:
-    settings = Settings(images=9000, epochs=2, trials=20, seeds=3, most=6)
+    settings = Settings(9000, epochs=2, trials=20, seeds=3, most=6, scoring="scratch")
     applied, expected = settings.applied(study()), settings.expected(study())
     assert applied.finalists.most == MOST_SEEDS
     assert applied.finalists.extra >= MOST_SEEDS / 3 - 1  # for all of the finalists

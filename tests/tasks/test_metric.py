@@ -23,6 +23,7 @@ def test_titles_have_a_unit_where_there_is_one() -> None:
 
 
 def test_numbers_have_the_decimals_of_the_metric_and_one_less_for_one_training() -> None:
+    assert (ERROR.signed(-0.001), ERROR.range(-0.001, 0.001)) == ("+0.00", "+0.00 to +0.00")
     assert (ERROR.once(81.26), ERROR.text(81.26), ERROR.signed(-0.614)) == (
         "81.3",
         "81.26",
