@@ -181,7 +181,7 @@ def test_a_study_is_stopped_continued_extended_and_reported(
     Path("hold").touch()
     process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    lines = [process.stderr.readline() for _ in range(4)]
+    lines = [process.stderr.readline() for _ in range(6)]
     assert run_command(monkeypatch, "status", folder) == 0
     said = capsys.readouterr().out
     assert f"running as process {process.pid} on " in said
