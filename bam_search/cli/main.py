@@ -53,6 +53,12 @@ REPORT = click.argument(
     "folder", metavar="STUDY_DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 PAGE = click.argument("path", metavar="STUDY_DIR|PAGE", type=click.Path(path_type=Path))
+BESIDE = click.option(
+    "--beside",
+    metavar="N",
+    help="The candidate that differences are to: 17, R3, 'SE in every block'.  "
+    "[default: no attention]",
+)
 CANDIDATE = click.option(
     "--candidate",
     metavar="N",
@@ -585,7 +591,10 @@ def report(**asked: Any) -> None:
     help="An overhead to draw against, such as latency_overhead; give two for two panels. "
     "[default: those of the page]",
 )
-def figure(path: Path, out: Path, width: str, latex: bool, costs: tuple[str, ...]) -> None:
+@BESIDE
+def figure(
+    path: Path, out: Path, width: str, latex: bool, costs: tuple[str, ...], beside: str | None
+) -> None:
     """Draw all that a study tested for a paper, and print the caption.
 
     The metric is drawn against two overheads, with intervals over seeds: parameters and MACs, or
@@ -593,7 +602,7 @@ def figure(path: Path, out: Path, width: str, latex: bool, costs: tuple[str, ...
     """
     from bam_search.cli import paper
 
-    paper.write_figure(path, out, width, latex, costs)
+    paper.write_figure(path, out, width, latex, costs, beside)
 
 
 @cli.command()
@@ -608,12 +617,7 @@ def figure(path: Path, out: Path, width: str, latex: bool, costs: tuple[str, ...
     help="main: the references, the recommended and the best one; tested: all that was tested.  "
     "[default: main; tested for --csv]",
 )
-@click.option(
-    "--beside",
-    metavar="N",
-    help="The candidate that differences are to: 17, R3, 'SE in every block'.  "
-    "[default: no attention]",
-)
+@BESIDE
 def table(path: Path, form: str, rows: str | None, beside: str | None) -> None:
     """Print a study's table for a paper, with a caption."""
     from bam_search.cli import paper

@@ -19,11 +19,13 @@ from bam_search.report.publish import page_of
 from bam_search.report.tables import called
 
 
-def write_figure(path: Path, out: Path, width: str, latex: bool, costs: Sequence[str]) -> None:
+def write_figure(
+    path: Path, out: Path, width: str, latex: bool, costs: Sequence[str], beside: str | None
+) -> None:
     """Write the figure to `out`, in the format of its suffix, and print its caption.
 
     With `latex` print the LaTeX that shows it. `costs` are the overheads that are drawn, none for
-    those of the page.
+    those of the page. Intervals are of differences to the candidate `beside`; None is no attention.
 
     Raises UserError.
     """
@@ -32,7 +34,7 @@ def write_figure(path: Path, out: Path, width: str, latex: bool, costs: Sequence
 
     if out.suffix not in FORMATS:
         raise UserError(f"a figure cannot be written as {out.name!r}", nearest(out.suffix, FORMATS))
-    context, findings = _read(path)
+    context, findings = _read(path, beside)
     figure = draw(numbers(findings, costs), width)
     caption = figure_caption(context, findings, costs)
     try:
@@ -51,9 +53,7 @@ def print_table(path: Path, form: str, rows: str | None, beside: str | None) -> 
     for option, value in {"--rows": rows, "--beside": beside}.items():
         if form == "bibtex" and value is not None:
             raise UserError(f"{option} goes with a table, --bibtex prints none", "leave one away")
-    context, findings = _read(path)
-    if beside is not None:
-        findings = _compared_to(findings, beside, path)
+    context, findings = _read(path, beside)
     is_all = form == "csv" if rows is None else rows == "tested"
     click.echo(FORMS[form](context, findings, is_all))
 
@@ -70,6 +70,8 @@ def _compared_to(findings: Findings, name: str, path: Path) -> Findings:
     return replace(findings, overview=overview)
 
 
-def _read(path: Path) -> tuple[ReportContext, Findings]:
+def _read(path: Path, beside: str | None) -> tuple[ReportContext, Findings]:
+    """The page's context, and its findings with differences to the candidate `beside`."""
     context, records, _ = read(page_of(path))
-    return context, Findings.of(records, context)
+    findings = Findings.of(records, context)
+    return context, findings if beside is None else _compared_to(findings, beside, path)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import click
 
+from bam_search.errors import UserError
 from bam_search.running.devices import DeviceSpeed
 from bam_search.running.forecast import Calibration, Forecast, at_once, calibrated
 from bam_search.running.plan import AT_LEAST, for_each, make_plan, plan_lines, with_plan
@@ -31,7 +32,12 @@ def print_plan(request: Request, speed_text: str | None) -> None:
         calibration = _calibration(ready, speed)
         click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
         for budget in budgets:
-            _print(ready, request_of_space, budget, calibration)
+            try:
+                _print(ready, request_of_space, budget, calibration)
+            except UserError as error:
+                if share:
+                    raise
+                click.echo(f"\n{error.message}")
 
 
 def _calibration(ready: ResolvedRun, speed: DeviceSpeed | None) -> Calibration:

@@ -252,11 +252,12 @@ def read(path: Path) -> tuple[ReportContext, list[Record], dict[str, Any]]:
         return _context(values), _records(values["records"]), values
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read: {error.strerror}", "name the index.html of a report"
+            f"{path} cannot be read: {error.strerror}",
+            "name a study's folder or page",
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path} is not the page of a report", "name the index.html of a report"
+            f"{path} is not the page of a report", "name a study's folder or page"
         ) from None
 
 

@@ -184,6 +184,8 @@ def verdict_lines(findings: Findings) -> list[str]:
     Where no attention is recommended, or nothing, the references are compared to the first one.
     """
     found = findings.recommendation
+    if not findings.finals.verdicts:
+        return []  # near chance, as has been said
     if found is None or not found.record.has_attention:
         return _reference_lines(findings)
     record = found.record

@@ -136,7 +136,7 @@ def _finalist_row(findings: Findings, finalist: Finalist, times: Sequence[str]) 
         "n": str(test.n),
         **{f"mean test {title}": text for title, text in further_texts(record).items()},
         "to expect": metric.text(findings.finals.expected(record)),
-        "on the front": front_text(finalist),
+        "on the front": front_text(finalist) if findings.finals.verdicts else "–",
         **_cost_texts(record, times),
     }
 

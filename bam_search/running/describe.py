@@ -185,13 +185,13 @@ def _task_words(task: Task) -> str:
 def _recipe_words(ready: ResolvedRun) -> str:
     unused = set(TASK_KEYS).difference(ready.task.recipe_keys)
     recipe = ready.study.to_dict()["recipe"].items()
-    known = [
-        (key, value)
+    known = {
+        key: value
         for key, value in recipe
         if key not in unused and value is not None and value is not False
-    ]
-    keys = ", ".join(f"{key} {value}" for key, value in known)
-    return f"{keys}, which is {_precision(ready)} here"
+    }
+    known["precision"] = _precision(ready)
+    return ", ".join(f"{key} {value}" for key, value in known.items())
 
 
 def _start_words(ready: ResolvedRun) -> str:

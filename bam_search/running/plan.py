@@ -144,8 +144,7 @@ def make_plan(
     def seconds(sized: Study) -> float:
         return forecast(sized, sizes(ready, sized, total, test), of).seconds
 
-    usable = budget * (1 - MARGIN)
-    return Plan(budget, settings_for(study, space, usable, seconds, request.is_asked), of)
+    return Plan(budget, settings_for(study, space, budget, seconds, request.is_asked, MARGIN), of)
 
 
 def with_plan(ready: ResolvedRun, plan: Plan, request: Request) -> tuple[ResolvedRun, Plan]:
@@ -179,11 +178,16 @@ def plan_lines(ready: ResolvedRun, plan: Plan, total: int, test: int) -> tuple[s
         f"  trainings: {counted(images, sample)} for {counted(settings.epochs, 'epoch')} each",
         f"  candidates: {settings.trials:,}, with {counted(len(ready.references), 'reference')}"
         f"{_scoring_words(study)}",
-        f"  finalists: {counted(settings.seeds, 'seed')} each, "
-        f"about {settings.most} for those that the answer hangs on",
+        f"  finalists: {counted(settings.seeds, 'seed')} each{_further_words(settings)}",
         f"  it can tell: {_difference_words(ready, plan, test)}",
         f"  it ends: {_end(plan)}",
     )
+
+
+def _further_words(settings: Settings) -> str:
+    if settings.most == settings.seeds:
+        return ""
+    return f", about {settings.most} for those that the answer hangs on"
 
 
 def _scoring_words(study: Study) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from bam_search.config import assignment, flat, known
 from bam_search.errors import UserError, first_line, nearest
 from bam_search.model.attach import fit_to_sites
-from bam_search.model.attention import module_files, origin, use_module_files
+from bam_search.model.attention import defaults, module_files, origin, use_module_files
 from bam_search.model.build import sites_of, start_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.detector import is_detector
@@ -220,6 +220,8 @@ class ResolvedRun:
         if recipe.compile or recipe.fuse:
             key = "compile" if recipe.compile else "fuse"
             advice.append(f"recipe.{key}: the time told is that of steps without it")
+        if self.searches:
+            advice += _left_at_defaults(self.study)
         if self.searches and self.choice_space.left_out:
             advice.append(_left_out(self.choice_space.left_out))
         return (*advice, *size_advice(self.study, self.task.inputs, self.candidate_sites))
@@ -360,6 +362,19 @@ def _check_modules(names: Iterable[str]) -> None:
                 f"the class of the attention module {name!r} is in no file",
                 "write it to a .py file, and import it from there; "
                 "in a notebook, %%writefile my_module.py does that",
+            )
+
+
+def _left_at_defaults(study: Study) -> Iterator[str]:
+    """A line for each module of the user's of whose options none is searched."""
+    for name in study.search.sources:
+        options = defaults(name)
+        if options and not study.search.options[name]:
+            values = ", ".join(f"{key}={value}" for key, value in options.items())
+            key, value = next(iter(options.items()))
+            yield (
+                f"the options of {name} keep their defaults, {values}; "
+                f'--set "search.modules.{name}.{key}=[{value}, ...]" searches one'
             )
 
 

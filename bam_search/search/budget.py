@@ -108,21 +108,28 @@ class Space:
 
 
 def settings_for(
-    study: Study, space: Space, budget: float, seconds: Seconds, is_set: IsSet
+    study: Study,
+    space: Space,
+    budget: float,
+    seconds: Seconds,
+    is_set: IsSet,
+    margin: float = 0.0,
 ) -> Settings:
     """The settings of the largest study that takes at most `budget` seconds.
 
-    What the user has set stays. Raises UserError if even the smallest takes longer.
+    The share `margin` of them is kept. What the user has set stays. Raises UserError if even the
+    smallest takes longer.
     """
+    usable = budget * (1 - margin)
 
     def at(scale: float) -> Settings:
         return _scaled(study, space, scale, is_set)
 
     def fits(scale: float) -> bool:
-        return seconds(at(scale).expected(study)) <= budget
+        return seconds(at(scale).expected(study)) <= usable
 
     if not fits(LEAST_SCALE):
-        least = seconds(at(LEAST_SCALE).expected(study))
+        least = seconds(at(LEAST_SCALE).expected(study)) / (1 - margin)
         raise UserError(
             f"{duration(budget)} is too short: "
             f"the smallest study of this kind takes about {duration(least)}",

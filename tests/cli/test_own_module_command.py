@@ -94,6 +94,7 @@ def test_one_that_is_legal_at_some_blocks_only_is_no_reference_and_is_searched(
     assert "ba in every block" not in ready.references
     assert any("needs 64 channels" in note and "left out" in note for note in ready.notes)
     assert set(ready.choice_space.sites) < {site.name for site in ready.sites}
+    assert not any("keep their defaults" in line for line in ready.advice)
     with pytest.raises(UserError, match="reference 'mine'"):
         resolve_run(Request("placement", "cpu", ("references.mine='every-block=ba'",), flags))
 

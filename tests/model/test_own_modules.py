@@ -210,3 +210,18 @@ def test_without_timm_a_sentence_says_how_to_install_it(monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="which is not installed") as caught:
         attach(model(), "layer1=timm.ese", (3, 32, 32))
     assert caught.value.hint == "pip install timm"
+
+
+def test_a_value_that_leaves_a_weight_without_elements_is_illegal() -> None:
+    class Gate(nn.Module):
+        def __init__(self, channels: int, ratio: int = 4) -> None:
+            super().__init__()
+            self.squeeze = nn.Conv2d(channels, channels // ratio, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    register_attention("empty_gate", Gate)
+    assert canonical(Choice.of("empty_gate", {"ratio": 16}), 16, 8).text == "empty_gate(ratio=16)"
+    with pytest.raises(UserError, match=r"on 16 channels: squeeze.weight has no elements"):
+        canonical(Choice.of("empty_gate", {"ratio": 32}), 16, 8)

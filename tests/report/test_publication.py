@@ -340,7 +340,15 @@ def test_a_folder_or_a_page_is_enough(
         assert said.out.startswith("Test top-1 error (%)")
         assert said.err == f"figure: {tmp_path / 'front.svg'}\n"
         assert run_command(monkeypatch, "table", path, "--latex") == 0
-        assert r"\toprule" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert r"\toprule" in printed
+        assert r"\label{tab:a-study}" in printed
+        out = tmp_path / "my_front.svg"
+        words = ("--latex", "--beside", studied.PAPER.name)
+        assert run_command(monkeypatch, "figure", path, "--out", out, *words) == 0
+        printed = capsys.readouterr().out
+        assert r"\label{fig:my-front}" in printed
+        assert f"difference to {studied.PAPER.name}" in printed
     for words, said in (
         (("figure", page, "--out", "front.gif"), "cannot be written as 'front.gif'"),
         (("figure", page, "--out", tmp_path / "no" / "x.pdf"), "cannot be written"),

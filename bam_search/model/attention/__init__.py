@@ -6,6 +6,7 @@ adds a user's own.
 """
 
 import functools
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
@@ -103,10 +104,15 @@ def _dims(module: AttentionModule, dims: int) -> dict[str, int]:
 def _made(
     module: AttentionModule, channels: int, options: Mapping[str, Option], dims: int
 ) -> nn.Module:
-    """The module; whatever a constructor that is not ours raises becomes UserError."""
+    """The module; whatever a constructor that is not ours raises becomes UserError.
+
+    So does a weight without elements: torch makes it, of no channels say, and it does nothing.
+    """
     extra = _dims(module, dims)
     try:
-        return module.constructor(channels, **extra, **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors", UserWarning)
+            made = module.constructor(channels, **extra, **options)
     except UserError:
         raise
     except Exception as error:
@@ -116,6 +122,12 @@ def _made(
             f"on {channels} channels: {type(error).__name__}: {first_line(error)}",
             "another value may do there",
         ) from None
+    empty = [name for name, weight in made.named_parameters() if not weight.numel()]
+    if empty:
+        raise UserError(
+            f"on {channels} channels: {empty[0]} has no elements", "another value may do there"
+        )
+    return made
 
 
 def _checked(module: AttentionModule, options: tuple[tuple[str, Option], ...]) -> dict[str, Option]:

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from pathlib import Path
 
 LATEX = str.maketrans(
     {
@@ -46,6 +47,11 @@ def stacked(head: str) -> str:
     return rf"\shortstack[r]{{{text}}}"
 
 
+def label(kind: str, name: str) -> str:
+    """`\\label{tab:placement}`, of a kind of float and the name of what is in it."""
+    return rf"\label{{{kind}:{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}}}"
+
+
 def figure_environment(name: str, caption: str, width: str) -> str:
     """The figure in the file `name`, with its caption; `width` is one of ENVIRONMENTS."""
     environment = ENVIRONMENTS[width]
@@ -55,7 +61,7 @@ def figure_environment(name: str, caption: str, width: str) -> str:
         r"\centering",
         rf"\includegraphics[width=\linewidth]{{{name}}}",
         rf"\caption{{{escaped(caption)}}}",
-        r"\label{fig:bam-search}",
+        label("fig", Path(name).stem),
         rf"\end{{{environment}}}",
     ]
     return "\n".join(lines)

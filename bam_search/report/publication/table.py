@@ -16,7 +16,7 @@ from bam_search.errors import UserError
 from bam_search.report.front_figure import best_words
 from bam_search.report.payload import ReportContext
 from bam_search.report.publication.caption import bibtex, table_caption
-from bam_search.report.publication.latex import AT_MOST_A_LINE, escaped, stacked
+from bam_search.report.publication.latex import AT_MOST_A_LINE, escaped, label, stacked
 from bam_search.report.tables import further_texts, harmless, measured_times
 from bam_search.study.record import Record
 
@@ -38,7 +38,8 @@ def latex(context: ReportContext, findings: Findings, is_all: bool) -> str:
         r"\begin{table*}[t]",
         r"\centering\footnotesize",
         rf"\caption{{{escaped(_caption(context, findings, is_all))}}}",
-        r"\label{tab:bam-search}",
+        label("tab", context.title.removeprefix("bam_search: ")),
+        r"\smallskip",
         r"\setlength{\tabcolsep}{4pt}",
         rf"{AT_MOST_A_LINE}{{\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"\toprule",
