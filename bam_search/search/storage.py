@@ -215,9 +215,9 @@ class StudyStorage:
 
     def _storage(self) -> RDBStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Writes to a server are minutes apart. Each has a connection of its own, so that none is
-        # idle, or broken because the server restarted.
-        pool = {} if self.embedded else {"poolclass": NullPool}
+        # Writes are seconds or minutes apart. Each has a connection of its own, so that none is left
+        # open, idle, or broken because a server restarted.
+        pool = {"poolclass": NullPool}
         return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs=pool)
 
 
