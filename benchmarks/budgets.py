@@ -56,7 +56,7 @@ class Run:
         yield from (self.budget or "", round(self.forecast), round(self.took))
         yield round(self.took / (self.budget or self.forecast), 3)
         searched = [record for record in records if record.is_main]
-        yield from (records[0].epochs, len(searched), len(tested))
+        yield from (records[0].final_epochs, len(searched), len(tested))
         yield sum(len(record.test_metrics) for record in tested)
         yield max(len(record.test_metrics) for record in tested)
         yield from (round(self.load_before, 1), round(os.getloadavg()[0], 1))

@@ -215,8 +215,8 @@ class StudyStorage:
 
     def _storage(self) -> RDBStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Writes are seconds or minutes apart. Each has a connection of its own, so that none is left
-        # open, idle, or broken because a server restarted.
+        # Writes are seconds or minutes apart. Each has a connection of its own, so that none is
+        # left open, idle, or broken because a server restarted.
         pool = {"poolclass": NullPool}
         return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs=pool)
 
