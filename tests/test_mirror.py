@@ -214,6 +214,10 @@ def test_findings_are_those_of_the_mirror_image(turn: Turn, records: list[Record
 def test_the_pruner_and_the_choice_of_finalists_are_those_of_the_mirror_image(
     turn: Turn, records: list[Record], margin: float
 ) -> None:
+    if turn is from_100:
+        # It rounds, which decides where most values are equal.
+        values = [record.val_metric for record in records if record.complete]
+        assume(len(set(values)) > len(values) / 2)
     smaller, larger = pair(records, turn)
     for one, two in zip(smaller, larger, strict=True):
         if one.rung_epochs:
