@@ -1,6 +1,7 @@
 """Resolve and check a request before a run reads data, trains or writes anything."""
 
 import functools
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -370,11 +371,12 @@ def _left_at_defaults(study: Study) -> Iterator[str]:
     for name in study.search.sources:
         options = defaults(name)
         if options and not study.search.options[name]:
-            values = ", ".join(f"{key}={value}" for key, value in options.items())
-            key, value = next(iter(options.items()))
+            texts = {key: json.dumps(value) for key, value in options.items()}
+            values = ", ".join(f"{key}={text}" for key, text in texts.items())
+            key, text = next(iter(texts.items()))
             yield (
                 f"the options of {name} keep their defaults, {values}; "
-                f'--set "search.modules.{name}.{key}=[{value}, ...]" searches one'
+                f"--set 'search.modules.{name}.{key}=[{text}, ...]' searches one"
             )
 
 

@@ -69,6 +69,46 @@ def test_a_module_that_no_reference_has_is_one_in_every_block(
     assert with_its_own.with_references_of_modules() == with_its_own
 
 
+OPTIONS = """
+from torch import nn
+
+class Gate(nn.Module):
+    def __init__(self, channels: int, pool: str = "avg", both: bool = True):
+        super().__init__()
+
+    def forward(self, x):
+        return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("searched", "said"),
+    [
+        (
+            {},
+            [
+                'the options of gate keep their defaults, pool="avg", both=true; '
+                "--set 'search.modules.gate.pool=[\"avg\", ...]' searches one"
+            ],
+        ),
+        ({"both": [True, False]}, []),
+    ],
+)
+def test_options_that_are_not_searched_are_named(
+    searched: dict[str, list[bool]],
+    said: list[str],
+    tmp_path: Path,
+    small_npz: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    (tmp_path / "gate.py").write_text(OPTIONS)
+    gate = {"from": f"{tmp_path / 'gate.py'}:Gate", **searched}
+    flags = {"data": {"source": str(small_npz)}, "search": {"modules": {"gate": gate}}}
+    advice = resolve_run(Request("placement", "cpu", (), flags)).advice
+    assert [line for line in advice if "keep their defaults" in line] == said
+
+
 ILLEGAL = """
 from torch import nn
 
