@@ -47,6 +47,7 @@ from bam_search.tasks.classification.sources import locate
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
 from bam_search.tasks.task import Dataset, Split
+from benchmarks.results import rows_of
 
 COLUMNS = ("placement", "seed", "epochs", "error", "loss", "train_losses", "seconds")
 
@@ -188,10 +189,7 @@ def _done(path: Path) -> set[tuple[str, int, int]]:
     """The trainings in the table; a new one gets its header."""
     if not path.exists():
         path.write_text(",".join(COLUMNS) + "\n")
-    with path.open(newline="") as file:
-        return {
-            (row["placement"], int(row["seed"]), int(row["epochs"])) for row in csv.DictReader(file)
-        }
+    return {(row["placement"], int(row["seed"]), int(row["epochs"])) for row in rows_of(path)}
 
 
 if __name__ == "__main__":

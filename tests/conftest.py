@@ -18,7 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from optuna.storages import RDBStorage
 from photos import fill
+from sqlalchemy import NullPool
 from torch import nn
 
 from bam_search.cli.main import main
@@ -149,6 +151,11 @@ def metric_fields(metric: Metric) -> dict[str, object]:
         "larger_is_better": metric.larger_is_better,
         "decimals": metric.decimals,
     }
+
+
+def database(path: Path) -> RDBStorage:
+    """Optuna's storage in a file, as another program opens it; no connection is left open."""
+    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"poolclass": NullPool})
 
 
 def make_record(number: int, value: float | None, overhead: float, **fields: object) -> Record:

@@ -423,10 +423,8 @@ def _references(
             references[name], changes = fit_to_sites(text, sites)
             # This raises for a `block` at a site where the backbone has no block to repeat.
             costs.cost(references[name])
-        except NoSuchSites as error:
-            changes = (f"{error.message}; left out",)
         except UserError as error:
-            if name in asked:
+            if name in asked and not isinstance(error, NoSuchSites):
                 raise UserError(f"reference {name!r}: {error.message}", error.hint) from None
             changes = (f"{error.message}; left out",)
         notes += [f"reference {name!r}: {change}" for change in changes]

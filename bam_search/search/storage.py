@@ -217,8 +217,8 @@ class StudyStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Writes are seconds or minutes apart. Each has a connection of its own, so that none is
         # left open, idle, or broken because a server restarted.
-        pool = {"poolclass": NullPool}
-        return RDBStorage(self.url.render_as_string(hide_password=False), engine_kwargs=pool)
+        url = self.url.render_as_string(hide_password=False)
+        return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
 
 
 def said(error: Exception) -> str:

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import optuna
 import pytest
-from conftest import make_record
+from conftest import database, make_record
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -84,7 +84,7 @@ def test_a_stopped_candidate_survives_with_its_rungs(tmp_path: Path) -> None:
     store.add(stopped, [])
     store.add(control, [80.0, 1.0])
     assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records().values()) == [stopped, control]
-    study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    study = optuna.load_study(study_name="study", storage=database(tmp_path / "study.db"))
     states = [trial.state.name for trial in study.get_trials()]
     assert states == ["PRUNED", "COMPLETE"]
 
@@ -119,7 +119,7 @@ def test_optuna_reads_the_folder(tmp_path: Path) -> None:
     store = open_store(tmp_path, IDENTITY, OBJECTIVES)
     record = make_record(0, 80.0, 1.5)
     store.add(record, [80.0, 1.5])
-    study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    study = optuna.load_study(study_name="study", storage=database(tmp_path / "study.db"))
     assert [trial.values for trial in study.best_trials] == [[80.0, 1.5]]
     assert study.metric_names == list(OBJECTIVES)
     assert study.trials[0].user_attrs["placement"] == record.placement
@@ -136,7 +136,7 @@ def running(text: str = "bam(r=16)") -> FrozenTrial:
 
 def trials(folder: Path) -> list[FrozenTrial]:
     """What Optuna itself finds in a study's folder."""
-    return optuna.load_study(study_name="study", storage=f"sqlite:///{folder / 'study.db'}").trials
+    return optuna.load_study(study_name="study", storage=database(folder / "study.db")).trials
 
 
 def test_a_trial_runs_from_its_candidate_s_beginning_to_its_end(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_driver_that_dies_between_the_record_and_the_trial_s_end(
 
 def test_a_trial_that_somebody_asked_for_by_hand_is_left_alone(tmp_path: Path) -> None:
     open_store(tmp_path, IDENTITY, OBJECTIVES)
-    study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    study = optuna.load_study(study_name="study", storage=database(tmp_path / "study.db"))
     study.ask()
     study.ask().set_user_attr("mine", 1)
     assert open_store(tmp_path, IDENTITY, OBJECTIVES).records() == {}
@@ -268,7 +268,7 @@ def test_odd_folder_names_are_no_trouble(tmp_path: Path) -> None:
 
 def test_the_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
-    theirs = optuna.create_study(storage=f"sqlite:///{path}", study_name="theirs")
+    theirs = optuna.create_study(storage=database(path), study_name="theirs")
     theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     before = path.read_bytes()
     with pytest.raises(UserError, match="a database that bam_search did not create"):
@@ -296,7 +296,5 @@ def test_a_record_that_an_interruption_met_half_written_counts_as_finished(
     assert store.records() == {0: record}
     again = open_store(tmp_path, IDENTITY, OBJECTIVES)
     assert again.records() == {0: record}
-    (trial,) = optuna.load_study(
-        study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}"
-    ).trials
+    (trial,) = optuna.load_study(study_name=None, storage=database(tmp_path / "study.db")).trials
     assert trial.state is optuna.trial.TrialState.COMPLETE

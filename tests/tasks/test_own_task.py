@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-from conftest import make_record, run_command
+from conftest import database, make_record, run_command
 
 from bam_search import run_study
 from bam_search.report.tables import records_csv
@@ -64,7 +64,7 @@ def test_a_study_of_a_task_of_the_users_own_runs_to_its_page(
     assert identity["metric"] == {"name": "F1 of counts", "unit": "", "larger_is_better": True}
     check_words(said.out, said.err, (out / "index.html").read_text())
     assert run_command(monkeypatch, "report", out / "index.html", "--verify") == 0
-    trials = optuna.load_study(study_name="study", storage=f"sqlite:///{out / 'study.db'}")
+    trials = optuna.load_study(study_name="study", storage=database(out / "study.db"))
     assert [direction.name for direction in trials.directions] == ["MAXIMIZE", "MINIMIZE"]
     best = max(trial.values[0] for trial in trials.trials)
     assert best == pytest.approx(records["val_metric"].max(), rel=1e-12)
