@@ -24,7 +24,7 @@ from sqlalchemy import NullPool
 from torch import nn
 
 from bam_search.cli.main import main
-from bam_search.score import device
+from bam_search.score import device, estimate, latency
 from bam_search.space.search_space import SearchSpace
 from bam_search.study.record import Record
 from bam_search.tasks.classification.synthetic import generate_images
@@ -39,6 +39,19 @@ def one_thread() -> Iterator[None]:
     """Trainings in this process have one thread: two on busy cores take ten times as long."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def measured_briefly() -> Iterator[None]:
+    """Speeds are measured in this process, and each model is timed LEAST times.
+
+    Where times are what a test looks at, it measures as often as a study does.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "cores", lambda: 1)
+        patch.setattr(latency, "PAIRS", latency.LEAST)
+        patch.setattr(latency, "DEPLOYED_PAIRS", latency.LEAST)
         yield
 
 

@@ -225,6 +225,8 @@ class ResolvedRun:
             advice += _left_at_defaults(self.study)
         if self.searches and self.choice_space.left_out:
             advice.append(_left_out(self.choice_space.left_out))
+        if self.searches and (unused := self.choice_space.unused(self.space.modules)):
+            advice.append(f"not searched, as legal at no site that is: {', '.join(unused)}")
         return (*advice, *size_advice(self.study, self.task.inputs, self.candidate_sites))
 
     @functools.cached_property

@@ -91,6 +91,23 @@ class ChoiceSpace:
         defaults = self.defaults.get(choice.module, {})
         return Choice.of(choice.module, {**defaults, **dict(choice.options)})
 
+    def unused(self, modules: Mapping[str, Options]) -> list[str]:
+        """The values of `modules` that are legal at no site, each as `module(option=value)`."""
+        used = {
+            (module, option, value)
+            for offered in self.sites.values()
+            for module, options in offered.items()
+            for option, values in options.items()
+            for value in values
+        }
+        return [
+            Choice.of(module, {option: value}).text
+            for module, options in modules.items()
+            for option, values in options.items()
+            for value in values
+            if (module, option, value) not in used
+        ]
+
     def choices(self, site: str) -> list[Choice]:
         """Every legal choice at `site`, each option written out."""
         choices: list[Choice] = []

@@ -229,9 +229,9 @@ from bam_search.model.backbones.resnet import small
 from bam_search.space.search_space import SearchSpace
 
 def space():
-    return SearchSpace("wide", small, sites=("stage-ends",), modules={"bam": {"r": (64,)}})
+    return SearchSpace("wide", small, sites=("stage-ends",), modules={"bam": {"r": (64, 256)}})
 """
-"""A space whose first stage is too narrow for its only setting, r = 64."""
+"""A space whose first stage is too narrow for r = 64, and each of its stages for r = 256."""
 
 
 def test_a_site_that_cannot_be_searched_is_named(
@@ -241,6 +241,7 @@ def test_a_site_that_cannot_be_searched_is_named(
     out, err = dry_run(monkeypatch, capsys, tmp_path, "--space", "wide.py")
     left_out = "1 site is not searched, as no module with any of its options is legal there: layer1"
     assert f"{left_out}\n" in err
+    assert "not searched, as legal at no site that is: bam(r=256)\n" in err
     assert "space wide: 2 sites, 4 placements" in out
 
 

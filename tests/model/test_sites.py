@@ -14,7 +14,7 @@ from bam_search.model.choice_space import choice_space_of
 from bam_search.model.find_sites import find_sites
 from bam_search.model.load import load
 from bam_search.score.cost_table import cost_table
-from bam_search.space.search_space import SearchSpace, load_space
+from bam_search.space.search_space import Options, SearchSpace, load_space
 from bam_search.space.sites import Sites
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
 
@@ -204,6 +204,15 @@ def test_a_site_at_which_nothing_is_legal_is_left_out_by_name() -> None:
     )
     found = choice_space_of(space, sites_of(space))
     assert (list(found.sites), found.left_out) == (["layer2", "layer3"], ("layer1",))
+
+
+def test_values_that_are_legal_at_no_site_that_is_searched_are_named() -> None:
+    modules: dict[str, Options] = {"bam": {"r": (4, 64), "d": (1,)}, "se": {"r": (4096, 8)}}
+    space = SearchSpace("s", load_space("small").backbone, sites=("layer1",), modules=modules)
+    found = choice_space_of(space, sites_of(space))
+    assert found.sites["layer1"] == {"bam": {"r": (4,), "d": (1,)}, "se": {"r": (8,)}}
+    assert found.unused(modules) == ["bam(r=64)", "se(r=4096)"]
+    assert found.unused({}) == []
 
 
 def test_a_space_that_offers_nonsense_is_refused() -> None:

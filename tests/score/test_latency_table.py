@@ -1,6 +1,6 @@
 """Predicted latency: sums of measured increments, and what a form deployed is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import pytest
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bam_search.model.build import build, sites_of
+from bam_search.score import latency as timing
 from bam_search.score.device import choose
 from bam_search.score.latency import LatencySetting, folded, latency
 from bam_search.score.latency_table import LatencyTable, Network, measure
@@ -27,6 +28,14 @@ def network() -> Network:
         return build(SPACE, SITES, placement, 0)
 
     return Network(make(Placement.of({})), make, SITES.by_name, CHOICES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def measured_as_in_a_study() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "PAIRS", 30)
+        patch.setattr(timing, "DEPLOYED_PAIRS", 300)
+        yield
 
 
 @pytest.fixture(scope="module")
