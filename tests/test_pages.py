@@ -16,6 +16,7 @@ from pages import ROOT, blocks, run_page
 from bam_search.config import flat
 from bam_search.search.study import Study
 from bam_search.search.study_keys import key_tables
+from bam_search.study.record import Record
 
 README, FINDINGS = ROOT / "README.md", ROOT / "docs" / "findings.md"
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -57,6 +58,19 @@ def test_the_reference_has_every_key_of_a_study() -> None:
     assert listed >= set(flat(study)) - {"references"}
     assert {field.name for field in fields(Study)} <= {name.partition(".")[0] for name in listed}
     assert "- `trials`: the number of candidates" in next(key_tables()).about
+
+
+def test_the_map_of_the_code_has_every_file() -> None:
+    text = (ROOT / "docs" / "explanation" / "code.md").read_text(encoding="utf-8")
+    files = {path.name for path in (ROOT / "bam_search").rglob("*.py")}
+    assert not sorted(name for name in files - {"__init__.py", "__main__.py"} if name not in text)
+
+
+def test_the_reference_has_every_column_of_records() -> None:
+    text = (ROOT / "docs" / "reference" / "outputs.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    explained = re.findall(r"`(\w+)`", "".join(rows))
+    assert sorted(explained) == sorted(field.name for field in fields(Record))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,10 @@ NO_GRAPH = (
     "it finds more in one image than in another, and asks the host how much"
 )
 
+STAND_IN_SIZES = {"classification": 64}
+"""The working size of generated data that stand in for photographs: generated images of 32 pixels
+leave the networks for photographs no map.
+"""
 OPEN = ("space", "question")
 """What of a smoke run is fitted to its data, where the user has not set it."""
 
@@ -268,7 +272,7 @@ class ResolvedRun:
 def resolve_run(request: Request) -> ResolvedRun:
     """Resolve and check a request. Raises UserError."""
     device = request.found_device
-    study = request.study_on(device)
+    study, stand_in = _with_data_at_hand(request.study_on(device), request)
     _check_options(request.options)
     use_module_files(files_of(study.search.sources))
     reading = study.data.reading(device.type, request.progress)
@@ -307,7 +311,7 @@ def resolve_run(request: Request) -> ResolvedRun:
         choice_space=choice_space,
         costs=costs,
         references=references,
-        notes=notes,
+        notes=(*stand_in, *notes),
         start=start,
         fitted=fitted.changes,
         smoke=request.smoke,
@@ -315,6 +319,20 @@ def resolve_run(request: Request) -> ResolvedRun:
     )
     _check_modules(ready.modules)
     return ready
+
+
+def _with_data_at_hand(study: Study, request: Request) -> tuple[Study, tuple[str, ...]]:
+    """The study, and what to say of it: a smoke run needs no data to show that all works.
+
+    One of a study that ships, whose folder of data is not there, takes generated ones.
+    """
+    folder = study.data.source
+    is_there = "/" not in folder or Path(folder).exists()
+    if is_there or not request.smoke or request.is_set("data.source"):
+        return study, ()
+    note = f"{folder} is not there, so this smoke run takes generated data; --data names yours"
+    size = STAND_IN_SIZES.get(study.task, study.data.size)
+    return replace(study, data=replace(study.data, source="generated", size=size)), (note,)
 
 
 def _without_graph(study: Study, net: nn.Module) -> Study:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from bam_search.config import Table, assignment, build, find, overlay, read_toml, strict
+from bam_search.config import Table, assignment, build, find, flat, overlay, read_toml, strict
 from bam_search.errors import UserError, nearest
 from bam_search.model.start import StartPlan
 from bam_search.score.device import Device
@@ -312,13 +312,23 @@ def with_overrides(study: Study, flags: Table, assignments: Sequence[str]) -> St
 
 def _overridden(table: Table, flags: Table, assignments: Sequence[str], where: str) -> Study:
     """The study of a table with other values, checked; `where` names it in a mistake."""
-    for override in (*map(assignment, assignments), flags):
+    overrides = (*map(assignment, assignments), flags)
+    for override in overrides:
         table = _merged(table, override)
-    study = build(Study, _filled(table), where)
+    study = _with_most_seeds(build(Study, _filled(table), where), overrides)
     spaces = tuple(map(canonical_name, study.spaces))
     study = replace(study, space=canonical_name(study.space), spaces=spaces)
     _check(study)
     return study
+
+
+def _with_most_seeds(study: Study, overrides: Sequence[Table]) -> Study:
+    """The study, whose `finalists.most` follows where `finalists.seeds` alone was raised."""
+    overridden = {key for override in overrides for key in flat(override)}
+    if "finalists.seeds" not in overridden or "finalists.most" in overridden:
+        return study
+    plan = study.finalists
+    return replace(study, finalists=replace(plan, most=max(plan.most, plan.seeds)))
 
 
 def _merged(table: Table, override: Table) -> Table:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import run_command
 
+from bam_search.config import known
 from bam_search.errors import UserError
-from bam_search.running.prepare import Request, RunOptions, resolve_run, worth
+from bam_search.running.prepare import Request, RunOptions, one_per_space, resolve_run, worth
 from bam_search.running.smoke import TESTED, with_few_tests
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.task import Dataset, Split
@@ -55,6 +56,25 @@ def test_what_was_asked_for_stays(small_npz: Path) -> None:
 def test_a_comparison_trains_its_references_only(small_npz: Path) -> None:
     study = resolve_run(request("se", small_npz)).study
     assert study.trials == len(study.references)
+
+
+@pytest.mark.parametrize("study", known("studies", ".toml"))
+def test_each_study_that_ships_can_be_smoke_run_without_its_data(
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = Request(study, "cpu", (), {}, smoke=True)
+    ready = resolve_run(one_per_space(asked)[0])
+    folder = asked.study_on(asked.found_device).data.source
+    if "/" in folder:
+        assert ready.study.data.source == "generated"
+        note = f"{folder} is not there, so this smoke run takes generated data; --data names yours"
+        assert note in ready.opening_lines(None)
+        with pytest.raises(UserError, match=f"{folder}.* no such file or folder"):
+            resolve_run(one_per_space(replace(asked, smoke=False))[0])
+        own = {"data": {"source": "nowhere/photos"}}
+        with pytest.raises(UserError, match=r"nowhere/photos.* no such file or folder"):
+            resolve_run(one_per_space(replace(asked, flags=own))[0])
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_validation_is_nothing_else(value: str) -> None:
         ("rungs.control=1.5", "rungs.control = 1.5"),
         ("rungs.margin=-1", "rungs.margin = -1"),
         ("finalists.seeds=0", "finalists.seeds = 0"),
-        ("finalists.seeds=13", "is less than finalists.seeds = 13"),
+        ("finalists.most=2", "finalists.most = 2 is less than finalists.seeds = 3"),
         ("finalists.extra=-0.1", "finalists.extra = -0.1"),
         ("max_params_overhead=-1", "max_params_overhead = -1"),
         ("random_baseline=1", "random_baseline = 1"),
@@ -116,6 +116,16 @@ def test_a_mistake_in_the_other_variant_is_found_too(tmp_path: Path) -> None:
     path.write_text(text.split("[cpu]")[0])
     with pytest.raises(UserError, match=r"no table \[cpu\]"):
         load_study(str(path), CPU, {}, [])
+
+
+def test_most_seeds_follow_where_seeds_alone_are_raised() -> None:
+    def plan(*assignments: str, **flags: object) -> tuple[int, int]:
+        finalists = load_study("placement", CPU, flags, assignments).finalists
+        return finalists.seeds, finalists.most
+
+    assert plan("finalists.seeds=5") == (5, 12)
+    assert plan("finalists.seeds=13") == plan(finalists={"seeds": 13}) == (13, 13)
+    assert plan("finalists.seeds=13", "finalists.most=20") == (13, 20)
 
 
 def test_rungs_come_before_the_full_training() -> None:
