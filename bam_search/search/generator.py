@@ -55,6 +55,9 @@ class Proposer(Protocol):
         A `weight` below 1 marks a value that was forecast from a shorter training.
         """
 
+    def exclude(self, placement: Placement) -> None:
+        """Take note that a canonical placement was proposed before, whatever becomes of it."""
+
     def sample(self, seed: int) -> Placement:
         """A placement to try; it need not be new."""
 
@@ -73,6 +76,7 @@ class AdditiveProposer:
         self._vectors: list[np.ndarray] = []
         self._values: list[float] = []
         self._weights: list[float] = []
+        self._excluded: set[bytes] = set()
         self._learned: AdditiveModel | None = None
         self._all = pool.everything() if pool.choice_space.size <= MAX_ENUMERATED else None
 
@@ -90,7 +94,14 @@ class AdditiveProposer:
             self._vectors.append(vector)
             self._values.append(value)
             self._weights.append(weight)
+            self._excluded.add(vector.tobytes())
             self._learned = None
+
+    def exclude(self, placement: Placement) -> None:
+        """See Proposer. One that still trains, or has failed, has told nothing."""
+        vector = self._pool.encoder.vector(placement)
+        if vector is not None:
+            self._excluded.add(vector.tobytes())
 
     def sample(self, seed: int) -> Placement:
         """See Proposer."""
@@ -126,8 +137,7 @@ class AdditiveProposer:
         vectors = self._all
         if vectors is None:
             vectors = np.concatenate([self._pool.some(500, rng), self._pool.near(front, 500, rng)])
-        tried = {vector.tobytes() for vector in self._vectors}
-        fresh = np.array([vector.tobytes() not in tried for vector in vectors])
+        fresh = np.array([vector.tobytes() not in self._excluded for vector in vectors])
         left = vectors[fresh & self._pool.within(vectors)]
         return rng.permutation(left)[: math.ceil(CONSIDERED_SHARE * len(left))]
 
@@ -163,6 +173,9 @@ class OptunaProposer:
         if trial is not None:
             self._study.add_trial(trial)
             self._count += 1
+
+    def exclude(self, placement: Placement) -> None:
+        """See Proposer; Optuna's samplers may propose a placement again."""
 
     def sample(self, seed: int) -> Placement:
         """See Proposer."""
@@ -203,6 +216,9 @@ class UniformProposer:
             values=[value, *overheads],
         )
         self._study.add_trial(trial)
+
+    def exclude(self, placement: Placement) -> None:
+        """See Proposer; Optuna's samplers may propose a placement again."""
 
     def sample(self, seed: int) -> Placement:
         """See Proposer."""
@@ -272,6 +288,10 @@ class CandidateGenerator:
     ) -> None:
         """Learn the value and the overheads of a canonical placement; see Proposer."""
         self._proposer.tell(placement, value, overheads, weight)
+
+    def exclude(self, placement: Placement) -> None:
+        """Propose this canonical placement no more: it trains, has failed, or was told."""
+        self._proposer.exclude(placement)
 
     def ask(self, number: int, taken: Collection[str]) -> Placement | None:
         """The canonical placement for candidate `number`, its id not among `taken`.

@@ -113,6 +113,8 @@ def search(
             _teach(generator, study, record, seen)
             seen.append(record)
         if number in records:
+            # What has a smaller number, alone: a proposal must not depend on what ended first.
+            generator.exclude(Placement.parse(records[number].placement))
             continue
         if number > len(context.references) and is_over():
             break
@@ -120,6 +122,7 @@ def search(
         if new is None:
             break
         taken.add(new.id)
+        generator.exclude(Placement.parse(new.placement))
         _submit(study, context, store, submit, pending, Candidate(new, tuple(seen)))
     while pending:
         _collect(study, context, store, submit, pending, records, on_result)

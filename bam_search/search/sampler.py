@@ -126,8 +126,10 @@ class AdditiveSampler(BaseSampler):
         before = [
             other for other in study.get_trials(deepcopy=False) if other.number < trial.number
         ]
-        taken = {self._placement(other.params).id for other in before}
-        placement = generator.ask(trial.number, taken)
+        placements = [self._placement(other.params) for other in before]
+        for placement in placements:
+            generator.exclude(placement)
+        placement = generator.ask(trial.number, {placement.id for placement in placements})
         if placement is None:
             placement = self._pool.spread(self._seed + trial.number)
         chosen = {site: choice.text for site, choice in placement.choices}

@@ -108,6 +108,28 @@ def test_startup_spreads_over_the_number_of_sites() -> None:
     assert min(sizes.values()) > 25
 
 
+def test_what_is_under_way_leaves_the_sampler_its_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = SearchSpace(
+        "s",
+        SPACE.backbone,
+        sites=("layer1", "layer2"),
+        modules={"bam": {"r": (4, 8, 16), "d": (1, 2)}},
+    )
+    candidates = generator("additive", startup=5, choice_space=choice_space_of(space, SITES))
+    candidates.exclude(Placement.of({}))  # the backbone, a reference
+    taken: set[str] = set()
+    for number in range(20):
+        if number == 8:  # from here on all is under way, and nothing is drawn at random
+            monkeypatch.setattr(CandidatePool, "spread", None)
+        placement = candidates.ask(number, taken)
+        assert placement is not None
+        taken.add(placement.id)
+        candidates.exclude(placement)
+        if number < 8:
+            tell(candidates, placement)
+    assert len(taken) == 20
+
+
 @pytest.mark.parametrize("sampler", ["additive", "tpe", "nsga2", "random"])
 def test_a_small_space_is_exhausted_without_a_duplicate(sampler: str) -> None:
     space = SearchSpace(
