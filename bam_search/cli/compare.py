@@ -28,8 +28,8 @@ def compare(folders: Sequence[Path], out: Path) -> None:
 
 
 def check_free(out: Path) -> None:
-    """Raise UserError if there is a study in `out`, whose page would be lost."""
-    if (out / "study.json").exists():
+    """Raise UserError if there is a study or a report in `out`, whose page would be lost."""
+    if any((out / name).exists() for name in ("study.json", "records.csv")):
         raise UserError(
             f"{out} holds a study of its own, with a page",
             "write the comparison elsewhere, with --out another/folder",

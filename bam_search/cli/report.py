@@ -44,6 +44,8 @@ def do(asked: Asked) -> int:
     """Do what is asked, and return the exit code. Raises UserError."""
     path = asked.path
     if asked.only_verify:
+        if asked.out is not None or asked.every is not None:
+            raise UserError("--verify writes nothing", "leave --out and --watch away")
         return check(page_of(path))
     if path.is_dir():
         if asked.out is not None:

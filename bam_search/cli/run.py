@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -66,7 +67,7 @@ def execute(request: Request) -> int:
         request, readies = allowed, resolve_all(allowed)
     folder = request.folder(data)
     if len(readies) == 1:
-        return _run(request, readies[0], data, folder / readies[0].part)
+        return _run(request, _limited(readies[0], 1), data, folder / readies[0].part)
     return _run_each(request, readies, data, folder)
 
 
@@ -75,9 +76,9 @@ def _run_each(request: Request, readies: list[ResolvedRun], data: Dataset, folde
     check_free(folder)
     request = for_each(request, len(readies))
     codes: dict[Path, int] = {}
-    for ready in readies:
+    for number, ready in enumerate(readies):
         below = folder / ready.part
-        codes[below] = _run(request, ready, data, below)
+        codes[below] = _run(request, _limited(ready, len(readies) - number), data, below)
         if codes[below] == 130:
             return 130
     finished = [below for below, code in codes.items() if code == 0]
@@ -113,6 +114,14 @@ def _answer_signals(limit: float | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, end)
     signal.setitimer(signal.ITIMER_REAL, limit or 0)
+
+
+def _limited(ready: ResolvedRun, spaces: int) -> ResolvedRun:
+    """The run with its share, one of `spaces`, of the time that is left until the limit."""
+    left, _ = signal.getitimer(signal.ITIMER_REAL)
+    if not left:
+        return ready
+    return replace(ready, options=replace(ready.options, time_limit=left / spaces))
 
 
 def _close(outcome: Outcome, data: Dataset) -> int:

@@ -12,7 +12,8 @@ import click
 import torch
 
 from bam_search.cli.candidate import Setup, find, setup
-from bam_search.files import write
+from bam_search.errors import UserError
+from bam_search.files import atomic_write, write
 from bam_search.model.build import sites_of
 from bam_search.score.context import TrainingContext
 from bam_search.score.evaluate import faster
@@ -41,6 +42,7 @@ def train_candidate(
 
     Raises UserError.
     """
+    _check_out(out)
     candidate = find(folder, tag, modules)
     how = setup(folder, source, device)
     seed = how.seed + FRESH if seed is None else seed
@@ -58,8 +60,8 @@ def train_candidate(
     metric = how.task.metric
     test = measured(net, how.parts.test, context)
     value = metric.with_unit(metric.text(test.value))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, out)
+    with atomic_write(out) as file:
+        torch.save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, file)
     write(beside(out), json.dumps(_input_words(how, context), indent=2, ensure_ascii=False))
     trained = counted(len(epochs), "epoch")
     further = "".join(f", {title}: {metric.text(one)}" for title, one in test.further.items())
@@ -69,6 +71,16 @@ def train_candidate(
         before = metric.with_unit(metric.text(known[seed]))
         click.echo(f"the study measured {before} with this seed", err=True)
     click.echo(f"{beside(out)}: how {how.task.sample}s enter it, and its classes", err=True)
+
+
+def _check_out(out: Path) -> None:
+    """Make the folder of the weights. Raises UserError if they cannot be written there."""
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder", f"name a file, such as {out / 'weights.pt'}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}", "name a file in another folder") from None
 
 
 def beside(weights: Path) -> Path:

@@ -63,7 +63,7 @@ def called(records: Iterable[Record], name: str, where: Path) -> Record:
     Raises UserError if there is none, in `where`.
     """
     named = {key: record for record in records for key in (record.tag, record.name) if key}
-    found = named.get(name.removeprefix("#"))
+    found = named.get(name) or named.get(name.removeprefix("#"))
     if found is None:
         hint = nearest(name, named) if named else "it has none"
         raise UserError(f"{where} has no candidate {name!r}", hint)

@@ -5,6 +5,7 @@ Knows no command line: what happens is told to a `Watcher`.
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -50,12 +51,20 @@ from bam_search.search.store import (
 )
 from bam_search.search.study import Study
 from bam_search.search.warm_start import Backbone
-from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, SEARCH
+from bam_search.search.workload import (
+    ABLATIONS,
+    FINALISTS,
+    RANDOM_BASELINE,
+    SEARCH,
+    further_trainings,
+)
 from bam_search.study.record import LATENCIES, METRIC, Record, main_records
 from bam_search.tasks.task import Dataset
 from bam_search.words import counted
 
 NOTHING_LEFT = "nothing is left to train"
+CTRL_C = "Ctrl-C"
+"""What Python's own KeyboardInterrupt, which has no text, comes from."""
 AT_LEAST = 0.2
 """Seconds for which a speed is measured before the study."""
 
@@ -166,11 +175,11 @@ class Run:
 
     @property
     def clock(self) -> Clock:
-        """When the run should end."""
-        if self.plan:
-            return self.plan.clock(self.began)
+        """When the run should end: as its plan says, and not after its time limit."""
+        clock = self.plan.clock(self.began) if self.plan else Clock()
         limit = self.ready.options.time_limit
-        return Clock() if limit is None else Clock(self.began + limit)
+        latest = math.inf if limit is None else self.began + limit
+        return replace(clock, ends=min(clock.ends, latest))
 
     @property
     def spent_plan(self) -> dict[str, Any] | None:
@@ -206,15 +215,16 @@ def run(the: Run) -> Outcome:
             store = open_store(
                 the.folder, the.identity, ready.study.objectives, the.storage, _maximised(ready)
             )
-            the = _with_latencies(the, store)
             return _drive(the, store, status, status.watched(submit), workers, timing)
 
 
 def _begins_anew(the: Run) -> bool:
     """Whether what is in the folder is set aside: if asked to, and where smoke runs lie."""
     options = the.ready.options
-    is_other = not has_identity(the.folder, the.identity)
-    return options.force_new or (the.ready.smoke and options.out is None and is_other)
+    if options.force_new:
+        return True
+    is_smoke = the.ready.smoke and options.out is None
+    return is_smoke and not has_identity(the.folder, the.identity)
 
 
 def _with_latencies(the: Run, store: Store) -> Run:
@@ -276,7 +286,8 @@ def _forecast(the: Run) -> Forecast | str | None:
     The speed is that of the plan, or is measured for a moment; None: nothing is left to train.
     """
     ready, total, test = the.ready, len(the.data.train), len(the.experiment.split.test)
-    is_same = has_identity(the.folder, the.identity) and not ready.options.force_new
+    # The files of a study that is set aside may be damaged: they are not read.
+    is_same = not ready.options.force_new and has_identity(the.folder, the.identity)
     is_continued = is_same and the.storage.exists()
     if is_continued and nothing_left(ready.study, the.context, read_store(the.folder)):
         return None
@@ -312,19 +323,21 @@ def _drive(
     write_page = partial(_report, the, store, status)
     try:
         write_page()  # `report` can then show the study while it runs
+        the = _with_latencies(the, store)
         _train(the, store, status, submit, Refresh(write_page), timing)
         return _outcome(the, store, status)
     except KeyboardInterrupt as interrupt:
         workers.close()
         with contextlib.suppress(RunError):
             store.leave()
-        status.tell(ended=f"interrupted by {interrupt}")
+        by = str(interrupt) or CTRL_C
+        status.tell(ended=f"interrupted by {by}")
         write_page()
-        raise Interrupted(*interrupt.args) from None
+        raise Interrupted(by) from None
     except (RunError, OSError) as error:
         with contextlib.suppress(ExplainedError, OSError):  # the disk may be full
             store.leave()
-            status.tell(ended=f"failed: {error}")
+            status.tell(ended=f"failed: {getattr(error, 'message', error)}")
             write_page()
         raise
 
@@ -421,7 +434,7 @@ def _stages(the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Ti
     searched = any(record.complete and record.is_searched for record in candidates)
     if the.ready.searches and not searched:
         return  # there is nothing to compare the references with
-    if study.random_baseline and searched:
+    if study.random_baseline and the.ready.searches:
         drawn = sum(record.is_random for record in store.records().values())
         size = random_size(study, {record.number: record for record in candidates})
         with stage(RANDOM_BASELINE, drawn, size) as on_result:
@@ -477,8 +490,8 @@ def _test_finalists(
     finalists = choose_finalists(study, context.choice_space, list(store.records().values()))
     _time(the, store, finalists)
     total = len(finalists) * study.finalists.seeds
-    extra = study.finalists.extra
-    more = f", and at most {extra:.0%} more where they cannot be told apart" if extra else ""
+    further = further_trainings(study, len(finalists))
+    more = f", and at most {further} more where they cannot be told apart" if further else ""
     if timing.clock.fills:
         more = ", and further ones as long as there is time"
     the.watcher.say(
@@ -487,7 +500,7 @@ def _test_finalists(
         f"with fresh seeds{more}; each is tested once"
     )
     done = _final_trainings(store, ablations=False)
-    most = total + round(extra * total)
+    most = total + further
     if timing.clock.fills:
         most = max(total, done + timing.fitting(list(store.records().values())))
     allowed = timing.for_finals(lambda: list(store.records().values()))

@@ -49,6 +49,10 @@ def in_miniature(study: Study, total: int, classes: int, is_asked: IsAsked) -> S
         "data.images": samples,
         "data.validation": max(1, samples // VALIDATED),
     }
+    if is_asked("finalists.seeds"):
+        wanted["finalists.most"] = study.finalists.seeds
+    if is_asked("rungs.epochs"):
+        wanted["recipe.epochs"] = max(study.rungs.epochs, default=0) + 1
     table: dict[str, Any] = {}
     for key, value in wanted.items():
         if not is_asked(key):

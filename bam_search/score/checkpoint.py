@@ -24,7 +24,7 @@ UNREADABLE = (
     RuntimeError,
     EOFError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
     pickle.UnpicklingError,
 )

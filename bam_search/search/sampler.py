@@ -129,10 +129,10 @@ class AdditiveSampler(BaseSampler):
         placements = [self._placement(other.params) for other in before]
         for placement in placements:
             generator.exclude(placement)
-        placement = generator.ask(trial.number, {placement.id for placement in placements})
-        if placement is None:
-            placement = self._pool.spread(self._seed + trial.number)
-        chosen = {site: choice.text for site, choice in placement.choices}
+        proposed = generator.ask(trial.number, {placement.id for placement in placements})
+        if proposed is None:
+            proposed = self._pool.spread(self._seed + trial.number)
+        chosen = {site: choice.text for site, choice in proposed.choices}
         return {site: chosen.get(site, OFF) for site in search_space}
 
     def sample_independent(

@@ -51,6 +51,7 @@ IDENTITY_KEY = "identity"
 MODULE_FILES_KEY = "module_files"
 """The key of the identity with the hash of the file of each attention module of the user's."""
 STUDY_FILE = "study.json"
+RECORDS_FILE = "records.csv"
 SOURCE_KEY = "source"
 """The key of study.json with what --data said."""
 PLAN_KEY = "plan"
@@ -355,12 +356,22 @@ def open_store(
         described = read_described(folder)
         if described:
             _check_described(folder, described, identity, storage)
+        _check_no_report(folder, storage)
         _create_if_missing(storage, identity, objectives, maximised)
         store = _opened(folder, identity, objectives, storage)
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         if not described:
             store.describe({}, "")
         return store
+
+
+def _check_no_report(folder: Path, storage: StudyStorage) -> None:
+    """Raise UserError for a report whose trials are elsewhere: a new study would overwrite it."""
+    if (folder / RECORDS_FILE).exists() and not storage.exists():
+        raise UserError(
+            f"{folder} holds a report, and not the trials that it was made of ({storage.text})",
+            "name another folder with --out, or set the report aside with --force-new",
+        )
 
 
 def _as_read_back(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -462,7 +473,7 @@ def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> l
         with storage.usable():
             storage.rename(f"{storage.name}-{mark}")
         moved.append(f"{storage.name}-{mark} in {storage.text}")
-    if (folder / STUDY_FILE).exists() or (folder / DATABASE).exists():
+    if any((folder / name).exists() for name in (STUDY_FILE, DATABASE, RECORDS_FILE)):
         aside = folder.with_name(f"{folder.name}-{mark}")
         aside.mkdir()
         # The trials move last: if it is cut off before, the study is still there.

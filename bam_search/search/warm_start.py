@@ -1,6 +1,5 @@
 """The backbone that all candidates of a study start from, trained once and kept in its folder."""
 
-import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,13 +8,13 @@ import torch
 from bam_search.errors import RunError, last_line
 from bam_search.files import atomic_write
 from bam_search.model.start import Start
+from bam_search.score.checkpoint import UNREADABLE
 from bam_search.score.evaluate import Job
 from bam_search.search.executors import Submit
 from bam_search.search.study import Study
 
 BACKBONE = "backbone.pt"
 """The file, in the study's folder."""
-UNREADABLE = (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)

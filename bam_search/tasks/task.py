@@ -157,8 +157,8 @@ class Measured:
     """The value of the task's metric, and the mean loss, on held-out samples.
 
     `standard_error` is that of the value, in its unit: how far another such set of samples would
-    change it. It does not include the spread between training seeds. Raises ValueError if one of
-    the two is not finite: then the training has failed.
+    change it. It does not include the spread between training seeds. Raises ValueError if a number
+    but the loss is not finite: then the training has failed.
 
     A task may measure more. `further` are values by their titles, such as "top-5 error, %": they
     are shown beside the metric, and decide nothing. `by_class` is the metric on the samples of each
@@ -176,6 +176,10 @@ class Measured:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and math.isfinite(self.standard_error)):
             raise ValueError(f"measured {self.value} with a standard error {self.standard_error}")
+        of_classes = {f"class {i}": value for i, value in enumerate(self.by_class)}
+        for title, value in {**self.further, **of_classes}.items():
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"measured {value} as {title!r}")
 
 
 class Tally(Protocol):

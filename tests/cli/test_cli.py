@@ -400,6 +400,8 @@ def test_so_many_failures_end_the_study_and_the_same_command_continues(
         assert len(read_records(tmp_path / "reports" / "tiny")) == done
         status = json.loads((tmp_path / "reports" / "tiny" / "status.json").read_text())
         assert status["ended"].startswith("failed: 2 failed")
+        assert "\n" not in status["ended"]
+        assert "hint" not in status["ended"]
 
 
 def test_the_time_limit_ends_a_study_like_an_interrupt(

@@ -83,6 +83,7 @@ def test_other_seeds_are_warned_of_and_folders_of_one_name_told_apart(
         (["one", "old"], "records.csv is not the records.csv of a report of this version"),
         (["one", "empty"], "empty has no finished candidate"),
         (["one", "two", "--out", "one"], "one holds a study of its own"),
+        (["one", "two", "--out", "empty"], "empty holds a study of its own"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(

@@ -223,6 +223,22 @@ def test_mistakes_are_one_sentence_and_write_nothing(
             "is not what the study was run on",
         ),
         (("train", report, "--candidate", 99, *data), "has no candidate '99'"),
+        (
+            ("train", report, "--candidate", 1, *data[:2], "--out", tmp_path / "empty"),
+            "is a folder",
+        ),
+        (
+            (
+                "train",
+                report,
+                "--candidate",
+                1,
+                *data[:2],
+                "--out",
+                report / "records.csv" / "x.pt",
+            ),
+            "records.csv/x.pt: File exists",
+        ),
         (("train", tmp_path, "--candidate", 1, *data), "records.csv cannot be read"),
         (
             ("train", report, "--candidate", 1, *data, "--weights", "nowhere.pt"),

@@ -34,13 +34,14 @@ from bam_search.report.sentences import (
 )
 from bam_search.report.tables import (
     ablation_table,
+    called,
     difference_table,
     finalist_table,
     read_records,
     record_table,
     records_csv,
 )
-from bam_search.study.record import Record
+from bam_search.study.record import ABLATION, FIRST, Record
 from bam_search.tasks.classification.task import TOP1_ERROR
 from bam_search.tasks.metric import binomial
 
@@ -286,3 +287,11 @@ def test_no_cell_of_records_is_a_formula_and_all_are_read_back(tmp_path: Path, t
     row = pd.read_csv(tmp_path / "records.csv", dtype=str, keep_default_na=False).iloc[0]
     assert not any(row[name].startswith(("=", "+", "-", "@")) for name in ("name", "failure"))
     assert read_records(tmp_path) == [record]
+
+
+@pytest.mark.parametrize("name", ["A7", "#A7", "#19 without layer1"])
+def test_a_candidate_is_called_as_tables_call_it(name: str) -> None:
+    ablation = make_record(
+        FIRST[ABLATION] + 7, 80.0, 1.0, origin=ABLATION, name="#19 without layer1"
+    )
+    assert called([make_record(7, 81.0, 1.0), ablation], name, Path("report")) is ablation

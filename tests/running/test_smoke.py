@@ -53,6 +53,12 @@ def test_what_was_asked_for_stays(small_npz: Path) -> None:
     assert (study.trials, study.recipe.epochs, study.finalists.seeds) == (5, 3, 1)
 
 
+def test_what_goes_with_what_was_asked_for_follows(small_npz: Path) -> None:
+    asked = request("placement", small_npz, finalists={"seeds": 20}, rungs={"epochs": [1]})
+    study = resolve_run(asked).study
+    assert (study.finalists.seeds, study.finalists.most, study.recipe.epochs) == (20, 20, 2)
+
+
 def test_a_comparison_trains_its_references_only(small_npz: Path) -> None:
     study = resolve_run(request("se", small_npz)).study
     assert study.trials == len(study.references)

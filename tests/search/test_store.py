@@ -13,7 +13,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from bam_search.errors import UserError
-from bam_search.search.store import Store, open_store, read_records
+from bam_search.search.storage import StudyStorage
+from bam_search.search.store import Store, archive, open_store, read_records
 from bam_search.study.record import Record
 
 OBJECTIVES = ("metric", "params_overhead")
@@ -251,6 +252,22 @@ def test_a_database_without_its_study_json_is_known_all_the_same(tmp_path: Path)
         open_store(tmp_path, {**IDENTITY, "seed": 1}, OBJECTIVES)
     assert list(open_store(tmp_path, IDENTITY, OBJECTIVES).records()) == [0]
     assert (tmp_path / "study.json").is_file()
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_report_without_its_trials_is_not_overwritten(tmp_path: Path, described: bool) -> None:
+    folder = tmp_path / "report"
+    open_store(folder, IDENTITY, OBJECTIVES)
+    (folder / "records.csv").write_text("kept")
+    (folder / "study.db").unlink()
+    if not described:
+        (folder / "study.json").unlink()
+    with pytest.raises(UserError, match="holds a report, and not the trials"):
+        open_store(folder, IDENTITY, OBJECTIVES)
+    assert not (folder / "study.db").exists()
+    (aside,) = archive(folder, StudyStorage.of(folder, None, ""))
+    assert (Path(aside) / "records.csv").read_text() == "kept"
+    assert open_store(folder, IDENTITY, OBJECTIVES).records() == {}
 
 
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:

@@ -45,6 +45,17 @@ def test_each_phase_has_its_trainings_and_their_images() -> None:
     assert found["finalists"].samples == 48 * (2 * 990 + 100)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "most", "extra", "trainings"), [(3, 5, 0.5, 45), (3, 4, 0.5, 40), (5, 5, 0.5, 50)]
+)
+def test_further_seeds_end_at_the_most_that_a_finalist_has(
+    seeds: int, most: int, extra: float, trainings: int
+) -> None:
+    finalists = {"seeds": seeds, "most": most, "extra": extra}
+    found = by_name(workload(study(finalists=finalists, random_baseline=False), SIZES))
+    assert found["finalists"].trainings == trainings
+
+
 def test_a_comparison_of_references_searches_nothing() -> None:
     found = by_name(workload(study(trials=4), SIZES))
     assert {name: phase.trainings for name, phase in found.items()} == {

@@ -1,5 +1,8 @@
 """A metric in words: shares in percent, a number with a unit, and one without."""
 
+import math
+from typing import Any
+
 import pytest
 
 from bam_search.tasks.metric import Metric
@@ -56,3 +59,12 @@ def test_how_it_is_shown_makes_no_other_metric() -> None:
 def test_a_measurement_is_a_number(value: float, standard_error: float) -> None:
     with pytest.raises(ValueError, match="measured"):
         Measured(value, 1.0, standard_error)
+
+
+@pytest.mark.parametrize(
+    "more", [{"further": {"precision, %": math.nan}}, {"by_class": (1.0, None, math.inf)}]
+)
+def test_what_is_measured_beside_the_metric_is_a_number_too(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"measured nan as 'precision, %'|measured inf as 'class"):
+        Measured(1.0, 1.0, 1.0, **more)
+    assert Measured(1.0, math.inf, 1.0, {"precision, %": 3.0}, (1.0, None)).value == 1.0

@@ -1,0 +1,111 @@
+"""A run that is interrupted, begun anew or continued with other numbers, on a tiny network."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import run_command
+
+from bam_search.cli import run as command_line
+from bam_search.running import runner
+
+NETS = """
+from torch import nn
+def net(classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(8, classes),
+    )
+"""
+STUDY = """
+question = "Does it help?"
+space = "nets.py:net"
+trials = 3
+startup = 1
+random_baseline = true
+references = { "no attention" = "none", "SE" = "1=se(r=2)" }
+search = { sites = ["1"], modules.se.r = [2, 4] }
+[cpu]
+[gpu]
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
+    """The command that runs the study, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("nets.py").write_text(NETS)
+    Path("tiny.toml").write_text(STUDY)
+    monkeypatch.setattr(command_line, "_answer_signals", lambda _limit: None)
+    return (
+        "run",
+        "--study",
+        "tiny.toml",
+        "--smoke",
+        "--device",
+        "cpu",
+        "--data",
+        small_npz,
+        "--out",
+        "out",
+        "--set",
+        "random_baseline=true",
+        "--set",
+        "workers=1",
+    )
+
+
+def test_a_study_is_continued_with_fewer_trials_than_it_has(
+    words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_command(monkeypatch, *words, "--trials", 3) == 0
+    assert run_command(monkeypatch, *words, "--trials", 2) == 0
+    assert json.loads(Path("out/status.json").read_text())["ended"] == "finished"
+
+
+def test_a_damaged_study_is_set_aside_where_that_is_asked_for(
+    words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, *words) == 0
+    Path("out/study.json").write_text("{")
+    assert run_command(monkeypatch, *words) == 2
+    assert "set the study aside with --force-new" in capsys.readouterr().err
+    assert run_command(monkeypatch, *words, "--force-new") == 0
+    (aside,) = Path().glob("out-before-*")
+    assert (aside / "study.json").read_text() == "{"
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "Ctrl-C"), ("SIGTERM", "SIGTERM")])
+def test_an_interruption_while_latencies_are_measured_is_one_like_any_other(
+    words: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    said: str,
+) -> None:
+    def interrupted(_ready: object) -> None:
+        raise KeyboardInterrupt(*filter(None, [text]))
+
+    monkeypatch.setattr(runner, "increments", interrupted)
+    by_time = ("--set", 'objectives=["metric", "latency_overhead"]')
+    assert run_command(monkeypatch, *words, *by_time) == 130
+    assert f"interrupted by {said}; finished candidates are kept" in capsys.readouterr().err
+    assert json.loads(Path("out/status.json").read_text())["ended"] == f"interrupted by {said}"
+    assert f"Interrupted by {said}" in Path("out/index.html").read_text(encoding="utf-8")
+
+
+def test_the_clock_has_what_is_left_of_the_limit(
+    words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float | None] = []
+
+    def run(the: runner.Run) -> None:
+        limits.append(the.ready.options.time_limit)
+        assert the.clock.left == pytest.approx(limits[-1], abs=1)
+        raise SystemExit
+
+    monkeypatch.setattr(command_line, "run", run)
+    for left in (0.0, 60.0):
+        monkeypatch.setattr("signal.getitimer", lambda _which, left=left: (left, 0.0))
+        run_command(monkeypatch, *words, "--time-limit", 90)
+    assert limits == [90.0, 60.0]
