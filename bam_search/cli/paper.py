@@ -13,7 +13,7 @@ from bam_search.analysis.findings import Findings
 from bam_search.errors import UserError, nearest
 from bam_search.report.payload import ReportContext, read
 from bam_search.report.publication.caption import figure_caption
-from bam_search.report.publication.latex import figure_environment
+from bam_search.report.publication.latex import GRAPHICS, figure_environment
 from bam_search.report.publication.table import FORMS
 from bam_search.report.publish import page_of
 from bam_search.report.tables import called
@@ -34,6 +34,8 @@ def write_figure(
 
     if out.suffix not in FORMATS:
         raise UserError(f"a figure cannot be written as {out.name!r}", nearest(out.suffix, FORMATS))
+    if latex and out.suffix not in GRAPHICS:
+        raise UserError(f"LaTeX shows no {out.suffix}", f"name a file of {' or '.join(GRAPHICS)}")
     context, findings = _read(path, beside)
     figure = draw(numbers(findings, costs), width)
     caption = figure_caption(context, findings, costs)

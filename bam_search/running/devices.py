@@ -91,8 +91,14 @@ class DeviceSpeed:
     def device(self, wanted: str | Device) -> Device | str:
         """The device of the plan: a GPU that is named, else what was wanted.
 
-        --device cuda need not be here: the plan is for another machine.
+        --device cuda need not be here: the plan is for another machine. Raises UserError for a GPU
+        where a CPU was wanted.
         """
+        if self.known and wanted == "cpu":
+            raise UserError(
+                f"--device-speed {self.text} is a GPU, and --device cpu asks for a CPU",
+                "leave one of the two out, or give images a second",
+            )
         if self.known:
             return Device("cuda", self.text, "--device-speed names it", bf16=True)
         if wanted == "cuda":

@@ -343,7 +343,7 @@ def test_a_folder_or_a_page_is_enough(
         printed = capsys.readouterr().out
         assert r"\toprule" in printed
         assert r"\label{tab:a-study}" in printed
-        out = tmp_path / "my_front.svg"
+        out = tmp_path / "my_front.png"
         words = ("--latex", "--beside", studied.PAPER.name)
         assert run_command(monkeypatch, "figure", path, "--out", out, *words) == 0
         printed = capsys.readouterr().out
@@ -351,6 +351,7 @@ def test_a_folder_or_a_page_is_enough(
         assert f"difference to {studied.PAPER.name}" in printed
     for words, said in (
         (("figure", page, "--out", "front.gif"), "cannot be written as 'front.gif'"),
+        (("figure", page, "--out", "front.svg", "--latex"), "LaTeX shows no .svg"),
         (("figure", page, "--out", tmp_path / "no" / "x.pdf"), "cannot be written"),
         (("table", tmp_path / "nowhere"), "cannot be read"),
         (("table", page, "--bibtex", "--rows", "main"), "--rows goes with a table"),

@@ -49,6 +49,11 @@ def test_a_speed_in_images_is_of_the_device_that_is_wanted() -> None:
     assert gpu.variant == "gpu"
 
 
+def test_a_gpu_is_not_planned_for_where_a_cpu_is_wanted() -> None:
+    with pytest.raises(UserError, match="--device-speed h100 is a GPU, and --device cpu"):
+        DeviceSpeed.of("h100").device("cpu")
+
+
 @pytest.mark.parametrize("text", ["rtx4091x", "0", "-3", "nan", ""])
 def test_an_unknown_device_is_a_sentence_with_the_nearest(text: str) -> None:
     with pytest.raises(UserError, match="is no device that is known"):

@@ -27,6 +27,8 @@ LATEX = str.maketrans(
     }
 )
 """What LaTeX has for characters that it reads otherwise."""
+GRAPHICS = (".pdf", ".png")
+"""The files that pdflatex shows."""
 AT_MOST_A_LINE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 """What makes a box as wide as the line if it is wider; it needs the package graphicx."""
 HEAD = 12
