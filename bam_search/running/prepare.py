@@ -326,12 +326,13 @@ def _with_data_at_hand(study: Study, request: Request) -> tuple[Study, tuple[str
 
     One of a study that ships, whose folder of data is not there, takes generated ones.
     """
-    folder = study.data.source
-    is_there = "/" not in folder or Path(folder).exists()
+    source, size = study.data.source, study.data.size
+    is_there = "/" not in source or Path(source).exists()
     if is_there or not request.smoke or request.is_set("data.source"):
         return study, ()
-    note = f"{folder} is not there, so this smoke run takes generated data; --data names yours"
-    size = STAND_IN_SIZES.get(study.task, study.data.size)
+    note = f"{source} is not there, so this smoke run takes generated data; --data names yours"
+    if not request.is_asked("data.size"):
+        size = STAND_IN_SIZES.get(study.task, size)
     return replace(study, data=replace(study.data, source="generated", size=size)), (note,)
 
 

@@ -76,6 +76,8 @@ def test_each_study_that_ships_can_be_smoke_run_without_its_data(
         assert ready.study.data.source == "generated"
         note = f"{folder} is not there, so this smoke run takes generated data; --data names yours"
         assert note in ready.opening_lines(None)
+        larger = one_per_space(replace(asked, flags={"data": {"size": 96}}))[0]
+        assert resolve_run(larger).study.data.size == 96
         with pytest.raises(UserError, match=f"{folder}.* no such file or folder"):
             resolve_run(one_per_space(replace(asked, smoke=False))[0])
         own = {"data": {"source": "nowhere/photos"}}
