@@ -59,12 +59,12 @@ def test_the_table_says_what_happens(row: dict[str, str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_whole_table_says_what_happens() -> None:
-    pytest.importorskip("timm")
-    again = {row["model"]: tried(f"{row['library']}:{row['model']}") for row in ROWS}
-    assert {name: (row.attached, row.broken) for name, row in again.items()} == {
-        row["model"]: (row["attached"], "") for row in ROWS
-    }
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['library']}-{row['model']}")
+def test_each_row_says_what_happens(row: dict[str, str]) -> None:
+    if row["library"] == "timm":
+        pytest.importorskip("timm")
+    again = tried(f"{row['library']}:{row['model']}")
+    assert (again.attached, again.broken) == (row["attached"], "")
 
 
 def test_families_are_what_stands_before_the_first_underscore() -> None:
