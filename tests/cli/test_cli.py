@@ -206,7 +206,10 @@ def test_a_plan_says_what_a_budget_gives_on_this_machine_or_another(
         r"^10 min is too short: the smallest study of this kind takes about", out, re.M
     )
     assert re.search(r"^the plan for 8 hours", out, re.M)
-    assert run_command(monkeypatch, *PLAN, "--device-speed", "H100", "--budget", "2h") == 0
+    for_gpu = ("--device-speed", "H100", "--budget", "2h", "--device")
+    assert run_command(monkeypatch, *PLAN, *for_gpu, "cpu") == 2
+    assert "H100 is a GPU, and --device cpu asks for a CPU" in capsys.readouterr().err
+    assert run_command(monkeypatch, *PLAN, *for_gpu, "auto") == 0
     out, err = capsys.readouterr()
     assert "the gpu variant runs on H100" in err
     assert "the plan for 2 hours, at the speed that is estimated for H100:" in out
