@@ -1,6 +1,6 @@
 """Nets of a user's own: a plain one, and one whose trainings wait where a test interrupts them.
 
-They wait whatever the machine's speed.
+They wait whatever the machine's speed. Also the smallest net, with a study of its own.
 """
 
 from pathlib import Path
@@ -64,3 +64,30 @@ def held_space(folder: Path) -> str:
     """
     (folder / "held.py").write_text(NET)
     return f"{folder / 'held.py'}:Net"
+
+
+TINY_NET = """
+from torch import nn
+def net(classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(8, classes),
+    )
+"""
+TINY_STUDY = """
+question = "Does it help?"
+space = "nets.py:net"
+trials = 2
+references = { "no attention" = "none", "SE" = "1=se(r=2)" }
+search = { sites = ["1"], modules.se.r = [2] }
+[cpu]
+[gpu]
+"""
+
+
+def tiny_study(folder: Path) -> Path:
+    """Write the smallest net and a study of it into the folder, and return the study's file."""
+    (folder / "nets.py").write_text(TINY_NET)
+    study = folder / "tiny.toml"
+    study.write_text(TINY_STUDY)
+    return study

@@ -31,7 +31,7 @@ from bam_search.report.tables import (
 from bam_search.report.where import where
 from bam_search.space.placement import Choice
 from bam_search.space.search_space import ChoiceSpace
-from bam_search.study.record import UNCOUNTED, Record, main_records
+from bam_search.study.record import RECORDS_FILE, UNCOUNTED, Record, main_records
 from bam_search.words import counted
 
 SCRIPTS = (
@@ -54,7 +54,7 @@ def write_report(
     folder: Path, context: ReportContext, findings: Findings, plotlyjs: str = "inline"
 ) -> Path:
     """Write index.html, records.csv and front.csv into `folder`, and return the page's path."""
-    write(folder / "records.csv", records_csv(findings.records))
+    write(folder / RECORDS_FILE, records_csv(findings.records))
     write(folder / "front.csv", records_csv(findings.front))
     write(folder / PAGE, page(context, findings, plotlyjs))
     return folder / PAGE

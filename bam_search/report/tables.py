@@ -13,7 +13,7 @@ from bam_search.analysis.findings import Finalist, Findings
 from bam_search.analysis.recommendation import AXES, TIMES
 from bam_search.analysis.statistics import Mean, mean
 from bam_search.errors import UserError, nearest
-from bam_search.study.record import LATENCIES, OBJECTIVES, Record
+from bam_search.study.record import LATENCIES, OBJECTIVES, RECORDS_FILE, Record
 from bam_search.tasks.metric import Metric
 
 COLUMNS = [field.name for field in fields(Record)]
@@ -75,7 +75,7 @@ def read_records(folder: Path) -> list[Record]:
 
     Raises UserError if there is none, or it is not one of this version.
     """
-    path = folder / "records.csv"
+    path = folder / RECORDS_FILE
     try:
         # The module csv takes no cell as large as the errors of a thousand classes.
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)

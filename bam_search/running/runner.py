@@ -51,13 +51,7 @@ from bam_search.search.store import (
 )
 from bam_search.search.study import Study
 from bam_search.search.warm_start import Backbone
-from bam_search.search.workload import (
-    ABLATIONS,
-    FINALISTS,
-    RANDOM_BASELINE,
-    SEARCH,
-    further_trainings,
-)
+from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, SEARCH
 from bam_search.study.record import LATENCIES, METRIC, Record, main_records
 from bam_search.tasks.task import Dataset
 from bam_search.words import counted
@@ -490,7 +484,7 @@ def _test_finalists(
     finalists = choose_finalists(study, context.choice_space, list(store.records().values()))
     _time(the, store, finalists)
     total = len(finalists) * study.finalists.seeds
-    further = further_trainings(study, len(finalists))
+    further = study.finalists.further(len(finalists))
     more = f", and at most {further} more where they cannot be told apart" if further else ""
     if timing.clock.fills:
         more = ", and further ones as long as there is time"

@@ -156,7 +156,7 @@ def _planned_rounds(
     for index in range(study.finalists.seeds):
         members = _affordable(study, store, members, index, time)
         yield [(record, index) for record in members]
-    left = round(study.finalists.extra * len(members) * study.finalists.seeds)
+    left = study.finalists.further(len(members))
     for index in range(study.finalists.seeds, study.finalists.most):
         chosen = still_contending(study, store, members, index)
         if time.fills and not chosen:

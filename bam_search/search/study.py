@@ -137,6 +137,11 @@ class FinalistPlan:
     extra: Annotated[float, Ge(0), Le(100)] = 0.25
     leave_one_out: bool = True
 
+    def further(self, finalists: int) -> int:
+        """The most trainings of so many finalists beyond their first seeds."""
+        share = round(self.extra * self.seeds * finalists)
+        return min(share, (self.most - self.seeds) * finalists)
+
 
 @strict
 @dataclass(frozen=True)

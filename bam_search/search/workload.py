@@ -112,14 +112,7 @@ def _baseline(study: Study, searched: int) -> int:
 
 def _final_trainings(study: Study, finalists: int) -> int:
     """The trainings of so many finalists, those with further seeds included."""
-    return study.finalists.seeds * finalists + further_trainings(study, finalists)
-
-
-def further_trainings(study: Study, finalists: int) -> int:
-    """The most trainings of so many finalists beyond their first seeds."""
-    plan = study.finalists
-    share = round(plan.extra * plan.seeds * finalists)
-    return min(share, (plan.most - plan.seeds) * finalists)
+    return study.finalists.seeds * finalists + study.finalists.further(finalists)
 
 
 def _ablations(study: Study, searched: int, sites: int) -> int:

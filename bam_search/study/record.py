@@ -13,6 +13,8 @@ from bam_search.errors import UserError
 from bam_search.space.placement import Placement
 from bam_search.tasks.metric import Metric
 
+RECORDS_FILE = "records.csv"
+"""The file of a study's records, in its folder or beside a page that was published."""
 REFERENCE = "reference"
 SEARCH = "search"
 RANDOM = "random"

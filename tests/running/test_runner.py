@@ -5,42 +5,21 @@ from pathlib import Path
 
 import pytest
 from conftest import run_command
+from held import tiny_study
 
 from bam_search.cli import run as command_line
 from bam_search.running import runner
-
-NETS = """
-from torch import nn
-def net(classes):
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(8, classes),
-    )
-"""
-STUDY = """
-question = "Does it help?"
-space = "nets.py:net"
-trials = 3
-startup = 1
-random_baseline = true
-references = { "no attention" = "none", "SE" = "1=se(r=2)" }
-search = { sites = ["1"], modules.se.r = [2, 4] }
-[cpu]
-[gpu]
-"""
 
 
 @pytest.fixture
 def words(tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
     """The command that runs the study, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    Path("nets.py").write_text(NETS)
-    Path("tiny.toml").write_text(STUDY)
     monkeypatch.setattr(command_line, "_answer_signals", lambda _limit: None)
     return (
         "run",
         "--study",
-        "tiny.toml",
+        tiny_study(tmp_path),
         "--smoke",
         "--device",
         "cpu",
@@ -50,6 +29,10 @@ def words(tmp_path: Path, small_npz: Path, monkeypatch: pytest.MonkeyPatch) -> t
         "out",
         "--set",
         "random_baseline=true",
+        "--set",
+        "search.modules.se.r=[2, 4]",
+        "--trials",
+        "3",
         "--set",
         "workers=1",
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import run_command
+from held import tiny_study
 
 from bam_search.config import known
 from bam_search.errors import UserError
@@ -14,24 +15,6 @@ from bam_search.running.prepare import Request, RunOptions, one_per_space, resol
 from bam_search.running.smoke import TESTED, with_few_tests
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.task import Dataset, Split
-
-TINY = """
-from torch import nn
-def net(classes):
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(8, classes),
-    )
-"""
-STUDY = """
-question = "Does it help?"
-space = "nets.py:net"
-trials = 2
-references = { "no attention" = "none", "SE" = "1=se(r=2)" }
-search = { sites = ["1"], modules.se.r = [2] }
-[cpu]
-[gpu]
-"""
 
 
 def request(study: str, source: Path | str, **flags: Any) -> Request:
@@ -130,9 +113,7 @@ def test_another_smoke_run_sets_the_one_before_aside(
     code: int,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "nets.py").write_text(TINY)
-    study = tmp_path / "tiny.toml"
-    study.write_text(STUDY)
+    study = tiny_study(tmp_path)
     command = ("run", "--study", study, "--smoke", "--device", "cpu", "--data", small_npz, *words)
     assert run_command(monkeypatch, *command) == 0
     assert run_command(monkeypatch, *command, "--set", "recipe.lr=0.05") == code

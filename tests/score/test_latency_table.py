@@ -10,7 +10,7 @@ from torch import nn
 from bam_search.model.build import build, sites_of
 from bam_search.score import latency as timing
 from bam_search.score.device import choose
-from bam_search.score.latency import LatencySetting, folded, latency
+from bam_search.score.latency import DEPLOYED_PAIRS, PAIRS, LatencySetting, folded, latency
 from bam_search.score.latency_table import LatencyTable, Network, measure
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import load_space
@@ -33,8 +33,8 @@ def network() -> Network:
 @pytest.fixture(autouse=True, scope="module")
 def measured_as_in_a_study() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "PAIRS", 30)
-        patch.setattr(timing, "DEPLOYED_PAIRS", 300)
+        patch.setattr(timing, "PAIRS", PAIRS)
+        patch.setattr(timing, "DEPLOYED_PAIRS", DEPLOYED_PAIRS)
         yield
 
 
