@@ -80,6 +80,7 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
         classes=class_table(findings.by_class, context.classes, context.sample),
         defaults=_defaults(context.choice_space),
         has_curves=_has_curves(findings.records),
+        fitted=any(record.train_metrics for record in findings.records),
         stopping=stopping_lines(findings.stopping),
         predicted=[*foresight_lines(findings.foresight), *latency_lines(findings.latencies)],
         stopped=stopped_lines(findings.records),

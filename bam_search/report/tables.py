@@ -118,7 +118,8 @@ def validation_text(record: Record) -> str:
 def finalist_table(findings: Findings) -> pd.DataFrame:
     """The finalists as text, the cheapest first."""
     times = measured_times(findings.records)
-    return pd.DataFrame([_finalist_row(findings, one, times) for one in findings.finalists])
+    rows = [_finalist_row(findings, one, times) for one in findings.finalists]
+    return pd.DataFrame(rows).fillna("–")  # a continued study may measure more than before
 
 
 def _finalist_row(findings: Findings, finalist: Finalist, times: Sequence[str]) -> dict[str, str]:
@@ -135,6 +136,7 @@ def _finalist_row(findings: Findings, finalist: Finalist, times: Sequence[str]) 
         "90 % interval": interval,
         "n": str(test.n),
         **{f"mean test {title}": text for title, text in further_texts(record).items()},
+        **fit_texts(record),
         "to expect": metric.text(findings.finals.expected(record)),
         "on the front": front_text(finalist) if findings.finals.verdicts else "–",
         **_cost_texts(record, times),
@@ -162,12 +164,27 @@ def time_text(record: Record, key: str) -> str:
 
 def further_texts(record: Record) -> dict[str, str]:
     """What the task measures beside its metric: '43.21 ± 0.30' by title, over the seeds."""
-    found = {}
-    for title, values in record.test_further.items():
-        each = mean(values)
-        spread = "" if each.sd is None else f" ± {record.metric.text(each.sd)}"
-        found[title] = f"{record.metric.text(each.mean)}{spread}"
-    return found
+    return {title: mean_text(record.metric, each) for title, each in record.test_further.items()}
+
+
+def fit_texts(record: Record) -> dict[str, str]:
+    """How well the training samples are fitted, over the seeds; empty if it was not measured."""
+    metric, trained = record.metric, record.train_metrics
+    if not trained:
+        return {}
+    gaps = [test - train for test, train in zip(record.test_metrics, trained, strict=True)]
+    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
+    return {
+        f"training {metric.title}": mean_text(metric, trained),
+        f"test minus training{unit}": mean_text(metric, gaps),
+    }
+
+
+def mean_text(metric: Metric, values: Sequence[float]) -> str:
+    """'43.21 ± 0.30': the mean, and the standard deviation of several values."""
+    each = mean(values)
+    spread = "" if each.sd is None else f" ± {metric.text(each.sd)}"
+    return f"{metric.text(each.mean)}{spread}"
 
 
 def front_text(finalist: Finalist) -> str:

@@ -28,7 +28,7 @@ from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import NotOneGraph, settle
 from bam_search.score.device import Device, room_for_samples
 from bam_search.score.fused import fused
-from bam_search.score.measure import Meter
+from bam_search.score.measure import Meter, measured
 from bam_search.score.train import EpochResult, train
 from bam_search.space.modules import ModuleFile
 from bam_search.space.search_space import SearchSpace
@@ -73,7 +73,8 @@ class Job:
 
     `final` trains on the split's `train` and is measured on `test`, else on `fit` and `validation`:
     once, at the end, and with `each_epoch` after every epoch, for a training curve. `start` is what
-    it starts from, None for the experiment's own. With `keep_weights` its score has the weights.
+    it starts from, None for the experiment's own. With `keep_weights` its score has the weights,
+    with `train_metric` the metric on training samples too.
     """
 
     placement: str
@@ -83,6 +84,7 @@ class Job:
     each_epoch: bool = False
     start: Start | None = None
     keep_weights: bool = False
+    train_metric: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Score:
     too small for whole batches: normalisations then saw halves. `loss` is the mean loss on the
     samples that were measured. `further`, `by_class` and `class_samples` are those of `Measured`.
     `weights` are those of the model, as `Start.weights`, if the job was to keep them.
+    `train_value` is that of the metric on as many training samples, without augmentation, if the
+    job asked for it.
     """
 
     value: float
@@ -108,6 +112,7 @@ class Score:
     by_class: tuple[float | None, ...] = ()
     class_samples: tuple[int, ...] = ()
     weights: bytes = field(default=b"", repr=False)
+    train_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +252,7 @@ def _score(
             job.start or experiment.start,
         )
     last = meter.measured() if job.each_epoch else measure()
+    fit = measured(model, samples.first(len(held_out)), context) if job.train_metric else None
     seconds = time.perf_counter() - started
     return Score(
         float(last.value),
@@ -260,6 +266,7 @@ def _score(
         last.by_class,
         last.class_samples,
         as_bytes(model.state_dict()) if job.keep_weights else b"",
+        None if fit is None else float(fit.value),
     )
 
 

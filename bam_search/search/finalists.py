@@ -303,7 +303,13 @@ def _train_round(
             continue
         if len(pending) == max_in_flight(study):
             _collect(store, pending, on_result)
-        job = Job(record.placement, seed, record.final_epochs or record.epochs, final=True)
+        job = Job(
+            record.placement,
+            seed,
+            record.final_epochs or record.epochs,
+            final=True,
+            train_metric=study.finalists.train_metric,
+        )
         pending[submit(job)] = (record, seed)
     while pending:
         _collect(store, pending, on_result)
@@ -329,8 +335,10 @@ def _fields(result: Result) -> Mapping[str, Any]:
         "by_class": score.by_class,
         "class_samples": score.class_samples,
     }
+    fit = {} if score.train_value is None else {"train_metric": score.train_value}
     return {
         **{key: value for key, value in more.items() if value},
+        **fit,
         "metric": score.value,
         "standard_error": score.standard_error,
         "samples": score.samples,

@@ -202,6 +202,7 @@ def _as_random(record: Record, number: int) -> Record:
         rung_metrics=(),
         test_metrics=(),
         test_standard_errors=(),
+        train_metrics=(),
         test_seeds=(),
         test_further={},
         test_by_class=(),

@@ -179,8 +179,8 @@ class Store:
     def add_final(self, number: int, seed: int, fields: Mapping[str, Any]) -> None:
         """Keep what came of a final training with `seed`.
 
-        `fields` are metric, standard_error, samples, seconds and micro_batches, or failure. Raises
-        RunError if the study cannot be written.
+        `fields` are metric, standard_error, samples, seconds and micro_batches, and what else was
+        measured, or failure. Raises RunError if the study cannot be written.
         """
         with self._writing():
             self._study.set_user_attr(f"{FINAL_PREFIX}{number}:{seed}", json.dumps(dict(fields)))
@@ -280,6 +280,7 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "test_seeds": tuple(scored),
         "test_metrics": tuple(column(METRIC)),
+        "train_metrics": _train_metrics(list(scored.values())),
         "test_standard_errors": tuple(column("standard_error")),
         "test_samples": max(column("samples"), default=None),
         **_more_fields(list(scored.values())),
@@ -287,6 +288,12 @@ def _final_fields(by_seed: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         "test_micro_batches": max(column("micro_batches"), default=None),
         "test_failure": failures[0] if failures else "",
     }
+
+
+def _train_metrics(finals: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
+    """The metric on training samples, where all final trainings have it."""
+    known = tuple(fields["train_metric"] for fields in finals if "train_metric" in fields)
+    return known if len(known) == len(finals) else ()
 
 
 def _more_fields(finals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

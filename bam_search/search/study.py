@@ -129,13 +129,16 @@ class FinalistPlan:
 
     Each has `seeds` fresh seeds, and up to `most` where the recommendation hangs on it.
     The further trainings are at most the share `extra` of the first ones. `leave_one_out` also
-    trains the recommended placement without each of its sites.
+    trains the recommended placement without each of its sites. `train_metric` also measures each on
+    as many of its training samples as there are test samples, without augmentation: the difference
+    of the two is the generalisation gap.
     """
 
     seeds: Annotated[int, Ge(1), Le(100)] = 3
     most: Annotated[int, Ge(1), Le(1000)] = 6
     extra: Annotated[float, Ge(0), Le(100)] = 0.25
     leave_one_out: bool = True
+    train_metric: bool = False
 
     def further(self, finalists: int) -> int:
         """The most trainings of so many finalists beyond their first seeds."""

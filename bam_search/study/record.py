@@ -58,6 +58,8 @@ class Record:
             (`test_micro_batches`: in a final training).
         test_metrics: of final trainings with the fresh seeds `test_seeds`, each measured once on
             `test_samples` samples.
+        train_metrics: of the same trainings, on as many of their training samples without
+            augmentation, if the study asks for it.
         val_further, test_further: what the task measures beside its metric, by title; of each final
             training.
         test_by_class: the metric on the samples of each class, of each final training; None for a
@@ -107,6 +109,7 @@ class Record:
     micro_batches: int | None = None
     test_metrics: tuple[float, ...] = ()
     test_standard_errors: tuple[float, ...] = ()
+    train_metrics: tuple[float, ...] = ()
     test_seeds: tuple[int, ...] = ()
     test_samples: int | None = None
     test_seconds: float | None = None

@@ -211,6 +211,20 @@ def test_what_is_measured_beside_the_metric_has_a_column() -> None:
     assert r"{test top-5\\error, \%}" in table_of("latex", findings)
 
 
+def test_the_generalisation_gap_has_a_column_where_it_is_measured() -> None:
+    n = len(BASE.test_metrics)
+    trained = tuple(value - 20 - 2 * i for i, value in enumerate(BASE.test_metrics))
+    findings = found([replace(BASE, train_metrics=trained), *RECORDS[1:]])
+    head, _, first, second, *_ = table_of("markdown", findings).splitlines()
+    gap = head.split(" | ").index("test minus training, points")
+    assert head.split(" | ")[gap - 1] == "training top-1 error, %"
+    assert first.split(" | ")[gap].startswith(f"{20 + (n - 1):.2f} ± ")
+    assert second.split(" | ")[gap] == "–"
+    row = next(csv.DictReader(io.StringIO(table_of("csv", findings, True))))
+    assert float(row["mean_training"]) == pytest.approx(sum(trained) / n)
+    assert "test minus training" not in table_of("markdown", whole())
+
+
 def test_what_is_published_is_on_the_page() -> None:
     """The same findings, and so the same numbers."""
     page = studied.html_of(RECORDS, "cdn")

@@ -50,6 +50,22 @@ def test_search_measures_validation_and_final_measures_test(task: Experiment) ->
         assert [epoch.value for epoch in score.per_epoch] == [None, None]
 
 
+def test_the_fit_to_the_training_samples_is_measured_and_changes_nothing_else(
+    task: Experiment,
+) -> None:
+    plain = evaluate(task, Job("layer1=bam", 0, 2, final=True)).score
+    job = Job("layer1=bam", 0, 2, final=True, train_metric=True)
+    fitted = evaluate(task, job).score
+    few = replace(task.split, test=task.split.train.first(300))
+    known = evaluate(replace(task, split=few), Job("layer1=bam", 0, 2, final=True)).score
+    assert plain is not None
+    assert fitted is not None
+    assert known is not None
+    assert plain.train_value is None
+    assert fitted.value == plain.value != fitted.train_value
+    assert fitted.train_value == known.value
+
+
 def test_a_curve_is_measured_after_each_epoch_and_changes_nothing_else(task: Experiment) -> None:
     once = evaluate(task, Job("layer1=bam", 0, 2)).score
     curve = evaluate(task, Job("layer1=bam", 0, 2, each_epoch=True)).score

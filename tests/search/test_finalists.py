@@ -332,6 +332,15 @@ def test_a_finalist_that_failed_gets_no_further_seeds() -> None:
     assert "deliberate" in records[2].test_failure
 
 
+@pytest.mark.parametrize("train_metric", [False, True])
+def test_final_trainings_measure_their_fit_if_the_study_asks(train_metric: bool) -> None:
+    plan = FinalistPlan(seeds=2, most=2, leave_one_out=False, train_metric=train_metric)
+    context, pool = study(finalists=plan), Exact()
+    final(context, filled(context, crafted()), pool)
+    assert {job.train_metric for job in pool.ran if job.final} == {train_metric}
+    assert not any(job.train_metric for job in pool.ran if not job.final)
+
+
 def test_with_one_seed_nothing_is_known_of_the_noise() -> None:
     context, pool = (
         study(finalists=FinalistPlan(seeds=1, most=6, extra=10.0, leave_one_out=False)),

@@ -95,8 +95,8 @@ def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_p
     store.add(make_record(0, 80.0, 0.0), [80.0, 0.0])
     store.add(make_record(10, 70.0, 1.0), [70.0, 1.0])
     done = {"standard_error": 1.5, "samples": 100, "seconds": 2.0}
-    store.add_final(10, 10, {"metric": 73.0, "micro_batches": 2, **done})
-    store.add_final(10, 9, {"metric": 72.0, "micro_batches": 1, **done})
+    store.add_final(10, 10, {"metric": 73.0, "micro_batches": 2, "train_metric": 53.0, **done})
+    store.add_final(10, 9, {"metric": 72.0, "micro_batches": 1, "train_metric": 52.0, **done})
     store.add_final(10, 11, {"failure": "Traceback: déjà vu"})
     store.add_final(0, 9, {"failure": "Traceback: nothing"})
     again = open_store(tmp_path, IDENTITY, OBJECTIVES)
@@ -106,6 +106,7 @@ def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_p
         (9, 10),
         (72.0, 73.0),
     )
+    assert second.train_metrics == (52.0, 53.0)
     assert (second.test_samples, second.test_seconds, second.test_micro_batches) == (100, 4.0, 2)
     assert second.test_failure == "Traceback: déjà vu"
     assert (first.test_seeds, first.test_metrics, first.test_seconds, first.test_failure) == (
@@ -114,6 +115,16 @@ def test_final_trainings_come_in_the_order_of_their_seeds_with_what_failed(tmp_p
         None,
         "Traceback: nothing",
     )
+
+
+def test_the_fit_is_known_where_each_final_training_measured_it(tmp_path: Path) -> None:
+    store = open_store(tmp_path, IDENTITY, OBJECTIVES)
+    store.add(make_record(0, 80.0, 0.0), [80.0, 0.0])
+    done = {"standard_error": 1.5, "samples": 100, "seconds": 2.0, "micro_batches": 1}
+    store.add_final(0, 9, {"metric": 72.0, **done})
+    store.add_final(0, 10, {"metric": 72.0, "train_metric": 52.0, **done})
+    (record,) = store.records().values()
+    assert record.train_metrics == ()
 
 
 def test_optuna_reads_the_folder(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from bam_search.report.front_figure import best_words
 from bam_search.report.payload import ReportContext
 from bam_search.report.publication.caption import bibtex, table_caption
 from bam_search.report.publication.latex import AT_MOST_A_LINE, escaped, label, stacked
-from bam_search.report.tables import further_texts, harmless, measured_times
+from bam_search.report.tables import fit_texts, further_texts, harmless, measured_times
 from bam_search.study.record import Record
 
 WIDE, LONGEST = 36, 60
@@ -129,6 +129,7 @@ def _values(findings: Findings, overview: Overview, one: Standing) -> dict[str, 
         "mean_high_90": test.high,
         "n": test.n,
         **{f"mean {harmless(title)}": mean(each).mean for title, each in further.items()},
+        "mean_training": mean(record.train_metrics).mean if record.train_metrics else None,
         "hierarchical_mean": one.expected,
         "beside": harmless(overview.baseline.label) if difference else "",
         "difference": difference and difference.mean,
@@ -160,13 +161,13 @@ def _cells(findings: Findings, is_all: bool) -> list[list[str]]:
     scale, prefix = (
         (1e9, "G") if max(one.record.macs_conv_fc for one in shown) >= 1e9 else (1e6, "M")
     )
-    further = list(dict.fromkeys(title for one in shown for title in one.record.test_further))
-    rows = [_row(findings, overview, one, scale, further, times) for one in shown]
+    more = list(dict.fromkeys(title for one in shown for title in _more_texts(one.record)))
+    rows = [_row(findings, overview, one, scale, more, times) for one in shown]
     unit = metric.difference_unit
     titles = [
         "placement",
         f"test {metric.title}",
-        *(f"test {title}" for title in further),
+        *more,
         "n",
         f"difference{', ' + unit if unit else ''}",
         "params, M",
@@ -183,12 +184,12 @@ def _row(
     overview: Overview,
     one: Standing,
     scale: float,
-    further: Sequence[str],
+    more: Sequence[str],
     times: Sequence[str],
 ) -> list[str]:
     """A row as text.
 
-    `further` are the titles of what tasks measure beside the metric, `times` the overheads in time.
+    `more` are titles of what is measured beside the metric, `times` the overheads in time.
     """
     record, metric = one.record, findings.metric
     test = findings.finals.means[record.number]
@@ -197,7 +198,7 @@ def _row(
     return [
         _name(findings, overview, record),
         f"{metric.text(test.mean)}{spread}",
-        *(further_texts(record).get(title, "–") for title in further),
+        *(_more_texts(record).get(title, "–") for title in more),
         str(test.n),
         _difference(one),
         f"{record.params / 1e6:.3f}",
@@ -206,6 +207,12 @@ def _row(
         f"{record.macs_conv_fc_overhead:.2f}",
         *("–" if time is None else str(round(time)) for time in measured),
     ]
+
+
+def _more_texts(record: Record) -> dict[str, str]:
+    """What is measured beside the metric on the test samples, by column."""
+    further = {f"test {title}": text for title, text in further_texts(record).items()}
+    return further | fit_texts(record)
 
 
 def _caption(context: ReportContext, findings: Findings, is_all: bool) -> str:
