@@ -33,6 +33,8 @@ What is measured, for each truth:
     chances       by tenths of the told chance to be on the front: the mean told, and the share
                   truly on the front of the finalists' true errors and costs (an equal error at
                   more cost is not on it)
+    expected      by tenths of the told chance of what the model expects to be better than a tested
+                  placement: the mean told, and the share that truly is
 
 True effects are as `Truth.effects` says. Ranges are of 90 %: Wilson's for shares of studies and for
 chances, else those of 1,000 bootstraps over studies.
@@ -54,9 +56,11 @@ import numpy as np
 from scipy import stats
 
 from bam_search.analysis.additive import PlacementEncoder
+from bam_search.analysis.expected import Added, Expected
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.pareto import nondominated
 from bam_search.model.attach import resolve
+from bam_search.score.cost_table import what_choices_add
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.finalists import train_ablations, train_finalists
@@ -105,6 +109,7 @@ class Context:
     objectives: tuple[str, ...]
     choice_space: ChoiceSpace
     recommend_by: tuple[str, ...]
+    added: Added
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Chance:
-    """A told chance to be on the front, and whether it truly is."""
+    """A told chance to be on the front, or to be better, and whether it truly is."""
 
     said: float
     true: bool
@@ -166,6 +171,7 @@ class Outcome:
     figures: tuple[Figure, ...]
     picks: tuple[Pick, ...]
     chances: tuple[Chance, ...]
+    expected: tuple[Chance, ...]
 
 
 def outcome(setting: Setting, number: int) -> Outcome:
@@ -176,6 +182,7 @@ def outcome(setting: Setting, number: int) -> Outcome:
         tuple(_figures(truth, findings, _level(setting, number, findings))),
         tuple(_picks(truth, findings)),
         tuple(_chances(truth, study, findings)),
+        tuple(Chance(one.chance, _beside(truth, one) < 0) for one in findings.expected),
     )
 
 
@@ -199,7 +206,9 @@ def simulate(setting: Setting, number: int) -> tuple[Truth, Study, Findings]:
         random_baseline(study, context, store, submit, ignore)  # type: ignore[arg-type]
     train_finalists(study, context, store, submit, ignore)  # type: ignore[arg-type]
     train_ablations(study, context, store, submit, ignore)  # type: ignore[arg-type]
-    about = Context(TOP1_ERROR, study.objectives, context.choice_space, study.recommend.by)
+    space = context.choice_space
+    added = what_choices_add(context.costs, space)
+    about = Context(TOP1_ERROR, study.objectives, space, study.recommend.by, added)
     return truth, study, Findings.of(list(store.records().values()), about)
 
 
@@ -227,6 +236,10 @@ def _difference(truth: Truth, one: told.Comparison) -> float:
     return truth.error(one.record.placement) - truth.error(one.other.placement)
 
 
+def _beside(truth: Truth, one: Expected) -> float:
+    return truth.error(one.placement.text) - truth.error(one.beside.placement)
+
+
 def _level(setting: Setting, number: int, findings: Findings) -> float:
     """The mean effect of the seeds of a study's final trainings: what is told is at this level."""
     seeds = {seed for record in findings.records for seed in record.test_seeds}
@@ -251,6 +264,9 @@ def _figures(truth: Truth, findings: Findings, level: float) -> Iterable[Figure]
                 yield Figure(kind, beside.said, _difference(truth, beside))
     for one in told.told_comparisons(findings, told.TABLE):
         yield Figure("difference, any pair", one.said, _difference(truth, one))
+    for each in findings.expected:
+        said = told.Said(each.difference, each.low, each.high)
+        yield Figure("expected by the model", said, _beside(truth, each))
     true = truth.effects()
     for name, said in told.told_effects(findings).items():
         kind = "effect of an option value" if "(" in name else "effect of a module at a site"
@@ -291,6 +307,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "told": _told(outcomes),
         "choice": _choice(outcomes),
         "chances": _by_tenths([chance for one in outcomes for chance in one.chances]),
+        "expected": _by_tenths([chance for one in outcomes for chance in one.expected]),
     }
 
 

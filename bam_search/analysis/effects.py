@@ -14,6 +14,7 @@ The only library is numpy.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -93,28 +94,57 @@ class _Measured:
     validated: np.ndarray
 
 
-def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEffects | None:
-    """The effects on the metric; None if fewer than MIN_RECORDS placements were measured.
+@dataclass(frozen=True, eq=False)
+class SiteModel:
+    """The model after `measured`, all trainings of `records` placements.
 
-    The validations of warm starts are left out: the differences between these are smaller than
-    those between finalists (0.6 times, `benchmarks/results/rungs.csv`).
+    `alone` has an array a site, (choices, draws): what each choice changes, to be minimised.
+    `larger_is_better` is the metric's.
     """
-    encoder = PlacementEncoder.of(choice_space)
-    vectors = _vectors(encoder, records)
-    counted = [record for record in records if record.is_validated or record.is_finalist]
-    trained = {record.id for record in counted if record.number in vectors}
-    if len(trained) < MIN_RECORDS:
-        return None
-    measured = _measured(records, vectors)
-    posterior = _posterior(encoder, measured)
-    if posterior is None:
-        return None
-    different, placements = np.unique(measured.vectors, axis=0, return_inverse=True)
-    effects = _effects(encoder, posterior, different)
-    if records[0].larger_is_better:  # the model is of what is minimised
-        effects = [_negated(effect) for effect in effects]
-    error, error_of_mean = posterior.left_out(placements.reshape(-1))
-    return SiteEffects(tuple(effects), len(trained), len(measured.values), error, error_of_mean)
+
+    encoder: PlacementEncoder
+    measured: _Measured
+    records: int
+    posterior: Posterior
+    alone: tuple[np.ndarray, ...]
+    larger_is_better: bool
+
+    @classmethod
+    def of(cls, records: Sequence[Record], choice_space: ChoiceSpace) -> "SiteModel | None":
+        """The model; None if fewer than MIN_RECORDS placements were measured.
+
+        The validations of warm starts are left out: the differences between these are smaller than
+        those between finalists (0.6 times, `benchmarks/results/rungs.csv`).
+        """
+        encoder = PlacementEncoder.of(choice_space)
+        vectors = _vectors(encoder, records)
+        counted = [record for record in records if record.is_validated or record.is_finalist]
+        trained = {record.id for record in counted if record.number in vectors}
+        if len(trained) < MIN_RECORDS:
+            return None
+        measured = _measured(records, vectors)
+        posterior = _posterior(encoder, measured)
+        if posterior is None:
+            return None
+        alone = _drawn(encoder, posterior)
+        larger = records[0].larger_is_better
+        return cls(encoder, measured, len(trained), posterior, alone, larger)
+
+    @cached_property
+    def effects(self) -> SiteEffects:
+        """The effects on the metric as it is measured."""
+        different, placements = np.unique(self.measured.vectors, axis=0, return_inverse=True)
+        effects = _effects(self.encoder, self.alone, different)
+        if self.larger_is_better:  # the model is of what is minimised
+            effects = [_negated(effect) for effect in effects]
+        errors = self.posterior.left_out(placements.reshape(-1))
+        return SiteEffects(tuple(effects), self.records, len(self.measured.values), *errors)
+
+    def changes(self, vector: np.ndarray) -> np.ndarray:
+        """(draws,) What the placement with these (sites,) choice numbers changes, to minimise."""
+        draws = self.alone[0].shape[1]
+        chosen = [at[j - 1] for at, j in zip(self.alone, vector, strict=True) if j]
+        return np.sum(chosen, axis=0) if chosen else np.zeros(draws)
 
 
 def _negated(effect: Effect) -> Effect:
@@ -201,19 +231,24 @@ def _choices(encoder: PlacementEncoder, vectors: np.ndarray) -> np.ndarray:
     return OPTION_SCALE * np.concatenate(columns, axis=1)
 
 
-def _effects(encoder: PlacementEncoder, posterior: Posterior, seen: np.ndarray) -> list[Effect]:
+def _drawn(encoder: PlacementEncoder, posterior: Posterior) -> tuple[np.ndarray, ...]:
+    """(choices, draws) for each site: draws of the value of each choice alone at its site."""
+    sampled = posterior.sample_groups(PAIRS, np.random.default_rng(0))
+    return tuple(
+        np.concatenate(_groups(encoder, _alone(encoder, i)), axis=1) @ sampled.T
+        for i in range(len(encoder.sites))
+    )
+
+
+def _effects(
+    encoder: PlacementEncoder, alone: Sequence[np.ndarray], seen: np.ndarray
+) -> list[Effect]:
     """The effects of every module at every site, then of option values.
 
     A module's effect at a site is the mean of its choices there; an option value's is over all
-    sites that have a choice of it, beside the mean of its values. `seen` are the placements that
-    the posterior is of, each once.
+    sites that have a choice of it, beside the mean of its values. `alone` are the draws of each
+    site's choices, and `seen` the placements that the model is of, each once.
     """
-    sampled = posterior.sample_groups(PAIRS, np.random.default_rng(0))
-    # The value of each choice alone at its site, a column a choice.
-    alone = [
-        np.concatenate(_groups(encoder, _alone(encoder, i)), axis=1) @ sampled.T
-        for i in range(len(encoder.sites))
-    ]
     effects = []
     for i, module, rows in _modules(encoder):
         values = alone[i][rows].mean(0)

@@ -8,7 +8,8 @@ import numpy as np
 
 from bam_search.analysis.believability import Believability, believability
 from bam_search.analysis.by_class import ByClass, recommended_by_class
-from bam_search.analysis.effects import Effect, SiteEffects, site_effects
+from bam_search.analysis.effects import Effect, SiteEffects, SiteModel
+from bam_search.analysis.expected import Added, Expected, expected_best
 from bam_search.analysis.final_metrics import ComparedTo, FinalMetrics
 from bam_search.analysis.latency import Prediction, predictions
 from bam_search.analysis.overview import Overview, overview
@@ -32,8 +33,8 @@ from bam_search.tasks.metric import Metric
 class StudyContext(Protocol):
     """What findings depend on beside the records.
 
-    These are the metric, the objectives, what the search could choose among, and the overheads that
-    a recommended placement is cheap in.
+    These are the metric, the objectives, what the search could choose among and what that adds
+    (empty if it is not known), and the overheads that a recommended placement is cheap in.
     """
 
     @property
@@ -42,6 +43,8 @@ class StudyContext(Protocol):
     def objectives(self) -> tuple[str, ...]: ...
     @property
     def choice_space(self) -> ChoiceSpace: ...
+    @property
+    def added(self) -> Added: ...
     @property
     def recommend_by(self) -> tuple[str, ...]: ...
 
@@ -131,6 +134,8 @@ class Findings:
             task does not measure classes.
         answers: the recommendation within each overhead budget.
         effects: where attention helps; None if there are too few records.
+        expected: what the model of effects expects to be better than what was tested, at no more
+            MACs; empty where it predicts nothing.
         checks: the sites of the ablated placement, by ablation and by effect.
         overview: all that was tested, on one scale; None if nothing was.
         stopping: what the rungs did; None if there are none.
@@ -152,6 +157,7 @@ class Findings:
     by_class: ByClass | None
     answers: tuple[Answer, ...]
     effects: SiteEffects | None
+    expected: tuple[Expected, ...]
     checks: tuple[SiteCheck, ...]
     overview: Overview | None
     stopping: Stopping | None
@@ -170,7 +176,8 @@ class Findings:
         axes = _axes(context)
         recommended = None if near_chance else recommend(records, finals, by)
         ablations = _ablations(records, context, finals)
-        effects = site_effects(records, context.choice_space)
+        model = SiteModel.of(records, context.choice_space)
+        effects = None if model is None else model.effects
         return cls(
             metric=context.metric,
             records=tuple(records),
@@ -185,6 +192,7 @@ class Findings:
             by_class=recommended_by_class(recommended, records, finals.verdicts),
             answers=() if near_chance else answers(records, finals, by, axes),
             effects=effects,
+            expected=() if near_chance else _expected(model, finals, context, records, recommended),
             checks=_checks(ablations, effects),
             overview=overview(
                 records, finals, None if recommended is None else recommended.record, by, axes
@@ -254,6 +262,22 @@ def _checks(ablations: Sequence[ComparedTo], effects: SiteEffects | None) -> tup
             effect = by_place.get((site, whole[site].module))
             checks.append(SiteCheck(site, ablation, effect))
     return tuple(checks)
+
+
+def _expected(
+    model: SiteModel | None,
+    finals: FinalMetrics,
+    context: StudyContext,
+    records: Sequence[Record],
+    recommended: Recommendation | None,
+) -> tuple[Expected, ...]:
+    """What is expected to be better than a tested reference or the recommended placement."""
+    if model is None or not model.effects.predicts or not context.added or not finals.noise:
+        return ()
+    beside = [record for record in records if record.is_reference and record.is_tested]
+    if recommended is not None and recommended.record not in beside:
+        beside.append(recommended.record)
+    return expected_best(model, finals.noise.sd, context.added, beside, records)
 
 
 def _foresight(records: Sequence[Record], finals: FinalMetrics) -> Mean | None:

@@ -24,6 +24,7 @@ from bam_search.report.tables import (
     ablation_table,
     budget_table,
     difference_table,
+    expected_table,
     finalist_table,
     record_table,
     records_csv,
@@ -127,6 +128,7 @@ def _tables(context: ReportContext, findings: Findings) -> dict[str, pd.DataFram
         "ablations": ablation_table(findings),
         "front": record_table(findings, findings.front),
         "records": record_table(findings, findings.records),
+        "expected": expected_table(findings, context.base),
     }
 
 

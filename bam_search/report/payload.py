@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bam_search.analysis.additive import PlacementEncoder
+from bam_search.analysis.expected import Added, Expected
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Finalist, Findings
 from bam_search.analysis.recommendation import Answer, Recommendation
@@ -53,6 +54,7 @@ class ReportContext:
     state: text before that, where the study has not finished: "running, 12 of 40 candidates".
     about: how the study was run, as text by title.
     choice_space: what the search could choose among.
+    added: what each choice adds; empty on pages that were made before this was known.
     recommend_by: the overheads that a recommended placement is cheap in, the first one first.
     paper: what the paper says about the study.
     sites: the backbone's sites, to draw placements.
@@ -75,6 +77,7 @@ class ReportContext:
     base: Mapping[str, int] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     state: str = ""
+    added: Added = field(default_factory=dict)
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -101,6 +104,7 @@ def payload(context: ReportContext, findings: Findings) -> dict[str, Any]:
         "warning": context.warning,
         "about": dict(context.about),
         "choice_space": _choice_space_values(context.choice_space),
+        "added": dict(context.added),
         "recommend_by": context.recommend_by,
         "paper": asdict(context.paper),
         "origin": context.origin and asdict(context.origin),
@@ -185,9 +189,19 @@ def found(findings: Findings) -> dict[str, Any]:
         "differences": _difference_values(findings),
         "ablations": [_compared_values(ablation) for ablation in findings.ablations],
         "helps": effects and asdict(effects),
+        "expected": [_expected_values(one) for one in findings.expected],
         "stopping": stops and asdict(stops),
         "latencies": [asdict(one) for one in findings.latencies],
         "foresight": findings.foresight and asdict(findings.foresight),
+    }
+
+
+def _expected_values(one: Expected) -> dict[str, Any]:
+    return {
+        **asdict(one),
+        "beside": one.beside.tag,
+        "placement": one.placement.text,
+        "record": one.record and one.record.tag,
     }
 
 
@@ -272,6 +286,8 @@ def _records(rows: list[dict[str, Any]]) -> list[Record]:
         tests, rungs = len(record.test_metrics), len(record.rung_metrics)
         if (tests, rungs) != (len(record.test_seeds), len(record.rung_epochs)):
             raise ValueError("there is a seed for each test, and a length for each rung")
+        if len(record.train_metrics) not in (0, tests):
+            raise ValueError("each final training measures its fit, or none does")
     return records
 
 
@@ -303,7 +319,15 @@ def _context(values: Mapping[str, Any]) -> ReportContext:
         base=values["base"],
         classes=tuple(values["classes"]),
         state=values["state"],
+        added=_added(values.get("added", {})),
     )
+
+
+def _added(values: Mapping[str, Any]) -> Added:
+    return {
+        site: tuple(None if one is None else (int(one[0]), int(one[1])) for one in choices)
+        for site, choices in values.items()
+    }
 
 
 def _choice_space(values: Mapping[str, Any]) -> ChoiceSpace:

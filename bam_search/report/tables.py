@@ -143,6 +143,31 @@ def _finalist_row(findings: Findings, finalist: Finalist, times: Sequence[str]) 
     }
 
 
+def expected_table(findings: Findings, base: Mapping[str, int]) -> pd.DataFrame:
+    """What the model of effects expects to be better, as text; `base` are the backbone's counts."""
+    metric = findings.metric
+    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
+    rows = [
+        {
+            "at no more MACs than": one.beside.label,
+            "expected to be best": one.placement.text,
+            "trained": "no" if one.record is None else _trained_text(one.record),
+            "parameters, %": f"{100 * one.params / base['params']:+z.2f}",
+            "MACs (conv + fc), %": f"{100 * one.macs / base['macs_conv_fc']:+z.2f}",
+            f"beside it{unit}": metric.signed(one.difference),
+            "90 % interval": metric.range(one.low, one.high),
+            "chance to be better": chance_text(one.chance),
+        }
+        for one in findings.expected
+    ]
+    return pd.DataFrame(rows)
+
+
+def _trained_text(record: Record) -> str:
+    """'#19, tested'."""
+    return f"#{record.tag}, {'tested' if record.is_tested else 'not tested'}"
+
+
 def _cost_texts(record: Record, times: Sequence[str]) -> dict[str, str]:
     """A record's overheads by title, and those of its times that were measured of any."""
     counts = {f"{title}, %": f"{record.objective(key):+z.2f}" for key, title in AXES.items()}
@@ -191,11 +216,16 @@ def front_text(finalist: Finalist) -> str:
     """'38 %': how surely it is on the front; no estimate is surer than 99 %."""
     if finalist.is_cheapest:
         return "cheapest: on it by cost"
-    if finalist.p_on_front > 0.99:
+    return chance_text(finalist.p_on_front)
+
+
+def chance_text(chance: float) -> str:
+    """'38 %'; no estimate is surer than 99 %."""
+    if chance > 0.99:
         return "> 99 %"
-    if finalist.p_on_front < 0.01:
+    if chance < 0.01:
         return "< 1 %"
-    return f"{100 * finalist.p_on_front:.0f} %"
+    return f"{100 * chance:.0f} %"
 
 
 def difference_table(findings: Findings) -> pd.DataFrame:

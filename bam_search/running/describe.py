@@ -17,6 +17,7 @@ from bam_search.running.latency import as_trained
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS
+from bam_search.score.cost_table import what_choices_add
 from bam_search.search.store import MODULE_FILES_KEY
 from bam_search.search.study import Study
 from bam_search.search.warm_start import Backbone
@@ -68,6 +69,7 @@ def report_context(
         origin=_origin(ready, folder),
         base={key: getattr(ready.costs.base, key) for key in COUNTS},
         classes=data.classes,
+        added=what_choices_add(ready.costs, ready.choice_space),
     )
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from bam_search.errors import UserError
 from bam_search.model.attention import create, needs_like
 from bam_search.model.build import backbone
 from bam_search.score.cost import Cost, count
 from bam_search.score.detector_parts import PartCost, detector_parts
 from bam_search.score.increments import increment
 from bam_search.space.placement import Choice, Placement
-from bam_search.space.search_space import SearchSpace
+from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import Site, Sites
 
 
@@ -106,3 +107,24 @@ def cost_table(space: SearchSpace, sites: Sites, gated: bool = False) -> CostTab
     net = backbone(space, seed=0)
     shape = space.input_shape
     return CostTable(net, shape, sites.by_name, count(net, shape), gated)
+
+
+def what_choices_add(
+    costs: CostTable, choice_space: ChoiceSpace
+) -> dict[str, tuple[tuple[int, int] | None, ...]]:
+    """The parameters and MACs (conv + fc) that each choice adds, by site.
+
+    Choices are in the order of `ChoiceSpace.choices`; None is for one that cannot be at its site.
+    """
+    return {
+        site: tuple(_counts(costs, site, choice) for choice in choice_space.choices(site))
+        for site in choice_space.sites
+    }
+
+
+def _counts(costs: CostTable, site: str, choice: Choice) -> tuple[int, int] | None:
+    try:
+        added = costs.added(site, choice)
+    except UserError:
+        return None
+    return added.params, added.macs_conv_fc

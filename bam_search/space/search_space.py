@@ -14,7 +14,7 @@ from typing import Any
 
 from bam_search.config import build, folder, known, read_toml, strict
 from bam_search.errors import UserError, nearest
-from bam_search.space.placement import Choice, Option
+from bam_search.space.placement import Choice, Option, Placement
 from bam_search.space.user_file import run_file
 
 Options = Mapping[str, tuple[Option, ...]]
@@ -90,6 +90,15 @@ class ChoiceSpace:
         """
         defaults = self.defaults.get(choice.module, {})
         return Choice.of(choice.module, {**defaults, **dict(choice.options)})
+
+    def shortened(self, placement: Placement) -> Placement:
+        """`placement` without the options that have their default, as a person writes it."""
+        return Placement.of({site: self._shortened(choice) for site, choice in placement.choices})
+
+    def _shortened(self, choice: Choice) -> Choice:
+        defaults = self.defaults.get(choice.module, {})
+        told = {key: value for key, value in choice.options if defaults.get(key) != value}
+        return Choice.of(choice.module, told)
 
     def unused(self, modules: Mapping[str, Options]) -> list[str]:
         """The values of `modules` that are legal at no site, each as `module(option=value)`."""

@@ -9,7 +9,7 @@ import pytest
 from conftest import make_record
 
 from bam_search.analysis.additive import PlacementEncoder
-from bam_search.analysis.effects import Effect, SiteEffects, site_effects
+from bam_search.analysis.effects import Effect, SiteEffects, SiteModel
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import WARM_START, Record
 
@@ -60,6 +60,11 @@ def study(
             fields["test_seeds"] = tuple(range(seeds))
         records.append(make_record(number, true + rng.normal(0, val), 1.0, **fields))
     return records
+
+
+def site_effects(records: Sequence[Record], choice_space: ChoiceSpace) -> SiteEffects | None:
+    model = SiteModel.of(records, choice_space)
+    return None if model is None else model.effects
 
 
 def by_name(found: SiteEffects | None) -> dict[str, Effect]:

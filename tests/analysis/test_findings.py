@@ -24,7 +24,7 @@ from studied import (
     measured,
 )
 
-from bam_search.analysis.effects import Effect, site_effects
+from bam_search.analysis.effects import Effect, SiteModel
 from bam_search.report.sentences import foresight_lines
 from bam_search.study.record import FIRST, RANDOM, Record
 
@@ -141,13 +141,14 @@ def test_where_attention_helps() -> None:
 
 def test_a_placement_of_the_search_and_the_random_search_counts_once() -> None:
     again = replace(RISKY, number=FIRST[RANDOM] + 2, origin=RANDOM)
-    one, two = site_effects(RECORDS, CHOICE_SPACE), site_effects([*RECORDS, again], CHOICE_SPACE)
+    off = make_record(9, 60.0, 1.0, placement="layer1=se")
+    one, two, three = (
+        SiteModel.of([*RECORDS, *more], CHOICE_SPACE) for more in ([], [again], [off])
+    )
     assert one is not None
     assert two is not None
-    assert one == two
-    off = make_record(9, 60.0, 1.0, placement="layer1=se")
-    three = site_effects([*RECORDS, off], CHOICE_SPACE)
     assert three is not None
+    assert one.effects == two.effects
     assert three.records == 7
 
 
