@@ -68,6 +68,7 @@ def test_the_summary_counts_studies() -> None:
         (Figure("metric", Said(79.0, 78.0, 79.5), 80.0),),
         (Pick("recommended", 0.2, True, True),),
         (Chance(0.93, True), Chance(1.0, False)),
+        (Chance(0.85, True),),
     )
     silent = Outcome(
         (),
@@ -77,6 +78,7 @@ def test_the_summary_counts_studies() -> None:
         ),
         (Pick("recommended", None, False, False),),
         (Chance(0.0, False),),
+        (),
     )
     found = simulated.summary([wrong, silent])
     assert found["false_claims"]["answers"]["false better"]["share"] == 0.5
@@ -92,6 +94,7 @@ def test_the_summary_counts_studies() -> None:
         (0.0, 1),
         (pytest.approx(0.965), 2),
     ]
+    assert [(row["told"], row["true"]["share"]) for row in found["expected"]] == [(0.85, 1.0)]
 
 
 def test_an_average_has_a_range_over_studies() -> None:
