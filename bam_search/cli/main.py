@@ -547,9 +547,9 @@ def maps(folder: Path, candidate: str | None, out: Path | None, **asked: Any) ->
 @click.option(
     "--watch",
     "every",
-    type=click.FloatRange(min=1),
-    metavar="SECONDS",
-    help="Go on: write it again as the study has new candidates.",
+    callback=_seconds,
+    metavar="TIME",
+    help="Go on: look every 30, 5m or so for new candidates, and write it again.",
 )
 @click.option(
     "--verify",

@@ -92,6 +92,7 @@ def test_help_and_typos_are_answered_before_anything_heavy_is_imported(
         (["run", "--study", "placement", "--time-limit", "soon"], "'soon' is no time above zero"),
         (["run", "--study", "placement", "--time-limit", "-1h"], "'-1h' is no time above zero"),
         (["run", "--study", "placement", "--budget", "soon"], "'soon' is no time above zero"),
+        (["report", "reports/placement", "--watch", "nan"], "'nan' is no time above zero"),
         (
             ["plan", "--study", "placement", "--data", "generated", "--budget", "2s"],
             "2 s is too short: the smallest study of this kind takes about",
