@@ -20,6 +20,7 @@ from bam_search.cli.compare import check_free, compare
 from bam_search.report.sentences import (
     answer_line,
     believability_lines,
+    expected_lines,
     latency_lines,
     recommendation_lines,
     verdict_lines,
@@ -144,7 +145,7 @@ def _close(outcome: Outcome, data: Dataset) -> int:
         click.echo(f"  {line}" if i else line)
     for answer in findings.answers:
         click.echo(f"  {answer_line(answer)}")
-    for line in latency_lines(findings.latencies):
+    for line in (*expected_lines(findings), *latency_lines(findings.latencies)):
         click.echo(line)
     return 0
 

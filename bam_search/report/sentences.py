@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from bam_search.analysis.believability import SEED_DEVIATIONS, Believability
+from bam_search.analysis.expected import Expected
 from bam_search.analysis.final_metrics import ComparedTo
 from bam_search.analysis.findings import Findings, Outcomes
 from bam_search.analysis.latency import Prediction
@@ -79,6 +80,28 @@ def promising_line(compared: ComparedTo) -> str:
     return (
         f"Most promising, worth more seeds, not recommended: {record.placement} "
         f"({_name(record)}), {_difference_words(compared)} beside no attention{seeds}"
+    )
+
+
+WORTH = 0.9
+"""A placement is named as worth a test where it is better with at least this chance."""
+
+
+def expected_lines(findings: Findings) -> list[str]:
+    """What the model of effects expects to be better, has not been tested, and is worth a test."""
+    return [
+        _expected_line(findings.metric, one)
+        for one in findings.expected
+        if one.chance >= WORTH and not (one.record and one.record.is_tested)
+    ]
+
+
+def _expected_line(metric: Metric, one: Expected) -> str:
+    """'Worth a test: layer1=bam, by the model of effects -0.60 points (90 % interval ...) ...'."""
+    points = metric.with_difference_unit(metric.signed(one.difference))
+    return (
+        f"Worth a test: {one.placement.text}, by the model of effects {points} (90 % interval "
+        f"{metric.range(one.low, one.high)}) beside {_name(one.beside)}, for no more MACs"
     )
 
 

@@ -14,6 +14,7 @@ from bam_search.analysis.effects import SiteModel
 from bam_search.analysis.expected import Added, Expected, expected_best
 from bam_search.analysis.findings import Findings
 from bam_search.analysis.statistics import noise
+from bam_search.report.sentences import WORTH, expected_lines
 from bam_search.report.tables import expected_table
 from bam_search.report.verify import verify
 from bam_search.space.placement import Placement
@@ -175,6 +176,21 @@ def test_the_page_has_them_and_can_be_checked(tmp_path: Path) -> None:
     assert not any("expected" in text for text in verify(tmp_path / "index.html").wrong)
     unknown = Findings.of(made, context(**{**fields, "added": {}}))
     assert unknown.expected == ()
+
+
+def test_only_what_is_worth_a_test_is_said() -> None:
+    about = context(choice_space=SPACE, added=ADDED)
+    findings = Findings.of(records(), about)
+    worth = [one for one in findings.expected if one.chance >= WORTH]
+    lines = expected_lines(findings)
+    assert len(lines) == len(worth) > 0
+    assert f"Worth a test: {worth[0].placement.text}, by the model of effects -" in lines[0]
+    assert lines[0].endswith("beside layer1=bam, for no more MACs")
+    unsure = tuple(replace(one, chance=WORTH - 0.01) for one in findings.expected)
+    assert expected_lines(replace(findings, expected=unsure)) == []
+    tested = made_of(worth[0].placement.text, 99, 60.0)
+    known = tuple(replace(one, record=tested) for one in findings.expected)
+    assert expected_lines(replace(findings, expected=known)) == []
 
 
 def test_nothing_is_expected_where_the_model_predicts_nothing() -> None:
