@@ -82,18 +82,18 @@ def _expected(
     """`best` beside another record, which comes with its choice numbers."""
     record, vector = other
     placement = model.encoder.choice_space.shortened(model.encoder.placement(best))
-    apart = own * np.random.default_rng(0).standard_normal(model.alone[0].shape[1])
-    minimised = model.changes(best) - model.changes(vector) + apart
-    measured = -minimised if model.larger_is_better else minimised
+    by_model = model.changes(best) - model.changes(vector)
+    apart = own * np.random.default_rng(0).standard_normal(len(by_model))
+    sign = -1.0 if model.larger_is_better else 1.0  # the model is of what is minimised
     params, macs = _added(added, model, best)
     return Expected(
         record,
         placement,
         params,
         macs,
-        float(measured.mean()),
-        *central_interval(measured, LEVEL),
-        float((minimised < 0).mean()),
+        sign * float(by_model.mean()),
+        *central_interval(sign * (by_model + apart), LEVEL),
+        float((by_model + apart < 0).mean()),
         _trained(model, best, records),
     )
 
