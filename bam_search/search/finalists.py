@@ -18,12 +18,14 @@ from bam_search.analysis.additive import explain
 from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.pareto import pareto_front
 from bam_search.analysis.recommendation import contenders, to_ablate
+from bam_search.errors import RunError
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.executors import Submit
 from bam_search.search.loop import (
     OnResult,
     SearchContext,
+    ended,
     max_in_flight,
     new_record,
     random_size,
@@ -318,11 +320,27 @@ def _train_round(
 def _collect(
     store: Store, pending: dict[Future[Result], tuple[Record, int]], on_result: OnResult
 ) -> None:
-    """Wait for at least one training; keep what came of it."""
-    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-        record, seed = pending.pop(future)
-        store.add_final(record.number, seed, _fields(future.result()))
-        on_result(store.records()[record.number])
+    """Wait for at least one training; keep what came of it.
+
+    Whatever interrupts that, a training that has ended by then is kept too.
+    """
+    try:
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            on_result(_kept(store, pending, future))
+    except (KeyboardInterrupt, RunError):
+        for future in ended(pending):
+            _kept(store, pending, future)
+        raise
+
+
+def _kept(
+    store: Store, pending: dict[Future[Result], tuple[Record, int]], future: Future[Result]
+) -> Record:
+    """The record after a final training, which is pending until it is in the store."""
+    record, seed = pending[future]
+    store.add_final(record.number, seed, _fields(future.result()))
+    del pending[future]
+    return store.records()[record.number]
 
 
 def _fields(result: Result) -> Mapping[str, Any]:

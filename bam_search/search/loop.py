@@ -10,12 +10,12 @@ proposals, also when it was interrupted.
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bam_search.errors import UserError
+from bam_search.errors import RunError, UserError
 from bam_search.model.attach import resolve
 from bam_search.model.start import Start
 from bam_search.score.cost import COUNTS, UNITS, Cost, overhead, overheads
@@ -349,19 +349,46 @@ def _collect(
     records: dict[int, Record],
     on_result: OnResult,
 ) -> None:
-    """Wait for at least one training; submit each candidate's next rung, or keep it as finished."""
-    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-        candidate, result = pending.pop(future), future.result()
-        record = _trained(study, candidate.record, result)
-        if not record.complete and not record.failure:
-            record = _judged(study, record, candidate.seen)
-            if not record.stopped:
+    """Wait for at least one training; submit each candidate's next rung, or keep it as finished.
+
+    Whatever interrupts that, a candidate whose last training has ended by then is kept too.
+    """
+    try:
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            candidate = pending[future]
+            record = _after(study, candidate, future.result())
+            if _is_finished(record):
+                records[record.number] = record
+                _keep(study, context, store, record)
+                del pending[future]
+                on_result(record)
+            else:
+                del pending[future]
                 _submit(study, context, store, submit, pending, Candidate(record, candidate.seen))
-                continue
-        records[record.number] = record
-        _finish(study, context, store, record, on_result)
+    except (KeyboardInterrupt, RunError):
+        for future in ended(pending):
+            record = _after(study, pending[future], future.result())
+            if _is_finished(record) and record.number not in store.records():
+                _keep(study, context, store, record)
+        raise
     for candidate in itertools.islice(pending.values(), study.workers):
         _begin(context, store, candidate.record)  # the first of them have a worker each
+
+
+def ended(pending: Iterable["Future[Result]"]) -> list["Future[Result]"]:
+    """The trainings that have a result."""
+    return [future for future in pending if future.done() and future.exception() is None]
+
+
+def _after(study: Study, candidate: Candidate, result: Result) -> Record:
+    """The record of a candidate after its next training, which may be a reason to stop it."""
+    record = _trained(study, candidate.record, result)
+    return record if _is_finished(record) else _judged(study, record, candidate.seen)
+
+
+def _is_finished(record: Record) -> bool:
+    """Whether it is trained no further."""
+    return record.complete or bool(record.failure or record.stopped)
 
 
 def _trained(study: Study, record: Record, result: Result) -> Record:
@@ -413,10 +440,15 @@ def _finish(
     study: Study, context: SearchContext, store: Store, record: Record, on_result: OnResult
 ) -> None:
     """Keep a finished record in the store, and report it."""
+    _keep(study, context, store, record)
+    on_result(record)
+
+
+def _keep(study: Study, context: SearchContext, store: Store, record: Record) -> None:
+    """Keep a finished record in the store."""
     _begin(context, store, record)  # it may have ended before this process saw it begin
     values = [record.value(key) for key in study.objectives] if record.complete else []
     store.add(record, values)
-    on_result(record)
 
 
 def _teach(

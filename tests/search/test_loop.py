@@ -6,10 +6,13 @@ interrupted study ends like an uninterrupted one.
 
 import math
 from collections import Counter
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
+from conftest import database
 from invented import (
     MIDDLE,
     PLACEMENT,
@@ -26,12 +29,14 @@ from invented import (
 )
 from optuna.trial import TrialState
 
+from bam_search.errors import RunError
 from bam_search.model.attention import canonical
 from bam_search.model.choice_space import choice_space_of
-from bam_search.score.evaluate import Job
+from bam_search.score.evaluate import Job, Result
 from bam_search.score.latency_table import LatencyTable
-from bam_search.search.finalists import FRESH, choose_finalists
-from bam_search.search.loop import SearchContext
+from bam_search.search.executors import Submit
+from bam_search.search.finalists import FRESH, choose_finalists, train_finalists
+from bam_search.search.loop import SearchContext, search
 from bam_search.search.pruner import should_stop
 from bam_search.search.store import open_store
 from bam_search.search.study import FinalistPlan, Rungs, Study
@@ -120,6 +125,46 @@ def test_an_interrupted_study_ends_like_an_uninterrupted_one(
     assert train(context, open_store(tmp_path, {}, context.objectives), second) == expected
     # Nothing that was finished ran again.
     assert len(second.ran) == len(whole.ran) - finished
+
+
+class AtOnce:
+    """A pool whose jobs have all ended by the time that one is asked for; it keeps them."""
+
+    def __init__(self) -> None:
+        self.ran: list[Job] = []
+
+    def __call__(self, job: Job) -> Future[Result]:
+        self.ran.append(job)
+        future: Future[Result] = Future()
+        future.set_result(invent(job))
+        return future
+
+
+@pytest.mark.parametrize("stop", [1, 2, 9, 18, 25])
+@pytest.mark.parametrize("reason", [KeyboardInterrupt(), RunError("no space left")])
+def test_what_has_ended_by_the_time_of_an_interruption_is_kept(
+    tmp_path: Path, stop: int, reason: BaseException
+) -> None:
+    context, pool, told = study(16, workers=3), AtOnce(), []
+
+    def interrupted(record: Record) -> None:
+        told.append(record)
+        if len(told) == stop:
+            raise reason
+
+    submit: Submit = pool  # type: ignore[assignment]
+    store = open_store(tmp_path, {}, context.objectives)
+
+    def whole() -> None:
+        search(context, PLAN, store, submit, interrupted)
+        train_finalists(context, PLAN, store, submit, interrupted)
+
+    with pytest.raises(type(reason)):
+        whole()
+    again = open_store(tmp_path, {}, context.objectives)
+    assert len(again.records()) + len(again.final_seeds()) == len(pool.ran) > stop
+    trials = optuna.load_study(study_name="study", storage=database(tmp_path / "study.db")).trials
+    assert len(trials) == len(again.records())  # none is kept twice
 
 
 def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
