@@ -163,7 +163,8 @@ def random_baseline(
             continue
         if placement.id in trained:
             repeated = _as_random(trained[placement.id], number)
-            _finish(study, context, store, repeated, on_result)
+            _keep(study, context, store, repeated)
+            on_result(repeated)
             continue
         if len(pending) == max_in_flight(study):
             _collect(study, context, store, submit, pending, {}, on_result)
@@ -434,14 +435,6 @@ def _judged(study: Study, record: Record, seen: Sequence[Record]) -> Record:
     if reason and in_control_group(study.seed, record.number, study.rungs.control):
         return replace(record, control=True)
     return replace(record, stopped=reason)
-
-
-def _finish(
-    study: Study, context: SearchContext, store: Store, record: Record, on_result: OnResult
-) -> None:
-    """Keep a finished record in the store, and report it."""
-    _keep(study, context, store, record)
-    on_result(record)
 
 
 def _keep(study: Study, context: SearchContext, store: Store, record: Record) -> None:
