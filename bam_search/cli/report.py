@@ -88,7 +88,7 @@ def show(folder: Path, plotlyjs: str, every: float | None) -> None:
         if every is None:
             return
         before = (records, status, runs)
-        time.sleep(every)
+        time.sleep(max(1.0, every))  # not without rest, however little is asked for
 
 
 def rebuild(page: Path, out: Path, plotlyjs: str) -> None:

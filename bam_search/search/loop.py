@@ -378,7 +378,8 @@ def _collect(
 
 def ended(pending: Iterable["Future[Result]"]) -> list["Future[Result]"]:
     """The trainings that have a result."""
-    return [future for future in pending if future.done() and future.exception() is None]
+    done = [future for future in pending if future.done() and not future.cancelled()]
+    return [future for future in done if future.exception() is None]
 
 
 def _after(study: Study, candidate: Candidate, result: Result) -> Record:
