@@ -146,7 +146,6 @@ def _finalist_row(findings: Findings, finalist: Finalist, times: Sequence[str]) 
 def expected_table(findings: Findings, base: Mapping[str, int]) -> pd.DataFrame:
     """What the model of effects expects to be better, as text; `base` are the backbone's counts."""
     metric = findings.metric
-    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
     rows = [
         {
             "at no more MACs than": one.beside.label,
@@ -154,7 +153,7 @@ def expected_table(findings: Findings, base: Mapping[str, int]) -> pd.DataFrame:
             "trained": "no" if one.record is None else _trained_text(one.record),
             "parameters, %": f"{100 * one.params / base['params']:+z.2f}",
             "MACs (conv + fc), %": f"{100 * one.macs / base['macs_conv_fc']:+z.2f}",
-            f"beside it{unit}": metric.signed(one.difference),
+            metric.difference_title("beside it"): metric.signed(one.difference),
             "90 % interval": metric.range(one.low, one.high),
             "chance to be better": chance_text(one.chance),
         }
@@ -198,10 +197,9 @@ def fit_texts(record: Record) -> dict[str, str]:
     if not trained:
         return {}
     gaps = [test - train for test, train in zip(record.test_metrics, trained, strict=True)]
-    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
     return {
         f"training {metric.title}": mean_text(metric, trained),
-        f"test minus training{unit}": mean_text(metric, gaps),
+        metric.difference_title("test minus training"): mean_text(metric, gaps),
     }
 
 

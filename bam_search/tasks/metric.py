@@ -59,6 +59,10 @@ class Metric:
         """The unit of a difference: 'points' between shares in percent."""
         return "points" if self.unit == "%" else self.unit
 
+    def difference_title(self, name: str) -> str:
+        """`name` with the unit of a difference: 'difference, points'."""
+        return ", ".join(filter(None, (name, self.difference_unit)))
+
     def once(self, value: float) -> str:
         """The value of a single training: '81.2'."""
         return f"{value:.{max(self.decimals - 1, 0)}f}"

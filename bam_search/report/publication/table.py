@@ -163,13 +163,12 @@ def _cells(findings: Findings, is_all: bool) -> list[list[str]]:
     )
     more = list(dict.fromkeys(title for one in shown for title in _more_texts(one.record)))
     rows = [_row(findings, overview, one, scale, more, times) for one in shown]
-    unit = metric.difference_unit
     titles = [
         "placement",
         f"test {metric.title}",
         *more,
         "n",
-        f"difference{', ' + unit if unit else ''}",
+        metric.difference_title("difference"),
         "params, M",
         "+%",
         f"MACs, {prefix}",
