@@ -18,14 +18,13 @@ from bam_search.analysis.additive import explain
 from bam_search.analysis.final_metrics import FinalMetrics
 from bam_search.analysis.pareto import pareto_front
 from bam_search.analysis.recommendation import contenders, to_ablate
-from bam_search.errors import RunError
 from bam_search.model.attach import resolve
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.executors import Submit
 from bam_search.search.loop import (
     OnResult,
     SearchContext,
-    ended,
+    ended_kept,
     max_in_flight,
     new_record,
     random_size,
@@ -113,6 +112,18 @@ class FinalsTime:
 NO_LIMIT = FinalsTime()
 
 
+@dataclass(frozen=True)
+class Training:
+    """A final training of a record, with the fresh seed of an index."""
+
+    record: Record
+    index: int
+
+    def key(self, study: Study) -> tuple[int, int]:
+        """The number of the record and the seed, by which a store knows it."""
+        return self.record.number, study.seed + FRESH + self.index
+
+
 def train_finalists(
     study: Study,
     context: SearchContext,
@@ -123,9 +134,7 @@ def train_finalists(
 ) -> None:
     """Train the finalists again, except for the trainings that the store has already."""
     members = choose_finalists(study, context.choice_space, list(store.records().values()))
-    # Lazy: each round is planned only when the rounds before it are in the store.
-    for trainings in _planned_rounds(study, store, members, time):
-        _train_round(study, store, submit, on_result, trainings)
+    _train(study, store, submit, on_result, _planned(study, store, members, time))
 
 
 def train_ablations(
@@ -139,34 +148,44 @@ def train_ablations(
     for record in without:
         if record.number not in store.records():
             store.add(record, [])
-    _train_round(study, store, submit, on_result, _with_first_seeds(study, without))
+    _train(study, store, submit, on_result, _with_first_seeds(study, without))
 
 
-def _with_first_seeds(study: Study, records: Sequence[Record]) -> list[tuple[Record, int]]:
-    """Each record with each of the first seeds' indices, seed by seed."""
-    return [(record, index) for index in range(study.finalists.seeds) for record in records]
-
-
-def _planned_rounds(
-    study: Study, store: Store, members: Sequence[Record], time: FinalsTime = NO_LIMIT
-) -> Iterator[list[tuple[Record, int]]]:
-    """Yield the trainings of each round as (record, seed index), also those in the store already.
-
-    Train each round before you ask for the next: later rounds depend on the stored results of the
-    earlier ones.
-    """
+def _with_first_seeds(study: Study, records: Sequence[Record]) -> Iterator[Training]:
+    """The trainings of records with each of the first seeds, seed by seed."""
     for index in range(study.finalists.seeds):
-        members = _affordable(study, store, members, index, time)
-        yield [(record, index) for record in members]
+        yield from _with_seed(records, index)
+
+
+def _with_seed(records: Sequence[Record], index: int) -> Iterator[Training]:
+    return (Training(record, index) for record in records)
+
+
+def _planned(
+    study: Study, store: Store, members: Sequence[Record], time: FinalsTime = NO_LIMIT
+) -> Iterator[Training | None]:
+    """Yield the final trainings, also those in the store already.
+
+    None: what comes next depends on the results of all before it, so wait until they are in the
+    store. The first seeds depend on none, unless the time is short: no worker waits there.
+    """
+    seeds = study.finalists.seeds
+    for index in range(seeds):
+        under_way = max_in_flight(study) if index else 0
+        if not time.fits(len(members) * (seeds - index) + under_way):
+            yield None
+            members = _affordable(study, store, members, index, time)
+        yield from _with_seed(members, index)
     left = study.finalists.further(len(members))
-    for index in range(study.finalists.seeds, study.finalists.most):
+    for index in range(seeds, study.finalists.most):
+        yield None
         chosen = still_contending(study, store, members, index)
         if time.fills and not chosen:
             chosen = _sound(study, store, _known(study, store, members, index), index)
         left -= len(chosen)
         if left < 0 or not chosen or not time.fits(len(chosen)):
             return  # further rounds would be as long, or as empty
-        yield [(record, index) for record in chosen]
+        yield from _with_seed(chosen, index)
 
 
 def _affordable(
@@ -207,12 +226,11 @@ def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
     members = choose_finalists(study, context.choice_space, records)
     done = store.final_seeds()
 
-    def are_done(trainings: Sequence[tuple[Record, int]]) -> bool:
-        seeds = ((record.number, study.seed + FRESH + index) for record, index in trainings)
-        return done.issuperset(seeds)
+    def are_done(trainings: Iterator[Training | None]) -> bool:
+        # `all` stops at the first missing training, so none is planned before its time.
+        return all(training.key(study) in done for training in trainings if training)
 
-    # `all` stops at the first missing training, so no round is planned before its time.
-    if not all(map(are_done, _planned_rounds(study, store, members))):
+    if not are_done(_planned(study, store, members)):
         return False
     return are_done(_with_first_seeds(study, ablations(study, context, records)))
 
@@ -289,58 +307,49 @@ def _before(study: Study, record: Record, index: int) -> Record:
     )
 
 
-def _train_round(
+def _train(
     study: Study,
     store: Store,
     submit: Submit,
     on_result: OnResult,
-    wanted: Sequence[tuple[Record, int]],
+    wanted: Iterator[Training | None],
 ) -> None:
-    """Train each (record, index of its seed) that the store does not have."""
-    pending: dict[Future[Result], tuple[Record, int]] = {}
+    """Train what is wanted and not in the store; at each None, wait for all that is under way."""
+    pending: dict[Future[Result], Training] = {}
+
+    def keep(future: Future[Result]) -> Record:
+        """Keep what came of a training, which is pending until it is in the store."""
+        number, seed = pending[future].key(study)
+        store.add_final(number, seed, _fields(future.result()))
+        del pending[future]
+        return store.records()[number]
+
+    def collect(most: int) -> None:
+        """Wait until at most so many trainings are under way."""
+        while len(pending) > most:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                on_result(keep(future))
+
     done = store.final_seeds()
-    for record, index in wanted:
-        seed = study.seed + FRESH + index
-        if (record.number, seed) in done:
-            continue
-        if len(pending) == max_in_flight(study):
-            _collect(store, pending, on_result)
-        job = Job(
-            record.placement,
-            seed,
-            record.final_epochs or record.epochs,
-            final=True,
-            train_metric=study.finalists.train_metric,
-        )
-        pending[submit(job)] = (record, seed)
-    while pending:
-        _collect(store, pending, on_result)
+    with ended_kept(pending, keep):
+        for training in wanted:
+            if training is None:
+                collect(0)
+            elif training.key(study) not in done:
+                collect(max_in_flight(study) - 1)
+                pending[submit(_job(study, training))] = training
+        collect(0)
 
 
-def _collect(
-    store: Store, pending: dict[Future[Result], tuple[Record, int]], on_result: OnResult
-) -> None:
-    """Wait for at least one training; keep what came of it.
-
-    Whatever interrupts that, a training that has ended by then is kept too.
-    """
-    try:
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            on_result(_kept(store, pending, future))
-    except (KeyboardInterrupt, RunError):
-        for future in ended(pending):
-            _kept(store, pending, future)
-        raise
-
-
-def _kept(
-    store: Store, pending: dict[Future[Result], tuple[Record, int]], future: Future[Result]
-) -> Record:
-    """The record after a final training, which is pending until it is in the store."""
-    record, seed = pending[future]
-    store.add_final(record.number, seed, _fields(future.result()))
-    del pending[future]
-    return store.records()[record.number]
+def _job(study: Study, training: Training) -> Job:
+    record = training.record
+    return Job(
+        record.placement,
+        training.key(study)[1],
+        record.final_epochs or record.epochs,
+        final=True,
+        train_metric=study.finalists.train_metric,
+    )
 
 
 def _fields(result: Result) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ whatever order these finished. So a study with the same seed and number of worke
 proposals, also when it was interrupted.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -105,27 +106,28 @@ def search(
     pending: Pending = {}
     taken = {record.id for record in records.values()}
     seen: list[Record] = []
-    for number in range(study.trials):
-        while len(seen) <= number - max_in_flight(study):
-            while len(seen) not in records:
-                _collect(study, context, store, submit, pending, records, on_result)
-            record = records[len(seen)]
-            _teach(generator, study, record, seen)
-            seen.append(record)
-        if number in records:
-            # What has a smaller number, alone: a proposal must not depend on what ended first.
-            generator.exclude(Placement.parse(records[number].placement))
-            continue
-        if number > len(context.references) and is_over():
-            break
-        new = _next_record(study, context, generator, number, taken)
-        if new is None:
-            break
-        taken.add(new.id)
-        generator.exclude(Placement.parse(new.placement))
-        _submit(study, context, store, submit, pending, Candidate(new, tuple(seen)))
-    while pending:
-        _collect(study, context, store, submit, pending, records, on_result)
+    with ended_kept(pending, _keeper(study, context, store, pending)):
+        for number in range(study.trials):
+            while len(seen) <= number - max_in_flight(study):
+                while len(seen) not in records:
+                    _collect(study, context, store, submit, pending, records, on_result)
+                record = records[len(seen)]
+                _teach(generator, study, record, seen)
+                seen.append(record)
+            if number in records:
+                # What has a smaller number, alone: a proposal must not depend on what ended first.
+                generator.exclude(Placement.parse(records[number].placement))
+                continue
+            if number > len(context.references) and is_over():
+                break
+            new = _next_record(study, context, generator, number, taken)
+            if new is None:
+                break
+            taken.add(new.id)
+            generator.exclude(Placement.parse(new.placement))
+            _submit(study, context, store, submit, pending, Candidate(new, tuple(seen)))
+        while pending:
+            _collect(study, context, store, submit, pending, records, on_result)
 
 
 def _next_record(
@@ -158,20 +160,21 @@ def random_baseline(
     trained = {record.id: record for record in main.values() if record.complete}
     finished = store.records()
     pending: Pending = {}
-    for number, placement in _random_candidates(study, context, main):
-        if number in finished:
-            continue
-        if placement.id in trained:
-            repeated = _as_random(trained[placement.id], number)
-            _keep(study, context, store, repeated)
-            on_result(repeated)
-            continue
-        if len(pending) == max_in_flight(study):
+    with ended_kept(pending, _keeper(study, context, store, pending)):
+        for number, placement in _random_candidates(study, context, main):
+            if number in finished:
+                continue
+            if placement.id in trained:
+                repeated = _as_random(trained[placement.id], number)
+                _keep(study, context, store, repeated)
+                on_result(repeated)
+                continue
+            if len(pending) == max_in_flight(study):
+                _collect(study, context, store, submit, pending, {}, on_result)
+            record = new_record(study, context, number, RANDOM, "", placement)
+            _submit(study, context, store, submit, pending, Candidate(record, ()))
+        while pending:
             _collect(study, context, store, submit, pending, {}, on_result)
-        record = new_record(study, context, number, RANDOM, "", placement)
-        _submit(study, context, store, submit, pending, Candidate(record, ()))
-    while pending:
-        _collect(study, context, store, submit, pending, {}, on_result)
 
 
 def _random_candidates(
@@ -350,36 +353,48 @@ def _collect(
     records: dict[int, Record],
     on_result: OnResult,
 ) -> None:
-    """Wait for at least one training; submit each candidate's next rung, or keep it as finished.
-
-    Whatever interrupts that, a candidate whose last training has ended by then is kept too.
-    """
-    try:
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            candidate = pending[future]
-            record = _after(study, candidate, future.result())
-            if _is_finished(record):
-                records[record.number] = record
-                _keep(study, context, store, record)
-                del pending[future]
-                on_result(record)
-            else:
-                del pending[future]
-                _submit(study, context, store, submit, pending, Candidate(record, candidate.seen))
-    except (KeyboardInterrupt, RunError):
-        for future in ended(pending):
-            record = _after(study, pending[future], future.result())
-            if _is_finished(record) and record.number not in store.records():
-                _keep(study, context, store, record)
-        raise
+    """Wait for at least one training; submit each candidate's next rung, or keep it as finished."""
+    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+        candidate = pending[future]
+        record = _after(study, candidate, future.result())
+        if _is_finished(record):
+            records[record.number] = record
+            _keep(study, context, store, record)
+            del pending[future]
+            on_result(record)
+        else:
+            del pending[future]
+            _submit(study, context, store, submit, pending, Candidate(record, candidate.seen))
     for candidate in itertools.islice(pending.values(), study.workers):
         _begin(context, store, candidate.record)  # the first of them have a worker each
 
 
-def ended(pending: Iterable["Future[Result]"]) -> list["Future[Result]"]:
-    """The trainings that have a result."""
-    done = [future for future in pending if future.done() and not future.cancelled()]
-    return [future for future in done if future.exception() is None]
+@contextlib.contextmanager
+def ended_kept(
+    pending: Iterable["Future[Result]"], keep: Callable[["Future[Result]"], object]
+) -> Iterator[None]:
+    """Whatever interrupts what is done here, `keep` the trainings that have a result by then."""
+    try:
+        yield
+    except (KeyboardInterrupt, RunError):
+        done = [future for future in pending if future.done() and not future.cancelled()]
+        for future in done:
+            if future.exception() is None:
+                keep(future)
+        raise
+
+
+def _keeper(
+    study: Study, context: SearchContext, store: Store, pending: Pending
+) -> Callable[["Future[Result]"], None]:
+    """What keeps the record of a pending training that has ended, if that was the last one."""
+
+    def keep(future: "Future[Result]") -> None:
+        record = _after(study, pending[future], future.result())
+        if _is_finished(record) and record.number not in store.records():
+            _keep(study, context, store, record)
+
+    return keep
 
 
 def _after(study: Study, candidate: Candidate, result: Result) -> Record:

@@ -341,6 +341,31 @@ def test_final_trainings_measure_their_fit_if_the_study_asks(train_metric: bool)
     assert not any(job.train_metric for job in pool.ran if not job.final)
 
 
+class Counted(Shuffled):
+    """A pool that keeps how many jobs were under way whenever one was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: list[int] = []
+
+    def finish_one(self) -> None:
+        self.under_way.append(len(self.ran) - len(self.finished))
+        super().finish_one()
+
+
+@pytest.mark.parametrize("is_short", [False, True])
+def test_no_worker_waits_between_the_first_seeds_unless_time_is_short(is_short: bool) -> None:
+    plan = FinalistPlan(seeds=5, most=5, leave_one_out=False)
+    context = replace(study(finalists=plan), trials=4, workers=3, random_baseline=False)
+    store, pool = filled(context, crafted()[:4]), Counted()
+    # Too short with what is under way, and long enough once that has ended.
+    fits = itertools.cycle([False, True]) if is_short else itertools.repeat(True)
+    train(context, store, pool, time=FinalsTime(lambda _trainings: next(fits)))
+    assert len(pool.ran) == 20
+    at_end = [4, 3, 2, 1]  # with three workers four are under way
+    assert pool.under_way == (at_end * 5 if is_short else [4] * 16 + at_end)
+
+
 def test_with_one_seed_nothing_is_known_of_the_noise() -> None:
     context, pool = (
         study(finalists=FinalistPlan(seeds=1, most=6, extra=10.0, leave_one_out=False)),
