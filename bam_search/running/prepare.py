@@ -291,8 +291,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     check_outputs(costs.net, space, task.outputs)
     study = _without_graph(study, costs.net)
     references, notes = _references(study, asked, sites, costs)
-    only_compares = study.trials == len(study.references)
-    if only_compares:
+    if study.only_compares:
         if not references:
             raise UserError(f"no reference of the study fits {space.name}", notes[0])
         # Nothing is searched in place of the references that were left out.

@@ -35,7 +35,7 @@ from bam_search.config import flat
 from bam_search.errors import RunError, UserError
 from bam_search.files import write
 from bam_search.search.storage import BROKEN, DATABASE, StudyStorage, said
-from bam_search.study.record import LATENCIES, METRIC, RECORDS_FILE, Record
+from bam_search.study.record import FIRST, LATENCIES, METRIC, RECORDS_FILE, Record
 
 RECORD_KEY = "record"
 CANDIDATE = "candidate"
@@ -48,6 +48,8 @@ LATENCY_PREFIXES = {
 """The beginning of the attribute that has a candidate's measured latency, by its field."""
 INCREMENTS_KEY = "latency_increments"
 IDENTITY_KEY = "identity"
+REFERENCES_KEY = "references"
+"""The key of the identity with the text of each reference by its name."""
 MODULE_FILES_KEY = "module_files"
 """The key of the identity with the hash of the file of each attention module of the user's."""
 STUDY_FILE = "study.json"
@@ -351,9 +353,9 @@ def open_store(
 ) -> Store:
     """The store of a study, which is made if it does not exist; by default in the folder.
 
-    `maximised` are those of the objectives that are better when larger. Raises UserError if the
-    study was run with another `identity`, or cannot be used, and RunError if the disk is full or
-    broken.
+    `maximised` are those of the objectives that are better when larger. A study that has searched
+    nothing yet takes further references, after its own. Raises UserError if the study was run with
+    another `identity`, or cannot be used, and RunError if the disk is full or broken.
     """
     storage = storage or StudyStorage.of(folder, None, "")
     identity = _as_read_back(identity)
@@ -414,11 +416,15 @@ def _ours(storage: StudyStorage, hint: str) -> Iterator[None]:
 def _opened(
     folder: Path, identity: Mapping[str, Any], objectives: Sequence[str], storage: StudyStorage
 ) -> Store:
-    """The store of a study that exists. Raises UserError if it was run with another identity."""
+    """The store of a study that exists, which may have further references now.
+
+    Raises UserError if it was run with another identity.
+    """
     with storage.usable():
         study = storage.open()
         where = folder if storage.embedded else storage.text
-        _check(where, _identity_of(study, storage), identity)
+        before = _identity_of(study, storage)
+        _check(where, before, identity)
         left = {
             trial_id: attributes
             for trial_id, attributes in storage.unfinished().items()
@@ -429,6 +435,9 @@ def _opened(
             for trial_id, attributes in left.items()
         }
         store = Store(folder, study, identity, storage, storage.attributes(RECORD_KEY), begun)
+        if before != identity:
+            _check_only_references(where, before, {*store.records(), *begun})
+            study.set_user_attr(IDENTITY_KEY, json.dumps(identity))
         _put_in_order(
             store, [kept[RECORD_KEY] for kept in left.values() if RECORD_KEY in kept], objectives
         )
@@ -527,11 +536,48 @@ def _check_described(
 
 
 def _check(where: object, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise UserError, with every difference, if the identities differ."""
-    old, new = flat(before), flat(now)
+    """Raise UserError, with every difference, if the identities differ in more than what is new."""
+    old, new = flat(before), flat(_without_further(before, now))
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if changed:
         lines = "\n".join(
             f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in changed
         )
         raise UserError(f"{where} holds a study that was run differently:\n{lines}", HINT)
+
+
+def _without_further(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a study is `now`, without the references that follow those of `before`.
+
+    Nor has it the user's modules that are new, of which these references may be.
+    """
+    old, new = before.get(REFERENCES_KEY, {}), now.get(REFERENCES_KEY, {})
+    if old == new or list(new.items())[: len(old)] != list(old.items()):
+        return dict(now)
+    further = set(now.get(MODULE_FILES_KEY, {})) - set(before.get(MODULE_FILES_KEY, {}))
+    files = _without(now.get(MODULE_FILES_KEY, {}), further)
+    rest = {**_without(now, {MODULE_FILES_KEY}), REFERENCES_KEY: old}
+    if "search" in now:
+        plan = now["search"]
+        rest["search"] = {**plan, "modules": _without(plan["modules"], further)}
+    return {**rest, MODULE_FILES_KEY: files} if files else rest
+
+
+def _without(table: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """The table without some of its keys."""
+    return {key: value for key, value in table.items() if key not in keys}
+
+
+def _check_only_references(
+    where: object, before: Mapping[str, Any], numbers: Collection[int]
+) -> None:
+    """Raise UserError if a study with further references now has begun to search.
+
+    What it searched has the numbers that come after its references.
+    """
+    end = len(before.get(REFERENCES_KEY, {}))
+    if any(end <= number < min(FIRST.values()) for number in numbers):
+        raise UserError(
+            f"{where} holds a study that has searched, so it takes no further references",
+            "give this one a --name of its own; `compare` shows both on one page",
+        )

@@ -267,11 +267,16 @@ class Study:
         """The epochs of a candidate's trainings, in order; the last is the full one."""
         return (*self.rungs.epochs, self.search_epochs)
 
+    @property
+    def only_compares(self) -> bool:
+        """Whether it trains its references, and searches nothing."""
+        return self.trials == len(self.references)
+
     def with_references_of_modules(self) -> "Study":
         """The study with each module of the user's in every block as a reference.
 
-        A module that a reference has already gets none, nor does any where the study has no trials
-        to search with beside its references.
+        A module that a reference has already gets none, nor does any where the study would have no
+        trials left to search with. A comparison gets a trial more for each.
         """
         if not self.search.sources:
             return self
@@ -280,6 +285,8 @@ class Study:
         new = [name for name in self.search.sources if name not in had]
         references = {f"{name} in every block": f"every-block={name}" for name in new}
         references = {**self.references, **references}
+        if self.only_compares:
+            return replace(self, references=references, trials=len(references))
         return replace(self, references=references) if self.trials > len(references) else self
 
     def to_dict(self) -> dict[str, Any]:

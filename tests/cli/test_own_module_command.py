@@ -69,6 +69,15 @@ def test_a_module_that_no_reference_has_is_one_in_every_block(
     assert with_its_own.with_references_of_modules() == with_its_own
 
 
+def test_a_comparison_compares_a_module_that_no_reference_has() -> None:
+    flags = {"search": {"modules": {"coord": {"from": f"{OWN}:CoordAttention"}}}}
+    study = load_study("se", choose("cpu"), flags, [])
+    assert study.only_compares
+    with_its_own = study.with_references_of_modules()
+    assert with_its_own.references.keys() - study.references.keys() == {"coord in every block"}
+    assert with_its_own.only_compares
+
+
 OPTIONS = """
 from torch import nn
 

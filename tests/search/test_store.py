@@ -242,6 +242,65 @@ def test_a_study_that_was_run_differently_is_refused_with_the_differences(tmp_pa
     assert json.loads((tmp_path / "study.json").read_text())["identity"]["seed"] == 0
 
 
+COMPARISON = {**IDENTITY, "references": {"no attention": "none", "SE": "layer3=se"}}
+"""The identity of a study whose references have the numbers 0 and 1."""
+
+
+def with_references(*names: str, **files: str) -> dict[str, object]:
+    """That identity with these references, and the hashes of these files of modules."""
+    known = {**COMPARISON["references"], "ours": "layer3=ours", "theirs": "layer3=theirs"}  # type: ignore[dict-item]
+    found = {**COMPARISON, "references": {name: known[name] for name in names}}
+    return {**found, "module_files": files} if files else found
+
+
+def test_a_comparison_takes_further_references(tmp_path: Path) -> None:
+    open_store(tmp_path, COMPARISON, OBJECTIVES).add(make_record(1, 80.0, 1.5), [80.0, 1.5])
+    more = with_references("no attention", "SE", "ours", ours="a1")
+    open_store(tmp_path, more, OBJECTIVES).add(make_record(2, 79.0, 1.0), [79.0, 1.0])
+    still_more = with_references("no attention", "SE", "ours", "theirs", ours="a1", theirs="b2")
+    assert list(open_store(tmp_path, still_more, OBJECTIVES).records()) == [1, 2]
+    with pytest.raises(UserError, match=r"references\.ours: 'layer3=ours' there, None now"):
+        open_store(tmp_path, COMPARISON, OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        with_references("SE", "no attention", "ours"),
+        with_references("no attention", "ours"),
+        with_references("no attention"),
+        {**with_references("no attention", "SE", "ours"), "seed": 1},
+    ],
+)
+def test_further_references_come_after_all_others(tmp_path: Path, now: dict[str, object]) -> None:
+    open_store(tmp_path, COMPARISON, OBJECTIVES)
+    with pytest.raises(UserError, match="run differently"):
+        open_store(tmp_path, now, OBJECTIVES)
+    assert open_store(tmp_path, COMPARISON, OBJECTIVES).records() == {}
+
+
+def test_the_file_of_a_known_module_may_not_change(tmp_path: Path) -> None:
+    open_store(tmp_path, with_references("no attention", "ours", ours="a1"), OBJECTIVES)
+    more = with_references("no attention", "ours", "theirs", ours="a2", theirs="b2")
+    with pytest.raises(UserError, match=r"module_files\.ours: 'a1' there, 'a2' now") as caught:
+        open_store(tmp_path, more, OBJECTIVES)
+    assert "theirs" not in caught.value.message
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_study_that_has_searched_takes_no_further_references(
+    tmp_path: Path, is_done: bool
+) -> None:
+    store, record = open_store(tmp_path, COMPARISON, OBJECTIVES), make_record(2, 80.0, 1.5)
+    store.add(record, [80.0, 1.5]) if is_done else store.begin(record, running())
+    more = with_references("no attention", "SE", "ours")
+    with pytest.raises(UserError, match="has searched, so it takes no further references"):
+        open_store(tmp_path, more, OBJECTIVES)
+    assert set(open_store(tmp_path, COMPARISON, OBJECTIVES).records()) == (
+        {2} if is_done else set()
+    )
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"identity": 3}'])
 def test_a_damaged_folder_is_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "study.json").write_text(content)
