@@ -2,7 +2,7 @@
 
 For each tested placement with attention: which placement it expects to be best among all that add
 no more to a cost, and how much better. Effects and costs of sites add up, so the best one is found
-exactly (see STATES), without a list of all placements.
+without a list of all placements, exactly while there are fewer than STATES ways to spend.
 
 The only library is numpy.
 """
@@ -55,9 +55,10 @@ def expected_best(
 ) -> tuple[Expected, ...]:
     """The best placement to expect at no more MACs than each of `beside` that has attention.
 
-    Those with attention that the choice space does not have are left out, and so are those which
-    the model expects to be best themselves. `noise` is the standard deviation of final trainings:
-    what the model misses beyond that is the placements' own, and makes intervals wider.
+    Those with attention that the choice space does not have are left out, and so are those beside
+    which the model expects nothing better: they are its best, or no attention is. `noise` is the
+    standard deviation of final trainings: what the model misses beyond that is the placements' own,
+    and makes intervals wider.
     """
     own = float(np.sqrt(max(0.0, model.effects.error**2 - noise**2)))
     found = []

@@ -193,12 +193,11 @@ def further_texts(record: Record) -> dict[str, str]:
 
 def fit_texts(record: Record) -> dict[str, str]:
     """How well the training samples are fitted, over the seeds; empty if it was not measured."""
-    metric, trained = record.metric, record.train_metrics
-    if not trained:
+    metric, gaps = record.metric, record.generalisation_gaps
+    if not gaps:
         return {}
-    gaps = [test - train for test, train in zip(record.test_metrics, trained, strict=True)]
     return {
-        f"training {metric.title}": mean_text(metric, trained),
+        f"training {metric.title}": mean_text(metric, record.train_metrics),
         metric.difference_title("test minus training"): mean_text(metric, gaps),
     }
 

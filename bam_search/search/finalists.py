@@ -304,6 +304,7 @@ def _before(study: Study, record: Record, index: int) -> Record:
         record,
         test_seeds=tuple(record.test_seeds[i] for i in before),
         test_metrics=tuple(record.test_metrics[i] for i in before),
+        train_metrics=tuple(record.train_metrics[i] for i in before if record.train_metrics),
     )
 
 

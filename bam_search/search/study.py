@@ -130,8 +130,8 @@ class FinalistPlan:
     Each has `seeds` fresh seeds, and up to `most` where the recommendation hangs on it.
     The further trainings are at most the share `extra` of the first ones. `leave_one_out` also
     trains the recommended placement without each of its sites. `train_metric` also measures each on
-    as many of its training samples as there are test samples, without augmentation: the difference
-    of the two is the generalisation gap.
+    as many of its training samples as there are test samples, or all if these are fewer, without
+    augmentation: the difference of the two is the generalisation gap.
     """
 
     seeds: Annotated[int, Ge(1), Le(100)] = 3

@@ -185,6 +185,12 @@ class Record:
             return None
         return (self.number - FIRST[ABLATION]) // ABLATIONS
 
+    @property
+    def generalisation_gaps(self) -> list[float]:
+        """Test minus training metric by seed; empty where the fit was not measured."""
+        tested = zip(self.test_metrics, self.train_metrics, strict=False)
+        return [test - train for test, train in tested]
+
     @cached_property
     def parsed_placement(self) -> Placement:
         """The placement, parsed once.

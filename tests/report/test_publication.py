@@ -222,6 +222,7 @@ def test_the_generalisation_gap_has_a_column_where_it_is_measured() -> None:
     assert second.split(" | ")[gap] == "–"
     row = next(csv.DictReader(io.StringIO(table_of("csv", findings, True))))
     assert float(row["mean_training"]) == pytest.approx(sum(trained) / n)
+    assert float(row["mean_generalisation_gap"]) == pytest.approx(20 + n - 1)
     assert "test minus training" not in table_of("markdown", whole())
 
 

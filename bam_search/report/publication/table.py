@@ -129,7 +129,7 @@ def _values(findings: Findings, overview: Overview, one: Standing) -> dict[str, 
         "mean_high_90": test.high,
         "n": test.n,
         **{f"mean {harmless(title)}": mean(each).mean for title, each in further.items()},
-        "mean_training": mean(record.train_metrics).mean if record.train_metrics else None,
+        **_fit(record),
         "hierarchical_mean": one.expected,
         "beside": harmless(overview.baseline.label) if difference else "",
         "difference": difference and difference.mean,
@@ -208,8 +208,18 @@ def _row(
     ]
 
 
+def _fit(record: Record) -> dict[str, float | None]:
+    """How well the training samples are fitted: empty columns where it was not measured."""
+    if not record.train_metrics:
+        return {"mean_training": None, "mean_generalisation_gap": None}
+    return {
+        "mean_training": mean(record.train_metrics).mean,
+        "mean_generalisation_gap": mean(record.generalisation_gaps).mean,
+    }
+
+
 def _more_texts(record: Record) -> dict[str, str]:
-    """What is measured beside the metric on the test samples, by column."""
+    """What is measured beside the metric, by column: on test samples, then the fit."""
     further = {f"test {title}": text for title, text in further_texts(record).items()}
     return further | fit_texts(record)
 
