@@ -23,11 +23,11 @@ from bam_search.report.payload import read
 from bam_search.report.tables import called, read_records
 from bam_search.score.context import TrainingContext
 from bam_search.score.device import Device, choose
-from bam_search.search.store import MODULE_FILES_KEY, SOURCE_KEY, STUDY_FILE
+from bam_search.search.store import MODULE_FILES_KEY, SOURCE_KEY
 from bam_search.search.study import FROM, DataPlan
 from bam_search.space.modules import files_of
 from bam_search.space.search_space import SearchSpace
-from bam_search.study.record import Record
+from bam_search.study.record import STUDY_FILE, Record
 from bam_search.tasks.load_task import load_task, task_on
 from bam_search.tasks.reading import Reading
 from bam_search.tasks.recipe import Recipe

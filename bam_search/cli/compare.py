@@ -7,7 +7,7 @@ import click
 
 from bam_search.errors import UserError
 from bam_search.report import comparison as report
-from bam_search.study.record import RECORDS_FILE
+from bam_search.study.record import RECORDS_FILE, STUDY_FILE
 
 
 def compare(folders: Sequence[Path], out: Path) -> None:
@@ -30,7 +30,7 @@ def compare(folders: Sequence[Path], out: Path) -> None:
 
 def check_free(out: Path) -> None:
     """Raise UserError if there is a study or a report in `out`, whose page would be lost."""
-    if any((out / name).exists() for name in ("study.json", RECORDS_FILE)):
+    if any((out / name).exists() for name in (STUDY_FILE, RECORDS_FILE)):
         raise UserError(
             f"{out} holds a study of its own, with a page",
             "write the comparison elsewhere, with --out another/folder",

@@ -25,7 +25,7 @@ from bam_search.files import write
 from bam_search.report.render import embedded, render
 from bam_search.report.sentences import times_words
 from bam_search.report.tables import further_texts, measured_times, read_records, time_text
-from bam_search.study.record import Record
+from bam_search.study.record import STUDY_FILE, Record
 from bam_search.tasks.metric import Metric
 
 COSTS = {"params": "parameters", "macs_conv_fc": "MACs (conv + fc)"}
@@ -126,7 +126,7 @@ def read_study(folder: Path, name: str) -> FinishedStudy:
 
 
 def _read_identity(folder: Path) -> dict[str, Any]:
-    path = folder / "study.json"
+    path = folder / STUDY_FILE
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -212,8 +212,9 @@ def _panel(comparison: Comparison, cost: str, legend: bool) -> Iterator[go.Scatt
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
     """Write index.html into `folder`, and return its path."""
-    write(folder / "index.html", page(comparison))
-    return folder / "index.html"
+    path = folder / "index.html"
+    write(path, page(comparison))
+    return path
 
 
 def page(comparison: Comparison) -> str:

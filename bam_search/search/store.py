@@ -35,7 +35,7 @@ from bam_search.config import flat
 from bam_search.errors import RunError, UserError
 from bam_search.files import write
 from bam_search.search.storage import BROKEN, DATABASE, StudyStorage, said
-from bam_search.study.record import FIRST, LATENCIES, METRIC, RECORDS_FILE, Record
+from bam_search.study.record import FIRST, LATENCIES, METRIC, RECORDS_FILE, STUDY_FILE, Record
 
 RECORD_KEY = "record"
 CANDIDATE = "candidate"
@@ -52,7 +52,6 @@ REFERENCES_KEY = "references"
 """The key of the identity with the text of each reference by its name."""
 MODULE_FILES_KEY = "module_files"
 """The key of the identity with the hash of the file of each attention module of the user's."""
-STUDY_FILE = "study.json"
 SOURCE_KEY = "source"
 """The key of study.json with what --data said."""
 PLAN_KEY = "plan"

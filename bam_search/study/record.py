@@ -15,6 +15,8 @@ from bam_search.tasks.metric import Metric
 
 RECORDS_FILE = "records.csv"
 """The file of a study's records, in its folder or beside a page that was published."""
+STUDY_FILE = "study.json"
+"""The file of what a study is, likewise."""
 REFERENCE = "reference"
 SEARCH = "search"
 RANDOM = "random"

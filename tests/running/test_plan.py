@@ -15,7 +15,8 @@ from bam_search.running.plan import Plan, planned, stored_plan
 from bam_search.running.prepare import Request, RunOptions, resolve_run
 from bam_search.score.estimate import Speed
 from bam_search.search.budget import Settings
-from bam_search.search.store import PLAN_KEY, STUDY_FILE
+from bam_search.search.store import PLAN_KEY
+from bam_search.study.record import STUDY_FILE
 from bam_search.tasks.classification.task import TOP1_ERROR
 from bam_search.tasks.metric import Metric
 
