@@ -24,7 +24,7 @@ from bam_search.search.warm_start import Backbone
 from bam_search.space.user_file import digest_of_code
 from bam_search.study.published import ERROR
 from bam_search.study.record import SCRATCH
-from bam_search.tasks.recipe import TASK_KEYS
+from bam_search.tasks.recipe import GPU_KEYS, TASK_KEYS
 from bam_search.tasks.task import Dataset, Split, Task
 from bam_search.words import counted
 
@@ -186,6 +186,8 @@ def _task_words(task: Task) -> str:
 
 def _recipe_words(ready: ResolvedRun) -> str:
     unused = set(TASK_KEYS).difference(ready.task.recipe_keys)
+    if ready.device.type != "cuda":
+        unused |= set(GPU_KEYS)
     recipe = ready.study.to_dict()["recipe"].items()
     known = {
         key: value

@@ -12,6 +12,8 @@ from bam_search.errors import UserError
 Augment = Literal["auto", "resized-crop-flip", "crop-flip", "flip", "none"]
 TASK_KEYS = ("label_smoothing", "augment", "alternate")
 """The keys that a task may have a use for, or not; all others are the training's own."""
+GPU_KEYS = ("cuda_graph", "cudnn_benchmark")
+"""The keys that mean nothing on a CPU."""
 FEW_EPOCHS = 2
 """Trainings of so few learn more from images that are only flipped."""
 LARGE = 64
