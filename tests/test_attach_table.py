@@ -13,7 +13,7 @@ from benchmarks.attach import family, tried
 
 TABLE = Path(__file__).parents[1] / "benchmarks" / "results" / "attach.csv"
 ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
-QUICK = ("squeezenet1_1", "vit_b_32", "convnext_atto", "resnet10t")
+QUICK = ("squeezenet1_1", "resnet10t")
 BOTH = "bottleneck every-block"
 
 

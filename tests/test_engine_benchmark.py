@@ -60,6 +60,7 @@ def test_a_training_image_moves_what_its_convolutions_read_and_write() -> None:
     assert list(ladder.numbers(net)) == [3 * 32 * 32 + 8 * 32 * 32, 8 + 5]
 
 
+@pytest.mark.slow
 def test_a_further_placement_and_the_goal_are_trained_by_the_engine(setting: arms.Setting) -> None:
     seconds = engine.further(setting)
     assert [len(times) for times in seconds.values()] == [3]
@@ -113,6 +114,7 @@ def test_the_goal_trains_by_the_studys_own_recipe_and_both_arms_by_the_usual_loo
     assert setting.study().recipe == replace(own, batch=usual_loop.BATCH)
 
 
+@pytest.mark.slow
 def test_what_is_around_training_is_measured_without_training() -> None:
     found = engine.around(records=30)
     assert found["ask_count_tell_write_ms"]["n"] == 19

@@ -111,6 +111,7 @@ def test_broken_input_is_read_or_refused() -> None:
     assert (found["tracebacks"], found["hangs"]) == (0, 0), found["examples"][:3]
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_large_study_are_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,6 +205,7 @@ def perform(
     return outcome
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_hangs_or_crashes_costs_itself_alone(work: Work) -> None:
     outcome = perform("troubled", work, Outcome())
     assert outcome.state == "done"
@@ -226,6 +227,7 @@ def test_a_part_that_fails_hangs_or_crashes_costs_itself_alone(work: Work) -> No
     assert "Traceback" in (work.temporary / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_cut_off_keeps_what_it_found_and_goes_on_with_it(work: Work) -> None:
     outcome = perform("slow", replace(work, seconds=6.0), Outcome())
     assert (outcome.state, outcome.why) == ("cut off", "its time was over")
@@ -276,6 +278,7 @@ def test_the_time_that_is_left_is_shared_out() -> None:
 # Pieces
 
 
+@pytest.mark.slow
 def test_the_outcome_of_each_test_is_read_and_warnings_fail_none(tmp_path: Path) -> None:
     tests = tmp_path / "test_some.py"
     tests.write_text(

@@ -4,6 +4,7 @@ Tests are on order, duplicates, failures, rungs, the random baseline and limits,
 interrupted study ends like an uninterrupted one.
 """
 
+import functools
 import math
 from collections import Counter
 from concurrent.futures import Future
@@ -110,14 +111,20 @@ def test_the_order_of_finishing_does_not_matter(workers: int) -> None:
         assert one == two
 
 
-@pytest.mark.parametrize("stop", [1, 3, 7, 15, 17, 19])
+@functools.cache
+def uninterrupted(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
+    """A study, the pool that trained it at one go, and its records."""
+    context, whole = study(16, workers), Shuffled()
+    return context, whole, train(context, memory_store(context), whole)
+
+
+@pytest.mark.parametrize("stop", [1, 7, 17])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_an_interrupted_study_ends_like_an_uninterrupted_one(
     tmp_path: Path, stop: int, workers: int
 ) -> None:
-    context = study(16, workers)
-    whole, first, second = Shuffled(), Shuffled(stop, order=3), Shuffled(order=4)
-    expected = train(context, memory_store(context), whole)
+    context, whole, expected = uninterrupted(workers)
+    first, second = Shuffled(stop, order=3), Shuffled(order=4)
     with pytest.raises(KeyboardInterrupt):
         train(context, open_store(tmp_path, {}, context.objectives), first)
     store = open_store(tmp_path, {}, context.objectives)
