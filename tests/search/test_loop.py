@@ -174,6 +174,7 @@ def test_what_has_ended_by_the_time_of_an_interruption_is_kept(
     assert len(trials) == len(again.records())  # none is kept twice
 
 
+@functools.cache
 def eventful(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
     """A study in which everything happens, with its pool and its records.
 
