@@ -66,6 +66,8 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
 
     `plotlyjs` is "inline" for plotly.js in the page, or "cdn" to load it from its makers' server.
     """
+    searches = any(record.is_searched or record.is_random for record in findings.records)
+    foresight = foresight_lines(findings.foresight) if searches else []
     return render(
         "report.html",
         plotlyjs,
@@ -80,10 +82,11 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
         tables=_tables(context, findings),
         classes=class_table(findings.by_class, context.classes, context.sample),
         defaults=_defaults(context.choice_space),
+        searches=searches,
         has_curves=_has_curves(findings.records),
         fitted=any(record.train_metrics for record in findings.records),
         stopping=stopping_lines(findings.stopping),
-        predicted=[*foresight_lines(findings.foresight), *latency_lines(findings.latencies)],
+        predicted=[*foresight, *latency_lines(findings.latencies)],
         stopped=stopped_lines(findings.records),
         failures=_failures(findings.records),
         about={**context.about, **_totals(findings)},

@@ -232,6 +232,9 @@ def _parts_words(ready: ResolvedRun) -> str:
 
 
 def _search_words(study: Study) -> str:
+    if study.only_compares:
+        references = counted(study.trials, "reference")
+        return f"none: {references} compared; seed {study.seed}, {study.workers} at a time"
     return (
         f"{study.sampler}, {study.trials} candidates, "
         f"the first {study.startup} searched ones at random, "

@@ -247,6 +247,15 @@ def test_the_sections_come_in_order(whole: str) -> None:
     assert set(linked) <= set(re.findall(r'<section id="(\w+)"', whole))
 
 
+def test_the_page_of_a_comparison_speaks_of_no_search() -> None:
+    references = [record for record in studied.RECORDS if record.is_reference]
+    html = html_of(references)
+    for title in ("The finalists", "Explore"):
+        assert "the search" not in section(html, title)
+    assert "nothing is searched" in section(html, "The finalists")
+    assert "The front of these trainings" in html
+
+
 def test_the_answer_is_said_once_with_its_evidence_and_its_costs(whole: str) -> None:
     answer = section(whole, "The answer")
     assert whole.count("Put BAM at layer1") == 1
