@@ -435,7 +435,7 @@ def _opened(
         }
         store = Store(folder, study, identity, storage, storage.attributes(RECORD_KEY), begun)
         if before != identity:
-            _check_only_references(where, before, {*store.records(), *begun})
+            _check_only_references(where, len(before[REFERENCES_KEY]), store.records(), begun)
             study.set_user_attr(IDENTITY_KEY, json.dumps(identity))
         _put_in_order(
             store, [kept[RECORD_KEY] for kept in left.values() if RECORD_KEY in kept], objectives
@@ -568,14 +568,14 @@ def _without(table: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
 
 
 def _check_only_references(
-    where: object, before: Mapping[str, Any], numbers: Collection[int]
+    where: object, end: int, records: Mapping[int, Record], begun: Collection[int]
 ) -> None:
     """Raise UserError if a study with further references now has begun to search.
 
-    What it searched has the numbers that come after its references.
+    What it searches has the numbers that come after its references, from `end` on at the latest.
     """
-    end = len(before.get(REFERENCES_KEY, {}))
-    if any(end <= number < min(FIRST.values()) for number in numbers):
+    searched = any(record.is_searched for record in records.values())
+    if searched or any(end <= number < min(FIRST.values()) for number in begun):
         raise UserError(
             f"{where} holds a study that has searched, so it takes no further references",
             "give this one a --name of its own; `compare` shows both on one page",
