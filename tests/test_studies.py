@@ -148,7 +148,7 @@ def test_a_comparison_does_not_search_in_place_of_references_that_are_left_out(
     ready = resolve_run(
         Request("depth_control", "cpu", (), {"space": f"{tmp_path / 'one.py'}:net"})
     )
-    assert (list(ready.references), ready.study.trials, ready.searches) == (
+    assert (list(ready.references), ready.study.trials, ready.study.searches) == (
         ["no attention"],
         1,
         False,

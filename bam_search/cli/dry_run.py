@@ -48,7 +48,7 @@ def _show(request: Request) -> None:
         f"\nspace {ready.space.name}: {len(choice_space.sites)} sites, "
         f"{choice_space.size:,} placements"
     )
-    if ready.searches:
+    if ready.study.searches:
         click.echo(f"searched sites: {listed(list(choice_space.sites), MOST_SITES)}")
     _echo_costs(ready)
     click.echo("")

@@ -232,7 +232,7 @@ def _parts_words(ready: ResolvedRun) -> str:
 
 
 def _search_words(study: Study) -> str:
-    if study.only_compares:
+    if not study.searches:
         references = counted(study.trials, "reference")
         return f"none: {references} compared; seed {study.seed}, {study.workers} at a time"
     return (

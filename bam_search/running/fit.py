@@ -67,8 +67,7 @@ def fit(study: Study, total: int, inputs: Inputs, is_set: IsSet) -> Fitted:
 def _with_question(study: Study, is_set: IsSet) -> Study:
     """`study`, whose question names the attention modules that the user searches."""
     modules = list(study.search.modules)
-    searches = study.trials > len(study.references)
-    if not searches or is_set("question") or modules in ([], [BAM]):
+    if not study.searches or is_set("question") or modules in ([], [BAM]):
         return study
     names = " or ".join(modules)
     return replace(study, question=f"Where should {names} go, with which options at each site?")

@@ -205,11 +205,6 @@ class ResolvedRun:
         )
 
     @property
-    def searches(self) -> bool:
-        """Whether the study has trials beside its references; otherwise it only compares these."""
-        return self.study.trials > len(self.study.references)
-
-    @property
     def advice(self) -> tuple[str, ...]:
         """What the user should know of the request before it runs."""
         recipe = self.study.recipe
@@ -220,16 +215,16 @@ class ResolvedRun:
             advice.append(f"fitted to the data: {'; '.join(self.fitted)}")
         if self.device.type == "cuda" and is_detector(self.costs.net):
             advice.append(NO_GRAPH)
-        if self.searches and recipe.compile:
+        if self.study.searches and recipe.compile:
             advice.append(COMPILING)
         if recipe.compile or recipe.fuse:
             key = "compile" if recipe.compile else "fuse"
             advice.append(f"recipe.{key}: the time told is that of steps without it")
-        if self.searches:
+        if self.study.searches:
             advice += _left_at_defaults(self.study)
-        if self.searches and self.choice_space.left_out:
+        if self.study.searches and self.choice_space.left_out:
             advice.append(_left_out(self.choice_space.left_out))
-        if self.searches and (unused := self.choice_space.unused(self.space.modules)):
+        if self.study.searches and (unused := self.choice_space.unused(self.space.modules)):
             advice.append(f"not searched, as legal at no site that is: {', '.join(unused)}")
         return (*advice, *size_advice(self.study, self.task.inputs, self.candidate_sites))
 
@@ -291,7 +286,7 @@ def resolve_run(request: Request) -> ResolvedRun:
     check_outputs(costs.net, space, task.outputs)
     study = _without_graph(study, costs.net)
     references, notes = _references(study, asked, sites, costs)
-    if study.only_compares:
+    if not study.searches:
         if not references:
             raise UserError(f"no reference of the study fits {space.name}", notes[0])
         # Nothing is searched in place of the references that were left out.

@@ -384,10 +384,10 @@ def _train(
 
 def _phases(ready: ResolvedRun) -> list[str]:
     """The titles of the stages that a run has, in their order."""
-    study, searches = ready.study, ready.searches
+    study = ready.study
     has = {
         SEARCH: True,
-        RANDOM_BASELINE: study.random_baseline and searches,
+        RANDOM_BASELINE: study.random_baseline and study.searches,
         FINALISTS: True,
         ABLATIONS: study.finalists.leave_one_out,
     }
@@ -426,9 +426,9 @@ def _stages(the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Ti
     _search(the, store, submit, stage, timing)
     candidates = main_records(store.records().values())
     searched = any(record.complete and record.is_searched for record in candidates)
-    if the.ready.searches and not searched:
+    if study.searches and not searched:
         return  # there is nothing to compare the references with
-    if study.random_baseline and the.ready.searches:
+    if study.random_baseline and study.searches:
         drawn = sum(record.is_random for record in store.records().values())
         size = random_size(study, {record.number: record for record in candidates})
         with stage(RANDOM_BASELINE, drawn, size) as on_result:
@@ -544,7 +544,7 @@ def _why_no_answer(ready: ResolvedRun, records: Sequence[Record], page: Path) ->
         reason = last_line(records[0].failure)
         return RunError(f"no candidate could be trained; the first failed with: {reason}", hint)
     searched = [record for record in records if record.is_searched]
-    if ready.searches and not searched:
+    if ready.study.searches and not searched:
         return _nothing_within_limits(ready.study)
     if _all_failed(searched):
         reason = last_line(searched[0].failure)

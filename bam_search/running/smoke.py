@@ -41,11 +41,9 @@ IsAsked = Callable[[str], bool]
 def in_miniature(study: Study, total: int, classes: int, is_asked: IsAsked) -> Study:
     """`study` for a run within a minute, of `total` training samples in so many classes."""
     samples = min(total, max(SAMPLES, A_CLASS * classes))
-    references = len(study.references)
-    searches = study.trials > references
     wanted = {
         **SETTINGS,
-        "trials": references + (SEARCHED if searches else 0),
+        "trials": len(study.references) + (SEARCHED if study.searches else 0),
         "data.images": samples,
         "data.validation": max(1, samples // VALIDATED),
     }

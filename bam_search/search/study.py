@@ -268,9 +268,9 @@ class Study:
         return (*self.rungs.epochs, self.search_epochs)
 
     @property
-    def only_compares(self) -> bool:
-        """Whether it trains its references, and searches nothing."""
-        return self.trials == len(self.references)
+    def searches(self) -> bool:
+        """Whether it has trials beside its references; otherwise it only compares these."""
+        return self.trials > len(self.references)
 
     def with_references_of_modules(self) -> "Study":
         """The study with each module of the user's in every block as a reference.
@@ -285,7 +285,7 @@ class Study:
         new = [name for name in self.search.sources if name not in had]
         references = {f"{name} in every block": f"every-block={name}" for name in new}
         references = {**self.references, **references}
-        if self.only_compares:
+        if not self.searches:
             return replace(self, references=references, trials=len(references))
         return replace(self, references=references) if self.trials > len(references) else self
 

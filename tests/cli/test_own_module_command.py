@@ -72,10 +72,11 @@ def test_a_module_that_no_reference_has_is_one_in_every_block(
 def test_a_comparison_compares_a_module_that_no_reference_has() -> None:
     flags = {"search": {"modules": {"coord": {"from": f"{OWN}:CoordAttention"}}}}
     study = load_study("se", choose("cpu"), flags, [])
-    assert study.only_compares
+    assert not study.searches
     with_its_own = study.with_references_of_modules()
     assert with_its_own.references.keys() - study.references.keys() == {"coord in every block"}
-    assert with_its_own.only_compares
+    assert not with_its_own.searches
+    assert with_its_own.trials == len(with_its_own.references)
 
 
 OPTIONS = """
