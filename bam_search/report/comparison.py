@@ -22,6 +22,7 @@ from bam_search.analysis.recommendation import TIMES
 from bam_search.config import flat
 from bam_search.errors import UserError
 from bam_search.files import write
+from bam_search.report.page import PAGE
 from bam_search.report.render import embedded, render
 from bam_search.report.sentences import times_words
 from bam_search.report.tables import further_texts, measured_times, read_records, time_text
@@ -212,9 +213,8 @@ def _panel(comparison: Comparison, cost: str, legend: bool) -> Iterator[go.Scatt
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
     """Write index.html into `folder`, and return its path."""
-    path = folder / "index.html"
-    write(path, page(comparison))
-    return path
+    write(folder / PAGE, page(comparison))
+    return folder / PAGE
 
 
 def page(comparison: Comparison) -> str:

@@ -66,7 +66,7 @@ def page(context: ReportContext, findings: Findings, plotlyjs: str = "inline") -
 
     `plotlyjs` is "inline" for plotly.js in the page, or "cdn" to load it from its makers' server.
     """
-    searches = any(record.is_searched or record.is_random for record in findings.records)
+    searches = any(record.is_searched for record in findings.records)
     foresight = foresight_lines(findings.foresight) if searches else []
     return render(
         "report.html",

@@ -187,7 +187,7 @@ def _task_words(task: Task) -> str:
 def _recipe_words(ready: ResolvedRun) -> str:
     unused = set(TASK_KEYS).difference(ready.task.recipe_keys)
     if ready.device.type != "cuda":
-        unused |= set(GPU_KEYS)
+        unused.update(GPU_KEYS)
     recipe = ready.study.to_dict()["recipe"].items()
     known = {
         key: value

@@ -35,7 +35,7 @@ from bam_search.config import flat
 from bam_search.errors import RunError, UserError
 from bam_search.files import write
 from bam_search.search.storage import BROKEN, DATABASE, StudyStorage, said
-from bam_search.study.record import FIRST, LATENCIES, METRIC, RECORDS_FILE, STUDY_FILE, Record
+from bam_search.study.record import LATENCIES, METRIC, RECORDS_FILE, STUDY_FILE, Record
 
 RECORD_KEY = "record"
 CANDIDATE = "candidate"
@@ -575,7 +575,7 @@ def _check_only_references(
     What it searches has the numbers that come after its references, from `end` on at the latest.
     """
     searched = any(record.is_searched for record in records.values())
-    if searched or any(end <= number < min(FIRST.values()) for number in begun):
+    if searched or any(number >= end for number in begun):
         raise UserError(
             f"{where} holds a study that has searched, so it takes no further references",
             "give this one a --name of its own; `compare` shows both on one page",

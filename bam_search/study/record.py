@@ -190,8 +190,10 @@ class Record:
     @property
     def generalisation_gaps(self) -> list[float]:
         """Test minus training metric by seed; empty where the fit was not measured."""
-        tested = zip(self.test_metrics, self.train_metrics, strict=False)
-        return [test - train for test, train in tested]
+        if not self.train_metrics:
+            return []
+        both = zip(self.test_metrics, self.train_metrics, strict=True)
+        return [test - train for test, train in both]
 
     @cached_property
     def parsed_placement(self) -> Placement:

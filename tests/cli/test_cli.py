@@ -431,7 +431,9 @@ def test_the_time_limit_ends_a_study_like_an_interrupt(
         "and the same command continues:\n  python -m bam_search run"
     ) in err
     about, _, _ = read(tmp_path / "reports" / "tiny" / "index.html")
-    assert about.state.startswith("Interrupted by the time limit")
+    # Where the machine is slow, the limit comes before the first stage.
+    state = r"Interrupted by the time limit(, \d+ of \d+ \(search\))?"
+    assert re.fullmatch(state, about.state)
     assert "lr 0." in about.about["Recipe"]
     assert "cuda_graph" not in about.about["Recipe"]  # this was a CPU
 

@@ -118,7 +118,7 @@ def uninterrupted(workers: int) -> tuple[Study, Shuffled, dict[int, Record]]:
     return context, whole, train(context, memory_store(context), whole)
 
 
-@pytest.mark.parametrize("stop", [1, 7, 17])
+@pytest.mark.parametrize("stop", [1, 3, 7, 15, 17, 19])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_an_interrupted_study_ends_like_an_uninterrupted_one(
     tmp_path: Path, stop: int, workers: int

@@ -129,7 +129,8 @@ def _values(findings: Findings, overview: Overview, one: Standing) -> dict[str, 
         "mean_high_90": test.high,
         "n": test.n,
         **{f"mean {harmless(title)}": mean(each).mean for title, each in further.items()},
-        **_fit(record),
+        "mean_training": _mean(record.train_metrics),
+        "mean_generalisation_gap": _mean(record.generalisation_gaps),
         "hierarchical_mean": one.expected,
         "beside": harmless(overview.baseline.label) if difference else "",
         "difference": difference and difference.mean,
@@ -208,14 +209,9 @@ def _row(
     ]
 
 
-def _fit(record: Record) -> dict[str, float | None]:
-    """How well the training samples are fitted: empty columns where it was not measured."""
-    if not record.train_metrics:
-        return {"mean_training": None, "mean_generalisation_gap": None}
-    return {
-        "mean_training": mean(record.train_metrics).mean,
-        "mean_generalisation_gap": mean(record.generalisation_gaps).mean,
-    }
+def _mean(values: Sequence[float]) -> float | None:
+    """The mean; None of what was not measured."""
+    return mean(values).mean if values else None
 
 
 def _more_texts(record: Record) -> dict[str, str]:
