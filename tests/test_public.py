@@ -21,7 +21,7 @@ def test_the_example_of_each_public_name_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    x_train, y_train, x_test, y_test = generate_images(1000, 200)
+    x_train, y_train, x_test, y_test = generate_images(500, 200)
     np.savez("cifar100.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     monkeypatch.setattr(registry, "_REGISTERED", {})
     text = getattr(bam_search, name).__doc__

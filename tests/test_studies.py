@@ -3,27 +3,23 @@
 import re
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import make_record, without_values
+from conftest import make_record
+from counted import ONE_PROCESS, costs, sites
 from studied import found, html_of
 
 from bam_search.cli.main import main
 from bam_search.config import folder, known
 from bam_search.errors import UserError
 from bam_search.model.attach import fit_to_sites
-from bam_search.model.build import sites_of
 from bam_search.report.paper_table import Paper, paper_table
 from bam_search.running.describe import _paper
 from bam_search.running.prepare import Request, one_per_space, resolve_run
-from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.score.device import Device
 from bam_search.search.study import Study, load_study
 from bam_search.space.placement import Placement
-from bam_search.space.search_space import load_space
-from bam_search.space.sites import Sites
 from bam_search.study.published import PublishedFigure, beside, minus
 from bam_search.study.record import REFERENCE
 from bam_search.tasks.metric import Metric
@@ -34,20 +30,11 @@ STUDIES = [name for name in known("studies", ".toml") if name not in ("coco", "d
 EACH = [(name, variant) for name in STUDIES for variant in DEVICES]
 
 
-@cache
-def sites(space: str) -> Sites:
-    return sites_of(without_values(load_space(space)))
-
-
-@cache
-def costs(space: str) -> CostTable:
-    return cost_table(without_values(load_space(space)), sites(space))
-
-
 def shipped(name: str, variant: str) -> Study:
     return load_study(name, DEVICES[variant], {}, [])
 
 
+@ONE_PROCESS
 @pytest.mark.parametrize(("name", "variant"), EACH)
 def test_references_fit_as_written_and_differ(name: str, variant: str) -> None:
     study = shipped(name, variant)
@@ -71,6 +58,7 @@ def test_all_but_placement_only_compare(name: str, variant: str) -> None:
     assert study.finalists.seeds >= 3
 
 
+@ONE_PROCESS
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_papers_counts_are_those_of_its_networks_here(name: str) -> None:
     study = shipped(name, "gpu")

@@ -10,6 +10,7 @@ would have had with all seeds; where all placements had the same seeds these are
 The libraries are numpy and scipy.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,10 @@ VERDICT_LEVEL = 0.95
 
 At 0.9 simulated studies of equal placements said "better" in 6 % of cases (LOG.md).
 """
+RESAMPLES = 500
+"""Of the bootstrap interval of a rank correlation."""
+BLOCK = 1000
+"""How many rows of a table of all pairs of candidates are in memory at once."""
 POWER = 0.8
 """The probability with which a difference of the smallest size that can be told is told."""
 
@@ -191,14 +196,43 @@ def rank_correlation(
     candidates there is nearly always one, and `scipy.stats.bootstrap` then gives no interval; with
     many the two are the same, draw by draw.
     """
-    pairs = np.array([short, full]).T
-    if len(pairs) < 4 or len(np.unique(pairs[:, 0])) < 2 or len(np.unique(pairs[:, 1])) < 2:
+    x, y = np.array(short), np.array(full)
+    n = len(x)
+    if n < 4 or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
         return None
-    rng = np.random.default_rng(0)
-    taus = []
-    for _ in range(500):
-        resampled = pairs[rng.integers(len(pairs), size=len(pairs))]
-        taus.append(stats.kendalltau(*resampled.T).statistic)
-    low, high = np.nanquantile(taus, [(1 - level) / 2, (1 + level) / 2])
-    tau = float(stats.kendalltau(*pairs.T).statistic)
-    return Mean(tau, None, float(low), float(high), len(pairs))
+    drawn = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
+    as_they_are = np.ones(n)
+    resamples = (np.bincount(one, minlength=n) for one in drawn)
+    times = np.array([as_they_are, *resamples], np.float32)  # exact: sums stay below 2 ** 24
+    tau, *resampled = _kendall_tau(x, y, times)
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Mean(float(tau), None, float(low), float(high), n)
+
+
+def _kendall_tau(x: np.ndarray, y: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of each resample; NaN where x or y is constant there.
+
+    `times`, (resamples, n), says how many times each of the n pairs is in it. All resamples come
+    from one table of which pairs of candidates agree: `scipy.stats.kendalltau`, resample by
+    resample, took 93 % of the time of a page's findings.
+    """
+    agreement = np.zeros(len(times))
+    for rows in np.array_split(np.arange(len(x)), math.ceil(len(x) / BLOCK)):
+        agrees = _order(x, rows) * _order(y, rows)
+        agreement += ((times @ agrees.T.astype(np.float32)) * times[:, rows]).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return agreement / np.sqrt(_unequal_pairs(x, times) * _unequal_pairs(y, times))
+
+
+def _order(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """1 where x of a row is greater than another, -1 where it is less, else 0."""
+    return np.subtract(x[rows, None] > x, x[rows, None] < x, dtype=np.int8)
+
+
+def _unequal_pairs(x: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """How many ordered pairs of each resample have two different values of x."""
+    first = np.unique(np.sort(x), return_index=True)[1]
+    in_order = times[:, np.argsort(x, kind="stable")].astype(float)
+    of_value = np.add.reduceat(in_order, first, axis=1)
+    pairs: np.ndarray = of_value.sum(axis=1) ** 2 - (of_value**2).sum(axis=1)
+    return pairs

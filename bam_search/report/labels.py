@@ -1,13 +1,19 @@
 """Where labels of points go in a figure, so that none hides a point, a line or another label."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
 
 DIRECTIONS = (0, 180, -35, 35, -145, 145, -90, 90, -60, 60, -120, 120)
 """Degrees from a point to its label, clockwise from the right, the first ones first."""
 DISTANCES = (11, 20, 32, 46, 62, 80)
 """From a point to its label, in pixels."""
+NEARNESS = (
+    np.repeat(DISTANCES, len(DIRECTIONS)) / 20 + np.arange(len(DISTANCES) * len(DIRECTIONS)) / 100
+)
+"""What the places of a label cost by themselves: the near ones first."""
 NEAR = 21
 """A label that is farther away than this gets a line to its point."""
 SWEEPS = 4
@@ -65,29 +71,30 @@ def place(
 
     An obstacle comes with what it costs to lie on it.
     """
-    options = [_options(one, obstacles, frame) for one in wanted]
-    chosen = [min(one, key=lambda option: option[0])[1] for one in options]
+    walls, limits = _edges([box for box, _ in obstacles]), _edges([frame])
+    weights = np.array([cost for _, cost in obstacles])
+    options = [_options(one) for one in wanted]
+    costs = [
+        NEARNESS + _shares(own, walls) @ weights + OUTSIDE * (1 - _shares(own, limits)[:, 0])
+        for own in options
+    ]
+    chosen = [own[cost.argmin()] for own, cost in zip(options, costs, strict=True)]
     for _ in range(SWEEPS):
         for i, own in enumerate(options):
-            others = [(box, ON_LABEL) for j, box in enumerate(chosen) if j != i]
-            chosen[i] = min(own, key=lambda option: option[0] + _on(option[1], others))[1]
-    return [_placed(one, box) for one, box in zip(wanted, chosen, strict=True)]
+            others = np.array(chosen[:i] + chosen[i + 1 :]).reshape(-1, 4)
+            chosen[i] = own[(costs[i] + ON_LABEL * _shares(own, others).sum(axis=1)).argmin()]
+    boxes = [Box(*edges.tolist()) for edges in chosen]
+    return [_placed(one, box) for one, box in zip(wanted, boxes, strict=True)]
 
 
-def _options(
-    wanted: Wanted, obstacles: Sequence[tuple[Box, float]], frame: Box
-) -> list[tuple[float, Box]]:
-    """Each place that a label may have, with what it costs; other labels are not looked at."""
-    options = []
-    for order, (distance, box) in enumerate(_boxes(wanted)):
-        outside = 1 - box.shared(frame) / box.area
-        cost = distance / 20 + order / 100 + OUTSIDE * outside
-        options.append((cost + _on(box, obstacles), box))
-    return options
+def _edges(boxes: Sequence[Box]) -> np.ndarray:
+    """Boxes as rows of left, top, right and bottom."""
+    return np.array([astuple(box) for box in boxes]).reshape(-1, 4)
 
 
-def _boxes(wanted: Wanted) -> Iterator[tuple[float, Box]]:
-    """Yield the boxes around a point, and how far away they are."""
+def _options(wanted: Wanted) -> np.ndarray:
+    """The edges of each box that a label may have around its point, in the order of NEARNESS."""
+    rows = []
     for distance in DISTANCES:
         for degrees in DIRECTIONS:
             x = wanted.x + distance * math.cos(math.radians(degrees))
@@ -97,12 +104,17 @@ def _boxes(wanted: Wanted) -> Iterator[tuple[float, Box]]:
             left = x - wanted.width * (round(along) if abs(along - 0.5) > 0.1 else 0.5)
             lift = 0.5 * (1 - math.sin(math.radians(degrees)))
             top = y - wanted.height * lift
-            yield distance, Box(left, top, left + wanted.width, top + wanted.height)
+            rows.append((left, top, left + wanted.width, top + wanted.height))
+    return np.array(rows)
 
 
-def _on(box: Box, others: Sequence[tuple[Box, float]]) -> float:
-    """What it costs that a box lies on others, by the shares of it that do."""
-    return sum(cost * box.shared(other) for other, cost in others) / box.area
+def _shares(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The share of each box that lies on each of the others, by the edges of both."""
+    nearest = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    farthest = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    areas = np.maximum(farthest - nearest, 0).prod(axis=2)
+    shares: np.ndarray = areas / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
+    return shares
 
 
 def _placed(wanted: Wanted, box: Box) -> Placed:

@@ -5,6 +5,7 @@ All text is escaped; the only HTML that enters a page unescaped is what this fil
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ def render(template: str, plotlyjs: str, title: str, **values: Any) -> str:
     )
 
 
+@cache  # it compiles each template once
 def _environment() -> Environment:
     """Where templates are found, and how: all text is escaped, and JSON cannot end its script."""
     environment = Environment(

@@ -74,7 +74,7 @@ def run_study(
         ...     overrides={
         ...         "trials": 5,
         ...         "workers": 1,
-        ...         "data.images": 1000,
+        ...         "data.images": 500,
         ...         "recipe.epochs": 1,
         ...         "finalists.seeds": 1,
         ...     },

@@ -170,7 +170,7 @@ class Study:
         ...     references={"no attention": "none", "BAM": "bottleneck=bam"},
         ...     trials=2,
         ... )
-        >>> small = {"data.images": 1000, "recipe.epochs": 1, "finalists.seeds": 1}
+        >>> small = {"data.images": 500, "recipe.epochs": 1, "finalists.seeds": 1}
         >>> result = run_study(study, data="cifar100.npz", device="cpu", out="bam", overrides=small)
         >>> [(record.name, record.complete) for record in result.records]
         [('no attention', True), ('BAM', True)]

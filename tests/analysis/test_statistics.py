@@ -1,10 +1,13 @@
 """Means, noise and rank correlation, beside numbers by hand and the classical formulas."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
 from studied import final
 
+from bam_search.analysis import statistics
 from bam_search.analysis.statistics import (
     Noise,
     least_squares_means,
@@ -114,6 +117,25 @@ def test_rank_correlation() -> None:
     assert one.low is not None
     assert one.high is not None
     assert one.low < one.mean < one.high
+
+
+@pytest.mark.parametrize(("n", "block"), [(5, 1000), (40, 1000), (40, 7)])
+@pytest.mark.parametrize("decimals", [0, 3])
+def test_rank_correlation_is_that_of_scipy_resample_by_resample(
+    n: int, block: int, decimals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "BLOCK", block)
+    rng = np.random.default_rng(n)
+    short = rng.normal(size=n).round(decimals)
+    full = (short + rng.normal(size=n)).round(decimals)
+    drawn = np.random.default_rng(0).integers(n, size=(statistics.RESAMPLES, n))
+    with warnings.catch_warnings(action="ignore"):
+        taus = [stats.kendalltau(short[one], full[one]).statistic for one in drawn]
+    low, high = np.nanquantile(taus, [0.05, 0.95])
+    found = rank_correlation(short.tolist(), full.tolist())
+    assert found is not None
+    expected = (stats.kendalltau(short, full).statistic, low, high)
+    assert (found.mean, found.low, found.high) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,15 @@
 Parameters agree to the last digit, multiply-adds to the last published one.
 """
 
-from functools import cache
-
 import pytest
 import torch
-from conftest import without_values
+from counted import ONE_PROCESS, costs, sites
 
 from bam_search.model.attach import attach, fit_to_sites, resolve
 from bam_search.model.backbones.resnet import resnet50
-from bam_search.model.build import backbone, sites_of
+from bam_search.model.build import backbone
 from bam_search.score.cost import Cost, count
-from bam_search.score.cost_table import CostTable, cost_table
 from bam_search.space.search_space import load_space, space_names, space_table
-from bam_search.space.sites import Sites
 
 DETECTORS = {name for name, row in space_table().items() if row.backbone.startswith("detectors.")}
 SPACES = [name for name in space_names() if name not in DETECTORS]
@@ -64,21 +60,11 @@ TABLE = [
 ]
 
 
-@cache
-def sites(space: str) -> Sites:
-    return sites_of(without_values(load_space(space)))
-
-
-@cache
-def table(space: str) -> CostTable:
-    """The counts of a study's candidates, which `test_formula.py` compares with fvcore's."""
-    return cost_table(without_values(load_space(space)), sites(space))
-
-
 def cost(space: str, placement: str) -> Cost:
-    return table(space).cost(resolve(placement, sites(space)))
+    return costs(space).cost(resolve(placement, sites(space)))
 
 
+@ONE_PROCESS
 @pytest.mark.parametrize(("space", "placement", "params", "giga"), TABLE)
 def test_counts_equal_the_published_ones(
     space: str, placement: str, params: int, giga: float | None
@@ -90,6 +76,7 @@ def test_counts_equal_the_published_ones(
         assert round(counted.macs_conv_fc / 1e9, 4) == giga
 
 
+@ONE_PROCESS
 @pytest.mark.parametrize(("r", "millions"), [(4, 26.301), (8, 24.620), (16, 24.070), (32, 23.868)])
 def test_published_reductions(r: int, millions: float) -> None:
     assert round(cost("resnet50", f"bottleneck=bam(r={r})").params / 1e6, 3) == millions
