@@ -77,9 +77,11 @@ def promising_line(compared: ComparedTo) -> str:
     if compared.smallest and difference.mean:
         needed = math.ceil(difference.n * (compared.smallest / difference.mean) ** 2)
         seeds = f"; about {counted(needed, 'seed')} each could tell"
+    what = record.name or f"{record.placement} (#{record.tag})"
+    words = _difference_words(compared)
     return (
-        f"Most promising, worth more seeds, not recommended: {record.placement} "
-        f"({_name(record)}), {_difference_words(compared)} beside no attention{seeds}"
+        f"Most promising, worth more seeds, not recommended: {what}, "
+        f"{words} beside no attention{seeds}"
     )
 
 

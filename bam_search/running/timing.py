@@ -92,7 +92,8 @@ class Timing:
             return None
         names = [of.name for of, _ in self.expected.phases]
         later = names[names.index(phase) + 1 :] if phase in names else []
-        trained = sum(self._each(name, records) * self._trainings(name) for name in later)
+        to_come = {name: self._trainings(name) - _trained(name, records) for name in later}
+        trained = sum(self._each(name, records) * max(0, n) for name, n in to_come.items())
         trained += self._each(phase, records) * (total - done)
         left = trained / self.expected.calibration.at_once
         left += self.expected.latency * (FINALISTS in later)  # it comes before their trainings
@@ -142,3 +143,11 @@ class Timing:
         taken = sum(searched) / self._stretch(SEARCH)
         taken += sum(r.test_seconds or 0 for r in tested) / self._stretch(FINALISTS)
         return taken / expected if taken and expected else 1.0
+
+
+def _trained(phase: str, records: Sequence[Record]) -> int:
+    """How many trainings of a phase after the search there are: of a study that was extended."""
+    if phase == RANDOM_BASELINE:
+        return sum(record.is_random for record in records)
+    of_phase = [record for record in records if record.is_ablation == (phase == ABLATIONS)]
+    return sum(len(record.test_metrics) for record in of_phase)

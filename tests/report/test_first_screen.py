@@ -62,6 +62,9 @@ def test_no_attention_is_recommended_where_nothing_is_shown_to_help() -> None:
     none, promising = said.evidence
     assert none.startswith("No placement is shown to help: below 0.")
     assert promising.startswith("Most promising, worth more seeds, not recommended: layer1=bam")
+    near = replace(PAPER, **measured(81.1, 81.3, 81.4))
+    _, promising = advice(found([BASE, near])).evidence
+    assert promising.startswith("Most promising, worth more seeds, not recommended: BAM in front, ")
 
 
 def test_near_chance_and_before_the_finals_nothing_is_recommended() -> None:

@@ -12,7 +12,7 @@ from bam_search.score.device import choose
 from bam_search.score.estimate import Speed
 from bam_search.search.study import load_study
 from bam_search.search.workload import Sizes
-from bam_search.study.record import Record
+from bam_search.study.record import ABLATION, RANDOM, Record
 
 STUDY = load_study("placement", choose("cpu"), {}, [])
 SIZES = Sizes(10_000, 10_000, 10_000, 10_000, 4, 6, 10_000)
@@ -90,6 +90,26 @@ def test_the_time_left_is_that_of_all_that_is_to_come() -> None:
     assert at_first - half == pytest.approx(12 * ONE / 2, rel=0.05)
     twice = unlimited.left("search", 12, 24, searched(2 * ONE))
     assert twice == pytest.approx(2 * half, rel=0.05)
+
+
+def test_what_an_extended_study_has_trained_already_takes_no_time() -> None:
+    everything = replace(STUDY.finalists, leave_one_out=True)
+    longer = replace(STUDY, random_baseline=True, finalists=everything)
+    unlimited = Timing(Clock(), longer, forecast(longer, SIZES, EXPECTED.calibration))
+    before = unlimited.left("search", 12, 24, [])
+    tested = make_record(0, 80.0, 0.0, seconds=None, test_metrics=(80.0, 81.0))
+    drawn = make_record(0, 80.0, 0.0, seconds=None, origin=RANDOM)
+    for trained, records in (
+        (6, [tested] * 3),
+        (2, [replace(tested, origin=ABLATION)]),
+        (2, [drawn] * 2),
+    ):
+        after = unlimited.left("search", 12, 24, records)
+        assert before is not None
+        assert after == pytest.approx(before - trained * ONE / 2, abs=1)
+    more_than_planned = unlimited.left("search", 24, 24, [tested] * 100)
+    assert more_than_planned is not None
+    assert more_than_planned > 0  # the other phases are to come
 
 
 @pytest.mark.parametrize("workers", [14, 100])
