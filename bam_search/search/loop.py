@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bam_search.errors import RunError, UserError
@@ -85,7 +85,86 @@ class Candidate:
 
 
 OnResult = Callable[[Record], None]
-Pending = dict["Future[Result]", Candidate]
+
+
+@dataclass(frozen=True, eq=False)
+class Trainings:
+    """The trainings of candidates that are `pending`, and what becomes of their results.
+
+    A finished record is in the store before `on_result` is called with it.
+    """
+
+    study: Study
+    context: SearchContext
+    store: Store
+    submit_job: Submit
+    on_result: OnResult
+    pending: dict["Future[Result]", Candidate] = field(default_factory=dict)
+
+    def submit(self, candidate: Candidate) -> None:
+        """Submit the next training of a candidate, which begins now if a worker is free."""
+        study, record = self.study, candidate.record
+        if len(self.pending) < study.workers:
+            self._begin(record)
+        epochs = _epochs(study, record)
+        # The curves of references tell whether trainings are long enough; others take time only.
+        has_curve = record.is_reference and epochs == study.search_epochs
+        start = self.context.start
+        job = Job(record.placement, study.seed, epochs, each_epoch=has_curve, start=start)
+        self.pending[self.submit_job(job)] = candidate
+
+    def collect(self) -> dict[int, Record]:
+        """Wait for at least one training; return the finished records by number.
+
+        What is not finished by it is submitted again, for its next rung.
+        """
+        finished = {}
+        for future in wait(self.pending, return_when=FIRST_COMPLETED).done:
+            candidate = self.pending[future]
+            record = _after(self.study, candidate, future.result())
+            if _is_finished(record):
+                self._store(record)
+                del self.pending[future]
+                self.on_result(record)
+                finished[record.number] = record
+            else:
+                del self.pending[future]
+                self.submit(Candidate(record, candidate.seen))
+        for candidate in itertools.islice(self.pending.values(), self.study.workers):
+            self._begin(candidate.record)  # the first of them have a worker each
+        return finished
+
+    def collect_all(self) -> None:
+        """Wait until nothing is pending."""
+        while self.pending:
+            self.collect()
+
+    def keep(self, record: Record) -> None:
+        """Keep a finished record, and tell of it."""
+        self._store(record)
+        self.on_result(record)
+
+    @contextlib.contextmanager
+    def kept_whatever_happens(self) -> Iterator[None]:
+        """Whatever interrupts what is done here, keep the records that are finished by then."""
+        with ended_kept(self.pending, self._keep_ended):
+            yield
+
+    def _keep_ended(self, future: "Future[Result]") -> None:
+        record = _after(self.study, self.pending[future], future.result())
+        if _is_finished(record) and record.number not in self.store.records():
+            self._store(record)
+
+    def _store(self, record: Record) -> None:
+        self._begin(record)  # it may have ended before this process saw it begin
+        values = [record.value(key) for key in self.study.objectives] if record.complete else []
+        self.store.add(record, values)
+
+    def _begin(self, record: Record) -> None:
+        """Keep in the store that a candidate is under way, unless it was already."""
+        if not self.store.is_running(record.number):
+            parameters = running_trial(self.context.choice_space, record.parsed_placement)
+            self.store.begin(record, parameters)
 
 
 def search(
@@ -103,17 +182,16 @@ def search(
     """
     generator = candidate_generator(study, context)
     records = _main_records(store)
-    pending: Pending = {}
     taken = {record.id for record in records.values()}
     seen: list[Record] = []
-    with ended_kept(pending, _keeper(study, context, store, pending)):
+    trainings = Trainings(study, context, store, submit, on_result)
+    with trainings.kept_whatever_happens():
         for number in range(study.trials):
-            while len(seen) <= number - max_in_flight(study):
-                while len(seen) not in records:
-                    _collect(study, context, store, submit, pending, records, on_result)
-                record = records[len(seen)]
-                _teach(generator, study, record, seen)
-                seen.append(record)
+            for index in range(len(seen), number - max_in_flight(study) + 1):
+                while index not in records:
+                    records |= trainings.collect()
+                _teach(generator, study, records[index], seen)
+                seen.append(records[index])
             if number in records:
                 # What has a smaller number, alone: a proposal must not depend on what ended first.
                 generator.exclude(Placement.parse(records[number].placement))
@@ -125,9 +203,8 @@ def search(
                 break
             taken.add(new.id)
             generator.exclude(Placement.parse(new.placement))
-            _submit(study, context, store, submit, pending, Candidate(new, tuple(seen)))
-        while pending:
-            _collect(study, context, store, submit, pending, records, on_result)
+            trainings.submit(Candidate(new, tuple(seen)))
+        trainings.collect_all()
 
 
 def _next_record(
@@ -159,22 +236,19 @@ def random_baseline(
     main = _main_records(store)
     trained = {record.id: record for record in main.values() if record.complete}
     finished = store.records()
-    pending: Pending = {}
-    with ended_kept(pending, _keeper(study, context, store, pending)):
+    trainings = Trainings(study, context, store, submit, on_result)
+    with trainings.kept_whatever_happens():
         for number, placement in _random_candidates(study, context, main):
             if number in finished:
                 continue
             if placement.id in trained:
-                repeated = _as_random(trained[placement.id], number)
-                _keep(study, context, store, repeated)
-                on_result(repeated)
+                trainings.keep(_as_random(trained[placement.id], number))
                 continue
-            if len(pending) == max_in_flight(study):
-                _collect(study, context, store, submit, pending, {}, on_result)
+            if len(trainings.pending) == max_in_flight(study):
+                trainings.collect()
             record = new_record(study, context, number, RANDOM, "", placement)
-            _submit(study, context, store, submit, pending, Candidate(record, ()))
-        while pending:
-            _collect(study, context, store, submit, pending, {}, on_result)
+            trainings.submit(Candidate(record, ()))
+        trainings.collect_all()
 
 
 def _random_candidates(
@@ -311,62 +385,11 @@ def _main_records(store: Store) -> dict[int, Record]:
     return {record.number: record for record in main_records(store.records().values())}
 
 
-def _submit(
-    study: Study,
-    context: SearchContext,
-    store: Store,
-    submit: Submit,
-    pending: Pending,
-    candidate: Candidate,
-) -> None:
-    """Submit the next training of a candidate, which begins now if a worker is free."""
-    record = candidate.record
-    if len(pending) < study.workers:
-        _begin(context, store, record)
-    epochs = _epochs(study, record)
-    # The curves of the references tell whether trainings are long enough; others take time only.
-    has_curve = record.is_reference and epochs == study.search_epochs
-    job = Job(record.placement, study.seed, epochs, each_epoch=has_curve, start=context.start)
-    pending[submit(job)] = candidate
-
-
-def _begin(context: SearchContext, store: Store, record: Record) -> None:
-    """Keep in the store that a candidate is under way, unless it was already."""
-    if not store.is_running(record.number):
-        placement = record.parsed_placement
-        store.begin(record, running_trial(context.choice_space, placement))
-
-
 def _epochs(study: Study, record: Record) -> int:
     """The epochs of a record's next training; the random baseline has the full training only."""
     if record.is_random:
         return study.search_epochs
     return study.budgets[len(record.rung_metrics)]
-
-
-def _collect(
-    study: Study,
-    context: SearchContext,
-    store: Store,
-    submit: Submit,
-    pending: Pending,
-    records: dict[int, Record],
-    on_result: OnResult,
-) -> None:
-    """Wait for at least one training; submit each candidate's next rung, or keep it as finished."""
-    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-        candidate = pending[future]
-        record = _after(study, candidate, future.result())
-        if _is_finished(record):
-            records[record.number] = record
-            _keep(study, context, store, record)
-            del pending[future]
-            on_result(record)
-        else:
-            del pending[future]
-            _submit(study, context, store, submit, pending, Candidate(record, candidate.seen))
-    for candidate in itertools.islice(pending.values(), study.workers):
-        _begin(context, store, candidate.record)  # the first of them have a worker each
 
 
 @contextlib.contextmanager
@@ -382,19 +405,6 @@ def ended_kept(
             if future.exception() is None:
                 keep(future)
         raise
-
-
-def _keeper(
-    study: Study, context: SearchContext, store: Store, pending: Pending
-) -> Callable[["Future[Result]"], None]:
-    """What keeps the record of a pending training that has ended, if that was the last one."""
-
-    def keep(future: "Future[Result]") -> None:
-        record = _after(study, pending[future], future.result())
-        if _is_finished(record) and record.number not in store.records():
-            _keep(study, context, store, record)
-
-    return keep
 
 
 def _after(study: Study, candidate: Candidate, result: Result) -> Record:
@@ -451,13 +461,6 @@ def _judged(study: Study, record: Record, seen: Sequence[Record]) -> Record:
     if reason and in_control_group(study.seed, record.number, study.rungs.control):
         return replace(record, control=True)
     return replace(record, stopped=reason)
-
-
-def _keep(study: Study, context: SearchContext, store: Store, record: Record) -> None:
-    """Keep a finished record in the store."""
-    _begin(context, store, record)  # it may have ended before this process saw it begin
-    values = [record.value(key) for key in study.objectives] if record.complete else []
-    store.add(record, values)
 
 
 def _teach(
