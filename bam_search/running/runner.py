@@ -51,7 +51,7 @@ from bam_search.search.store import (
 )
 from bam_search.search.study import Study
 from bam_search.search.warm_start import Backbone
-from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, SEARCH
+from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, first_phase
 from bam_search.study.record import LATENCIES, METRIC, Record, main_records
 from bam_search.tasks.task import Dataset
 from bam_search.words import counted
@@ -386,7 +386,7 @@ def _phases(ready: ResolvedRun) -> list[str]:
     """The titles of the stages that a run has, in their order."""
     study = ready.study
     has = {
-        SEARCH: True,
+        first_phase(study): True,
         RANDOM_BASELINE: study.random_baseline and study.searches,
         FINALISTS: True,
         ABLATIONS: study.finalists.leave_one_out,
@@ -466,7 +466,7 @@ def _search(the: Run, store: Store, submit: Submit, stage: OpenStage, timing: Ti
         finalists = partial(choose_finalists, study, the.context.choice_space, records)
         return timing.search_is_over(records, finalists)
 
-    with stage(SEARCH, len(finished), study.trials) as on_result:
+    with stage(first_phase(study), len(finished), study.trials) as on_result:
         search(study, the.context, store, submit, on_result, is_over)
     candidates = main_records(store.records().values())
     if len(candidates) < study.trials:

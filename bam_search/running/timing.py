@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bam_search.running.forecast import Forecast
 from bam_search.search.finalists import FinalsTime
 from bam_search.search.study import Study
-from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, SEARCH
+from bam_search.search.workload import ABLATIONS, FINALISTS, RANDOM_BASELINE, first_phase
 from bam_search.study.record import Record, main_records
 
 CLOSING = 0.01
@@ -54,7 +54,8 @@ class Timing:
         if self.expected is None or self.clock.ends == math.inf:
             return False
         trainings = len(finalists()) * self.study.finalists.seeds
-        needed = self._each(SEARCH, records) * self._stretch(SEARCH)  # those that are under way
+        first = first_phase(self.study)
+        needed = self._each(first, records) * self._stretch(first)  # those that are under way
         needed += self.finals(trainings, records)
         needed += self._others((RANDOM_BASELINE, ABLATIONS), records) + self.expected.latency
         return self.clock.left < needed
@@ -138,9 +139,10 @@ class Timing:
         searched = [r.seconds for r in main_records(records) if r.complete and r.seconds]
         tested = [r for r in records if r.is_tested and r.test_seconds]
         finals = sum(len(r.test_metrics) for r in tested)
-        expected = len(searched) * self._forecast_of_one(SEARCH)
+        first = first_phase(self.study)
+        expected = len(searched) * self._forecast_of_one(first)
         expected += finals * self._forecast_of_one(FINALISTS)
-        taken = sum(searched) / self._stretch(SEARCH)
+        taken = sum(searched) / self._stretch(first)
         taken += sum(r.test_seconds or 0 for r in tested) / self._stretch(FINALISTS)
         return taken / expected if taken and expected else 1.0
 

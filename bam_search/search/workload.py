@@ -8,7 +8,7 @@ from bam_search.search.loop import random_count
 from bam_search.search.study import Study
 
 BACKBONE = "backbone of the candidates"
-SEARCH, RANDOM_BASELINE = "search", "random baseline"
+SEARCH, REFERENCES, RANDOM_BASELINE = "search", "references", "random baseline"
 FINALISTS, ABLATIONS = "finalists", "recommended without each site"
 """The names of the phases."""
 BECOME_FINALISTS = 0.45
@@ -53,6 +53,11 @@ class Phase:
     samples: float
 
 
+def first_phase(study: Study) -> str:
+    """The name of the phase that trains the references, and the candidates if it searches any."""
+    return SEARCH if study.searches else REFERENCES
+
+
 def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
     """The phases of a study in the order in which they run, without those that train nothing.
 
@@ -65,9 +70,10 @@ def workload(study: Study, sizes: Sizes) -> tuple[Phase, ...]:
     finals = _final_trainings(study, finalists(study, sizes))
     without = _ablations(study, searched, sizes.sites)
     of_backbone = _samples(study.backbone_epochs, sizes.fit, 1, sizes.validation)
+    candidates = sizes.references + searched
     phases = (
         Phase(BACKBONE, min(1, study.backbone_epochs), of_backbone),
-        Phase(SEARCH, sizes.references + searched, _searched_samples(study, sizes, searched)),
+        Phase(first_phase(study), candidates, _searched_samples(study, sizes, searched)),
         Phase(RANDOM_BASELINE, baseline, baseline * of_random),
         Phase(FINALISTS, finals, finals * of_final),
         Phase(ABLATIONS, without, without * of_final),

@@ -477,8 +477,11 @@ def test_a_study_of_references_alone_and_one_within_limits_are_done(
     assert code == 0, err
     assert "Near chance: " in out
     assert "beside the first one" not in out
+    assert "phase 1 of 2: references, 0 of 2 done" in err
+    assert "search" not in err
     limited = ("--trials", "30", "--set", "max_params_overhead=8", "--out", "other")
     code, out, err = run_study(monkeypatch, capsys, tmp_path, small_npz, two, "False", *limited)
     assert code == 0, err
+    assert "phase 1 of 2: search, 0 of 30 done" in err
     assert "the space has no further placement within the limits: " in err
     assert "candidates instead of 30" in err
