@@ -1,5 +1,6 @@
 """Where labels of points go in a figure, so that none hides a point, a line or another label."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -10,10 +11,10 @@ DIRECTIONS = (0, 180, -35, 35, -145, 145, -90, 90, -60, 60, -120, 120)
 """Degrees from a point to its label, clockwise from the right, the first ones first."""
 DISTANCES = (11, 20, 32, 46, 62, 80)
 """From a point to its label, in pixels."""
-NEARNESS = (
-    np.repeat(DISTANCES, len(DIRECTIONS)) / 20 + np.arange(len(DISTANCES) * len(DIRECTIONS)) / 100
-)
-"""What the places of a label cost by themselves: the near ones first."""
+PLACES = tuple(itertools.product(DISTANCES, DIRECTIONS))
+"""Where a label may be."""
+NEARNESS = np.array([distance / 20 + i / 100 for i, (distance, _) in enumerate(PLACES)])
+"""What each place costs by itself."""
 NEAR = 21
 """A label that is farther away than this gets a line to its point."""
 SWEEPS = 4
@@ -93,19 +94,18 @@ def _edges(boxes: Sequence[Box]) -> np.ndarray:
 
 
 def _options(wanted: Wanted) -> np.ndarray:
-    """The edges of each box that a label may have around its point, in the order of NEARNESS."""
-    rows = []
-    for distance in DISTANCES:
-        for degrees in DIRECTIONS:
-            x = wanted.x + distance * math.cos(math.radians(degrees))
-            y = wanted.y + distance * math.sin(math.radians(degrees))
-            # The box begins at (x, y) and lies away from the point.
-            along = 0.5 * (1 - math.cos(math.radians(degrees)))
-            left = x - wanted.width * (round(along) if abs(along - 0.5) > 0.1 else 0.5)
-            lift = 0.5 * (1 - math.sin(math.radians(degrees)))
-            top = y - wanted.height * lift
-            rows.append((left, top, left + wanted.width, top + wanted.height))
-    return np.array(rows)
+    """The edges of a label's box at each of PLACES."""
+    return np.array([_at(wanted, distance, math.radians(degrees)) for distance, degrees in PLACES])
+
+
+def _at(wanted: Wanted, distance: float, angle: float) -> tuple[float, float, float, float]:
+    """The edges of the box that begins so far from the point, and lies away from it."""
+    x = wanted.x + distance * math.cos(angle)
+    y = wanted.y + distance * math.sin(angle)
+    along, lift = 0.5 * (1 - math.cos(angle)), 0.5 * (1 - math.sin(angle))
+    left = x - wanted.width * (round(along) if abs(along - 0.5) > 0.1 else 0.5)
+    top = y - wanted.height * lift
+    return left, top, left + wanted.width, top + wanted.height
 
 
 def _shares(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
