@@ -59,7 +59,7 @@ def test_further_seeds_end_at_the_most_that_a_finalist_has(
 def test_a_comparison_of_references_searches_nothing() -> None:
     found = by_name(workload(study(trials=4), SIZES))
     assert {name: phase.trainings for name, phase in found.items()} == {
-        "search": 4,
+        "references": 4,
         "finalists": 14,
     }
 
