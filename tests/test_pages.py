@@ -86,10 +86,14 @@ def test_reports_are_read_without_torch_and_optuna(tmp_path: Path) -> None:
         ["table", REPORT, "--latex"],
         ["figure", REPORT, "--out", "front.pdf"],
         ["report", REPORT / "index.html", "--out", "page.html"],
-        ["report", REPORT, "--verify"],
     )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_report_is_verified_without_torch_and_optuna(tmp_path: Path) -> None:
+    done = _without_torch(tmp_path, ["report", REPORT, "--verify"])
     if "which can make it again; here is" in done.stdout:
-        pytest.skip(done.stdout.splitlines()[-1])  # another version of Plotly
+        pytest.skip(done.stdout.strip())  # another version of Plotly
     assert done.returncode == 0, done.stderr
 
 

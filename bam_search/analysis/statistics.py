@@ -231,8 +231,8 @@ def _order(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _unequal_pairs(x: np.ndarray, times: np.ndarray) -> np.ndarray:
     """How many ordered pairs of each resample have two different values of x."""
-    first = np.unique(np.sort(x), return_index=True)[1]
-    in_order = times[:, np.argsort(x, kind="stable")].astype(float)
-    of_value = np.add.reduceat(in_order, first, axis=1)
+    order = np.argsort(x)
+    first = np.unique(x[order], return_index=True)[1]
+    of_value = np.add.reduceat(times[:, order].astype(float), first, axis=1)
     pairs: np.ndarray = of_value.sum(axis=1) ** 2 - (of_value**2).sum(axis=1)
     return pairs

@@ -123,9 +123,8 @@ class Trainings:
             candidate = self.pending[future]
             record = _after(self.study, candidate, future.result())
             if _is_finished(record):
-                self._store(record)
+                self.keep(record)
                 del self.pending[future]
-                self.on_result(record)
                 finished[record.number] = record
             else:
                 del self.pending[future]
@@ -141,7 +140,7 @@ class Trainings:
 
     def keep(self, record: Record) -> None:
         """Keep a finished record, and tell of it."""
-        self._store(record)
+        self._add(record)
         self.on_result(record)
 
     @contextlib.contextmanager
@@ -153,9 +152,9 @@ class Trainings:
     def _keep_ended(self, future: "Future[Result]") -> None:
         record = _after(self.study, self.pending[future], future.result())
         if _is_finished(record) and record.number not in self.store.records():
-            self._store(record)
+            self._add(record)
 
-    def _store(self, record: Record) -> None:
+    def _add(self, record: Record) -> None:
         self._begin(record)  # it may have ended before this process saw it begin
         values = [record.value(key) for key in self.study.objectives] if record.complete else []
         self.store.add(record, values)

@@ -95,15 +95,15 @@ def trained(
     return epochs, torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
 
+@pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize(
-    ("text", "recipe", "micro_batches"),
+    ("text", "recipe"),
     [
-        ("bottleneck=bam every-block=se", RECIPE, 1),
-        ("bottleneck=bam every-block=se", MUON, 2),
-        ("layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc", RECIPE, 2),
-        ("layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc", MUON, 1),
-        ("dropout", RECIPE, 1),
-        ("dropout", RECIPE, 2),
+        ("bottleneck=bam every-block=se", RECIPE),
+        ("bottleneck=bam every-block=se", MUON),
+        ("layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc", RECIPE),
+        ("layer1=block layer1.0.bn2=cbam layer2=eca layer3=gc", MUON),
+        ("dropout", RECIPE),
     ],
 )
 def test_replaying_the_step_is_the_same_training(

@@ -8,7 +8,6 @@ import counted
 import pytest
 import torch
 from conftest import without_values
-from counted import ONE_PROCESS
 
 from bam_search.errors import UserError
 from bam_search.model.attach import attach, resolve
@@ -102,7 +101,7 @@ def test_one_more_block_costs_what_is_published(space: str, params: float) -> No
     assert cost == traced(loaded, sites, placement)
 
 
-@ONE_PROCESS
+@counted.ONE_PROCESS
 @pytest.mark.parametrize(
     ("space", "params", "giga"),
     [
