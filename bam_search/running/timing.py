@@ -53,7 +53,8 @@ class Timing:
         """
         if self.expected is None or self.clock.ends == math.inf:
             return False
-        trainings = len(finalists()) * self.study.finalists.seeds
+        seeds = self.study.finalists.seeds
+        trainings = sum(max(0, seeds - len(record.test_metrics)) for record in finalists())
         first = first_phase(self.study)
         needed = self._each(first, records) * self._stretch(first)  # those that are under way
         needed += self.finals(trainings, records)
@@ -93,24 +94,31 @@ class Timing:
             return None
         names = [of.name for of, _ in self.expected.phases]
         later = names[names.index(phase) + 1 :] if phase in names else []
-        to_come = {name: self._trainings(name) - _trained(name, records) for name in later}
-        trained = sum(self._each(name, records) * max(0, n) for name, n in to_come.items())
+        trained = sum(self._each(name, records) * self._to_come(name, records) for name in later)
         trained += self._each(phase, records) * (total - done)
         left = trained / self.expected.calibration.at_once
         left += self.expected.latency * (FINALISTS in later)  # it comes before their trainings
         return min(left, max(0.0, self.clock.left))
 
     def _others(self, phases: Sequence[str], records: Sequence[Record]) -> float:
-        """Seconds for these phases beside the finals, and for the page."""
+        """Seconds for these phases beside the finals, and for the page.
+
+        Ablations that an extended study has may be of another recommendation, so they do not count.
+        """
         if self.expected is None:
             return 0.0
-        trained = sum(self._trainings(name) * self._each(name, records) for name in phases)
+        known = [record for record in records if not record.is_ablation]
+        trained = sum(self._to_come(name, known) * self._each(name, records) for name in phases)
         at_once = self.expected.calibration.at_once
         return trained / at_once + CLOSING * self.expected.seconds
 
     def _each(self, phase: str, records: Sequence[Record]) -> float:
         """Seconds of one training of a phase, at the pace of the records."""
         return self._forecast_of_one(phase) * self._pace(records)
+
+    def _to_come(self, phase: str, records: Sequence[Record]) -> int:
+        """How many trainings of a phase after the search an extended study has not had yet."""
+        return max(0, self._trainings(phase) - _trained(phase, records))
 
     def _trainings(self, phase: str) -> int:
         assert self.expected is not None

@@ -172,18 +172,20 @@ def _planned(
     seeds = study.finalists.seeds
     for index in range(seeds):
         under_way = max_in_flight(study) if index else 0
-        if not time.fits(len(members) * (seeds - index) + under_way):
+        left = _missing(study, store, members, range(index, seeds))
+        if not time.fits(left + under_way):
             yield None
             members = _affordable(study, store, members, index, time)
         yield from _with_seed(members, index)
-    left = study.finalists.further(len(members))
+    further = study.finalists.further(len(members))
     for index in range(seeds, study.finalists.most):
         yield None
         chosen = still_contending(study, store, members, index)
         if time.fills and not chosen:
             chosen = _sound(study, store, _known(study, store, members, index), index)
-        left -= len(chosen)
-        if left < 0 or not chosen or not time.fits(len(chosen)):
+        further -= len(chosen)
+        round_of = _missing(study, store, chosen, range(index, index + 1))
+        if further < 0 or not chosen or not time.fits(round_of):
             return  # further rounds would be as long, or as empty
         yield from _with_seed(chosen, index)
 
@@ -196,15 +198,22 @@ def _affordable(
     Where it is too short for all, as trainings became slower, the least promising get no more, so
     that the others have the seeds of a verdict; references stay.
     """
-    rounds = study.finalists.seeds - index
+    rounds = range(index, study.finalists.seeds)
     records = store.records()
     promising = sorted(members, key=lambda record: _promise(records[record.number]))
     least = 1 + sum(record.is_reference for record in members)
     kept = len(members)
-    while kept > least and not time.fits(kept * rounds):
+    while kept > least and not time.fits(_missing(study, store, promising[:kept], rounds)):
         kept -= 1
     chosen = {record.number for record in promising[:kept]}
     return [record for record in members if record.number in chosen]
+
+
+def _missing(study: Study, store: Store, members: Sequence[Record], seeds: range) -> int:
+    """How many trainings with these seeds the store has not yet: one extended has some."""
+    done = store.final_seeds()
+    wanted = (Training(record, index) for index in seeds for record in members)
+    return sum(training.key(study) not in done for training in wanted)
 
 
 def _promise(record: Record) -> tuple[bool, float]:

@@ -37,6 +37,13 @@ def test_the_search_goes_on_as_long_as_the_finals_have_time() -> None:
     assert timing(finals).search_is_over([], lambda: FINALISTS)
 
 
+def test_finals_that_an_extended_study_has_need_no_time() -> None:
+    half = [replace(one, test_metrics=(80.0, 81.0, 82.0, 83.0, 84.0)) for one in FINALISTS[:5]]
+    finals = (10 * STUDY.finalists.seeds - 5 * min(5, STUDY.finalists.seeds)) / 2 * ONE
+    for seconds, is_over in ((finals + 100, False), (finals, True)):
+        assert timing(seconds).search_is_over([], lambda: half + FINALISTS[5:]) == is_over
+
+
 def test_trainings_that_take_longer_than_was_forecast_end_it_earlier() -> None:
     finals = 10 * STUDY.finalists.seeds / 2 * ONE
     left = timing(1.5 * finals)
@@ -76,6 +83,11 @@ def test_time_is_kept_for_the_ablations_and_the_random_baseline() -> None:
 
     assert left(finals + ablations).search_is_over([], lambda: FINALISTS)
     assert not left(finals + ablations + baseline + 100).search_is_over([], lambda: FINALISTS)
+    drawn = make_record(0, 80.0, 0.0, seconds=None, origin=RANDOM)
+    enough = left(finals + ablations + 100)
+    assert not enough.search_is_over([drawn] * 1000, lambda: FINALISTS)  # all are drawn already
+    without = make_record(0, 80.0, 0.0, seconds=None, test_metrics=(80.0,), origin=ABLATION)
+    assert left(finals + ablations).search_is_over([drawn, without] * 1000, lambda: FINALISTS)
     assert not left(ablations + ONE / 2).for_finals(lambda: []).fits(2)
     assert left(ablations + 3 * ONE).for_finals(lambda: []).fits(2)
 

@@ -281,6 +281,22 @@ def test_where_time_becomes_short_the_least_promising_get_no_more_seeds() -> Non
     assert len(worst.test_metrics) == 1
 
 
+def test_seeds_that_an_extended_study_has_need_no_time() -> None:
+    short = FinalistPlan(seeds=2, most=2, leave_one_out=False)
+    store, pool = filled(study(), crafted()), Exact()
+    final(study(finalists=short), store, pool)
+    asked: list[int] = []
+
+    def fits(trainings: int) -> bool:
+        asked.append(trainings)
+        return trainings <= 4
+
+    longer = FinalistPlan(seeds=3, most=3, leave_one_out=False)
+    final(study(finalists=longer), store, pool, FinalsTime(fits))
+    assert [len(pool.seeds(text)) for text in TEXTS] == [3, 3, 3, 3]
+    assert asked[0] == 4  # one seed more for each of four, where two are known
+
+
 def test_a_time_limit_ends_further_seeds_and_adds_none() -> None:
     plan = FinalistPlan(seeds=3, most=9, extra=2.0, leave_one_out=False)
     for sd, fits in ((1.5, False), (0.0, True)):
