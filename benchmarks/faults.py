@@ -139,12 +139,16 @@ class Life:
 
     def workers(self) -> list[int]:
         """The processes that train (or are about to)."""
-        found = subprocess.run(
-            ["ps", "-ww", "--ppid", str(self.process.pid), "-o", "pid=,args="],
-            capture_output=True,
-            text=True,
-        ).stdout
-        return [int(line.split()[0]) for line in found.splitlines() if "spawn_main" in line]
+        servers = [pid for pid, said in children(self.process.pid) if "forkserver" in said]
+        return [pid for server in servers for pid, _ in children(server)]
+
+
+def children(of: int) -> list[tuple[int, str]]:
+    """The processes that one has started, each with its command line."""
+    command = ["ps", "-ww", "--ppid", str(of), "-o", "pid=,args="]
+    found = subprocess.run(command, capture_output=True, text=True).stdout
+    lines = (line.split(maxsplit=1) for line in found.splitlines())
+    return [(int(pid), said) for pid, said in lines]
 
 
 def seen(folder: Path, place: StudyStorage) -> dict[str, tuple[Any, ...]]:

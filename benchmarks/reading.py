@@ -23,8 +23,9 @@ import torch
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import Inputs, load
+from bam_search.processes import MEMORY
 from bam_search.score.context import TrainingContext
-from bam_search.score.device import MEMORY, choose
+from bam_search.score.device import choose
 from bam_search.score.step import TrainingStep
 from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images

@@ -3,7 +3,6 @@
 On a GPU models are timed in a process of its own, which gives the memory back to those that train.
 """
 
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from bam_search.model.build import build
 from bam_search.model.detector import is_detector
 from bam_search.model.load import Inputs, load
 from bam_search.model.start import Start
+from bam_search.processes import context_of, leaving_signals_to_driver
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.context import uses_bf16
 from bam_search.score.cuda_graphs import NotOneGraph, settle
@@ -170,9 +170,11 @@ def _apart(
     try:
         if device.type != "cuda":
             return function(*args, **kwargs)
-        context = multiprocessing.get_context("spawn")
+        context = context_of(device.type)
         with ProcessPoolExecutor(1, mp_context=context, initializer=settle) as pool:
-            return pool.submit(function, *args, **kwargs).result()
+            with leaving_signals_to_driver():
+                job = pool.submit(function, *args, **kwargs)
+            return job.result()
     except BROKEN as error:
         raise RunError(
             f"the latency cannot be measured: {first_line(error)}", "the same command continues"

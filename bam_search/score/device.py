@@ -14,23 +14,6 @@ import torch
 from bam_search.errors import UserError, nearest
 
 DEVICES = ("auto", "cuda", "cpu")
-MEMORY = {
-    "THP_MEM_ALLOC_ENABLE": "1",
-    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={2**30}:glibc.malloc.trim_threshold={2**33}",
-}
-"""The environment of a process that trains on a CPU.
-
-Memory comes in large pages, and stays with the process for the next step.
-"""
-
-
-def set_for_children(**more: str) -> None:
-    """Give processes that this one starts the environment of MEMORY, and `more`.
-
-    It is read as a process starts, so it reaches these alone. What is set already stays.
-    """
-    for name, value in {**MEMORY, **more}.items():
-        os.environ.setdefault(name, value)
 
 
 @dataclass(frozen=True)

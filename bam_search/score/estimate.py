@@ -3,7 +3,6 @@
 Also the most expensive placement of a choice space, which is what is measured.
 """
 
-import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,10 +15,11 @@ from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
 from bam_search.model.load import Inputs, load
 from bam_search.model.start import SCRATCH, Start
+from bam_search.processes import context_of, leaving_signals_to_driver
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
-from bam_search.score.device import Device, cores, samples_for, set_for_children, using_threads
+from bam_search.score.device import Device, cores, samples_for, using_threads
 from bam_search.score.step import TrainingStep
 from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement
@@ -117,10 +117,11 @@ def speeds(probes: Sequence[Probe], workers: int, threads: int) -> Speeds:
 
 
 def _in_processes(probes: Sequence[Probe], beside: int, threads: int) -> Speeds:
-    set_for_children()  # as workers have it
+    context = context_of(probes[0].device.type, threads)  # as workers have it
     began = time.perf_counter()
-    with ProcessPoolExecutor(beside, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(_one_after_another, probes, threads) for _ in range(beside)]
+    with ProcessPoolExecutor(beside, mp_context=context) as pool:
+        with leaving_signals_to_driver():
+            jobs = [pool.submit(_one_after_another, probes, threads) for _ in range(beside)]
         found = [job.result() for job in jobs]
         whole = time.perf_counter() - began
     of_probes = tuple(map(_mean, zip(*(speeds for speeds, _ in found), strict=True)))

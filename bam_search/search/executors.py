@@ -9,20 +9,21 @@ RunError, and no result is kept.
 
 import contextlib
 import multiprocessing
-import multiprocessing.resource_tracker
 import os
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 
 from bam_search.errors import RunError, last_line
-from bam_search.score.device import claim, set_for_children, trainings_beside
+from bam_search.processes import context_of, leaving_signals_to_driver
+from bam_search.score.device import claim, trainings_beside
 from bam_search.score.evaluate import (
     ATTEMPTS,
     Experiment,
@@ -44,6 +45,10 @@ GRACE = 60.0
 
 They cover building the model, measuring it and answering.
 """
+PAUSE = 0.2
+"""Seconds until a process that could not start is tried again."""
+ALONE = 1.0
+"""Seconds that a worker lives at most without what it is a fork of."""
 
 
 @contextlib.contextmanager
@@ -90,13 +95,10 @@ class _Pool:
     def __init__(self, experiment: Experiment, workers: int) -> None:
         self._experiment = experiment
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Result]] | None] = queue.SimpleQueue()
-        self._processes: dict[int, SpawnProcess] = {}
+        self._processes: dict[int, BaseProcess] = {}
         self._starting = threading.Lock()
         self._closed = False
-        # Otherwise the first worker's start would start it in that worker's thread, and unblock
-        # the signals there.
-        multiprocessing.resource_tracker.ensure_running()
-        set_for_children(TORCHINDUCTOR_COMPILE_THREADS=str(experiment.threads))
+        self._context = context_of(experiment.device.type, experiment.threads)
         self._threads = [
             threading.Thread(target=self._serve, args=(number,), daemon=True)
             for number in range(workers)
@@ -125,8 +127,6 @@ class _Pool:
 
     def _serve(self, number: int) -> None:
         """A thread: take jobs until `close`, and have worker `number` evaluate them."""
-        # Processes inherit the mask: the driver answers Ctrl-C and a scheduler's SIGTERM.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         connection: Connection | None = None
         for job, future in iter(self._jobs.get, None):
             try:
@@ -163,16 +163,16 @@ class _Pool:
 
     def _start(self, number: int) -> Connection:
         """Start the process of this number. Raises RunError if it does not come up."""
+        problem: Result | str | None = ""
         for _ in range(ATTEMPTS):
-            ours, theirs = multiprocessing.get_context("spawn").Pipe()
-            process = multiprocessing.get_context("spawn").Process(
-                target=_work, args=(theirs, number), daemon=True
-            )
-            with self._starting:
-                if self._closed:
-                    raise _Died("the study ended")
-                process.start()
-                self._processes[number] = process
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=_work, args=(theirs, number), daemon=True)
+            try:
+                self._begin(number, process)
+            except (OSError, EOFError) as error:  # what it is a fork of has died
+                problem = last_line(str(error))
+                time.sleep(PAUSE)
+                continue
             theirs.close()
             try:
                 problem = self._hand_over(number, ours)
@@ -182,6 +182,14 @@ class _Pool:
                 return ours
             self._discard(number, ours)
         raise RunError(f"a worker process cannot start: {last_line(str(problem))}", KEPT)
+
+    def _begin(self, number: int, process: BaseProcess) -> None:
+        """Start a process. Raises _Died if the pool was closed, and what a system says."""
+        with self._starting, leaving_signals_to_driver():
+            if self._closed:
+                raise _Died("the study ended")
+            process.start()
+            self._processes[number] = process
 
     def _hand_over(self, number: int, connection: Connection) -> Result | str | None:
         """Send the experiment to a process; return what it says, "" if it is ready. Raises _Died.
@@ -257,7 +265,7 @@ def _work(connection: Connection, number: int) -> None:
     It says "" when it has the task, and when it is ready. Any other text says why it cannot go on,
     and is its last message.
     """
-    threading.Thread(target=_end_with_driver, daemon=True).start()
+    threading.Thread(target=_end_with_others, daemon=True).start()
     try:
         load_task(connection.recv())
         connection.send("")
@@ -274,8 +282,10 @@ def _work(connection: Connection, number: int) -> None:
         connection.send("".join(traceback.format_exception_only(error)).strip())
 
 
-def _end_with_driver() -> None:
-    driver = multiprocessing.parent_process()
+def _end_with_others() -> None:
+    """End this process with the driver, or with what it is a fork of: none could end it then."""
+    driver, forked_by = multiprocessing.parent_process(), os.getppid()
     assert driver is not None
-    driver.join()
+    while driver.is_alive() and os.getppid() == forked_by:
+        driver.join(ALONE)
     os._exit(1)

@@ -1,5 +1,9 @@
 """How fast a device trains, measured for a moment."""
 
+import multiprocessing
+import os
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -91,6 +95,28 @@ def test_it_trains_with_the_recipes_optimizer_whose_time_is_shared_by_a_whole_ba
     recipe = Recipe(batch=100, optimizer="muon")
     (speed,) = speeds([probe("none", recipe, 0.0)], workers=1, threads=1).of_probes
     assert speed.per_sample * recipe.batch == pytest.approx(100 + 10)
+
+
+def test_an_interruption_while_it_measures_is_the_drivers_to_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bam_search.score.estimate.cores", lambda: 2)
+    ended, interrupted = threading.Event(), set[int]()
+
+    def interrupt() -> None:
+        while len(interrupted) < 2 and not ended.wait(0.01):
+            pids = {process.pid or 0 for process in multiprocessing.active_children()}
+            for pid in pids - interrupted:
+                os.kill(pid, signal.SIGINT)
+            interrupted.update(pids)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    found = speeds([probe("none", Recipe(batch=16), 0.1)], workers=2, threads=1)
+    ended.set()
+    thread.join()
+    assert len(found.of_probes) == 1
+    assert len(interrupted) == 2
 
 
 def test_on_a_gpu_it_tells_how_long_a_process_takes_to_start(

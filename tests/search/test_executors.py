@@ -1,7 +1,10 @@
 """Workers that die, hang, or cannot start: the others go on, and a job is begun again."""
 
+import multiprocessing
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -160,18 +163,28 @@ def test_signals_are_the_drivers_to_answer_and_leaving_ends_workers_that_train(
     assert not set(children) & set(_children())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux alone")
+def test_workers_end_and_others_start_when_what_they_are_forks_of_dies(
+    task: Experiment,
+) -> None:
+    with local(task, 2, "") as submit:
+        assert submit(Job("none", 0, 1)).result(100).score is not None
+        (child,) = _children()
+        forked_by = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(forked_by, signal.SIGKILL)
+        # By the other worker, which must start, and by this one as long as it lives.
+        jobs = [submit(Job("none", seed, 1)) for seed in range(1, 9)]
+        assert all(job.result(100).score is not None for job in jobs)
+        while Path(f"/proc/{child}").exists():
+            time.sleep(0.01)
+        jobs = [submit(Job("none", seed, 1)) for seed in range(9, 17)]
+        assert all(job.result(100).score is not None for job in jobs)
+        assert len(_children()) == 2
+        assert child not in _children()
+
+
 def _children() -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                command = (entry / "cmdline").read_text()
-            except OSError:
-                continue
-            if int(fields[1]) == os.getpid() and fields[0] != "Z" and "spawn_main" in command:
-                found.append(int(entry.name))
-    return found
+    return sorted(process.pid or 0 for process in multiprocessing.active_children())
 
 
 def test_a_worker_that_cannot_start_is_a_breakdown_and_no_result(
