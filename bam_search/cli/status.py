@@ -101,8 +101,8 @@ def _running_lines(last: Status) -> list[str]:
         lines.append(f"{last.progress}{left}")
     for running in last.running:
         what = "final training" if running.final else counted(running.epochs, "epoch")
-        span = _span(now - running.since)
-        lines.append(f"  since {span}: {running.placement} ({what}, seed {running.seed})")
+        where = "next" if running.since is None else f"since {_span(now - running.since)}"
+        lines.append(f"  {where}: {running.placement} ({what}, seed {running.seed})")
     return lines
 
 

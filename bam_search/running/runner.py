@@ -209,7 +209,8 @@ def run(the: Run) -> Outcome:
             store = open_store(
                 the.folder, the.identity, ready.study.objectives, the.storage, _maximised(ready)
             )
-            return _drive(the, store, status, status.watched(submit), workers, timing)
+            submit = status.watched(submit, ready.study.workers)
+            return _drive(the, store, status, submit, workers, timing)
 
 
 def _begins_anew(the: Run) -> bool:

@@ -27,13 +27,13 @@ FINISHED = "finished"
 
 @dataclass(frozen=True)
 class Running:
-    """A training that is under way, or next in line; `since` is in seconds since 1970."""
+    """A training that is under way since then, in seconds since 1970; None: it is next in line."""
 
     placement: str
     seed: int
     epochs: int
     final: bool
-    since: float
+    since: float | None
 
 
 @dataclass(frozen=True)
@@ -90,24 +90,31 @@ class StatusFile:
             write(self._path, json.dumps(asdict(self._status), indent=2))
 
     def watched(
-        self, submit: "Callable[[Job], Future[Result]]"
+        self, submit: "Callable[[Job], Future[Result]]", workers: int
     ) -> "Callable[[Job], Future[Result]]":
-        """The same executor, with its jobs in the status."""
+        """The same executor of so many workers, with its jobs in the status.
+
+        Workers take jobs in their order, so the first of those that are left are under way.
+        """
 
         def watch(job: "Job") -> "Future[Result]":
-            running = Running(job.placement, job.seed, job.epochs, job.final, time.time())
             with self._writing:
+                since = time.time() if len(self._running) < workers else None
+                running = Running(job.placement, job.seed, job.epochs, job.final, since)
                 self._running[id(job)] = running
             self.tell()
             future = submit(job)
-            future.add_done_callback(lambda _done: self._over(job))
+            future.add_done_callback(lambda _done: self._over(job, workers))
             return future
 
         return watch
 
-    def _over(self, job: "Job") -> None:
+    def _over(self, job: "Job", workers: int) -> None:
         with self._writing:
             del self._running[id(job)]
+            for key, running in list(self._running.items())[:workers]:
+                if running.since is None:
+                    self._running[key] = replace(running, since=time.time())
 
 
 def read_status(folder: Path) -> Status | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bam_search.cli.status import _running_lines
 from bam_search.errors import UserError
 from bam_search.score.evaluate import Job, Result
 from bam_search.search.lock import is_locked, locked
@@ -37,7 +38,7 @@ def test_the_folder_says_what_is_under_way(tmp_path: Path) -> None:
     assert read_status(tmp_path) is None
     assert not is_locked(tmp_path)
     with locked(tmp_path / "new", "run --study it") as lock:
-        watched = lock.watched(submit)
+        watched = lock.watched(submit, workers=1)
         watched(Job("layer1=bam", 0, 2))
         watched(Job("none", 7, 2, final=True))
         status = read_status(tmp_path / "new")
@@ -52,7 +53,11 @@ def test_the_folder_says_what_is_under_way(tmp_path: Path) -> None:
             ("layer1=bam", 0, 2, False),
             ("none", 7, 2, True),
         ]
-        assert 0 <= time.time() - status.running[0].since < 60
+        assert 0 <= time.time() - (status.running[0].since or 0) < 60
+        assert status.running[1].since is None  # one worker, so this is next in line
+        first, second = _running_lines(status)[1:]
+        assert first.endswith(" s: layer1=bam (2 epochs, seed 0)")
+        assert second == "  next: none (final training, seed 7)"
         futures[0].set_result(Result(None))
         lock.tell(stage="search", done=1, total=4)
         status = read_status(tmp_path / "new")
@@ -63,6 +68,7 @@ def test_the_folder_says_what_is_under_way(tmp_path: Path) -> None:
             4,
             [7],
         )
+        assert 0 <= time.time() - (status.running[0].since or 0) < 60
     assert read_status(tmp_path / "new") is not None
     assert not is_locked(tmp_path / "new")
 
