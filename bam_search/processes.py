@@ -32,6 +32,9 @@ def context_of(device: str, threads: int | None = None) -> SpawnContext | ForkSe
 
     CUDA must not have been begun before a fork, and any import may begin it, so processes of a GPU
     import all by themselves; so they do where forks are not safe.
+
+    Where a program has a fork server already, processes are forks of that: they import what it has
+    not, and inherit no blocked signals, so they call `leave_signals_to_driver` themselves.
     """
     compiling = {} if threads is None else {"TORCHINDUCTOR_COMPILE_THREADS": str(threads)}
     for name, value in {**MEMORY, **compiling}.items():
@@ -50,8 +53,13 @@ def context_of(device: str, threads: int | None = None) -> SpawnContext | ForkSe
 @contextlib.contextmanager
 def leaving_signals_to_driver() -> Iterator[None]:
     """Block DRIVERS in this thread; processes that it starts inherit that, and keep it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVERS)
+    before = leave_signals_to_driver()
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_signals_to_driver() -> set[int]:
+    """Block DRIVERS in this thread for good, and return what was blocked before."""
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, DRIVERS))

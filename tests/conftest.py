@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 # Before torch is imported: the test processes share the cores.
@@ -53,6 +54,12 @@ def measured_briefly() -> Iterator[None]:
         patch.setattr(latency, "PAIRS", latency.LEAST)
         patch.setattr(latency, "DEPLOYED_PAIRS", latency.LEAST)
         yield
+
+
+@pytest.fixture
+def own_forks() -> None:
+    """Processes are forks as this project starts them, whatever other tests have started."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)

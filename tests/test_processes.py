@@ -19,6 +19,7 @@ def struck(signals: Sequence[int]) -> tuple[bool, dict[str, str]]:
     return has_torch, dict(os.environ)
 
 
+@pytest.mark.usefixtures("own_forks")
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_process_leaves_signals_to_the_driver_and_keeps_memory(device: str) -> None:
     context = context_of(device, threads=1)

@@ -15,7 +15,7 @@ from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
 from bam_search.model.load import Inputs, load
 from bam_search.model.start import SCRATCH, Start
-from bam_search.processes import context_of, leaving_signals_to_driver
+from bam_search.processes import context_of, leave_signals_to_driver, leaving_signals_to_driver
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
@@ -130,6 +130,7 @@ def _in_processes(probes: Sequence[Probe], beside: int, threads: int) -> Speeds:
 
 def _one_after_another(probes: Sequence[Probe], threads: int) -> tuple[list[Speed], float]:
     """The speeds, and the seconds that they took once the libraries were loaded."""
+    leave_signals_to_driver()
     if probes[0].device.type == "cuda":
         settle()
     else:

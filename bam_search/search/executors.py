@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from bam_search.errors import RunError, last_line
-from bam_search.processes import context_of, leaving_signals_to_driver
+from bam_search.processes import context_of, leave_signals_to_driver, leaving_signals_to_driver
 from bam_search.score.device import claim, trainings_beside
 from bam_search.score.evaluate import (
     ATTEMPTS,
@@ -265,6 +265,7 @@ def _work(connection: Connection, number: int) -> None:
     It says "" when it has the task, and when it is ready. Any other text says why it cannot go on,
     and is its last message.
     """
+    leave_signals_to_driver()
     threading.Thread(target=_end_with_others, daemon=True).start()
     try:
         load_task(connection.recv())

@@ -97,6 +97,7 @@ def test_it_trains_with_the_recipes_optimizer_whose_time_is_shared_by_a_whole_ba
     assert speed.per_sample * recipe.batch == pytest.approx(100 + 10)
 
 
+@pytest.mark.usefixtures("own_forks")
 def test_an_interruption_while_it_measures_is_the_drivers_to_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
