@@ -2,10 +2,10 @@
 
     python -m benchmarks.agreement SHORT.csv LONG.csv [--space small] [--set recipe.optimizer=muon]
 
-SHORT.csv is of `benchmarks.recipes`. LONG.csv has one row a training (placement, error), as that of
-`benchmarks.placement_table`, or one a placement (placement, error, sd, n). For the placements that
-both have: Kendall's tau and Pearson's r of the mean errors, and of the short trainings' mean losses
-with the long ones' errors. The ranges are 90 % of bootstrap samples: seeds are drawn anew, those
+SHORT.csv is of `benchmarks.recipes` or of `benchmarks.placement_table`. LONG.csv has one row a
+training (placement, error), as the latter has, or one a placement (placement, error, sd, n). For
+the placements that both have: Kendall's tau and Pearson's r of the mean errors, and of the short
+trainings' mean losses with the long ones' errors. The ranges are 90 % of bootstrap samples: seeds are drawn anew, those
 of the short trainings for all placements together, as they are paired; where only a mean and a
 standard deviation are known, values are drawn from the normal distribution that these give.
 """
@@ -89,11 +89,13 @@ def main() -> None:
     parser.add_argument("--set", default="", help="as in the table's column")
     parser.add_argument("--without", nargs="*", default=[], help="placements to leave out")
     asked = parser.parse_args()
-    wanted = (asked.space, asked.images, asked.epochs, asked.set)
+    # A table of placements has one space, one recipe and one number of images.
+    wanted = {"space": asked.space, "images": asked.images, "epochs": asked.epochs}
+    wanted["set"] = asked.set
     rows = [
         row
         for row in rows_of(asked.short)
-        if (row["space"], row["images"], row["epochs"], row["set"]) == wanted
+        if all(row.get(column, value) == value for column, value in wanted.items())
     ]
     sites, rng = sites_of(load(asked.space, CIFAR_INPUTS)), np.random.default_rng(0)
     long = long_draws(rows_of(asked.long), sites, rng)
