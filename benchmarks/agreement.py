@@ -5,9 +5,10 @@
 SHORT.csv is of `benchmarks.recipes` or of `benchmarks.placement_table`. LONG.csv has one row a
 training (placement, error), as the latter has, or one a placement (placement, error, sd, n). For
 the placements that both have: Kendall's tau and Pearson's r of the mean errors, and of the short
-trainings' mean losses with the long ones' errors. The ranges are 90 % of bootstrap samples: seeds are drawn anew, those
-of the short trainings for all placements together, as they are paired; where only a mean and a
-standard deviation are known, values are drawn from the normal distribution that these give.
+trainings' mean losses with the long ones' errors. The ranges are 90 % of bootstrap samples: seeds
+are drawn anew, those of the short trainings for all placements together, as they are paired; where
+only a mean and a standard deviation are known, values are drawn from the normal distribution that
+these give.
 """
 
 import argparse
