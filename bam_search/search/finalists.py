@@ -7,7 +7,7 @@ Last, the recommended placement is trained without each of its sites (ablations)
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
@@ -148,17 +148,12 @@ def train_ablations(
     for record in without:
         if record.number not in store.records():
             store.add(record, [])
-    _train(study, store, submit, on_result, _with_first_seeds(study, without))
+    _train(study, store, submit, on_result, _with_seeds(without, range(study.finalists.seeds)))
 
 
-def _with_first_seeds(study: Study, records: Sequence[Record]) -> Iterator[Training]:
-    """The trainings of records with each of the first seeds, seed by seed."""
-    for index in range(study.finalists.seeds):
-        yield from _with_seed(records, index)
-
-
-def _with_seed(records: Sequence[Record], index: int) -> Iterator[Training]:
-    return (Training(record, index) for record in records)
+def _with_seeds(records: Sequence[Record], seeds: Iterable[int]) -> Iterator[Training]:
+    """The trainings of records with each of these seeds, seed by seed."""
+    return (Training(record, index) for index in seeds for record in records)
 
 
 def _planned(
@@ -172,11 +167,11 @@ def _planned(
     seeds = study.finalists.seeds
     for index in range(seeds):
         under_way = max_in_flight(study) if index else 0
-        left = _missing(study, store, members, range(index, seeds))
+        left = _missing(study, store, _with_seeds(members, range(index, seeds)))
         if not time.fits(left + under_way):
             yield None
             members = _affordable(study, store, members, index, time)
-        yield from _with_seed(members, index)
+        yield from _with_seeds(members, [index])
     further = study.finalists.further(len(members))
     for index in range(seeds, study.finalists.most):
         yield None
@@ -184,10 +179,10 @@ def _planned(
         if time.fills and not chosen:
             chosen = _sound(study, store, _known(study, store, members, index), index)
         further -= len(chosen)
-        round_of = _missing(study, store, chosen, range(index, index + 1))
+        round_of = _missing(study, store, _with_seeds(chosen, [index]))
         if further < 0 or not chosen or not time.fits(round_of):
             return  # further rounds would be as long, or as empty
-        yield from _with_seed(chosen, index)
+        yield from _with_seeds(chosen, [index])
 
 
 def _affordable(
@@ -202,17 +197,20 @@ def _affordable(
     records = store.records()
     promising = sorted(members, key=lambda record: _promise(records[record.number]))
     least = 1 + sum(record.is_reference for record in members)
+
+    def fit(kept: int) -> bool:
+        return time.fits(_missing(study, store, _with_seeds(promising[:kept], rounds)))
+
     kept = len(members)
-    while kept > least and not time.fits(_missing(study, store, promising[:kept], rounds)):
+    while kept > least and not fit(kept):
         kept -= 1
     chosen = {record.number for record in promising[:kept]}
     return [record for record in members if record.number in chosen]
 
 
-def _missing(study: Study, store: Store, members: Sequence[Record], seeds: range) -> int:
-    """How many trainings with these seeds the store has not yet: one extended has some."""
+def _missing(study: Study, store: Store, wanted: Iterator[Training]) -> int:
+    """How many of these trainings the store has not yet: that of an extended study has some."""
     done = store.final_seeds()
-    wanted = (Training(record, index) for index in seeds for record in members)
     return sum(training.key(study) not in done for training in wanted)
 
 
@@ -241,7 +239,8 @@ def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
 
     if not are_done(_planned(study, store, members)):
         return False
-    return are_done(_with_first_seeds(study, ablations(study, context, records)))
+    without = ablations(study, context, records)
+    return are_done(_with_seeds(without, range(study.finalists.seeds)))
 
 
 def ablations(study: Study, context: SearchContext, records: Sequence[Record]) -> list[Record]:
