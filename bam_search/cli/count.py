@@ -4,9 +4,10 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import click
+from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.attach import fit_to_sites, resolve
@@ -14,6 +15,7 @@ from bam_search.model.attention import use_module_files
 from bam_search.model.build import backbone, build, sites_of
 from bam_search.model.detector import is_detector
 from bam_search.model.load import Inputs, load
+from bam_search.model.start import Start, StartPlan
 from bam_search.model.trace import Shape
 from bam_search.score.context import uses_bf16
 from bam_search.score.cost import COUNTS, Cost, count, overheads
@@ -44,12 +46,14 @@ class Asked:
 
     `shape` is (C, H, W) of one image; None, as `classes`, for what each space is made for.
     No spaces mean all that ship for the default task, no placements the paper's four. `modules`
-    says what goes to targets without one, and where modules of the user's lie.
+    says what goes to targets without one, and where modules of the user's lie. `insertion` is as
+    in the table `[start]` of a study.
     """
 
     spaces: tuple[str, ...]
     placements: tuple[str, ...]
     modules: tuple[str, ...]
+    insertion: Literal["plain", "identity"]
     shape: Shape | None
     classes: int | None
     audit: bool
@@ -71,6 +75,12 @@ class Asked:
                 "leave --input and --classes out",
             )
         return space
+
+    def build(self, space: SearchSpace, sites: Sites, placement: Placement) -> nn.Module:
+        """Return the model of a placement, with attention inserted as asked for."""
+        return build(
+            space, sites, placement, 0, Start(init=StartPlan(insertion=self.insertion).init)
+        )
 
 
 @dataclass(frozen=True)
@@ -116,12 +126,12 @@ def rows(asked: Asked) -> Iterator[Row]:
     for name in asked.spaces or default_spaces():
         space = asked.space(name)
         sites = sites_of(space)
-        costs = cost_table(space, sites)
+        costs = cost_table(space, sites, gated=asked.insertion == "identity")
         for text in texts:
             placement = resolve(text, sites) if as_written else _fitted(name, text, sites)
             cost = costs.cost(placement)
             if asked.audit:
-                _audit(space, sites, placement, cost)
+                _audit(space, asked.build(space, sites, placement), placement, cost)
             measured = _measure(asked, space, sites, placement) if asked.latency else None
             yield Row(space.name, text, placement, cost, costs.base, measured, costs.parts)
 
@@ -234,15 +244,16 @@ def _object(row: Row) -> dict[str, Any]:
 
 def _measure(asked: Asked, space: SearchSpace, sites: Sites, placement: Placement) -> Measured:
     device = choose(asked.device)
-    model = build(space, sites, placement, seed=0)
-    plain = backbone(space, seed=0)
+    model, plain = asked.build(space, sites, placement), backbone(space, seed=0)
     recipe = Recipe()
     # A detector asks the host how much it has found.
     graph = not is_detector(plain)
     bf16 = uses_bf16(recipe, device)
     setting = LatencySetting(device, space.input_shape, asked.batch, bf16, graph)
     timed, deployed = (latency(model, plain, one) for one in (setting, setting.deployed))
+    plain.cpu()  # what it takes of a GPU's memory is not the model's
     memory = training_memory(model, setting, recipe)
+    model.cpu()
     plain_memory = training_memory(plain, setting, recipe)
     return Measured(timed, deployed, memory, plain_memory, asked.batch, device.name)
 
@@ -263,9 +274,9 @@ def _overhead(timed: Latency) -> str:
     return f"{over:+z.1f} % (95 % interval {low:+z.1f} to {high:+z.1f})"
 
 
-def _audit(space: SearchSpace, sites: Sites, placement: Placement, cost: Cost) -> None:
+def _audit(space: SearchSpace, model: nn.Module, placement: Placement, cost: Cost) -> None:
     """Raise ClickException if fvcore, which traces the model, counts otherwise than `cost`."""
-    traced = count(build(space, sites, placement, seed=0), space.input_shape)
+    traced = count(model, space.input_shape)
     if traced != cost:
         raise click.ClickException(
             f"{space.name}, {placement.text}: fvcore counts {traced}, its parts add up to {cost}"

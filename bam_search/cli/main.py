@@ -347,6 +347,13 @@ def plan(device: str, study: str, assignments: tuple[str, ...], **asked: Any) ->
     "or one of yours: NAME=FILE.py:CLASS.  [default: bam]",
 )
 @click.option(
+    "--insertion",
+    type=click.Choice(("plain", "identity")),
+    default="plain",
+    show_default=True,
+    help="As `start.insertion` of a study: identity adds a gate to each module.",
+)
+@click.option(
     "--input",
     "shape",
     callback=_shape,

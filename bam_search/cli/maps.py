@@ -42,9 +42,8 @@ def show(
     how = setup(folder, source, device)
     if candidate.record.placement == "none":
         raise UserError(f"candidate {tag} has no attention", "choose another one")
-    height, width = candidate.space.input_shape[1:]
     if pictures:
-        shown = _user_pictures(pictures, (width, height), count)
+        shown = _user_pictures(pictures, _size(candidate.space.input_shape), count)
         samples, captions = how.task.from_pictures(shown.pixels), list(shown.captions)
     else:
         test = how.parts.test
@@ -59,10 +58,26 @@ def show(
     with torch.inference_mode():
         inputs = context.data.inputs(samples)
         gains = attention_gains(net, lambda: context.model(net)(inputs))
-    gain_maps = {site: gain.cpu().numpy() for site, gain in gains.items()}
+    gain_maps = {site: _flat(gain.cpu().numpy()) for site, gain in gains.items()}
     title = f"Attention of #{tag}, {candidate.record.placement}"
     write(out, gallery(title, how.task.sample, captions, shown.pixels, gain_maps))
     click.echo(f"maps: {out}")
+
+
+def _flat(gain: np.ndarray) -> np.ndarray:
+    """Return (n, h, w): a sequence's gain is one row, that of a volume its mean over the depth."""
+    if gain.ndim == 2:
+        return gain[:, None]
+    return gain.mean(1) if gain.ndim == 4 else gain
+
+
+def _size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the (width, height) of pictures of this shape. Raises UserError for other inputs."""
+    if len(shape) != 3:
+        raise UserError(
+            f"pictures are no inputs of shape {shape}", "leave --images out: it shows test samples"
+        )
+    return shape[2], shape[1]
 
 
 def _captions(shown: Gallery, how: Setup, index: np.ndarray) -> list[str]:

@@ -73,8 +73,9 @@ def _row(site: Site) -> Row:
     why_not = _why_not(site)
     if why_not:
         return Row(site.name, site, None, None, why_not)
-    added = increment(BAM, site.channels, *site.sides)
-    return Row(site.name, site, added.params, added.macs_conv_fc, "")
+    calls = [increment(BAM, site.channels, *sides) for sides in (site.sides, *site.further)]
+    macs = sum(call.macs_conv_fc for call in calls)
+    return Row(site.name, site, calls[0].params, macs, "")
 
 
 def _why_not(site: Site) -> str:

@@ -16,6 +16,7 @@ from bam_search.errors import UserError
 from bam_search.files import atomic_write, write
 from bam_search.model.build import sites_of
 from bam_search.score.context import TrainingContext
+from bam_search.score.device import on_device
 from bam_search.score.evaluate import faster
 from bam_search.score.measure import measured
 from bam_search.score.train import EpochResult, train
@@ -47,7 +48,7 @@ def train_candidate(
     how = setup(folder, source, device)
     seed = how.seed + FRESH if seed is None else seed
     start = candidate.start(weights or "")
-    net = candidate.net(seed, start).to(how.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = on_device(candidate.net(seed, start), how.device.type)
     click.echo(
         f"training #{tag}, {candidate.record.placement}, "
         f"on {counted(len(how.parts.train), how.task.sample)} of {how.data.name}, seed {seed}",

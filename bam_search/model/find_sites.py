@@ -14,7 +14,7 @@ from torch import nn
 
 from bam_search.errors import UserError
 from bam_search.model.arguments import Arguments
-from bam_search.model.layouts import UNREAD, Seen, site_of
+from bam_search.model.layouts import UNREAD, Seen, sides_in, site_of
 from bam_search.model.maps import SHAPES
 from bam_search.model.places import Followed, followed
 from bam_search.model.structure import (
@@ -98,14 +98,15 @@ def find_sites(
     sites: dict[str, Site] = {}
     refused = _not_called_exactly_once(traced, parts)
     for name, call, image in _by_time((traced, *parts)):
-        seen = Seen(image, larger, where)
-        found = site_of(call, traced.module(name), seen)
-        if not isinstance(found, Site):
-            refused[name] = found
-        elif name in traced.trace.children_run_outside:
-            refused[name] = "has children that something else runs over"
+        found = site_of(call, traced.module(name), Seen(image, larger, where))
+        if isinstance(found, Site) and name in traced.trace.children_run_outside:
+            found = "has children that something else runs over"
+        elif isinstance(found, Site):
+            found = _in_all_calls(found, traced)
+        if isinstance(found, Site):
+            sites[name] = found
         else:
-            sites[name] = _in_all_calls(found, traced, seen)
+            refused[name] = found
     extractor = feature_extractor(traced)
     part, repeated = blocks_of_parts((traced, *parts, *([extractor] if extractor else [])))
     attendable = [block for block in repeated if refused.get(block.output) != UNREAD]
@@ -204,12 +205,19 @@ def _assign_block(
         sites[end] = replace(sites[end], roles=(*sites[end].roles, EVERY_BLOCK))
 
 
-def _in_all_calls(site: Site, traced: TracedModel, seen: Seen) -> Site:
-    """The site with what is known of its further calls and of its children."""
-    trace, module = traced.trace, traced.module(site.name)
-    calls = (site_of(call, module, seen) for call in trace.calls_of[site.name][1:])
-    sides = tuple(call.sides for call in calls if isinstance(call, Site))
-    return replace(site, runs_children=site.name in trace.run_children, further=sides)
+def _in_all_calls(site: Site, traced: TracedModel) -> Site | str:
+    """The site with what is known of its further calls and of its children, or why it is none."""
+    trace = traced.trace
+    images, *_ = trace.shapes[0]
+    sides: list[tuple[int, ...]] = []
+    for call in trace.calls_of[site.name]:
+        found = sides_in(call.shape, site)
+        times, rest = divmod(call.shape[0], images) if found else (0, 0)
+        if found is None or times == 0 or rest:
+            return f"returns {call.shape} in one of its calls, for {images} images"
+        sides += [found] * times
+    runs_children = site.name in trace.run_children
+    return replace(site, runs_children=runs_children, further=tuple(sides[1:]))
 
 
 def _not_called_exactly_once(traced: TracedModel, parts: Sequence[TracedModel]) -> dict[str, str]:

@@ -4,6 +4,7 @@ A map is channels-first or channels-last, of one, two or three dimensions; or it
 (B, N, C) of an image, whose last H * W are its patches, row by row.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -155,6 +156,25 @@ def _site(call: Call, layout: str) -> Site:
     channels, *sides = sizes
     depth, height, width = (*[1] * (3 - len(sides)), *sides)
     return Site(call.name, channels, height, width, layout, depth=depth)
+
+
+def sides_in(shape: Shape, site: Site) -> tuple[int, ...] | None:
+    """The sides of the map in an output of this shape, held as the site's; None if there is none.
+
+    A part that is called several times may work on maps of several sizes.
+    """
+    is_tokens = site.layout == TOKENS
+    if len(shape) != (3 if is_tokens else site.dims + 2):
+        return None
+    is_last = is_tokens or site.layout in CHANNELS_LAST.values()
+    channels, sides = (shape[-1], shape[1:-1]) if is_last else (shape[1], shape[2:])
+    if channels != site.channels:
+        return None
+    if not is_tokens:
+        return sides
+    with contextlib.suppress(UserError):
+        return _grid(sides[0] - site.extra_tokens, (site.height, site.width))
+    return None
 
 
 def _site_of_tokens(call: Call, seen: Seen) -> Site | str:

@@ -91,7 +91,7 @@ def _loaded(name: str, inputs: Inputs | None) -> SearchSpace:
         return space if inputs is None or is_fixed else _for_inputs(space, inputs)
     model = ModelName.parse(name)
     if model.is_file:
-        return _of_function(model, inputs or Inputs((3, 32, 32), 100))
+        return _of_function(model, inputs)
     if model.source not in LIBRARIES:
         raise UserError(f"cannot read {name!r} as a model", EXAMPLE)
     return _of_library(model, inputs)
@@ -209,24 +209,25 @@ def _of_library(model: ModelName, inputs: Inputs | None) -> SearchSpace:
     return SearchSpace(model.text, create, inputs.shape, inputs.classes)
 
 
-def _of_function(model: ModelName, inputs: Inputs) -> SearchSpace:
+def _of_function(model: ModelName, inputs: Inputs | None) -> SearchSpace:
     function = function_of(Path(model.source), model.model)
     _check_arguments(model, function)
     make = partial(_called, function, dict(model.arguments))
+    usual = inputs or Inputs(SearchSpace.input_shape, SearchSpace.classes)
     try:
-        made = make(inputs.classes)
+        made = make(usual.classes)
     except UserError:
         raise
     except Exception as error:  # a user's function can raise anything; the user has to read it
         raise UserError(f"{model.text} failed: {type(error).__name__}: {error}") from error
     if isinstance(made, SearchSpace):
-        return made
+        return made if inputs is None or made.states_inputs else _for_inputs(made, inputs)
     if not isinstance(made, nn.Module):
         raise UserError(
             f"{model.text} returned a {type(made).__name__}",
             "it must return an nn.Module, or a SearchSpace",
         )
-    return SearchSpace(model.text, make, inputs.shape, inputs.classes)
+    return SearchSpace(model.text, make, usual.shape, usual.classes)
 
 
 def _check_arguments(model: ModelName, function: Callable[..., Any]) -> None:

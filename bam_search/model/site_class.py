@@ -59,14 +59,29 @@ def _same(base: type, kind: type | None, name: str) -> bool:
 
 def _reduce(site: nn.Module, protocol: Any) -> tuple[Any, ...]:
     """For pickle and deepcopy, which could not find the class by its name."""
-    base = own_class(site)
-    reduced: Any = base.__reduce_ex__(site, protocol)
-    return _empty, (base,), *reduced[2:]
+    base: Any = own_class(site)
+    if (base.__reduce__, base.__reduce_ex__) == (object.__reduce__, object.__reduce_ex__):
+        reduced: Any = base.__reduce_ex__(site, protocol)
+        return _empty, (base,), *reduced[2:]
+    # A class with a way of its own, such as a graph of torch.fx: it knows no attention.
+    restore_class(site)
+    try:
+        make, arguments, *rest = base.__reduce_ex__(site, protocol)
+    finally:
+        give_class(site)
+    state = {name: vars(site)[name] for name in vars(nn.Module())}
+    return _made_anew, (make, arguments), *(rest or [state])
 
 
 def _empty(base: type[nn.Module]) -> nn.Module:
     cls = _class_of(cast("Hashable", base))
     return cls.__new__(cls)
+
+
+def _made_anew(make: Callable[..., nn.Module], arguments: tuple[Any, ...]) -> nn.Module:
+    site = make(*arguments)
+    give_class(site)
+    return site
 
 
 def _own(container: nn.Module) -> dict[str, Any]:

@@ -463,8 +463,8 @@ class _Watch(TorchDispatchMode):
                 tuple(sorted(read)), func.overloadpacket.__name__.rstrip("_"), tensors(result)
             )
             for n in _written(func):
-                if n < len(args):
-                    self._wrote(args[n])
+                for tensor in tensors(args[n : n + 1]):
+                    self._wrote(tensor)
         return result
 
     def _add(self, sources: tuple[int, ...], kind: str, results: Sequence[Tensor]) -> None:

@@ -12,7 +12,8 @@ class Origin:
     """Where a study's candidates come from: its folder, its space, its data and its weights.
 
     Each is as the command line takes it; `weights` is empty of a study from scratch. `shape` and
-    `classes` are those of its data; empty and 0 where the space is made for them.
+    `classes` are those of its data; empty and 0 where the space is made for them. `modules` are the
+    user's, each NAME=FILE.py:CLASS, and `insertion` is that of attention.
     """
 
     folder: str
@@ -21,6 +22,8 @@ class Origin:
     weights: str = ""
     shape: tuple[int, ...] = ()
     classes: int = 0
+    modules: tuple[str, ...] = ()
+    insertion: str = "plain"
 
 
 def commands(origin: Origin) -> tuple[str, ...]:
@@ -34,8 +37,11 @@ def commands(origin: Origin) -> tuple[str, ...]:
     start = ["--weights", origin.weights] if origin.weights else []
     size = "x".join(map(str, origin.shape))
     inputs = ["--input", size, "--classes", str(origin.classes)] if size else []
+    modules = [word for module in origin.modules for word in ("--module", module)]
+    inserted = [] if origin.insertion == "plain" else ["--insertion", origin.insertion]
+    how = [*inputs, *modules, *inserted]
     asked = (
-        ["count", "--space", origin.space, *inputs, "--placement", "{placement}"],
+        ["count", "--space", origin.space, *how, "--placement", "{placement}"],
         ["train", *candidate, *data, *start, "--out", weights],
         ["maps", *candidate, *data, "--weights", weights],
         ["export", *candidate, "--weights", weights],

@@ -60,6 +60,7 @@ def portable_origin(origin: Origin) -> Origin:
         space=portable_word(origin.space),
         data=portable_word(origin.data),
         weights=portable_word(origin.weights),
+        modules=tuple(map(portable_word, origin.modules)),
     )
 
 

@@ -86,6 +86,10 @@ def _origin(ready: ResolvedRun, folder: Path) -> Origin:
         weights=study.start.weights.removeprefix(here),
         shape=() if is_natural else space.input_shape,
         classes=0 if is_natural else space.classes,
+        modules=tuple(
+            f"{name}={source.removeprefix(here)}" for name, source in study.search.sources.items()
+        ),
+        insertion=study.start.insertion,
     )
 
 
@@ -132,11 +136,11 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
     table["recipe"]["precision"] = _precision(ready)
     identity = {"bam_search": __version__, "variant": ready.device.variant}
     # A user's file, or one that it imports, may change between runs, and with it space or task.
-    files = {"file": ready.study.space.partition(":")[0], "task": ready.study.task}
-    for kind, name in files.items():
+    space_file = ready.study.space.partition(":")[0]
+    files = {"space_file": space_file, "task_file": ready.study.task}
+    for key, name in files.items():
         if name.endswith(".py"):
-            key = "space_file" if kind == "file" else "task_file"
-            identity[key] = digest_of_code(Path(name), kind)
+            identity[key] = digest_of_code(Path(name))
     # So may a file of weights; a study from scratch is what it was before there were any.
     if table["start"] == asdict(StartPlan()):
         del table["start"]

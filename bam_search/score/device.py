@@ -1,6 +1,7 @@
 """The device that trains, and what it can do."""
 
 import contextlib
+import itertools
 import math
 import os
 import platform
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bam_search.errors import UserError, nearest
 
@@ -94,6 +96,21 @@ def claim(device: Device, number: int) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(number % torch.cuda.device_count())
         torch.zeros(1, device="cuda")
+
+
+def on_device(
+    model: nn.Module, kind: str, layout: torch.memory_format = torch.channels_last
+) -> nn.Module:
+    """The model itself, on a device of this type, its weights of four dimensions in this layout.
+
+    One that has weights of five dimensions, for volumes, has them as they are: torch knows no
+    layout of this name for them.
+    """
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    if any(tensor.dim() == 5 for tensor in tensors):
+        return model.to(kind)
+    moved: nn.Module = model.to(kind, memory_format=layout)  # type: ignore[call-overload]
+    return moved
 
 
 SHARE_FOR_SAMPLES = 1 / 4

@@ -19,7 +19,7 @@ from bam_search.processes import context_of, leave_signals_to_driver, leaving_si
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
-from bam_search.score.device import Device, cores, samples_for, using_threads
+from bam_search.score.device import Device, cores, on_device, samples_for, using_threads
 from bam_search.score.step import TrainingStep
 from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement
@@ -147,7 +147,7 @@ def measure(probe: Probe) -> Speed:
     began = time.perf_counter()
     task = load_task(probe.task, probe.inputs)
     model = build(load(probe.space, task.inputs), probe.sites, probe.text, 0, probe.start)
-    model.to(device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_device(model, device.type)
     most = _most_samples(device.type, task.inputs.shape)
     samples = task.noise(min(probe.recipe.batch, most))
     context = TrainingContext.of(task, device, probe.recipe, samples)

@@ -26,7 +26,7 @@ from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import NotOneGraph, settle
-from bam_search.score.device import Device, room_for_samples
+from bam_search.score.device import Device, on_device, room_for_samples
 from bam_search.score.fused import fused
 from bam_search.score.measure import Meter, measured
 from bam_search.score.train import EpochResult, train
@@ -234,7 +234,7 @@ def _score(
     split = experiment.split
     samples, held_out = (split.train, split.test) if job.final else (split.fit, split.validation)
     context = _training_context(experiment, samples)
-    model.to(experiment.device.type, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_device(model, experiment.device.type)
     meter = Meter.of(model, context, _held_out(context, held_out), experiment.recipe.cuda_graph)
     measure = meter.start()
     each_epoch = (lambda: float(measure().value)) if job.each_epoch else None

@@ -19,7 +19,7 @@ from torch.fx.experimental.optimization import fuse
 from bam_search.model.arguments import main_tensor
 from bam_search.model.detector import example_targets, is_detector
 from bam_search.score.cuda_graphs import EAGER, cuda_graph, stream
-from bam_search.score.device import Device, using_threads
+from bam_search.score.device import Device, on_device, using_threads
 from bam_search.score.optimizers import MOMENTA, optimizer
 from bam_search.tasks.outputs import OneTensor, Outputs
 from bam_search.tasks.recipe import Recipe
@@ -101,8 +101,7 @@ class LatencySetting:
 
     def placed(self, net: nn.Module) -> nn.Module:
         """The model on the device, in the setting's layout."""
-        moved: nn.Module = net.to(self.device.type, memory_format=self._layout)  # type: ignore[call-overload]
-        return moved
+        return on_device(net, self.device.type, self._layout)
 
     def ready(self, nets: Sequence[nn.Module]) -> list[nn.Module]:
         """The models on the device in eval mode, folded if the setting says so: all or none."""

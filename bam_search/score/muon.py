@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bam_search.model.insert import attended
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of x, x³ and x⁵ in the iteration, from the post: steep at 0, and near 1 in the end."""
 ITERATIONS = 5
@@ -123,11 +125,13 @@ def matrices_of(model: nn.Module) -> dict[nn.Parameter, int]:
     are for a standard method, and filters are flattened from their second dimension on.) The post
     leaves out input layers too; a first convolution is trained by Muon, which was the better
     (LOG.md, 2026-11-27): pixels are no one-hot words. The last is meant in the order in which the
-    model registers its layers.
+    backbone registers its layers.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, LAYERS)]
     groups = {layer.weight: getattr(layer, "groups", 1) for layer in layers}
-    last = {layer.weight for layer in layers[-1:]}
+    children = attended(model).values()
+    attention = {part for child in children for part in model.get_submodule(child).modules()}
+    last = {layer.weight for layer in [one for one in layers if one not in attention][-1:]}
     return {
         weight: n
         for weight, n in groups.items()

@@ -70,8 +70,7 @@ def train(
     which adds in no fixed order, each epoch's loss is held to 1 % (tests/score/test_gpu.py). With
     more than one of `micro_batches` a batch goes through in that many parts whose gradients add up;
     normalisations then see the parts. `start` says which parameters are frozen, or train at another
-    learning rate. Raises Diverged, TooSlow, NotOneGraph, NothingForMuon, and
-    ValueError if a batch cannot be filled with two samples.
+    learning rate. Raises Diverged, TooSlow, NotOneGraph and NothingForMuon.
     """
     with stream(context.device.type), _cudnn(recipe):
         return _train(model, context, recipe, seed, measure, micro_batches, saved, keep, start)

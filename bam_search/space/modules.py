@@ -3,13 +3,13 @@
 Names, paths and hashes only: `bam_search.model.attention` loads them.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bam_search.errors import UserError
+from bam_search.space.user_file import digest_of_code
 
 EXAMPLE = "write NAME=FILE.py:CLASS, for example coord=my_module.py:CoordAttention"
 TIMM = "timm."
@@ -25,10 +25,10 @@ _SOURCE = re.compile(r"(?P<path>.+\.py):(?P<cls>\w+)")
 
 @dataclass(frozen=True)
 class ModuleFile:
-    """A class in a Python file, and the hash of the file when it was named.
+    """A class in a Python file, and the hash of the file's code when it was named.
 
-    A worker process loads the class from it. The hash is part of a study's identity: what a changed
-    file trains is another study.
+    A worker process loads the class from it. The hash, which is also of what the file imports from
+    its folder, is part of a study's identity: what changed code trains is another study.
     """
 
     path: str
@@ -44,7 +44,10 @@ class ModuleFile:
         match = _SOURCE.fullmatch(text)
         if match is None:
             raise UserError(f"{text!r} names no class in a Python file", EXAMPLE)
-        return cls(match["path"], match["cls"], digest_of(Path(match["path"])))
+        try:
+            return cls(match["path"], match["cls"], digest_of_code(Path(match["path"])))
+        except UserError as error:
+            raise UserError(error.message, EXAMPLE) from None
 
     @property
     def text(self) -> str:
@@ -55,16 +58,6 @@ class ModuleFile:
 def files_of(sources: Mapping[str, str]) -> dict[str, ModuleFile]:
     """The file of each source by name, hashed now. Raises UserError as `ModuleFile.parse` does."""
     return {name: ModuleFile.parse(source) for name, source in sources.items()}
-
-
-def digest_of(path: Path) -> str:
-    """Twelve hexadecimal digits of the file's content. Raises UserError if it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    except FileNotFoundError:
-        raise UserError(f"there is no file {str(path)!r}", EXAMPLE) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", EXAMPLE) from None
 
 
 def is_definition(text: str) -> bool:

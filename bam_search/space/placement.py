@@ -18,7 +18,7 @@ Option = int | float | bool | str
 EXAMPLE = "a placement reads like 'layer1=bam layer3=bam(r=8,d=2)', or 'none'"
 EXAMPLE_JSON = 'it reads like {"layer1": "bam(r=8)"} or {"layer1": {"module": "bam"}}'
 _CHOICE = re.compile(
-    r"(?P<target>/[^/\s]+/|[^\s=()/]+)=(?P<module>[A-Za-z_][\w.]*)(?:\((?P<options>[^()]*)\))?"
+    r"(?P<target>(?:/[^/\s]+/|[^\s=()/])+)=(?P<module>[A-Za-z_][\w.]*)(?:\((?P<options>[^()]*)\))?"
 )
 
 

@@ -48,8 +48,8 @@ class Site:
     "stage-ends" for the end of a stage, on the trunk; "bottleneck" for one that another stage
     follows; "every-block" for the end of a block's residual branch, before the addition, or the
     output of a block that adds nothing. `runs_children` says that it runs over its own children,
-    so that it must not find one more. `further` has the `sides` of its output in each further call,
-    if it lies in a part that is called several times.
+    so that it must not find one more. `further` has the `sides` of its output for each map that it
+    works on beside the first, a sample: those of further calls, of a part with several.
     """
 
     name: str
@@ -116,8 +116,9 @@ class Sites:
         (`/layer[34]/`, which must match the whole name), one name, or a list of these with commas.
         Raises UserError, with the reason or the nearest name, for a target that names nothing.
         """
-        if not is_regex(target) and "," in target:
-            return tuple(site for part in target.split(",") for site in self.select(part))
+        parts = _split(target)
+        if len(parts) > 1:
+            return tuple(site for part in parts for site in self.select(part))
         matching = self._matching(target)
         if not matching:
             raise self._nothing(target)
@@ -160,6 +161,11 @@ class Sites:
             return "it works at several resolutions at a time"
         ((reason, n),) = reasons.most_common(1)
         return f"{n} of its {len(self.blocks)} blocks are no sites, as each {reason}"
+
+
+def _split(target: str) -> list[str]:
+    """The targets of a list: apart at its commas, but for those within a regular expression."""
+    return re.split(r",(?=(?:[^/]*/[^/]*/)*[^/]*$)", target)
 
 
 def is_exact(target: str) -> bool:

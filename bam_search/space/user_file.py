@@ -7,13 +7,15 @@ other folder has, so files in two folders may each have a neighbour `layers`.
 
 import ast
 import builtins
+import contextlib
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -67,31 +69,65 @@ def _defined_in(module: ModuleType, value: object) -> bool:
     return callable(value) and getattr(value, "__module__", "") == module.__name__
 
 
-def digest_of_code(path: Path, kind: str = "file") -> str:
+def digest_of_code(path: Path) -> str:
     """Twelve hexadecimal digits of a Python file's content, and of that of what it imports.
 
-    It is executed for that, if it was not. What it imports is what `run_file` finds in its folder
-    and its package, so far. Raises UserError as that does.
+    Nothing is executed: what it imports is what its statements name, of its own folder and its
+    package. What is installed belongs to no user's code. Raises UserError if it cannot be read.
     """
-    sources = _sources(run_file(path, kind).__name__)
+    try:
+        sources = _sources(path.resolve())
+    except FileNotFoundError:
+        raise UserError(f"there is no file {str(path)!r}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     digests = [hashlib.sha256(source).hexdigest() for source in sources.values()]
     if len(digests) == 1:
         return digests[0][:12]
     return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()[:12]
 
 
-def _sources(name: str) -> dict[str, bytes]:
-    """The sources by name of a module, of what it imports and of the packages that they are in."""
-    sources: dict[str, bytes] = {}
-    waiting = [name]
+def _sources(path: Path) -> dict[Path, bytes]:
+    """The contents of a file, and of the user's files that it imports, by path."""
+    packages = _packages_above(path)
+    folders = path.parents[: packages + 1]  # in which absolute imports look
+    sources: dict[Path, bytes] = {}
+    waiting = [path]
     while waiting:
-        name = waiting.pop()
-        loader = getattr(getattr(sys.modules.get(name), "__spec__", None), "loader", None)
-        if name not in sources and isinstance(loader, _Loader):
-            sources[name] = loader.source
-            waiting += loader.imported
-            waiting.append(name.rpartition(".")[0])
+        file = waiting.pop()
+        if file not in sources:
+            sources[file] = file.read_bytes()
+            waiting += filter(_is_users, _imported(file, sources[file], folders))
     return sources
+
+
+def _is_users(path: Path) -> bool:
+    """Whether there is such a file, and it is none of a package that is installed."""
+    return path.is_file() and not any(folder in path.parts for folder in INSTALLED)
+
+
+def _imported(file: Path, source: bytes, folders: Sequence[Path]) -> Iterator[Path]:
+    """Where the modules and packages may lie that a file's import statements name."""
+    for level, name in _imports(source):
+        levels = file.parents[level - 1 : level] if level else (file.parent, *folders)
+        parts = name.split(".") if name else []
+        for folder, n in itertools.product(levels, range(len(parts) + 1)):
+            inside = folder.joinpath(*parts[:n])
+            if n:
+                yield inside.with_name(f"{inside.name}.py")
+            if n or level:
+                yield inside / f"{INIT}.py"
+
+
+def _imports(source: bytes) -> Iterator[tuple[int, str]]:
+    """What a file imports, and from how many folders above; nothing if it is no Python."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom):
+                module = f"{node.module}." if node.module else ""
+                yield from ((node.level, f"{module}{item.name}") for item in node.names)
+            elif isinstance(node, ast.Import):
+                yield from ((0, item.name) for item in node.names)
 
 
 def _run(path: Path, kind: str) -> ModuleType:
@@ -129,15 +165,21 @@ def _root(path: Path, source: bytes) -> Path:
     It is the file's own folder, unless the file imports as a module of a package does: relatively,
     or by the name of the package that its folder belongs to.
     """
-    packages = 0  # how many folders above are packages
-    while (path.parents[packages] / f"{INIT}.py").is_file():
-        packages += 1
+    packages = _packages_above(path)
     name = path.parents[packages - 1].name if packages else None
     imports = list(ast.walk(ast.parse(source)))
     level = max((node.level for node in imports if isinstance(node, ast.ImportFrom)), default=0)
     is_module = level > 0 or path.stem == INIT or name in map(_top, imports)
     above = max(packages if is_module else 0, level - 1)
     return path.parents[min(above, len(path.parents) - 1)]
+
+
+def _packages_above(path: Path) -> int:
+    """How many of the folders above a file are packages, each within the next."""
+    packages = 0
+    while (path.parents[packages] / f"{INIT}.py").is_file():
+        packages += 1
+    return packages
 
 
 def _top(node: ast.AST) -> str | None:
@@ -177,8 +219,6 @@ class _Loader:
 
     path: str
     source: bytes
-    imported: set[str] = field(default_factory=set, compare=False)
-    """The names of the modules that it has imported, in absolute form."""
 
     def has_changed(self) -> bool:
         """Whether the file has another content by now."""
@@ -228,20 +268,9 @@ def _import(
     importer = globals or {}
     package = "" if level else _package_with(top, str(importer.get("__package__")))
     if not package:
-        module = builtins.__import__(name, globals, locals, fromlist, level)
-        if level:
-            _note_import(importer, module.__name__, fromlist)
-        return module
+        return builtins.__import__(name, globals, locals, fromlist, level)
     module = builtins.__import__(f"{package}.{name}", globals, locals, fromlist or (), 0)
-    _note_import(importer, f"{package}.{name}", fromlist or ())
     return module if fromlist else sys.modules[f"{package}.{top}"]
-
-
-def _note_import(importer: Mapping[str, Any], name: str, items: Sequence[str]) -> None:
-    """Keep that a module has imported the module `name`, and what of its items are modules."""
-    loader = getattr(importer.get("__spec__"), "loader", None)
-    if isinstance(loader, _Loader):
-        loader.imported.update((name, *(f"{name}.{item}" for item in items)))
 
 
 def _package_with(top: str, package: str) -> str:

@@ -76,6 +76,19 @@ def test_placements_as_text_and_several_at_once(
     assert rows[1]["overhead"] == {"params": 0, "macs": 0, "macs_conv_fc": 0, "activations": 0}
 
 
+def test_the_gate_of_an_identity_is_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["count", "--space", "small", "--placement", "bottleneck=bam", "--audit", "--json"]
+    rows = []
+    for more in ([], ["--insertion", "identity"]):
+        code, out, _ = run(monkeypatch, capsys, *args, *more)
+        assert code == 0
+        rows.append(json.loads(out))
+    assert rows[1]["params"] == rows[0]["params"] + 2
+    assert rows[1]["macs"] > rows[0]["macs"]
+
+
 def test_latency_is_a_ratio_with_an_interval(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """`sites`: every submodule is listed once, with its site and cost or the reason against it."""
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import run_command
@@ -34,6 +35,22 @@ def test_costs_and_reasons_depend_on_the_image(
     assert (first["bam_params"], first["why_not"]) == (1429, "")
     assert (last["name"], last["bam_params"]) == ("layer4", None)
     assert "dilation 4 is more than the map's side, 1" in last["why_not"]
+
+
+def test_costs_are_of_all_calls_of_a_shared_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "twice.py"
+    path.write_text(
+        "from bam_search import load\nfrom torch import nn\nclass Twice(nn.Module):\n"
+        "    def __init__(self, n):\n        super().__init__()\n"
+        "        self.net = load('small').backbone(n)\n"
+        "    def forward(self, x):\n        return self.net(x) + self.net(x.flip(3))\n"
+    )
+    command = f"sites {path}:Twice --target net.layer1 --json"
+    assert run_command(monkeypatch, *command.split()) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["bam_params"], row["bam_macs_conv_fc"]) == (451, 2 * 35_456)
 
 
 @pytest.mark.parametrize(

@@ -480,11 +480,52 @@ class Twice(nn.Module):
         return self.fc(sum(self.encoder(view).mean((2, 3)) for view in (x, x[:, :, ::2, ::2])))
 
 
+class Memory(Twice):
+    """The images are compared with one that is kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = [self.encoder(view).mean((2, 3)) for view in (x, x.mean(0, keepdim=True))]
+        return self.fc(made[0] - made[1])
+
+
+def test_a_part_that_works_on_less_than_each_image_has_no_sites() -> None:
+    sites = find_sites(Memory(), SHAPE)
+    assert not sites
+    assert "in one of its calls, for 2 images" in sites.refused["encoder.stages.1"]
+
+
+class SmallFirst(Twice):
+    """The same, in the other order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(sum(self.encoder(view).mean((2, 3)) for view in (x[:, :, ::2, ::2], x)))
+
+
+class Crops(Twice):
+    """Two parts of the image are one batch, before or after the whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = torch.cat([x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]])
+        made = [self.encoder(view).mean((2, 3)) for view in (halves, x)]
+        return self.fc(made[0].unflatten(0, (2, -1)).sum(0) + made[1])
+
+
 @pytest.mark.parametrize("choice", ["bam(r=2,d=1)", "se(r=2)", "block"])
-def test_what_attention_costs_in_a_shared_part_is_counted_in_each_call(choice: str) -> None:
-    space = SearchSpace("mine", Twice, SHAPE, 10)
+@pytest.mark.parametrize(
+    ("net", "sides"),
+    [
+        (Twice, [(16, 16), (8, 8)]),
+        (SmallFirst, [(8, 8), (16, 16)]),
+        (Crops, [(8, 8), (8, 8), (16, 16)]),
+    ],
+)
+def test_what_attention_costs_in_a_shared_part_is_counted_in_each_call(
+    net: type[nn.Module], sides: list[tuple[int, int]], choice: str
+) -> None:
+    space = SearchSpace("mine", net, SHAPE, 10)
     sites = sites_of(space)
-    assert sites.by_name["encoder.stages.1"].further == ((8, 8),)
+    site = sites.by_name["encoder.stages.1"]
+    assert [site.sides, *site.further] == sides
     placement = resolve(f"encoder.stages.1={choice}", sites)
     counted = count(build(space, sites, placement, seed=0), SHAPE)
     assert cost_table(space, sites).cost(placement) == counted

@@ -14,6 +14,7 @@ from bam_search.errors import UserError
 from bam_search.model.attach import attach, attached, detach, disabled, fit_to_sites, resolve
 from bam_search.model.attention import ATTENTION
 from bam_search.model.build import backbone, build, sites_of
+from bam_search.model.find_sites import find_sites
 from bam_search.score.cost import count
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.search_space import load_space
@@ -79,6 +80,49 @@ def test_copies_keep_their_own_attention(copier: object) -> None:
     assert torch.equal(twin(image()), expected)
     detach(twin)
     assert torch.equal(twin(image()), net(image()))
+
+
+class Drawn(nn.Module):
+    """A model with a part that torch.fx has drawn, whose class makes itself anew when unpickled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.stem, self.head = torch.fx.symbolic_trace(stem), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.stem(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_graph_of_torch_fx_keeps_its_attention(copier: Callable[[Drawn], Drawn]) -> None:
+    net = Drawn().eval()
+    plain = net(image())
+    attach(net, "stem=se(r=2)", (3, 32, 32))
+    twin = copier(net)
+    assert torch.equal(twin(image()), net(image()))
+    assert attached(twin).text == "stem=se(r=2)"
+    assert len(list(twin.stem.parameters())) == len(list(net.stem.parameters()))
+    detach(twin)
+    assert torch.equal(twin(image()), plain)
+    assert isinstance(twin.stem, torch.fx.GraphModule)
+
+
+class WritesLists(nn.Module):
+    """Its forward pass writes into several tensors at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = [self.a(x), self.b(x)]
+        torch._foreach_add_(maps, 1.0)
+        return maps[0] + maps[1]
+
+
+def test_a_model_that_writes_into_lists_of_tensors_has_sites() -> None:
+    assert find_sites(WritesLists(), (3, 32, 32)).names == ("a", "b")
 
 
 @pytest.mark.parametrize(

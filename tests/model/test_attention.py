@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models import convnext_tiny
 from torchvision.models.resnet import BasicBlock
 
 from bam_search.errors import UserError
@@ -241,6 +242,26 @@ def test_canonical_drops_defaults_and_orders_options() -> None:
     assert canonical(Choice("bam", (("d", 2), ("r", 16))), 64, 65536).text == "bam(d=2)"
     assert canonical(Choice("bam", (("d", 2), ("r", 8))), 64, 65536).text == "bam(r=8,d=2)"
     assert list(defaults("bam"))[:2] == ["r", "d"]
+
+
+@pytest.mark.parametrize("value", [True, 8.0])
+def test_values_of_another_type_are_not_taken_for_equal_ones(value: float) -> None:
+    assert canonical(Choice.of("se", {"r": int(value)}), 64, 8).text == f"se(r={int(value)})"
+    with pytest.raises(UserError, match="r is a whole number"):
+        canonical(Choice.of("se", {"r": value}), 64, 8)
+
+
+def test_a_block_draws_its_weights_anew_and_trains_them() -> None:
+    torch.manual_seed(0)
+    last = convnext_tiny().get_submodule("features.1").requires_grad_(False)
+    for weight in last.parameters():
+        weight.fill_(3.0)
+    block = ATTENTION["block"](96, like=last)
+    scale = {"block.layer_scale"}
+    for name, weight in block.named_parameters():
+        assert weight.requires_grad
+        assert bool((weight == 3).all()) == (name in scale)
+    assert all(not weight.requires_grad for weight in last.parameters())
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,15 @@ def test_a_users_space_keeps_its_own_inputs(mine: str) -> None:
     own.write_text(Path(mine).read_text() + "\nspace = whole\n")
     space = load(str(own), Inputs((3, 32, 32), 100))
     assert (space.input_shape, space.classes) == ((3, 16, 16), 5)
+
+
+def test_a_function_s_space_follows_the_data_unless_it_says_what_it_is_for(tmp_path: Path) -> None:
+    text = "from bam_search.space.search_space import SearchSpace\n"
+    text += "from torchvision.models import resnet18\n"
+    text += "def plain():\n    return SearchSpace('mine', lambda n: resnet18(num_classes=n))\n"
+    text += "def own():\n    return SearchSpace('mine', resnet18, (3, 48, 48), 7)\n"
+    (tmp_path / "net.py").write_text(text)
+    inputs = Inputs((3, 64, 64), 10)
+    plain, own = (load(f"{tmp_path}/net.py:{name}", inputs) for name in ("plain", "own"))
+    assert (plain.input_shape, plain.classes) == (inputs.shape, inputs.classes)
+    assert (own.input_shape, own.classes) == ((3, 48, 48), 7)

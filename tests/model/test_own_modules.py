@@ -28,7 +28,8 @@ SOURCE = f"{OWN}:CoordAttention"
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(registry, "_REGISTERED", {})
     yield
-    canonical.cache_clear()
+    for forget in registry._ON_CHANGE:
+        forget()
 
 
 def model() -> nn.Module:
@@ -180,6 +181,40 @@ def test_a_file_that_changed_since_it_was_hashed_is_not_used(tmp_path: Path) -> 
     path.write_text(OWN.read_text() + "\n")
     with pytest.raises(UserError, match="is not the file that the study began with"):
         registry.use_module_files({"coord": file})
+
+
+def test_what_a_file_imports_is_part_of_it(tmp_path: Path) -> None:
+    text = OWN.read_text().replace("r: int = 32", "r: int = WIDTH")
+    (tmp_path / "mine.py").write_text(f"from widths import WIDTH\n{text}")
+    files = []
+    for width in (32, 16):
+        (tmp_path / "widths.py").write_text(f"WIDTH = {width}")
+        files.append(ModuleFile.parse(f"{tmp_path}/mine.py:CoordAttention"))
+        registry.use_module_files({"coord": files[-1]})
+        assert defaults("coord") == {"r": width}
+    with pytest.raises(UserError, match="is not the file that the study began with"):
+        registry.use_module_files({"coord": files[0]})
+
+
+class Asks(nn.Module):
+    """Asks its tensors for their values when it is made, which tensors without any cannot say."""
+
+    def __init__(self, channels: int, n: int = 3) -> None:
+        super().__init__()
+        self.shares = [value.item() for value in torch.linspace(0, 1, n)]
+        self.conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.conv(x).sigmoid() * sum(self.shares)
+
+
+def test_a_constructor_that_asks_for_values_has_them() -> None:
+    register_attention("asks", Asks)
+    state = torch.get_rng_state()
+    assert canonical(Choice.of("asks", {"n": 4}), 8, 8).text == "asks(n=4)"
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(UserError, match="on 8 channels: RuntimeError"):
+        canonical(Choice.of("asks", {"n": -1}), 8, 8)
 
 
 @pytest.mark.parametrize("name", TIMM_NAMES)

@@ -14,6 +14,7 @@ from bam_search.model.choice_space import choice_space_of
 from bam_search.model.find_sites import find_sites
 from bam_search.model.load import load
 from bam_search.score.cost_table import cost_table
+from bam_search.space.placement import Placement
 from bam_search.space.search_space import Options, SearchSpace, load_space
 from bam_search.space.sites import Sites
 from bam_search.tasks.classification.cifar100 import CIFAR_INPUTS
@@ -391,3 +392,6 @@ def test_regular_expressions_and_lists() -> None:
         "layer4",
     ]
     assert [s.name for s in sites.select("/layer(1|2),?/")] == ["layer1", "layer2"]
+    assert [s.name for s in sites.select("/layer1/,layer[34]")] == ["layer1", "layer3", "layer4"]
+    assert [s.name for s in sites.select("layer4,/layer{1,2}1/")] == ["layer4", "layer1"]
+    assert Placement.parse("/layer1/,layer2=bam").choices[0][0] == "/layer1/,layer2"

@@ -7,6 +7,7 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import squeezenet1_1
 
 from bam_search.model.attach import attach
 from bam_search.model.build import backbone, build, sites_of
@@ -154,6 +155,14 @@ def test_a_networks_last_layer_is_sgds_and_attention_is_trained_as_the_blocks_ar
     others.remove("fc.weight")
     assert len(others) == 5  # to one channel: in BAM, in CBAM, and in GC after each block
     assert all("attention" in name and len(net.get_parameter(name)) == 1 for name in others)
+
+
+def test_attention_behind_the_last_layer_does_not_change_who_trains_that() -> None:
+    net = squeezenet1_1(num_classes=10)
+    before = set(matrices_of(net))
+    attach(net, "classifier.2=se(r=2)", (3, 64, 64))
+    assert before <= set(matrices_of(net))
+    assert net.get_submodule("classifier.1").weight not in matrices_of(net)
 
 
 def test_three_steps_are_those_of_the_plain_implementation() -> None:

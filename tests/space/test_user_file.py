@@ -1,5 +1,6 @@
 """A user's Python file is executed with the imports that hold where it lies."""
 
+import hashlib
 import importlib
 import inspect
 import pickle
@@ -12,7 +13,6 @@ import pytest
 import torch
 
 from bam_search.errors import UserError
-from bam_search.space.modules import digest_of
 from bam_search.space.user_file import digest_of_code, run_file
 
 
@@ -169,14 +169,35 @@ def test_the_digest_is_of_all_that_a_file_imports(tmp_path: Path, text: str) -> 
     write(tmp_path, {"net.py": text, "alone.py": "import json", **files})
     write(tmp_path, {"p/__init__.py": "Y = 1", "p/deep.py": "import layers"})
     alone, whole = (digest_of_code(tmp_path / name) for name in ("alone.py", "net.py"))
-    assert alone == digest_of(tmp_path / "alone.py")
-    run_file(tmp_path / "other.py")
+    assert alone == hashlib.sha256(b"import json").hexdigest()[:12]
     (tmp_path / "other.py").write_text("X = 2")
     assert digest_of_code(tmp_path / "net.py") == whole
     changed = "p/__init__.py" if text == "from p import Y" else "layers.py"
     (tmp_path / changed).write_text("X = Y = 2")
     assert digest_of_code(tmp_path / "net.py") != whole
     assert digest_of_code(tmp_path / "alone.py") == alone
+
+
+def test_the_digest_runs_nothing_and_follows_no_installed_package(tmp_path: Path) -> None:
+    files = {"broken.py": "def f(:", "net.py": "from site_packages import X\nraise SystemExit"}
+    write(tmp_path, files)
+    write(tmp_path / "site-packages", {"p/__init__.py": "from .q import X", "p/q.py": "X = 1"})
+    for path in (tmp_path / "broken.py", tmp_path / "net.py", tmp_path / "site-packages/p/q.py"):
+        assert digest_of_code(path) == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    installed = tmp_path / "site-packages" / "p" / "__init__.py"
+    before = digest_of_code(installed)
+    installed.with_name("q.py").write_text("X = 2")
+    assert digest_of_code(installed) == before
+    with pytest.raises(UserError, match="there is no file"):
+        digest_of_code(tmp_path / "nowhere.py")
+
+
+def test_the_digest_of_a_module_of_a_package_is_of_the_package_too(tmp_path: Path) -> None:
+    write(tmp_path, {"p/__init__.py": "", "p/net.py": "from p.layers import X", "q.py": "Y = 1"})
+    write(tmp_path, {"p/layers.py": "from ..q import Y as X"})
+    before = digest_of_code(tmp_path / "p" / "net.py")
+    (tmp_path / "q.py").write_text("Y = 2")
+    assert digest_of_code(tmp_path / "p" / "net.py") != before
 
 
 def test_one_file_can_be_run_as_two(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from bam_search.errors import UserError
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.pictures.normalisation import Normalisation
+from bam_search.tasks.pictures.pixels import Pixels
 from bam_search.tasks.task import Dataset
 
 SHAPE = (12, 10, 3)
@@ -71,6 +72,14 @@ def test_of_many_images_some_say_how_pixels_enter_a_model(
     few = memory.take(np.linspace(0, 49, 10).round().astype(int))
     found = Normalisation.of(mapped, (1, 1), "cpu")
     assert found.mean.numpy() == pytest.approx(few.x.mean((0, 1, 2)), rel=1e-5)
+
+
+def test_a_channel_that_is_the_same_everywhere_becomes_zero() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
+    pixels[..., 1], pixels[..., 2] = 0, 201
+    x = Normalisation.of(Pixels(pixels), (4, 4), "cpu")(torch.from_numpy(pixels))
+    assert x[:, 0].std() == pytest.approx(1, rel=0.02)
+    assert not x[:, 1:].any()
 
 
 def test_nothing_is_copied_when_mapped_images_are_chosen_or_sent(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ adds a user's own.
 
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -51,7 +51,6 @@ def defaults(module: str) -> dict[str, Option]:
     return {name: parameter.default for name, parameter in find(module).parameters.items()}
 
 
-@functools.cache  # a search asks thousands of times for few answers, and each takes milliseconds
 def canonical(choice: Choice, channels: int, side: int, dims: int = 2) -> Choice:
     """The same choice without the options that equal their defaults, in the module's order.
 
@@ -59,13 +58,18 @@ def canonical(choice: Choice, channels: int, side: int, dims: int = 2) -> Choice
     illegal on a map of `channels` channels whose shortest side is `side`, or for a module that
     takes no maps of `dims` dimensions.
     """
+    # Equal choices may have values of other types: 1 equals True and 1.0.
+    kinds = tuple(type(value) for _, value in choice.options)
+    return _canonical(choice, kinds, channels, side, dims)
+
+
+@functools.cache  # a search asks thousands of times for few answers, and each takes milliseconds
+def _canonical(choice: Choice, _kinds: object, channels: int, side: int, dims: int) -> Choice:
     module = find(choice.module)
     given = _checked(module, choice.options)
     if not module.needs_like:
         try:
-            # The module itself knows what is legal; on the meta device it costs nothing to make.
-            with torch.device("meta"):
-                _check_reach(_made(module, channels, given, dims), side, dims)
+            _check_reach(_made(module, channels, given, dims), side, dims)
         except UserError as error:
             raise UserError(f"{choice.text}: {error.message}", error.hint) from None
     known = module.parameters
@@ -74,7 +78,7 @@ def canonical(choice: Choice, channels: int, side: int, dims: int = 2) -> Choice
     return Choice.of(choice.module, options)
 
 
-on_change(canonical.cache_clear)
+on_change(_canonical.cache_clear)
 
 
 def create(choice: Choice, channels: int, like: nn.Module, dims: int = 2) -> nn.Module:
@@ -108,11 +112,11 @@ def _made(
 
     So does a weight without elements: torch makes it, of no channels say, and it does nothing.
     """
-    extra = _dims(module, dims)
+    make = functools.partial(module.constructor, channels, **_dims(module, dims), **options)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors", UserWarning)
-            made = module.constructor(channels, **extra, **options)
+            made = _cheaply(make, module.is_foreign)
     except UserError:
         raise
     except Exception as error:
@@ -128,6 +132,21 @@ def _made(
             f"on {channels} channels: {empty[0]} has no elements", "another value may do there"
         )
     return made
+
+
+def _cheaply(make: Callable[[], nn.Module], is_foreign: bool) -> nn.Module:
+    """What `make` makes, which knows what is legal, without weights in memory.
+
+    A user's constructor may ask for the values of its tensors, and has them then.
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except Exception:
+        if not is_foreign:
+            raise
+    with torch.random.fork_rng(devices=[]):
+        return make()
 
 
 def _checked(module: AttentionModule, options: tuple[tuple[str, Option], ...]) -> dict[str, Option]:

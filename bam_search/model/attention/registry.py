@@ -23,9 +23,9 @@ from bam_search.model.attention.eca import ECA
 from bam_search.model.attention.gc import GC
 from bam_search.model.attention.se import SE
 from bam_search.model.attention.timm_modules import timm_constructor
-from bam_search.space.modules import TIMM, TIMM_NAMES, ModuleFile, digest_of
+from bam_search.space.modules import TIMM, TIMM_NAMES, ModuleFile
 from bam_search.space.placement import NONE, Option
-from bam_search.space.user_file import run_file
+from bam_search.space.user_file import digest_of_code, run_file
 
 Constructor = Callable[..., nn.Module]
 """Called with the number of channels and options; its module is (B, C, H, W) in and out."""
@@ -187,7 +187,7 @@ def needs_like(name: str) -> bool:
 def origin(name: str) -> str | None:
     """Which code a module's name stands for: equal for equal code, in other processes too.
 
-    It is "" for a module of this package or of timm, else the class and the hash of its file. None
+    It is "" for a module of this package or of timm, else the class and the hash of its code. None
     for a class that no file has.
     """
     module = find(name)
@@ -241,7 +241,7 @@ def _check_name(name: str) -> None:
 def _loaded(file: ModuleFile) -> object:
     """The class of a file, which is executed. Raises UserError."""
     path = Path(file.path)
-    if digest_of(path) != file.digest:
+    if digest_of_code(path) != file.digest:
         raise UserError(
             f"{path} is not the file that the study began with",
             "put that one back, or begin anew with --force-new",
@@ -279,7 +279,7 @@ def _file_of(cls: type[nn.Module]) -> ModuleFile | None:
     is_importable = path.endswith(".py") and Path(path).is_file()
     if not is_importable or cls.__qualname__ != cls.__name__:
         return None
-    return ModuleFile(path, cls.__name__, digest_of(Path(path)))
+    return ModuleFile(path, cls.__name__, digest_of_code(Path(path)))
 
 
 def _check_signature(name: str, cls: type[nn.Module]) -> None:

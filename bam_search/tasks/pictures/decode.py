@@ -20,9 +20,10 @@ from bam_search.tasks.pictures.sizes import whole_sizes
 DRAFT = 1.5
 """How many times the wanted size a JPEG is decoded at, at least."""
 PADDING = (124, 116, 104)
-"""The colour beside a picture that is kept whole: ImageNet's mean, which is 0 once normalised.
+"""The colour beside a picture that is kept whole: ImageNet's mean.
 
-So torchvision's detectors see the padding as they see their own.
+It is 0 for pretrained detectors of torchvision, as their own padding is, and near 0 once it is
+normalised by the mean of photographs of one's own, in which the padding counts too.
 """
 TURNED = (5, 6, 7, 8)
 """The orientations of EXIF in which height and width change places."""

@@ -14,10 +14,11 @@ MOST = 2**28
 
 @dataclass(frozen=True, eq=False)
 class Normalisation:
-    """Mean and standard deviation of the training images' channels, over all pixels.
+    """Mean and standard deviation of the training images' channels, over all pixels as stored.
 
     Both are repeated over a whole image's pixels: (H * W * C,), on the device. They are repeated
-    because arithmetic on three numbers at a time takes twice as long on a CPU.
+    because arithmetic on three numbers at a time takes twice as long on a CPU. A channel that is
+    the same everywhere becomes 0: its deviation counts as 1.
     """
 
     mean: Tensor
@@ -32,7 +33,8 @@ class Normalisation:
         levels = torch.arange(256, dtype=torch.float64)
         share = histograms.double() / histograms.sum(1, keepdim=True)
         mean = share @ levels
-        std = (share @ levels**2 - mean**2).sqrt()
+        std = (share * (levels - mean[:, None]) ** 2).sum(1).sqrt()
+        std[std == 0] = 1
         pixels = size[0] * size[1]
         return cls(
             mean.float().repeat(pixels).to(device),
