@@ -195,7 +195,9 @@ def _posterior(encoder: PlacementEncoder, measured: _Measured) -> Posterior | No
         weighted = [weights[:, None] * columns for columns in (measured.levels, *groups)]
         found = fit(Regression(weights * measured.values, weighted[0], tuple(weighted[1:])))
         if found is not None:
-            evidence = found.evidence + float(np.log(weights).sum())
+            # Flat effects are integrated out, of values that are weighted.
+            flat = np.linalg.slogdet(weighted[0].T @ weighted[0])[1]
+            evidence = found.evidence + float(np.log(weights).sum() - flat / 2)
             if evidence > most:
                 best, most = found, evidence
     return best

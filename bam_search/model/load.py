@@ -3,6 +3,7 @@
 It names a space that ships, a file, a user's function, or a model of torchvision or timm.
 """
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from bam_search.model.find_sites import IMAGENET_SHAPE
 from bam_search.model.trace import Shape
 from bam_search.space.model_name import EXAMPLE, ModelName, is_model_name
 from bam_search.space.search_space import SearchSpace, load_space
-from bam_search.space.user_file import function_of
+from bam_search.space.user_file import Code, check_code, function_of
 
 RESERVED: Mapping[str, str] = {
     "num_classes": "the task says how many classes there are",
@@ -78,6 +79,17 @@ def load(name: str, inputs: Inputs | None = None) -> SearchSpace:
     """
     space = _loaded(name, inputs)
     return replace(space, backbone=partial(_for_batches, space.backbone))
+
+
+@functools.cache
+def load_once(name: str, inputs: Inputs, code: Code) -> SearchSpace:
+    """The same, once a process for the same code: a user's file is not run for each candidate.
+
+    Whoever edits the file while a study runs does not change that study. Raises UserError as `load`
+    does, and if a file of the study's `code` is another than it was.
+    """
+    check_code(code)
+    return load(name, inputs)
 
 
 def _for_batches(create: Callable[[int], nn.Module], classes: int) -> nn.Module:

@@ -21,7 +21,6 @@ from bam_search.score.cost_table import what_choices_add
 from bam_search.search.store import MODULE_FILES_KEY
 from bam_search.search.study import Study
 from bam_search.search.warm_start import Backbone
-from bam_search.space.user_file import digest_of_code
 from bam_search.study.published import ERROR
 from bam_search.study.record import SCRATCH
 from bam_search.tasks.recipe import GPU_KEYS, TASK_KEYS
@@ -137,10 +136,9 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
     identity = {"bam_search": __version__, "variant": ready.device.variant}
     # A user's file, or one that it imports, may change between runs, and with it space or task.
     space_file = ready.study.space.partition(":")[0]
+    digests = dict(ready.code)
     files = {"space_file": space_file, "task_file": ready.study.task}
-    for key, name in files.items():
-        if name.endswith(".py"):
-            identity[key] = digest_of_code(Path(name))
+    identity |= {key: digests[name] for key, name in files.items() if name in digests}
     # So may a file of weights; a study from scratch is what it was before there were any.
     if table["start"] == asdict(StartPlan()):
         del table["start"]
@@ -150,8 +148,8 @@ def identity_of(ready: ResolvedRun, data: Dataset) -> dict[str, Any]:
     if table["scoring"] == SCRATCH:
         del table["scoring"]
     # So may the files of a user's attention modules.
-    digests = {name: file.digest for name, file in ready.module_files.items()}
-    return {**identity, **({MODULE_FILES_KEY: digests} if digests else {}), **table}
+    modules = {name: file.digest for name, file in ready.module_files.items()}
+    return {**identity, **({MODULE_FILES_KEY: modules} if modules else {}), **table}
 
 
 def about_of(

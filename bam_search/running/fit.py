@@ -108,9 +108,8 @@ def _fit_rungs(fitted: Fitted, before: Study) -> Fitted:
     if not before.rungs.epochs:
         return fitted
     share = fitted.study.recipe.epochs / before.recipe.epochs
-    epochs = tuple(round(share * rung) for rung in before.rungs.epochs)
-    rungs = replace(before.rungs, epochs=epochs)
-    change = f"rungs.epochs = {list(epochs)}, at the same shares"
+    rungs = before.rungs.scaled(share, fitted.study.recipe.epochs)
+    change = f"rungs.epochs = {list(rungs.epochs)}, at the same shares"
     return Fitted(replace(fitted.study, rungs=rungs), (*fitted.changes, change))
 
 

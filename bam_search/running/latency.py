@@ -5,6 +5,7 @@ On a GPU models are timed in a process of its own, which gives the memory back t
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -14,7 +15,7 @@ from bam_search.errors import RunError, first_line
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
 from bam_search.model.detector import is_detector
-from bam_search.model.load import Inputs, load
+from bam_search.model.load import Inputs, load_once
 from bam_search.model.start import Start
 from bam_search.processes import context_of, leaving_signals_to_driver
 from bam_search.running.prepare import ResolvedRun
@@ -26,6 +27,7 @@ from bam_search.score.latency_table import LatencyTable, Network, measure
 from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Choice, Placement
 from bam_search.space.sites import Sites
+from bam_search.space.user_file import Code
 from bam_search.study.record import Record
 from bam_search.tasks.load_task import load_task
 
@@ -33,8 +35,8 @@ BATCH = 32
 """Samples at once as trained."""
 NUMBERS = BATCH * 3 * 64 * 64
 """On a CPU as many of them as have so many numbers: 32 images of 64x64."""
-BROKEN = (torch.OutOfMemoryError, torch.AcceleratorError, NotOneGraph)
-"""What the device raises that cannot time a model."""
+BROKEN = (torch.OutOfMemoryError, torch.AcceleratorError, NotOneGraph, BrokenProcessPool)
+"""What the device raises that cannot time a model, or the death of the process that times it."""
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -53,11 +55,12 @@ class Models:
     inputs: Inputs | None
     modules: Mapping[str, ModuleFile]
     start: Start
+    code: Code
 
     def make(self, placement: Placement | str, seed: int = 0) -> torch.nn.Module:
         """The model of a placement."""
         use_module_files(self.modules)
-        space = load(self.space, load_task(self.task, self.inputs).inputs)
+        space = load_once(self.space, load_task(self.task, self.inputs).inputs, self.code)
         return build(space, self.sites, placement, seed, self.start)
 
 
@@ -125,6 +128,7 @@ def _models(ready: ResolvedRun) -> Models:
         ready.source.inputs,
         ready.module_files,
         ready.start,
+        ready.code,
     )
 
 

@@ -26,7 +26,7 @@ from bam_search.running.timing import Clock
 from bam_search.score.estimate import Speed
 from bam_search.search.budget import Settings, Space, scored, settings_for
 from bam_search.search.store import PLAN_KEY, read_described
-from bam_search.search.study import Study
+from bam_search.search.study import Study, check_amounts
 from bam_search.tasks.metric import Metric
 from bam_search.words import counted, duration
 
@@ -148,7 +148,10 @@ def make_plan(
 
 
 def with_plan(ready: ResolvedRun, plan: Plan, request: Request) -> tuple[ResolvedRun, Plan]:
-    """The run with the settings of a plan, and the plan; what the user has set stays."""
+    """The run with the settings of a plan, and the plan; what the user has set stays.
+
+    Raises UserError if what the user has set does not go with the plan.
+    """
     study = ready.study
     keys = {
         "images": ("data.images", study.data.images),
@@ -166,6 +169,9 @@ def with_plan(ready: ResolvedRun, plan: Plan, request: Request) -> tuple[Resolve
     limits = {key: getattr(study.finalists, key) for key in ("most", "extra")}
     asked = {key: value for key, value in limits.items() if request.is_asked(f"finalists.{key}")}
     applied = replace(applied, finalists=replace(applied.finalists, **asked))
+    if request.is_asked("rungs.epochs"):
+        applied = replace(applied, rungs=study.rungs)
+    check_amounts(applied)
     return ready.with_study(applied), plan
 
 

@@ -18,7 +18,7 @@ from bam_search.model.attention import defaults, module_files, origin, use_modul
 from bam_search.model.build import sites_of, start_of
 from bam_search.model.choice_space import choice_space_of
 from bam_search.model.detector import is_detector
-from bam_search.model.load import Inputs, load
+from bam_search.model.load import Inputs, load, load_once
 from bam_search.model.start import SCRATCH, Start
 from bam_search.running.fit import Fitted, fit, size_advice
 from bam_search.running.smoke import NOTE, in_miniature
@@ -31,6 +31,7 @@ from bam_search.space.modules import ModuleFile, files_of
 from bam_search.space.placement import Placement
 from bam_search.space.search_space import ChoiceSpace, SearchSpace
 from bam_search.space.sites import NoSuchSites, Site, Sites
+from bam_search.space.user_file import Code, code_of
 from bam_search.tasks.load_task import task_on
 from bam_search.tasks.outputs import Outputs
 from bam_search.tasks.reading import Progress, silent
@@ -187,6 +188,7 @@ class ResolvedRun:
     references: Mapping[str, Placement]
     notes: tuple[str, ...]
     start: Start = SCRATCH
+    code: Code = ()
     fitted: tuple[str, ...] = ()
     smoke: bool = False
     augment: Augment = "auto"
@@ -277,7 +279,8 @@ def resolve_run(request: Request) -> ResolvedRun:
     fitted = _sized(study, source.train, task.inputs, request)
     augment = fitted.study.recipe.augment
     study = _with_augment(fitted.study, task, augment)
-    space = study.search.of(load(study.space, task.inputs))
+    code = code_of((study.space.partition(":")[0], study.task))
+    space = study.search.of(load_once(study.space, task.inputs, code))
     _check_inputs(space, study.space, task)
     sites = sites_of(space)
     start = start_of(space, study.start)
@@ -307,6 +310,7 @@ def resolve_run(request: Request) -> ResolvedRun:
         references=references,
         notes=(*stand_in, *notes),
         start=start,
+        code=code,
         fitted=fitted.changes,
         smoke=request.smoke,
         augment=augment,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bam_search.analysis.findings import Findings
-from bam_search.errors import ExplainedError, RunError, last_line
+from bam_search.errors import ExplainedError, RunError, UserError, last_line
 from bam_search.report.page import PAGE
 from bam_search.report.publish import publish
 from bam_search.running.describe import about_of, identity_of, report_context
@@ -264,6 +264,7 @@ def _experiment(ready: ResolvedRun, data: Dataset, folder: Path) -> Experiment:
         ready.source.inputs,
         ready.start,
         study.data.device_bytes,
+        code=ready.code,
     )
 
 
@@ -329,11 +330,13 @@ def _drive(
         status.tell(ended=f"interrupted by {by}")
         write_page()
         raise Interrupted(by) from None
-    except (RunError, OSError) as error:
+    except (ExplainedError, OSError) as error:
         with contextlib.suppress(ExplainedError, OSError):  # the disk may be full
             store.leave()
             status.tell(ended=f"failed: {getattr(error, 'message', error)}")
             write_page()
+        if isinstance(error, UserError):  # what was asked for was right when the study began
+            raise RunError(error.message, error.hint) from error
         raise
 
 
@@ -390,7 +393,7 @@ def _phases(ready: ResolvedRun) -> list[str]:
         first_phase(study): True,
         RANDOM_BASELINE: study.random_baseline and study.searches,
         FINALISTS: True,
-        ABLATIONS: study.finalists.leave_one_out,
+        ABLATIONS: study.ablates,
     }
     return [title for title, is_there in has.items() if is_there]
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
-from bam_search.model.load import Inputs, load
+from bam_search.model.load import Inputs, load_once
 from bam_search.model.start import SCRATCH, Start, as_bytes
 from bam_search.score.checkpoint import Checkpoint
 from bam_search.score.compiled import compiled
@@ -33,6 +33,7 @@ from bam_search.score.train import EpochResult, train
 from bam_search.space.modules import ModuleFile
 from bam_search.space.search_space import SearchSpace
 from bam_search.space.sites import Sites
+from bam_search.space.user_file import Code
 from bam_search.tasks.load_task import load_task
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.task import HeldOut, Split
@@ -49,7 +50,8 @@ class Experiment:
     `modules` are the files of the user's attention modules, by name. `inputs` are those that the
     data need, None for the task's own. `start` is what trainings start from. The training samples
     take at most `device_bytes` of the device's memory, and those that are measured as many; None is
-    a share of what is free where `beside` trainings have the device.
+    a share of what is free where `beside` trainings have the device. `code` is that of the user's
+    files of task and space, which a process that starts later must find again.
     """
 
     task: str
@@ -65,6 +67,7 @@ class Experiment:
     start: Start = SCRATCH
     device_bytes: int | None = None
     beside: int = 1
+    code: Code = ()
 
 
 @dataclass(frozen=True)
@@ -201,10 +204,8 @@ def _checkpoint(experiment: Experiment, job: Job, micro_batches: int) -> Checkpo
 
 
 def _space(experiment: Experiment) -> SearchSpace:
-    return _load(experiment.space, load_task(experiment.task, experiment.inputs).inputs)
-
-
-_load = functools.cache(load)  # so that a user's file is run once, not for each candidate
+    inputs = load_task(experiment.task, experiment.inputs).inputs
+    return load_once(experiment.space, inputs, experiment.code)
 
 
 # One is enough: finalists, which may train on other samples, come last. Making a training context

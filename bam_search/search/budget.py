@@ -90,6 +90,7 @@ class Settings:
             scoring=self.scoring,
             data=replace(study.data, images=self.images),
             recipe=replace(study.recipe, epochs=self.epochs),
+            rungs=study.rungs.scaled(self.epochs / study.recipe.epochs, self.epochs),
             finalists=finalists,
         )
 

@@ -24,10 +24,11 @@ from bam_search.search.executors import Submit
 from bam_search.search.loop import (
     OnResult,
     SearchContext,
+    candidate_generator,
     ended_kept,
     max_in_flight,
     new_record,
-    random_size,
+    random_candidates,
 )
 from bam_search.search.store import Store
 from bam_search.search.study import Study
@@ -222,13 +223,19 @@ def _promise(record: Record) -> tuple[bool, float]:
 
 
 def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
-    """Whether the store has all trainings of the study, from the references to the finalists."""
-    records = list(store.records().values())
+    """Whether the store has all trainings of the study, from the references to the finalists.
+
+    A search may have ended with fewer candidates than asked for, as the space has no more.
+    """
+    by_number = store.records()
+    records = list(by_number.values())
     main = {record.number: record for record in main_records(records)}
-    if len(main) < study.trials:
+    taken = {record.id for record in main.values()}
+    generator = candidate_generator(study, context)
+    if len(main) < study.trials and generator.ask(len(main), taken) is not None:
         return False
-    drawn = sum(record.is_random for record in records)
-    if study.random_baseline and drawn < random_size(study, main):
+    drawn = random_candidates(study, context, main) if study.random_baseline else ()
+    if any(number not in by_number for number, _ in drawn):
         return False
     members = choose_finalists(study, context.choice_space, records)
     done = store.final_seeds()
@@ -248,7 +255,7 @@ def ablations(study: Study, context: SearchContext, records: Sequence[Record]) -
 
     A placement that was tested itself is left out.
     """
-    if not study.finalists.leave_one_out:
+    if not study.ablates:
         return []
     recommended = to_ablate(records, context.metric, study.recommend.by)
     if recommended is None:

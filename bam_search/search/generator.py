@@ -76,7 +76,8 @@ class AdditiveProposer:
         self._vectors: list[np.ndarray] = []
         self._values: list[float] = []
         self._weights: list[float] = []
-        self._excluded: set[bytes] = set()
+        # No attention is a reference, and no proposal.
+        self._excluded = {np.zeros(len(pool.encoder.sites), dtype=np.int64).tobytes()}
         self._learned: AdditiveModel | None = None
         self._all = pool.everything() if pool.choice_space.size <= MAX_ENUMERATED else None
 

@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bam_search.errors import RunError, UserError
+from bam_search.errors import UserError
 from bam_search.model.attach import resolve
 from bam_search.model.start import Start
 from bam_search.score.cost import COUNTS, UNITS, Cost, overhead, overheads
@@ -85,6 +85,12 @@ class Candidate:
 
 
 OnResult = Callable[[Record], None]
+
+VALIDATED = (
+    *("val_metric", "val_standard_error", "val_loss", "val_samples", "val_further"),
+    *("epoch_metrics", "train_losses", "micro_batches"),
+)
+"""The fields of a record that its full training in the search gives it, but for its seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,11 +243,11 @@ def random_baseline(
     finished = store.records()
     trainings = Trainings(study, context, store, submit, on_result)
     with trainings.kept_whatever_happens():
-        for number, placement in _random_candidates(study, context, main):
+        for number, placement in random_candidates(study, context, main):
             if number in finished:
                 continue
             if placement.id in trained:
-                trainings.keep(_as_random(trained[placement.id], number))
+                trainings.keep(_as_random(study, context, trained[placement.id], number))
                 continue
             if len(trainings.pending) == max_in_flight(study):
                 trainings.collect()
@@ -250,7 +256,7 @@ def random_baseline(
         trainings.collect_all()
 
 
-def _random_candidates(
+def random_candidates(
     study: Study, context: SearchContext, main: Mapping[int, Record]
 ) -> Iterator[tuple[int, Placement]]:
     """The random candidates beside the startup, as (number, placement).
@@ -267,25 +273,10 @@ def _random_candidates(
         yield FIRST[RANDOM] + index, placement
 
 
-def _as_random(record: Record, number: int) -> Record:
+def _as_random(study: Study, context: SearchContext, record: Record, number: int) -> Record:
     """A complete record of the search, repeated as random candidate `number`, at no cost."""
-    return replace(
-        record,
-        number=number,
-        origin=RANDOM,
-        name="",
-        control=False,
-        rung_epochs=(),
-        rung_metrics=(),
-        test_metrics=(),
-        test_standard_errors=(),
-        train_metrics=(),
-        test_seeds=(),
-        test_further={},
-        test_by_class=(),
-        test_class_samples=(),
-        seconds=0.0,
-    )
+    anew = new_record(study, context, number, RANDOM, "", record.parsed_placement)
+    return replace(anew, seconds=0.0, **{name: getattr(record, name) for name in VALIDATED})
 
 
 def random_size(study: Study, main: Mapping[int, Record]) -> int:
@@ -398,7 +389,7 @@ def ended_kept(
     """Whatever interrupts what is done here, `keep` the trainings that have a result by then."""
     try:
         yield
-    except (KeyboardInterrupt, RunError):
+    except BaseException:
         done = [future for future in pending if future.done() and not future.cancelled()]
         for future in done:
             if future.exception() is None:

@@ -24,7 +24,7 @@ from bam_search.space.search_space import ChoiceSpace, Options
 class AdditiveSampler(BaseSampler):
     """A sampler for Optuna: it proposes placements by the additive model.
 
-    The study's first objective is what training measures, in any direction; the others are
+    The study's first objective is what training measures, in any direction; others, if any, are
     overheads to minimise that are known without training: each choice at a site adds its own. Each
     site is a categorical parameter, whose values are "off" and the texts of its choices, such as
     "bam(r=16)"; `space` has them all. Parameters of other names are drawn at random.
@@ -110,7 +110,7 @@ class AdditiveSampler(BaseSampler):
         """The parameter of each site. Raises ValueError if the study has other objectives."""
         del trial
         most = len(self._pool.limits)
-        minimised = set(study.directions[1:]) == {StudyDirection.MINIMIZE}
+        minimised = set(study.directions[1:]) <= {StudyDirection.MINIMIZE}
         if not (minimised and len(study.directions) <= 1 + most):
             raise ValueError(
                 f"AdditiveSampler minimises at most {most} overheads beside a metric: directions "

@@ -86,6 +86,8 @@ class StatusFile:
     def tell(self, **changed: Any) -> None:
         """Change these fields of the status, and write it."""
         with self._writing:
+            if changed.get("ended"):
+                self._running.clear()  # the workers end too
             self._status = replace(self._status, running=tuple(self._running.values()), **changed)
             write(self._path, json.dumps(asdict(self._status), indent=2))
 
@@ -111,7 +113,7 @@ class StatusFile:
 
     def _over(self, job: "Job", workers: int) -> None:
         with self._writing:
-            del self._running[id(job)]
+            self._running.pop(id(job), None)
             for key, running in list(self._running.items())[:workers]:
                 if running.since is None:
                     self._running[key] = replace(running, since=time.time())

@@ -121,6 +121,11 @@ class Rungs:
     margin: Annotated[float, Ge(0)] = 2.0
     control: Annotated[float, Ge(0), Le(1)] = 0.1
 
+    def scaled(self, share: float, full: int) -> "Rungs":
+        """The rungs at `share` of their epochs, as many as are shorter than `full` epochs."""
+        epochs = sorted({max(1, round(share * rung)) for rung in self.epochs})
+        return replace(self, epochs=tuple(rung for rung in epochs if rung < full))
+
 
 @strict
 @dataclass(frozen=True)
@@ -129,7 +134,8 @@ class FinalistPlan:
 
     Each has `seeds` fresh seeds, and up to `most` where the recommendation hangs on it.
     The further trainings are at most the share `extra` of the first ones. `leave_one_out` also
-    trains the recommended placement without each of its sites. `train_metric` also measures each on
+    trains what a search recommends without each of its sites; a comparison says itself what it
+    compares. `train_metric` also measures each on
     as many of its training samples as there are test samples, or all if these are fewer, without
     augmentation: the difference of the two is the generalisation gap.
     """
@@ -272,6 +278,11 @@ class Study:
         """Whether it has trials beside its references; otherwise it only compares these."""
         return self.trials > len(self.references)
 
+    @property
+    def ablates(self) -> bool:
+        """Whether it also trains what it recommends without each of its sites."""
+        return self.searches and self.finalists.leave_one_out
+
     def with_references_of_modules(self) -> "Study":
         """The study with each module of the user's in every block as a reference.
 
@@ -370,7 +381,7 @@ def _check(study: Study) -> None:
     if study.sampler not in SAMPLERS:
         raise UserError(f"there is no sampler {study.sampler!r}", nearest(study.sampler, SAMPLERS))
     _check_scoring(study)
-    _check_amounts(study)
+    check_amounts(study)
     if study.recipe.fuse and study.start.backbone == "frozen":
         raise UserError(
             'recipe.fuse is true and start.backbone is "frozen"',
@@ -435,7 +446,8 @@ def _check_scoring(study: Study) -> None:
         )
 
 
-def _check_amounts(study: Study) -> None:
+def check_amounts(study: Study) -> None:
+    """Raise UserError for rungs, seeds or trials that do not go together."""
     if list(study.budgets) != sorted(set(study.budgets)):
         raise UserError(
             f"rungs.epochs = {list(study.rungs.epochs)} with recipe.epochs = {study.recipe.epochs}",

@@ -90,7 +90,7 @@ def finalists(study: Study, sizes: Sizes) -> int:
 
 def _searched(study: Study, sizes: Sizes) -> int:
     """How many candidates a study searches beside its references."""
-    return max(0, min(study.trials - len(study.references), sizes.placements))
+    return max(0, min(study.trials - sizes.references, sizes.placements))
 
 
 def _searched_samples(study: Study, sizes: Sizes, searched: int) -> float:
@@ -123,7 +123,7 @@ def _final_trainings(study: Study, finalists: int) -> int:
 
 def _ablations(study: Study, searched: int, sites: int) -> int:
     """The trainings of the recommended one without each of its sites."""
-    if not searched or not study.finalists.leave_one_out:
+    if not searched or not study.ablates:
         return 0
     return study.finalists.seeds * round(WINNER_SITES * sites)
 

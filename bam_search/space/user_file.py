@@ -14,7 +14,7 @@ import importlib.util
 import itertools
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -85,6 +85,25 @@ def digest_of_code(path: Path) -> str:
     if len(digests) == 1:
         return digests[0][:12]
     return hashlib.sha256(" ".join(sorted(digests)).encode()).hexdigest()[:12]
+
+
+Code = tuple[tuple[str, str], ...]
+"""Paths of a user's files, each with the digest of its code."""
+
+
+def code_of(paths: Iterable[str]) -> Code:
+    """The code of those of the paths that are Python files. Raises UserError as above."""
+    return tuple((path, digest_of_code(Path(path))) for path in paths if path.endswith(".py"))
+
+
+def check_code(code: Code) -> None:
+    """Raise UserError if a file has other code by now."""
+    for path, digest in code:
+        if digest_of_code(Path(path)) != digest:
+            raise UserError(
+                f"{path} is not the file that the study began with",
+                "put that one back, or begin anew with --force-new",
+            )
 
 
 def _sources(path: Path) -> dict[Path, bytes]:

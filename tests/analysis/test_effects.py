@@ -9,7 +9,14 @@ import pytest
 from conftest import make_record
 
 from bam_search.analysis.additive import PlacementEncoder
-from bam_search.analysis.effects import Effect, SiteEffects, SiteModel
+from bam_search.analysis.effects import (
+    VALIDATION_NOISE,
+    Effect,
+    SiteEffects,
+    SiteModel,
+    _Measured,
+    _posterior,
+)
 from bam_search.space.search_space import ChoiceSpace
 from bam_search.study.record import WARM_START, Record
 
@@ -159,6 +166,29 @@ def test_final_trainings_make_effects_surer_and_their_level_does_not_matter() ->
 def width(found: SiteEffects) -> float:
     """The mean width of the intervals of sites."""
     return float(np.mean([e.high - e.low for e in found.effects if "(" not in e.name]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_noise_of_validations_is_the_likeliest_one(seed: int) -> None:
+    """Of placements without attention, so that only two levels and the noise are unknown."""
+    rng = np.random.default_rng(seed)
+    values, validated = rng.normal(0, 1, 14), np.arange(14) < 9
+    levels = np.column_stack([validated, ~validated]).astype(float)
+    vectors = np.zeros((14, 3), dtype=np.int64)
+    posterior = _posterior(DESIGN, _Measured(values, vectors, levels, validated))
+    assert posterior
+
+    def likelihood(ratio: float) -> float:
+        """By the textbook: flat levels and the size of the noise integrated out."""
+        covariance = np.diag(np.where(validated, ratio**2, 1.0))
+        inverse = np.linalg.inv(covariance)
+        normal = levels.T @ inverse @ levels
+        rest = values - levels @ np.linalg.solve(normal, levels.T @ inverse @ values)
+        parts = np.linalg.slogdet(covariance)[1] + np.linalg.slogdet(normal)[1]
+        return float(-0.5 * parts - (14 - 2) / 2 * np.log(rest @ inverse @ rest))
+
+    chosen = 1 / posterior.regression.flat[0, 0]
+    assert chosen == pytest.approx(max(VALIDATION_NOISE, key=likelihood))
 
 
 def test_options_that_do_not_matter_do_not_make_sites_alike() -> None:

@@ -1,5 +1,6 @@
 """A study that searches by latency: what it measures, keeps, and uses again."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,21 @@ from typing import Any
 import pytest
 
 from bam_search import run_study
+from bam_search.errors import RunError, UserError
 from bam_search.model.attention import canonical
+from bam_search.model.load import Inputs, load_once
+from bam_search.model.start import SCRATCH
+from bam_search.processes import context_of
 from bam_search.running import runner
+from bam_search.running.latency import Models, _apart
 from bam_search.running.prepare import ResolvedRun
+from bam_search.score.device import Device
 from bam_search.score.latency import Latency
 from bam_search.score.latency_table import LatencyTable
+from bam_search.space.sites import Sites
+from bam_search.space.user_file import code_of
 from bam_search.study.record import LATENCIES, Record
+from bam_search.tasks.load_task import load_task
 
 TINY: Mapping[str, Any] = {
     "trials": 6,
@@ -49,6 +59,35 @@ def by_number(ready: ResolvedRun, records: list[Record]) -> list[dict[str, Laten
     del ready
     ratios = [2 - record.number / 10 for record in records]
     return [dict.fromkeys(LATENCIES, Latency(r, r - 0.1, r + 0.1, 30, 32)) for r in ratios]
+
+
+def test_the_death_of_the_process_that_times_models_is_a_breakdown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As for a GPU, but with a process that starts at once.
+    monkeypatch.setattr("bam_search.running.latency.context_of", lambda _kind: context_of("cpu"))
+    with pytest.raises(RunError, match="the latency cannot be measured"):
+        _apart(Device("cuda", "a GPU", "a test", True), os._exit, 1)
+
+
+NET = "from torch import nn\ndef net(classes):\n    return nn.Sequential(nn.Conv2d(3, {}, 3))\n"
+
+
+def test_a_study_keeps_the_network_that_it_began_with(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(NET.format(4))
+    task = load_task("classification").name
+    code = code_of([str(path)])
+    of = (task, f"{path}:net", Sites(()), Inputs((3, 32, 32), 10), {}, SCRATCH)
+    before = Models(*of, code).make("none")
+    path.write_text(NET.format(8))
+    again = Models(*of, code).make("none")
+    assert [p.shape for p in again.parameters()] == [p.shape for p in before.parameters()]
+    load_once.cache_clear()  # a process that starts now
+    with pytest.raises(UserError, match=r"net.py is not the file that the study began with"):
+        Models(*of, code).make("none")
+    changed = Models(*of, code_of([str(path)])).make("none")
+    assert [len(p) for p in changed.parameters()] == [8, 8]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from conftest import run_command
 from held import tiny_study
 
 from bam_search.cli import run as command_line
+from bam_search.errors import UserError
 from bam_search.running import runner
 
 
@@ -75,6 +76,21 @@ def test_an_interruption_while_latencies_are_measured_is_one_like_any_other(
     assert f"interrupted by {said}; finished candidates are kept" in capsys.readouterr().err
     assert json.loads(Path("out/status.json").read_text())["ended"] == f"interrupted by {said}"
     assert f"Interrupted by {said}" in Path("out/index.html").read_text(encoding="utf-8")
+
+
+def test_a_file_that_changes_while_a_study_runs_ends_it_as_a_failure(
+    words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def changed(_ready: object) -> None:
+        raise UserError("net.py is not the file that the study began with", "put that one back")
+
+    monkeypatch.setattr(runner, "increments", changed)
+    by_time = ("--set", 'objectives=["metric", "latency_overhead"]')
+    assert run_command(monkeypatch, *words, *by_time) == 1
+    assert "net.py is not the file that the study began with" in capsys.readouterr().err
+    ended = json.loads(Path("out/status.json").read_text())["ended"]
+    assert ended == "failed: net.py is not the file that the study began with"
+    assert "Failed: net.py" in Path("out/index.html").read_text(encoding="utf-8")
 
 
 def test_the_clock_has_what_is_left_of_the_limit(

@@ -15,7 +15,7 @@ from bam_search.search.budget import (
     scored,
     settings_for,
 )
-from bam_search.search.study import Study, load_study
+from bam_search.search.study import Study, check_amounts, load_study
 from bam_search.search.workload import Sizes, workload
 
 SPACE = Space(total=50_000, references=4, sites=6, placements=10_000)
@@ -91,6 +91,14 @@ def test_candidates_start_from_a_trained_backbone_where_that_is_known_to_rank_be
         study(epochs=1),
     )
     assert {scored(other, references=4).scoring for other in others} == {"scratch"}
+
+
+def test_rungs_keep_their_shares_of_a_training_and_stay_shorter() -> None:
+    own = replace(study(epochs=6), rungs=replace(study().rungs, epochs=(2, 3)))
+    for epochs, rungs in ((12, (4, 6)), (2, (1,)), (1, ())):
+        settings = Settings(9000, epochs, trials=20, seeds=3, most=6, scoring="scratch")
+        assert settings.applied(own).rungs.epochs == rungs
+        check_amounts(settings.applied(own))
 
 
 def test_no_training_is_longer_than_the_longest() -> None:

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 from conftest import make_record
-from invented import PLAN, SITES, Shuffled, memory_store, study, train, with_everything
+from invented import PLAN, SITES, TINY, Shuffled, memory_store, study, train, with_everything
 
 from bam_search.analysis.additive import explain
 from bam_search.analysis.pareto import pareto_front
@@ -503,6 +503,24 @@ def test_nothing_is_left_to_train_at_the_end_and_not_before() -> None:
         with pytest.raises(KeyboardInterrupt):
             train(context, store, Shuffled(stop))
         assert not nothing_left(context, PLAN, store)
+
+
+def test_nothing_is_left_of_a_space_that_has_no_more_placements() -> None:
+    about = replace(PLAN, choice_space=TINY)
+    context = study(40, sampler="additive", startup=2, random_baseline=True)
+    store = memory_store(context)
+    searched = train(context, store, Shuffled(), about, with_finals=False)
+    assert len([record for record in searched.values() if record.is_main]) < 40
+    assert not nothing_left(context, about, store)
+    train(context, store, Shuffled(), about)
+    assert nothing_left(context, about, store)
+
+
+def test_a_comparison_trains_no_ablations() -> None:
+    context = replace(with_everything(4), random_baseline=False)
+    records = train(context, memory_store(context), Shuffled())
+    assert all(record.is_tested for record in records.values())
+    assert not any(record.is_ablation for record in records.values())
 
 
 def test_an_ablation_is_no_candidate_of_a_continued_search() -> None:

@@ -116,7 +116,6 @@ def test_what_is_under_way_leaves_the_sampler_its_choice(monkeypatch: pytest.Mon
         modules={"bam": {"r": (4, 8, 16), "d": (1, 2)}},
     )
     candidates = generator("additive", startup=5, choice_space=choice_space_of(space, SITES))
-    candidates.exclude(Placement.of({}))  # the backbone, a reference
     taken: set[str] = set()
     for number in range(20):
         if number == 8:  # from here on all is under way, and nothing is drawn at random

@@ -177,9 +177,18 @@ def test_other_parameters_are_drawn_at_random() -> None:
     assert len(set(drawn[0])) == 5
 
 
-@pytest.mark.parametrize(
-    "directions", [["minimize"], ["minimize", "maximize"], ["minimize"] * 4], ids=str
-)
+def test_without_overheads_it_searches_for_the_metric_alone() -> None:
+    reference = sampler()
+    made = study(RandomSampler(0), objectives=1)
+    made.optimize(lambda trial: error(reference.placement(trial)), n_trials=40)
+    for seed in range(3):
+        by = sampler(seed=seed)
+        modelled = study(by, objectives=1)
+        modelled.optimize(lambda trial, by=by: error(by.placement(trial)), n_trials=25)  # type: ignore[misc]
+        assert modelled.best_value < made.best_value
+
+
+@pytest.mark.parametrize("directions", [["minimize", "maximize"], ["minimize"] * 4], ids=str)
 def test_other_objectives_are_refused(directions: list[str]) -> None:
     by = sampler()
     made = optuna.create_study(directions=directions, sampler=by)

@@ -25,7 +25,7 @@ from bam_search.model.attention.se import SE
 from bam_search.model.attention.timm_modules import timm_constructor
 from bam_search.space.modules import TIMM, TIMM_NAMES, ModuleFile
 from bam_search.space.placement import NONE, Option
-from bam_search.space.user_file import digest_of_code, run_file
+from bam_search.space.user_file import check_code, digest_of_code, run_file
 
 Constructor = Callable[..., nn.Module]
 """Called with the number of channels and options; its module is (B, C, H, W) in and out."""
@@ -240,12 +240,8 @@ def _check_name(name: str) -> None:
 
 def _loaded(file: ModuleFile) -> object:
     """The class of a file, which is executed. Raises UserError."""
+    check_code(((file.path, file.digest),))
     path = Path(file.path)
-    if digest_of_code(path) != file.digest:
-        raise UserError(
-            f"{path} is not the file that the study began with",
-            "put that one back, or begin anew with --force-new",
-        )
     loaded = run_file(path)
     if not hasattr(loaded, file.cls):
         classes = [key for key, value in vars(loaded).items() if isinstance(value, type)]
