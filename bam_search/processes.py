@@ -1,4 +1,4 @@
-"""How other processes of this program start: their environment, and what they inherit.
+"""How other processes of this program start: how many, their environment, and what they inherit.
 
 A process that trains on a CPU is a fork of one that has imported what training needs, so that this
 takes its seconds once. It imports torch by that alone: this file does not.
@@ -25,6 +25,13 @@ IMPORTED = ["bam_search.search.executors", "bam_search.score.estimate"]
 """What processes are forked with; one that cannot be imported there is imported after the fork."""
 DRIVERS = {signal.SIGINT, signal.SIGTERM}
 """The signals that the driver answers for all of its processes: Ctrl-C, and a scheduler's."""
+
+
+def cores() -> int:
+    """The number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def context_of(device: str, threads: int | None = None) -> SpawnContext | ForkServerContext:

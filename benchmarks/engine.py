@@ -39,8 +39,9 @@ import torch
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
+from bam_search.processes import cores
 from bam_search.score.cuda_graphs import EAGER
-from bam_search.score.device import choose, claim, cores, threads_each
+from bam_search.score.device import choose, claim, threads_each
 from bam_search.score.evaluate import Experiment, Job, Result, Score, evaluate
 from bam_search.search.loop import search
 from bam_search.search.store import open_store

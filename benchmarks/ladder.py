@@ -25,11 +25,11 @@ from torch.nn import functional
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import load
-from bam_search.processes import MEMORY
+from bam_search.processes import MEMORY, cores
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost import count
 from bam_search.score.cuda_graphs import stream
-from bam_search.score.device import Device, choose, cores, threads_each
+from bam_search.score.device import Device, choose, threads_each
 from bam_search.score.evaluate import faster
 from bam_search.score.step import TrainingStep
 from bam_search.tasks.classification import sources

@@ -42,8 +42,9 @@ from bam_search.analysis.pareto import hypervolume, nondominated, pareto_front
 from bam_search.analysis.pruning import stopping
 from bam_search.files import write
 from bam_search.model.attach import resolve
+from bam_search.processes import cores
 from bam_search.score.cost import overheads
-from bam_search.score.device import choose, cores
+from bam_search.score.device import choose
 from bam_search.score.evaluate import Job, Result, Score
 from bam_search.score.train import EpochResult
 from bam_search.search.finalists import choose_finalists

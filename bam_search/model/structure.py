@@ -585,19 +585,12 @@ def _branch(trace: Trace, call: Call) -> int | None:
         operands = [source for source in trace.sources[n] if source in trace.live]
         if len(operands) == 2 and trace.kinds[n] == "add":
             left, right = operands
-            left_work = _weighted_above(trace, left, call)
-            right_work = _weighted_above(trace, right, call)
+            left_work, right_work = (trace.work(trace.above([n], call.first)) for n in operands)
             if left_work == right_work:
                 return None
             return left if left_work > right_work else right
         n = _only_source(trace, n)
     return None
-
-
-def _weighted_above(trace: Trace, operand: int, call: Call) -> int:
-    """The number of weighted operations in the call that the operand depends on."""
-    above = trace.above([operand], call.first)
-    return sum(trace.kinds[n] in WEIGHTED for n in above)
 
 
 def _only_source(trace: Trace, n: int) -> int | None:

@@ -7,10 +7,10 @@ from statistics import mean
 import torch
 
 from bam_search.errors import UserError, first_line
+from bam_search.processes import cores
 from bam_search.running.latency import as_trained
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.cuda_graphs import EAGER
-from bam_search.score.device import cores
 from bam_search.score.estimate import Probe, Speed, speeds
 from bam_search.score.latency import DEPLOYED_PAIRS, PAIRS
 from bam_search.search.study import Study

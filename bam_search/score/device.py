@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bam_search.errors import UserError, nearest
+from bam_search.processes import cores
 
 DEVICES = ("auto", "cuda", "cpu")
 
@@ -63,13 +64,6 @@ def choose(wanted: str) -> Device:
             "leave --device out to use the CPU variant",
         )
     return _cpu("PyTorch finds no CUDA GPU")
-
-
-def cores() -> int:
-    """The number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def threads_each(workers: int) -> int:

@@ -15,11 +15,16 @@ from bam_search.model.attention import use_module_files
 from bam_search.model.build import build
 from bam_search.model.load import Inputs, load
 from bam_search.model.start import SCRATCH, Start
-from bam_search.processes import context_of, leave_signals_to_driver, leaving_signals_to_driver
+from bam_search.processes import (
+    context_of,
+    cores,
+    leave_signals_to_driver,
+    leaving_signals_to_driver,
+)
 from bam_search.score.context import TrainingContext
 from bam_search.score.cost_table import CostTable
 from bam_search.score.cuda_graphs import EAGER, settle, stream
-from bam_search.score.device import Device, cores, on_device, samples_for, using_threads
+from bam_search.score.device import Device, on_device, samples_for, using_threads
 from bam_search.score.step import TrainingStep
 from bam_search.space.modules import ModuleFile
 from bam_search.space.placement import Placement

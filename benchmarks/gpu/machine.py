@@ -20,7 +20,8 @@ import torch
 
 import bam_search
 from bam_search.errors import UserError
-from bam_search.score.device import choose, cores
+from bam_search.processes import cores
+from bam_search.score.device import choose
 from bam_search.tasks.classification.sources import locate
 from benchmarks.gpu.parts import Part, Work, now
 

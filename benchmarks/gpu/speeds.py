@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from bam_search.score.device import cores
+from bam_search.processes import cores
 from bam_search.tasks.classification.images import Images
 from benchmarks import ladder, usual_loop
 from benchmarks.arms import Setting

@@ -15,8 +15,11 @@ import torch
 from conftest import run_command
 from PIL import Image
 
+from bam_search.cli.maps import _flat, _size
+from bam_search.errors import UserError
 from bam_search.model.build import backbone
 from bam_search.model.weights import fit_weights
+from bam_search.report.gallery import overlay
 from bam_search.score.fused import fused
 from bam_search.space.search_space import load_space
 from bam_search.tasks.classification.sources import locate
@@ -25,6 +28,19 @@ from bam_search.tasks.classification.synthetic import generate_images
 REPORT = Path(__file__).parents[2] / "reports" / "2026-11-27-placement-cpu"
 BOTTLENECK = 1
 """The number of the reference candidate with BAM at the bottlenecks: layer1=bam layer2=bam."""
+
+
+def test_gains_of_sequences_and_volumes_are_pictures() -> None:
+    gain = np.arange(12.0).reshape(2, 6)
+    assert _flat(gain).shape == (2, 1, 6)
+    assert _flat(gain[:, None]).shape == (2, 1, 6)
+    assert (_flat(np.stack([gain[:, None], gain[:, None] + 2], 1))[:, 0] == gain + 1).all()
+    for flat in _flat(gain):
+        pixels = np.zeros((4, 12, 3), dtype=np.uint8)
+        assert overlay(pixels, flat, 0, 11).shape == pixels.shape
+    with pytest.raises(UserError, match=r"pictures are no inputs of shape \(1, 16000\)"):
+        _size((1, 16000))
+    assert _size((3, 32, 48)) == (48, 32)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from studied import RECORDS, context, html_of
 
 from bam_search.analysis.findings import Findings
 from bam_search.errors import UserError
+from bam_search.report.commands import Origin, commands
 from bam_search.report.page import write_report
 from bam_search.report.paper_table import Paper
 from bam_search.report.payload import DATA, SCHEMA, payload, read
@@ -114,6 +115,14 @@ TAMPERED = {
     "caption": ("Each point is one candidate", "Each point is ten candidates", "ten candidates"),
     "text after the end": ("</html>", "</html><p>and more", "<p>and more"),
 }
+
+
+def test_the_command_that_counts_knows_the_module_and_how_it_was_inserted() -> None:
+    of = Origin("DIR", "small", "x.npz", modules=("coord=my.py:Coord",), insertion="identity")
+    count, *others = commands(of)
+    said = "--space small --module coord=my.py:Coord --insertion identity --placement '{placement}'"
+    assert count.endswith(f"count {said}")
+    assert not any("--module" in other for other in others)  # they find them in the study
 
 
 @pytest.mark.parametrize("kind", TAMPERED)

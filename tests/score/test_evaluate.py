@@ -1,21 +1,25 @@
 """A job in, a result out; a crash is a result."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from bam_search.model.build import sites_of
+from bam_search.model.build import build, sites_of
+from bam_search.model.load import load
 from bam_search.score.device import choose
 from bam_search.score.evaluate import Experiment, Job, evaluate
+from bam_search.score.latency import LatencySetting, latency
 from bam_search.space.search_space import load_space
 from bam_search.tasks.classification import sources
 from bam_search.tasks.classification.images import Images
 from bam_search.tasks.classification.synthetic import generate_images
+from bam_search.tasks.load_task import load_task
 from bam_search.tasks.recipe import Recipe
 from bam_search.tasks.split import SplitSizes
-from bam_search.tasks.task import Dataset
+from bam_search.tasks.task import Dataset, Split
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,57 @@ def test_search_measures_validation_and_final_measures_test(task: Experiment) ->
     assert final.samples == 300
     for score in (searched, final):
         assert [epoch.value for epoch in score.per_epoch] == [None, None]
+
+
+VOLUMES = """
+import numpy as np
+from torch import nn
+from torch.nn import functional
+from bam_search import TensorTask
+from bam_search.model.load import Inputs
+from bam_search.tasks.metric import Metric
+from bam_search.tasks.outputs import OneTensor
+from bam_search.tasks.task import Dataset
+from bam_search.tasks.tensors import Arrays
+
+def samples(n):
+    draw = np.random.default_rng(n)
+    return Arrays(draw.normal(size=(n, 1, 8, 8, 8)).astype("float32"), draw.integers(0, 2, n))
+
+def task():
+    return TensorTask(
+        name="telling volumes",
+        metric=Metric("error", "%"),
+        inputs=Inputs((1, 8, 8, 8), 2),
+        outputs=OneTensor((2,)),
+        data=lambda wanted: Dataset(wanted, "made here", samples(40), samples(20)),
+        noise=samples,
+        loss=lambda outputs, targets: functional.cross_entropy(outputs, targets, reduction="none"),
+        score=lambda outputs, targets: 100.0 * (outputs.argmax(1) != targets)[:, None],
+    )
+
+def net(classes):
+    layers = nn.Conv3d(1, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU(), nn.AdaptiveAvgPool3d(1)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, classes))
+"""
+
+
+def test_a_network_of_volumes_is_trained_measured_and_timed(tmp_path: Path) -> None:
+    path = tmp_path / "volumes.py"
+    path.write_text(VOLUMES)
+    task = load_task(str(path))
+    space = load(f"{path}:net", task.inputs)
+    sites = sites_of(space)
+    data = task.locate("here", None).load()  # type: ignore[arg-type]
+    split = Split(data.train, data.test, data.train, data.test)
+    recipe = Recipe(epochs=1, batch=10)
+    of = Experiment(str(path), f"{path}:net", sites, split, recipe, choose("cpu"), threads=1)
+    result = evaluate(of, Job("2=bam(r=2,d=1)", 0, 1))
+    assert result.score, result.failure
+    assert result.score.samples == 20
+    model, plain = build(space, sites, "2=se(r=2)", 0), build(space, sites, "none", 0)
+    setting = LatencySetting(choose("cpu"), space.input_shape, 2, bf16=False, cuda_graph=False)
+    assert latency(model, plain, setting, pairs=2).ratio > 0
 
 
 def test_the_fit_to_the_training_samples_is_measured_and_changes_nothing_else(

@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from bam_search.model.build import build, sites_of
 from bam_search.model.load import Inputs
+from bam_search.processes import cores
 from bam_search.score.context import TrainingContext
 from bam_search.score.cuda_graphs import EAGER, NotOneGraph, cuda_graph, replayed, stream
-from bam_search.score.device import choose, cores
+from bam_search.score.device import choose
 from bam_search.score.estimate import Probe, speeds
 from bam_search.score.evaluate import Experiment, Job, evaluate
 from bam_search.score.fused import fused

@@ -1,10 +1,11 @@
 """Do the same with many things, in threads, and take the results in order."""
 
 import collections
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from bam_search.processes import cores
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -16,7 +17,7 @@ def in_order(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator
     Only some jobs are under way, so that results do not fill the memory. When the caller stops,
     what is not begun is not done.
     """
-    threads = _cores()
+    threads = cores()
     waiting: collections.deque[Future[Result]] = collections.deque()
     pool = ThreadPoolExecutor(threads)
     try:
@@ -28,12 +29,6 @@ def in_order(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def chunks(count: int, size: int) -> Iterator[range]:
