@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -23,6 +24,8 @@ Memory comes in large pages, and stays with the process for the next step.
 """
 IMPORTED = ["bam_search.search.executors", "bam_search.score.estimate"]
 """What processes are forked with; one that cannot be imported there is imported after the fork."""
+ALONE = 1.0
+"""Seconds that a process lives at most without what it is a fork of."""
 DRIVERS = {signal.SIGINT, signal.SIGTERM}
 """The signals that the driver answers for all of its processes: Ctrl-C, and a scheduler's."""
 
@@ -41,7 +44,7 @@ def context_of(device: str, threads: int | None = None) -> SpawnContext | ForkSe
     import all by themselves; so they do where forks are not safe.
 
     Where a program has a fork server already, processes are forks of that: they import what it has
-    not, and inherit no blocked signals, so they call `leave_signals_to_driver` themselves.
+    not, and inherit no blocked signals, so they call `belong_to_driver` themselves.
     """
     compiling = {} if threads is None else {"TORCHINDUCTOR_COMPILE_THREADS": str(threads)}
     for name, value in {**MEMORY, **compiling}.items():
@@ -70,3 +73,18 @@ def leaving_signals_to_driver() -> Iterator[None]:
 def leave_signals_to_driver() -> set[int]:
     """Block DRIVERS in this thread for good, and return what was blocked before."""
     return set(signal.pthread_sigmask(signal.SIG_BLOCK, DRIVERS))
+
+
+def belong_to_driver() -> None:
+    """Leave signals to the driver, and end with it: to be called as a process begins."""
+    leave_signals_to_driver()
+    threading.Thread(target=_end_with_others, daemon=True).start()
+
+
+def _end_with_others() -> None:
+    """End this process with the driver, or with what it is a fork of: none could end it then."""
+    driver, forked_by = multiprocessing.parent_process(), os.getppid()
+    assert driver is not None
+    while driver.is_alive() and os.getppid() == forked_by:
+        driver.join(ALONE)
+    os._exit(1)

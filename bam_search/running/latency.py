@@ -17,7 +17,7 @@ from bam_search.model.build import build
 from bam_search.model.detector import is_detector
 from bam_search.model.load import Inputs, load_once
 from bam_search.model.start import Start
-from bam_search.processes import context_of, leaving_signals_to_driver
+from bam_search.processes import belong_to_driver, context_of, leaving_signals_to_driver
 from bam_search.running.prepare import ResolvedRun
 from bam_search.score.context import uses_bf16
 from bam_search.score.cuda_graphs import NotOneGraph, settle
@@ -164,6 +164,11 @@ def _measure(
     return measure(network, settings)
 
 
+def _begin() -> None:
+    belong_to_driver()
+    settle()
+
+
 def _apart(
     device: Device,
     function: Callable[Arguments, Answer],
@@ -175,7 +180,7 @@ def _apart(
         if device.type != "cuda":
             return function(*args, **kwargs)
         context = context_of(device.type)
-        with ProcessPoolExecutor(1, mp_context=context, initializer=settle) as pool:
+        with ProcessPoolExecutor(1, context, _begin) as pool:
             with leaving_signals_to_driver():
                 job = pool.submit(function, *args, **kwargs)
             return job.result()

@@ -16,9 +16,9 @@ from bam_search.model.build import build
 from bam_search.model.load import Inputs, load
 from bam_search.model.start import SCRATCH, Start
 from bam_search.processes import (
+    belong_to_driver,
     context_of,
     cores,
-    leave_signals_to_driver,
     leaving_signals_to_driver,
 )
 from bam_search.score.context import TrainingContext
@@ -124,7 +124,7 @@ def speeds(probes: Sequence[Probe], workers: int, threads: int) -> Speeds:
 def _in_processes(probes: Sequence[Probe], beside: int, threads: int) -> Speeds:
     context = context_of(probes[0].device.type, threads)  # as workers have it
     began = time.perf_counter()
-    with ProcessPoolExecutor(beside, mp_context=context) as pool:
+    with ProcessPoolExecutor(beside, context, belong_to_driver) as pool:
         with leaving_signals_to_driver():
             jobs = [pool.submit(_one_after_another, probes, threads) for _ in range(beside)]
         found = [job.result() for job in jobs]
@@ -135,7 +135,6 @@ def _in_processes(probes: Sequence[Probe], beside: int, threads: int) -> Speeds:
 
 def _one_after_another(probes: Sequence[Probe], threads: int) -> tuple[list[Speed], float]:
     """The speeds, and the seconds that they took once the libraries were loaded."""
-    leave_signals_to_driver()
     if probes[0].device.type == "cuda":
         settle()
     else:

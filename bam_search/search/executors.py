@@ -8,8 +8,6 @@ RunError, and no result is kept.
 """
 
 import contextlib
-import multiprocessing
-import os
 import queue
 import signal
 import threading
@@ -22,7 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from bam_search.errors import RunError, last_line
-from bam_search.processes import context_of, leave_signals_to_driver, leaving_signals_to_driver
+from bam_search.processes import belong_to_driver, context_of, leaving_signals_to_driver
 from bam_search.score.device import claim, trainings_beside
 from bam_search.score.evaluate import (
     ATTEMPTS,
@@ -47,8 +45,6 @@ They cover building the model, measuring it and answering.
 """
 PAUSE = 0.2
 """Seconds until a process that could not start is tried again."""
-ALONE = 1.0
-"""Seconds that a worker lives at most without what it is a fork of."""
 
 
 @contextlib.contextmanager
@@ -265,8 +261,7 @@ def _work(connection: Connection, number: int) -> None:
     It says "" when it has the task, and when it is ready. Any other text says why it cannot go on,
     and is its last message.
     """
-    leave_signals_to_driver()
-    threading.Thread(target=_end_with_others, daemon=True).start()
+    belong_to_driver()
     try:
         load_task(connection.recv())
         connection.send("")
@@ -281,12 +276,3 @@ def _work(connection: Connection, number: int) -> None:
     except Exception as error:
         # The device failed, not the candidate: a fresh process may have better luck.
         connection.send("".join(traceback.format_exception_only(error)).strip())
-
-
-def _end_with_others() -> None:
-    """End this process with the driver, or with what it is a fork of: none could end it then."""
-    driver, forked_by = multiprocessing.parent_process(), os.getppid()
-    assert driver is not None
-    while driver.is_alive() and os.getppid() == forked_by:
-        driver.join(ALONE)
-    os._exit(1)
