@@ -63,7 +63,9 @@ def find(kind: str, name: str, suffix: str) -> Path:
     if name not in names:
         raise UserError(
             f"there is no {name!r} in {kind}/",
-            f"{nearest(name, names)} (or give a path to a {suffix} file)",
+            f"did you mean {name}{suffix}?"
+            if Path(f"{name}{suffix}").is_file()
+            else f"{nearest(name, names)} (or give a path to a {suffix} file)",
         )
     return folder(kind) / f"{name}{suffix}"
 

@@ -118,3 +118,11 @@ def test_unreadable_toml_is_one_sentence(tmp_path: Path, content: bytes) -> None
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"study\.toml"):
         read_toml(path)
+
+
+def test_a_file_of_that_name_is_pointed_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("short.toml").write_text("")
+    with pytest.raises(UserError) as caught:
+        find("studies", "short", ".toml")
+    assert caught.value.hint == "did you mean short.toml?"

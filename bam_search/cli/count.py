@@ -127,8 +127,11 @@ def rows(asked: Asked) -> Iterator[Row]:
         space = asked.space(name)
         sites = sites_of(space)
         costs = cost_table(space, sites, gated=asked.insertion == "identity")
-        for text in texts:
-            placement = resolve(text, sites) if as_written else _fitted(name, text, sites)
+        # All of them before the first row, so that a mistake comes without any.
+        placements = [
+            resolve(text, sites) if as_written else _fitted(name, text, sites) for text in texts
+        ]
+        for text, placement in zip(texts, placements, strict=True):
             cost = costs.cost(placement)
             if asked.audit:
                 _audit(space, asked.build(space, sites, placement), placement, cost)

@@ -37,6 +37,7 @@ def _show(request: Request) -> None:
     train, test = (data.train, data.test) if data else ((), ())
     total, tested = len(train) or ready.source.train, len(test) or ready.source.test
     ready, plan = planned(ready, request, total, tested)
+    ready.study.data.sizes(total)  # a mistake comes before what is printed
     click.echo(f"{ready.first_line}; data: {ready.source.text}", err=True)
     for line in ready.opening_lines(data):
         click.echo(line, err=True)

@@ -76,7 +76,12 @@ def export(
             "it finds more objects in one image than in another",
             "leave --format out: model.py builds it in Python",
         )
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out {str(out)!r} cannot be a folder: {error.strerror}", "name another one"
+        ) from None
     _write_placement(candidate, out / "placement.json")
     _write_snippet(candidate, out / "model.py")
     for name in formats:

@@ -3,9 +3,11 @@
 Signals, the lines on stderr, the closing lines and exit codes are here; the rest is `running`.
 """
 
+import os
 import shlex
 import signal
 import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +52,10 @@ class Terminal:
     def stage(self, stage: Stage) -> AbstractContextManager[OnResult]:
         """Print a line for each finished record of the stage."""
         return progress.progress(stage, progress.tested if stage.final else progress.searched)
+
+
+TOGETHER = 1.0
+"""Signals that come within so many seconds are one."""
 
 
 def execute(request: Request) -> int:
@@ -104,10 +110,19 @@ def _run(request: Request, ready: ResolvedRun, data: Dataset, folder: Path) -> i
 def _answer_signals(limit: float | None) -> None:
     """Let a scheduler's SIGTERM, and the end of the time limit, do what Ctrl-C does.
 
-    `limit` is in seconds.
+    `limit` is in seconds. A further signal ends the process at once, as a kill does: what is
+    finished is kept. Those that come together, to a process and to its group, are one.
     """
+    first: list[float] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if first and now - first[0] < TOGETHER:
+            return
+        if first:
+            os.write(2, b"ended at once; finished candidates are kept\n")
+            os._exit(130)
+        first.append(now)
         is_limit = number == signal.SIGALRM
         raise KeyboardInterrupt("the time limit" if is_limit else signal.Signals(number).name)
 

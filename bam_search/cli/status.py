@@ -50,7 +50,9 @@ def stop(folder: Path) -> int:
     """
     last = read_status(folder)
     if last is None or not is_locked(folder):
-        raise UserError(f"no process runs the study in {folder}", "`run` continues it")
+        is_finished = last is not None and last.ended == FINISHED
+        hint = "it is finished" if is_finished else "`status` says what there is"
+        raise UserError(f"no process runs the study in {folder}", hint)
     if last.host != platform.node():
         raise UserError(
             f"the study in {folder} runs on {last.host}, as process {last.pid}", "stop it there"

@@ -231,7 +231,9 @@ def _of_function(model: ModelName, inputs: Inputs | None) -> SearchSpace:
     except UserError:
         raise
     except Exception as error:  # a user's function can raise anything; the user has to read it
-        raise UserError(f"{model.text} failed: {type(error).__name__}: {error}") from error
+        arguments = f"its arguments are given as '{model.source}:{model.model}(NAME=VALUE)'"
+        hint = arguments if isinstance(error, TypeError) else ""
+        raise UserError(f"{model.text} failed: {type(error).__name__}: {error}", hint) from error
     if isinstance(made, SearchSpace):
         return made if inputs is None or made.states_inputs else _for_inputs(made, inputs)
     if not isinstance(made, nn.Module):

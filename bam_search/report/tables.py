@@ -210,9 +210,11 @@ def mean_text(metric: Metric, values: Sequence[float]) -> str:
 
 
 def front_text(finalist: Finalist) -> str:
-    """'38 %': how surely it is on the front; no estimate is surer than 99 %."""
+    """'38 %': how surely it is on the front; no estimate is surer than 99 %, nor one of a seed."""
     if finalist.is_cheapest:
         return "cheapest: on it by cost"
+    if len(finalist.record.test_metrics) < 2:
+        return "–"
     return chance_text(finalist.p_on_front)
 
 

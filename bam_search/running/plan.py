@@ -205,12 +205,12 @@ def _scoring_words(study: Study) -> str:
 
 
 def _end(plan: Plan) -> str:
-    """'at about 17:40, if it begins now'; after a part of the budget, what is left of it."""
+    """'by 17:40, if it begins now'; after a part of the budget, what is left of it."""
     left = max(0.0, plan.budget - plan.spent)
     ends = time.strftime("%H:%M", time.localtime(time.time() + left))
     if plan.spent:
-        return f"at about {ends}, as {duration(plan.spent)} are spent"
-    return f"at about {ends}, if it begins now"
+        return f"by {ends}, as {duration(plan.spent)} are spent"
+    return f"by {ends}, if it begins now"
 
 
 def _difference_words(ready: ResolvedRun, plan: Plan, test: int) -> str:

@@ -37,9 +37,9 @@ from bam_search.search.finalists import (
     train_ablations,
     train_finalists,
 )
-from bam_search.search.lock import LOCK, locked
+from bam_search.search.lock import locked
 from bam_search.search.loop import OnResult, SearchContext, random_baseline, random_size, search
-from bam_search.search.status import FINISHED, STATUS, StatusFile, state_words
+from bam_search.search.status import FINISHED, StatusFile, state_words
 from bam_search.search.storage import StudyStorage
 from bam_search.search.store import (
     CHECKPOINTS,
@@ -204,7 +204,7 @@ def run(the: Run) -> Outcome:
         )
         with locked(the.folder, the.command) as status, the.storage.reserved():
             if _begins_anew(the):
-                for name in archive(the.folder, the.storage, but=(LOCK, STATUS)):
+                for name in archive(the.folder, the.storage):
                     the.watcher.say(f"the study that was there is now {name}")
             store = open_store(
                 the.folder, the.identity, ready.study.objectives, the.storage, _maximised(ready)

@@ -57,6 +57,11 @@ SOURCE_KEY = "source"
 PLAN_KEY = "plan"
 """The key of study.json with the plan for a budget."""
 CHECKPOINTS = "checkpoints"
+OF_STUDY = (
+    *(STUDY_FILE, RECORDS_FILE, "front.csv", "index.html", CHECKPOINTS, "backbone.pt"),
+    *(DATABASE, f"{DATABASE}-*", "candidate-*"),
+)
+"""What lies in a study's folder that is the study's, by pattern."""
 HINT = (
     "continue it with its own settings, give this one a --name of its own, "
     "or set the old one aside with --force-new"
@@ -475,10 +480,10 @@ def _unfinished(storage: StudyStorage) -> bool:
         return IDENTITY_KEY not in study.user_attrs and not study.get_trials(deepcopy=False)
 
 
-def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> list[str]:
+def archive(folder: Path, storage: StudyStorage) -> list[str]:
     """Rename what there is of a study, so that a new one can take its place; return the new names.
 
-    The driver's files, named in `but`, remain in the folder.
+    Other files remain in the folder: the driver's, and what a user has there.
     """
     folder = folder.resolve()  # "." has no name
     mark = time.strftime("before-%Y%m%d-%H%M%S")
@@ -492,7 +497,7 @@ def archive(folder: Path, storage: StudyStorage, but: Collection[str] = ()) -> l
         aside.mkdir()
         # The trials move last: if it is cut off before, the study is still there.
         for path in sorted(folder.iterdir(), key=lambda path: path.name == DATABASE):
-            if path.name not in but:
+            if any(path.match(pattern) for pattern in OF_STUDY):
                 path.rename(aside / path.name)
         moved.append(str(aside))
     return moved

@@ -61,9 +61,9 @@ def files_of(sources: Mapping[str, str]) -> dict[str, ModuleFile]:
 
 
 def is_definition(text: str) -> bool:
-    """Whether a text reads like NAME=FILE.py:CLASS, which no choice such as `bam(r=8)` does."""
-    _, equals, source = text.partition("=")
-    return bool(equals) and _SOURCE.fullmatch(source) is not None
+    """Whether a text is meant as NAME=FILE.py:CLASS, which no choice such as `bam(r=8)` is."""
+    name, equals, _ = text.partition("=")
+    return bool(equals) and "(" not in name
 
 
 def parse_definitions(texts: Iterable[str]) -> Mapping[str, str]:

@@ -212,12 +212,18 @@ def made_by(path: Path, function: str, what: str, returned: str, kind: str = "fi
     Raises UserError if it cannot be called: the file is to make `what`, and the function, without
     arguments, to return a `returned`. `kind` is as for `run_file`.
     """
+    module = run_file(path, kind)
+    hint = f"it needs a function {function}() -> {returned}"
+    if not hasattr(module, function):
+        own = (name for name, value in vars(module).items() if callable(value))
+        other = f", or name what makes it: {path}:{next(own, 'NAME')}" if kind == "file" else ""
+        raise UserError(f"{path} has no function {function!r}", f"{hint}{other}")
     try:
-        return getattr(run_file(path, kind), function)()
+        return getattr(module, function)()
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a user's file can raise anything
         raise UserError(
             f"{what} {path} failed: {type(error).__name__}: {error}",
-            f"it needs a function {function}() -> {returned}",
+            hint,
         ) from error

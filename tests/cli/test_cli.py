@@ -112,6 +112,13 @@ def test_help_and_typos_are_answered_before_anything_heavy_is_imported(
             ["run", "--study", "placement", "--data", "generated", "--address", "auto"],
             "--address 'auto' is of a Ray cluster",
         ),
+        (
+            [
+                *("run", "--study", "placement", "--data", "generated", "--dry-run"),
+                *("--set", "data.images=99999999"),
+            ],
+            "data.images = 99999999, but the training set has",
+        ),
         (["status", "nowhere"], "nowhere holds no study.db"),
         (["stop", "nowhere"], "no process runs the study in nowhere"),
         (["rnu"], "No such command 'rnu'"),

@@ -266,6 +266,24 @@ def test_a_space_that_says_what_it_takes_is_counted_at_nothing_else(
     assert run(monkeypatch, capsys, *args, "--classes", "10")[0] == 0
 
 
+def test_a_module_without_its_class_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("count", "--space", "small", "--module", "gate=my_module.py")
+    code, out, err = run(monkeypatch, capsys, *args)
+    assert (code, out) == (2, "")
+    assert "'my_module.py' names no class in a Python file" in err
+
+
+def test_a_later_placement_that_is_a_mistake_comes_without_the_rows_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("--placement", "none", "--placement", "layer9=bam")
+    code, out, err = run(monkeypatch, capsys, "count", "--space", "small", *args)
+    assert (code, out) == (2, "")
+    assert "no site is named 'layer9'" in err
+
+
 def test_a_mistake_comes_without_the_table_s_header(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

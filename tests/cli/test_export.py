@@ -143,3 +143,12 @@ def test_a_damaged_report_is_one_sentence(
     (tmp_path / "report" / "records.csv").write_text("number,placement\n1,layer1=bam\n")
     assert run_command(monkeypatch, "export", tmp_path / "report", "--candidate", 1) == 2
     assert "is not the records.csv of a report of this version" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").write_text("a file")
+    assert run_command(monkeypatch, "export", REPORT, "--out", tmp_path / "there") == 2
+    assert "cannot be a folder: File exists" in capsys.readouterr().err
+    assert (tmp_path / "there").read_text() == "a file"

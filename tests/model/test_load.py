@@ -228,3 +228,13 @@ def test_a_function_s_space_follows_the_data_unless_it_says_what_it_is_for(tmp_p
     plain, own = (load(f"{tmp_path}/net.py:{name}", inputs) for name in ("plain", "own"))
     assert (plain.input_shape, plain.classes) == (inputs.shape, inputs.classes)
     assert (own.input_shape, own.classes) == ((3, 48, 48), 7)
+
+
+def test_arguments_that_are_missing_come_with_how_they_are_given(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def net(classes, depth):\n    return None\n")
+    with pytest.raises(UserError, match="depth") as caught:
+        load(f"{tmp_path}/net.py:net")
+    assert "net.py:net(NAME=VALUE)" in caught.value.hint
+    with pytest.raises(UserError, match="has no function 'space'") as caught:
+        load(f"{tmp_path}/net.py")
+    assert "net.py:net" in caught.value.hint

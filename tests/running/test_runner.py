@@ -1,6 +1,8 @@
 """A run that is interrupted, begun anew or continued with other numbers, on a tiny network."""
 
 import json
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,32 @@ def test_the_clock_has_what_is_left_of_the_limit(
         monkeypatch.setattr("signal.getitimer", lambda _which, left=left: (left, 0.0))
         run_command(monkeypatch, *words, "--time-limit", 90)
     assert limits == [90.0, 60.0]
+
+
+def test_a_second_signal_ends_the_command_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handlers: dict[int, Callable[[int, None], None]] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(signal, "setitimer", lambda *_: None)
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    moment = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: moment[0])
+    command_line._answer_signals(None)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+    moment[0] += 0.2  # to the process, and then to its group
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert ended == []
+    moment[0] += 2
+
+    def leave(code: int) -> None:
+        ended.append(code)
+        raise SystemExit
+
+    monkeypatch.setattr("os._exit", leave)
+    with pytest.raises(SystemExit):
+        handlers[signal.SIGINT](signal.SIGINT, None)
+    assert ended == [130]
+    assert "ended at once; finished candidates are kept" in capfd.readouterr().err

@@ -340,8 +340,14 @@ def test_a_report_without_its_trials_is_not_overwritten(tmp_path: Path, describe
     with pytest.raises(UserError, match="holds a report, and not the trials"):
         open_store(folder, IDENTITY, OBJECTIVES)
     assert not (folder / "study.db").exists()
+    for name in ("train", "checkpoints"):
+        (folder / name).mkdir(exist_ok=True)
+    for name in ("notes.csv", "candidate-3.pt", "study.db-wal", "lock"):
+        (folder / name).write_text(name)
     (aside,) = archive(folder, StudyStorage.of(folder, None, ""))
     assert (Path(aside) / "records.csv").read_text() == "kept"
+    # What is not the study's stays where it is.
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "notes.csv", "train"]
     assert open_store(folder, IDENTITY, OBJECTIVES).records() == {}
 
 

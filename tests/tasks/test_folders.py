@@ -175,12 +175,19 @@ def one_image(folder: Path) -> None:
     save(folder / "dog" / "9.png", 9)
 
 
+def boxes(folder: Path) -> None:
+    fill(folder, 2, classes=("JPEGImages",))
+    (folder / "Annotations").mkdir()
+    (folder / "Annotations" / "0.xml").write_text("<annotation/>")
+
+
 WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "empty": (empty, "has no images", "train/CLASS"),
     "no images": (no_images, "train has no images", "train/CLASS"),
     "no classes": (flat, "has 1 image, and no folder of a class", "function"),
     "parts without classes": (flat_parts, "train has no folder of a class", "function"),
     "one class": (one_class, "train has one class, ant", "folder for each class"),
+    "boxes": (boxes, "has one class, JPEGImages", "--study detection"),
     "the folder above": (one_too_high, "has one class, photos", "did you mean .*photos"),
     "an empty class": (empty_class, "the folder .*dog of a class has no images", "remove it"),
     "a foreign class": (foreign_class, "test has a class dog", "ant to cat"),

@@ -112,20 +112,24 @@ def _found(root: Path, part: str) -> Found:
     return Found(files, nested, [*others, *(f"{above}{name}" for name in sorted(loose))])
 
 
+BOXES = "for boxes around objects there is --study detection"
+"""A hint for a folder of annotated pictures."""
+
+
 def _check(path: Path, part: str, found: Found) -> None:
     """Raise UserError for a training part that has not at least two classes with images."""
     where = path if part == "." else path / part
     if not found.classes:
         raise _no_classes(where, found)
     if len(found.classes) == 1:
-        raise UserError(f"{where} has one class, {found.classes[0]}", _below(where, LAYOUT))
+        has_boxes = any(folder.name.lower() == "annotations" for folder in where.iterdir())
+        hint = BOXES if has_boxes else _below(where, LAYOUT)
+        raise UserError(f"{where} has one class, {found.classes[0]}", hint)
     empty = [name for name, files in found.files.items() if not files]
     if empty:
         raise UserError(
             f"the folder {where / empty[0]} of a class has no images",
-            "for boxes around objects there is --study detection"
-            if empty[0].lower() == "annotations"
-            else "put images into it, or remove it",
+            BOXES if empty[0].lower() == "annotations" else "put images into it, or remove it",
         )
 
 
