@@ -212,10 +212,10 @@ def _in_all_calls(site: Site, traced: TracedModel) -> Site | str:
     sides: list[tuple[int, ...]] = []
     for call in trace.calls_of[site.name]:
         found = sides_in(call.shape, site)
-        times, rest = divmod(call.shape[0], images) if found else (0, 0)
-        if found is None or times == 0 or rest:
-            return f"returns {call.shape} in one of its calls, for {images} images"
-        sides += [found] * times
+        if found is None:
+            return f"returns {call.shape} in one of its calls, which is no such map"
+        # A call with the parts of each image as one batch counts as one for each part.
+        sides += [found] * max(1, call.shape[0] // images)
     runs_children = site.name in trace.run_children
     return replace(site, runs_children=runs_children, further=tuple(sides[1:]))
 

@@ -481,17 +481,41 @@ class Twice(nn.Module):
 
 
 class Memory(Twice):
-    """The images are compared with one that is kept."""
+    """The images are compared with one that stands for all of them."""
 
     def forward(self, x: Tensor) -> Tensor:
         made = [self.encoder(view).mean((2, 3)) for view in (x, x.mean(0, keepdim=True))]
         return self.fc(made[0] - made[1])
 
 
-def test_a_part_that_works_on_less_than_each_image_has_no_sites() -> None:
-    sites = find_sites(Memory(), SHAPE)
-    assert not sites
-    assert "in one of its calls, for 2 images" in sites.refused["encoder.stages.1"]
+class Folds(Twice):
+    """In another call the map is so small that the encoder's vectors come out as tokens."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__(classes)
+        self.mix = nn.Sequential(nn.Conv2d(8, 8, 1), Flat())
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.encoder(x)
+        self.mix[1].flat = False
+        whole = self.mix(made).mean((2, 3))
+        self.mix[1].flat = True
+        return self.fc(whole + self.mix(made).mean(2))
+
+
+class Flat(nn.Module):
+    """Flattens its map where it is told to."""
+
+    flat = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2) if self.flat else x
+
+
+def test_what_returns_no_map_in_a_further_call_is_no_site() -> None:
+    sites = find_sites(Folds(), SHAPE)
+    assert "mix.0" in sites.names
+    assert "which is no such map" in sites.refused["mix.1"]
 
 
 class SmallFirst(Twice):
@@ -517,6 +541,7 @@ class Crops(Twice):
         (Twice, [(16, 16), (8, 8)]),
         (SmallFirst, [(8, 8), (16, 16)]),
         (Crops, [(8, 8), (8, 8), (16, 16)]),
+        (Memory, [(16, 16), (16, 16)]),
     ],
 )
 def test_what_attention_costs_in_a_shared_part_is_counted_in_each_call(
