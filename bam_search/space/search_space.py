@@ -15,7 +15,7 @@ from typing import Any
 from bam_search.config import build, folder, known, read_toml, strict
 from bam_search.errors import UserError, nearest
 from bam_search.space.placement import Choice, Option, Placement
-from bam_search.space.user_file import run_file
+from bam_search.space.user_file import defined_in, run_file
 
 Options = Mapping[str, tuple[Option, ...]]
 SPACES = "search_spaces"
@@ -215,8 +215,8 @@ def made_by(path: Path, function: str, what: str, returned: str, kind: str = "fi
     module = run_file(path, kind)
     hint = f"it needs a function {function}() -> {returned}"
     if not hasattr(module, function):
-        own = (name for name, value in vars(module).items() if callable(value))
-        other = f", or name what makes it: {path}:{next(own, 'NAME')}" if kind == "file" else ""
+        own = next(iter(defined_in(module)), "NAME")
+        other = f", or name what makes it: {path}:{own}" if kind == "file" else ""
         raise UserError(f"{path} has no function {function!r}", f"{hint}{other}")
     try:
         return getattr(module, function)()

@@ -59,14 +59,17 @@ def function_of(path: Path, name: str) -> Any:
     module = run_file(path)
     found = getattr(module, name, None)
     if not callable(found):
-        defined = [key for key, value in vars(module).items() if _defined_in(module, value)]
-        raise UserError(f"{path} has no function {name!r}", nearest(name, defined))
+        raise UserError(f"{path} has no function {name!r}", nearest(name, defined_in(module)))
     return found
 
 
-def _defined_in(module: ModuleType, value: object) -> bool:
-    """Whether `value` is a function or class that the file defines, not one that it imports."""
-    return callable(value) and getattr(value, "__module__", "") == module.__name__
+def defined_in(module: ModuleType) -> list[str]:
+    """The names of the functions and classes that a file defines, not of those that it imports."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", "") == module.__name__
+    ]
 
 
 def digest_of_code(path: Path) -> str:

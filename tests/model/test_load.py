@@ -231,7 +231,9 @@ def test_a_function_s_space_follows_the_data_unless_it_says_what_it_is_for(tmp_p
 
 
 def test_arguments_that_are_missing_come_with_how_they_are_given(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text("def net(classes, depth):\n    return None\n")
+    (tmp_path / "net.py").write_text(
+        "from os import getcwd\ndef net(classes, depth):\n    return None\n"
+    )
     with pytest.raises(UserError, match="depth") as caught:
         load(f"{tmp_path}/net.py:net")
     assert "net.py:net(NAME=VALUE)" in caught.value.hint
