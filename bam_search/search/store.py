@@ -163,13 +163,16 @@ class Store:
     def add(self, record: Record, values: Sequence[float]) -> None:
         """Keep a finished candidate as an attribute of its trial.
 
-        One that was not begun gets a trial without parameters. `values` are those of the
+        One that is kept already, when an interruption came before this process knew it, stays as it
+        is. One that was not begun gets a trial without parameters. `values` are those of the
         objectives, as they were measured, if it is complete. Raises RunError if the study cannot
         be written.
         """
         begun, text = self._begun.get(record.number), json.dumps(record.to_dict())
         with self._writing():
-            if begun:
+            if begun and self._trials.get_trial(begun.trial_id).state.is_finished():
+                pass
+            elif begun:
                 self._trials.set_trial_user_attr(begun.trial_id, RECORD_KEY, text)
                 self._set_state(begun.trial_id, _state_of(record), values)
             else:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import optuna
@@ -64,6 +65,25 @@ def test_records_survive_closing_and_come_in_order(tmp_path: Path) -> None:
         replace(late, **tested, **times),
     ]
     assert read_records(tmp_path) == list(again.values())
+
+
+def test_a_record_that_an_interruption_came_right_after_is_kept_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, record = open_store(tmp_path, IDENTITY, OBJECTIVES), make_record(0, 80.0, 1.5)
+    store.begin(record, running())
+    write = store._set_state
+
+    def interrupted(*state: Any) -> None:
+        write(*state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_set_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.add(record, [80.0, 1.5])
+    assert store.records() == {}
+    store.add(record, [80.0, 1.5])  # as what has ended by then is kept
+    assert store.records() == open_store(tmp_path, IDENTITY, OBJECTIVES).records() == {0: record}
 
 
 def test_increments_of_latency_survive(tmp_path: Path) -> None:
