@@ -29,6 +29,7 @@ from bam_search.search.loop import (
     max_in_flight,
     new_record,
     random_candidates,
+    random_size,
 )
 from bam_search.search.store import Store
 from bam_search.search.study import Study
@@ -230,13 +231,17 @@ def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
     by_number = store.records()
     records = list(by_number.values())
     main = {record.number: record for record in main_records(records)}
-    taken = {record.id for record in main.values()}
-    generator = candidate_generator(study, context)
-    if len(main) < study.trials and generator.ask(len(main), taken) is not None:
+    # What can be proposed is not known before latencies are that it must keep to.
+    is_known = context.latencies is not None or not study.latencies
+    if len(main) < study.trials and not (is_known and _is_exhausted(study, context, main)):
         return False
-    drawn = random_candidates(study, context, main) if study.random_baseline else ()
-    if any(number not in by_number for number, _ in drawn):
-        return False
+    size = random_size(study, main) if study.random_baseline else 0
+    if sum(record.is_random for record in records) < size:
+        if not is_known:
+            return False
+        drawn = random_candidates(study, context, main)
+        if any(number not in by_number for number, _ in drawn):
+            return False
     members = choose_finalists(study, context.choice_space, records)
     done = store.final_seeds()
 
@@ -248,6 +253,12 @@ def nothing_left(study: Study, context: SearchContext, store: Store) -> bool:
         return False
     without = ablations(study, context, records)
     return are_done(_with_seeds(without, range(study.finalists.seeds)))
+
+
+def _is_exhausted(study: Study, context: SearchContext, main: Mapping[int, Record]) -> bool:
+    """Whether the search finds no further candidate."""
+    taken = {record.id for record in main.values()}
+    return candidate_generator(study, context).ask(len(main), taken) is None
 
 
 def ablations(study: Study, context: SearchContext, records: Sequence[Record]) -> list[Record]:
