@@ -516,6 +516,14 @@ def test_nothing_is_left_of_a_space_that_has_no_more_placements() -> None:
     assert nothing_left(context, about, store)
 
 
+def test_what_is_left_is_not_asked_before_the_latencies_to_keep_to_are_known() -> None:
+    context = study(9)
+    store = memory_store(context)
+    train(context, store, Shuffled(), with_finals=False)
+    by_time = replace(context, trials=10, objectives=("metric", "deployed_latency_overhead"))
+    assert not nothing_left(by_time, PLAN, store)
+
+
 def test_a_comparison_trains_no_ablations() -> None:
     context = replace(with_everything(4), random_baseline=False)
     records = train(context, memory_store(context), Shuffled())
