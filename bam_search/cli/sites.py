@@ -73,7 +73,7 @@ def _row(site: Site) -> Row:
     why_not = _why_not(site)
     if why_not:
         return Row(site.name, site, None, None, why_not)
-    calls = [increment(BAM, site.channels, *sides) for sides in (site.sides, *site.further)]
+    calls = [increment(BAM, site.channels, *sides) for sides in site.maps]
     macs = sum(call.macs_conv_fc for call in calls)
     return Row(site.name, site, calls[0].params, macs, "")
 

@@ -60,7 +60,7 @@ class CostTable:
     def _added(self, site: str, choice: Choice) -> Cost:
         """What the module of `choice` adds at `site`, without a gate."""
         at = self.sites[site]
-        calls = [self._added_by_call(at, choice, sides) for sides in (at.sides, *at.further)]
+        calls = [self._added_by_call(at, choice, sides) for sides in at.maps]
         # All calls are of one module.
         return replace(_total(calls), params=calls[0].params)
 
@@ -93,7 +93,7 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 def _with_gate(cost: Cost, site: Site) -> Cost:
     """The cost with that of the gate around: a weight, and three operations an element."""
-    elements = sum(site.channels * math.prod(sides) for sides in (site.sides, *site.further))
+    elements = sum(site.channels * math.prod(sides) for sides in site.maps)
     operators = Counter(cost.by_operator)
     operators.update(dict.fromkeys(("add", "mul", "sub"), elements))
     return replace(cost, params=cost.params + 1, by_operator=dict(operators))

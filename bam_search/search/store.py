@@ -170,11 +170,10 @@ class Store:
         """
         begun, text = self._begun.get(record.number), json.dumps(record.to_dict())
         with self._writing():
-            if begun and self._trials.get_trial(begun.trial_id).state.is_finished():
-                pass
-            elif begun:
-                self._trials.set_trial_user_attr(begun.trial_id, RECORD_KEY, text)
-                self._set_state(begun.trial_id, _state_of(record), values)
+            if begun is not None:
+                if not self._trials.get_trial(begun.trial_id).state.is_finished():
+                    self._trials.set_trial_user_attr(begun.trial_id, RECORD_KEY, text)
+                    self._set_state(begun.trial_id, _state_of(record), values)
             else:
                 attributes = {PLACEMENT: record.placement, RECORD_KEY: text}
                 self._study.add_trial(

@@ -76,9 +76,14 @@ class Site:
         return (self.depth, self.height, self.width)[-self.dims :]
 
     @property
+    def maps(self) -> tuple[tuple[int, ...], ...]:
+        """The sides of all its maps, those of further calls too."""
+        return (self.sides, *self.further)
+
+    @property
     def side(self) -> int:
         """The shortest side of its map, of the smallest if there are several."""
-        return min(itertools.chain(self.sides, *self.further))
+        return min(itertools.chain(*self.maps))
 
 
 @dataclass(frozen=True)

@@ -189,9 +189,10 @@ def _root(path: Path, source: bytes) -> Path:
     """
     packages = _packages_above(path)
     name = path.parents[packages - 1].name if packages else None
-    imports = list(ast.walk(ast.parse(source)))
-    level = max((node.level for node in imports if isinstance(node, ast.ImportFrom)), default=0)
-    is_module = level > 0 or path.stem == INIT or name in map(_top, imports)
+    imports = list(_imports(source))
+    level = max((level for level, _ in imports), default=0)
+    tops = {imported.partition(".")[0] for level, imported in imports if not level}
+    is_module = level > 0 or path.stem == INIT or name in tops
     above = max(packages if is_module else 0, level - 1)
     return path.parents[min(above, len(path.parents) - 1)]
 
@@ -202,13 +203,6 @@ def _packages_above(path: Path) -> int:
     while (path.parents[packages] / f"{INIT}.py").is_file():
         packages += 1
     return packages
-
-
-def _top(node: ast.AST) -> str | None:
-    """The first name of what a statement imports absolutely, if it does."""
-    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        return node.module.partition(".")[0]
-    return node.names[0].name.partition(".")[0] if isinstance(node, ast.Import) else None
 
 
 def _make_package(name: str, folder: Path) -> None:
